@@ -1,0 +1,34 @@
+//! Identities. Rows of Postgres have `i64` ids; whatever an agent makes up has a uuid.
+
+use std::fmt;
+use uuid::Uuid;
+
+macro_rules! newtype {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub $inner);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+newtype!(/** A topic's row; a later topic of the same name has another. */ TopicId(i64));
+newtype!(/** A partition's row, unique over all topics and for ever. */ PartitionId(i64));
+newtype!(/** Place of a record in its partition: dense, from 0. */ Offset(i64));
+newtype!(/** One upload: a segment, or an inline payload. uuidv7, never reused. */ PartId(Uuid));
+newtype!(/** One atomic produce request or chunk of a stream, kept across its retries inside the agent. */ RequestId(Uuid));
+newtype!(/** One run of an agent process. */ AgentId(Uuid));
+
+impl Offset {
+    pub const ZERO: Self = Self(0);
+
+    #[must_use]
+    pub fn plus(self, records: u32) -> Self {
+        Self(self.0 + i64::from(records))
+    }
+}

@@ -1,0 +1,552 @@
+//! The executable specification of [`ControlPlane`]: the pure parts behind a mutex.
+
+use crate::assign::{self, View};
+use crate::clock::Clock;
+use crate::control_plane::{
+    Answer, Batch, Beat, Commit, Committed, ControlPlane, DrainBatch, FindRequest, Found, PartBody, PayloadRange, Retained, Swap,
+    SwapRejected, TopicLabel, Verdict,
+};
+use crate::error::Error;
+use crate::id::{AgentId, Offset, PartId, PartitionId, RequestId, TopicId};
+use crate::limits;
+use crate::name::Name;
+use crate::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected, Topic, TopicChange, TopicConfig};
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use uuid::Uuid;
+
+pub struct MemoryControlPlane {
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    next_id: i64,
+    topics: BTreeMap<(Name, Name), Topic>,
+    dead_topics: Vec<Topic>,
+    partitions: BTreeMap<PartitionId, PartitionRow>,
+    segments: BTreeMap<PartId, SegmentRow>,
+    payloads: BTreeMap<PartId, PayloadRow>,
+    batches: BTreeMap<(PartitionId, Offset), BatchRow>,
+    keys: HashMap<Uuid, KeyRow>,
+    answers: HashMap<RequestId, (i64, Answer)>,
+    dedups: HashMap<(TopicId, Uuid), DedupRow>,
+}
+
+struct PartitionRow {
+    topic: TopicId,
+    number: i32,
+    log_start: Offset,
+    high_watermark: Offset,
+    alive: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum SegmentState {
+    Pending,
+    Committed,
+    /// Its object may be deleted from the instant on; `again`: it was deleted once and is deleted again.
+    Unlinked {
+        delete_at_ms: i64,
+        again: bool,
+    },
+}
+
+struct SegmentRow {
+    state: SegmentState,
+    registered_ms: i64,
+    live: i64,
+}
+
+struct PayloadRow {
+    committed_ms: i64,
+    drained_ms: Option<i64>,
+    bytes: Bytes,
+}
+
+struct BatchRow {
+    batch: Batch,
+    expires_at_ms: Option<i64>,
+}
+
+struct KeyRow {
+    body_hash: Uuid,
+    request: RequestId,
+    expires_ms: i64,
+}
+
+struct DedupRow {
+    partition: i32,
+    offset: Offset,
+    expires_ms: i64,
+}
+
+impl MemoryControlPlane {
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, state: Mutex::new(State::default()) }
+    }
+}
+
+impl State {
+    fn id(&mut self) -> i64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn add_partitions(&mut self, topic: &mut Topic, to: i32) {
+        for number in topic.partition_count()..to {
+            let id = PartitionId(self.id());
+            let row = PartitionRow { topic: topic.id, number, log_start: Offset::ZERO, high_watermark: Offset::ZERO, alive: true };
+            self.partitions.insert(id, row);
+            topic.partitions.push(id);
+        }
+    }
+
+    fn alive(&self, id: PartitionId) -> Option<&PartitionRow> {
+        self.partitions.get(&id).filter(|p| p.alive)
+    }
+
+    fn batches_of(&self, partition: PartitionId) -> impl DoubleEndedIterator<Item = &BatchRow> {
+        self.batches.range((partition, Offset::ZERO)..=(partition, Offset(i64::MAX))).map(|(_, b)| b)
+    }
+
+    fn unlink(&mut self, key: (PartitionId, Offset), now: i64) {
+        if let Some(row) = self.batches.remove(&key)
+            && let Some(segment) = self.segments.get_mut(&row.batch.part)
+        {
+            segment.live -= 1;
+            if segment.live == 0 {
+                segment.state = SegmentState::Unlinked { delete_at_ms: now + limits::PLAN_TTL_MS, again: false };
+            }
+        }
+    }
+}
+
+struct CommitView<'a> {
+    state: &'a State,
+    commit: &'a Commit,
+    now: i64,
+}
+
+impl View for CommitView<'_> {
+    fn part_is_new(&self, part: usize) -> bool {
+        let part = &self.commit.parts[part];
+        match part.body {
+            PartBody::Segment { .. } => self.state.segments.get(&part.id).is_some_and(|s| s.state == SegmentState::Pending),
+            PartBody::Inline(_) => !self.state.payloads.contains_key(&part.id),
+        }
+    }
+
+    fn high_watermark(&self, partition: PartitionId) -> Option<Offset> {
+        self.state.alive(partition).map(|p| p.high_watermark)
+    }
+
+    fn key(&self, key_hash: Uuid) -> Option<(Uuid, Answer)> {
+        let key = self.state.keys.get(&key_hash).filter(|k| k.expires_ms > self.now)?;
+        let answer = self.state.answers.get(&key.request).map(|(_, a)| a.clone())?;
+        Some((key.body_hash, answer))
+    }
+
+    fn dedup_is_known(&self, topic: TopicId, id_hash: Uuid) -> bool {
+        self.state.dedups.get(&(topic, id_hash)).is_some_and(|d| d.expires_ms > self.now)
+    }
+}
+
+#[async_trait]
+impl ControlPlane for MemoryControlPlane {
+    async fn put_topic(
+        &self,
+        tenant: &Name,
+        name: &Name,
+        change: &TopicChange,
+        default_partitions: i32,
+    ) -> Result<(Topic, bool), Error<PutTopicRejected>> {
+        let mut state = self.state.lock();
+        if change.partitions.is_some_and(|p| !(1..=limits::PARTITIONS_MAX).contains(&p)) {
+            return Err(Error::Rejected(PutTopicRejected::PartitionsOutOfRange));
+        }
+        let existing = state.topics.get(&(tenant.clone(), name.clone())).cloned();
+        let made = existing.is_none();
+        let mut topic = existing.unwrap_or_else(|| Topic {
+            id: TopicId(0),
+            tenant: tenant.clone(),
+            name: name.clone(),
+            config: TopicConfig::default(),
+            partitions: Vec::new(),
+        });
+        let current = topic.partition_count();
+        let wanted = change.partitions.unwrap_or(if made { default_partitions } else { current });
+        if wanted < current {
+            return Err(Error::Rejected(PutTopicRejected::PartitionsShrink { current }));
+        }
+        if made {
+            topic.id = TopicId(state.id());
+        }
+        topic.config = change.apply(&topic.config);
+        state.add_partitions(&mut topic, wanted);
+        state.topics.insert((tenant.clone(), name.clone()), topic.clone());
+        Ok((topic, made))
+    }
+
+    async fn topic(&self, tenant: &Name, name: &Name) -> Result<Topic, Error<NoSuchTopic>> {
+        self.state.lock().topics.get(&(tenant.clone(), name.clone())).cloned().ok_or(Error::Rejected(NoSuchTopic))
+    }
+
+    async fn topics(&self, tenant: &Name) -> Result<Vec<Topic>, Error> {
+        Ok(self.state.lock().topics.values().filter(|t| t.tenant == *tenant).cloned().collect())
+    }
+
+    async fn partitions(&self, topic: TopicId) -> Result<Vec<PartitionStatus>, Error> {
+        let state = self.state.lock();
+        let of_topic = state.partitions.iter().filter(|(_, p)| p.topic == topic && p.alive);
+        let status = |(id, p): (&PartitionId, &PartitionRow)| PartitionStatus {
+            partition: p.number,
+            id: *id,
+            log_start_offset: p.log_start,
+            high_watermark: p.high_watermark,
+            bytes: state.batches_of(*id).map(|b| i64::from(b.batch.byte_length)).sum(),
+        };
+        let mut all: Vec<PartitionStatus> = of_topic.map(status).collect();
+        all.sort_by_key(|p| p.partition);
+        Ok(all)
+    }
+
+    async fn delete_topic(&self, tenant: &Name, name: &Name) -> Result<bool, Error> {
+        let mut state = self.state.lock();
+        let Some(topic) = state.topics.remove(&(tenant.clone(), name.clone())) else {
+            return Ok(false);
+        };
+        for id in &topic.partitions {
+            if let Some(row) = state.partitions.get_mut(id) {
+                row.alive = false;
+            }
+        }
+        state.dead_topics.push(topic);
+        Ok(true)
+    }
+
+    async fn register_parts(&self, _agent: AgentId, ids: &[PartId]) -> Result<(), Error> {
+        let now = self.clock.now_ms();
+        let mut state = self.state.lock();
+        for id in ids {
+            state.segments.entry(*id).or_insert(SegmentRow { state: SegmentState::Pending, registered_ms: now, live: 0 });
+        }
+        Ok(())
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<Committed, Error> {
+        let now = self.clock.now_ms();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let new_parts: Vec<bool> = (0..commit.parts.len()).map(|p| CommitView { state, commit, now }.part_is_new(p)).collect();
+        let decision = assign::decide(commit, &CommitView { state, commit, now }, now);
+        let mut committed = decision.committed;
+        for (part, _) in commit.parts.iter().zip(&new_parts).filter(|(_, new)| **new) {
+            match &part.body {
+                PartBody::Segment { .. } => {
+                    let live = decision.batches.iter().filter(|(_, b)| b.part == part.id).count();
+                    if let Some(row) = state.segments.get_mut(&part.id) {
+                        row.live = i64::try_from(live).unwrap_or(i64::MAX);
+                        let unlinked = SegmentState::Unlinked { delete_at_ms: now + limits::PLAN_TTL_MS, again: false };
+                        row.state = if live == 0 { unlinked } else { SegmentState::Committed };
+                    }
+                }
+                PartBody::Inline(bytes) => {
+                    state.payloads.insert(part.id, PayloadRow { committed_ms: now, drained_ms: None, bytes: bytes.clone() });
+                }
+            }
+        }
+        for taken in &decision.taken {
+            let dedup = &commit.dedups[*taken];
+            let outcome = &committed.pieces[dedup.piece];
+            let before = outcome.dropped.iter().filter(|p| **p < dedup.position).count();
+            let offset = outcome.base.map_or(0, |b| b.0) + i64::from(dedup.position) - i64::try_from(before).unwrap_or(0);
+            let row = DedupRow { partition: dedup.partition, offset: Offset(offset), expires_ms: now + dedup.window_ms };
+            state.dedups.insert((dedup.topic, dedup.id_hash), row);
+        }
+        for (partition, batch) in decision.batches {
+            let expires_at_ms = commit
+                .runs
+                .iter()
+                .find(|r| commit.parts[r.part].id == batch.part && r.byte_offset == batch.byte_offset)
+                .and_then(|r| r.expires_at_ms);
+            state.batches.insert((partition, batch.base), BatchRow { batch, expires_at_ms });
+        }
+        for (partition, high_watermark) in decision.high_watermarks {
+            if let Some(row) = state.partitions.get_mut(&partition) {
+                row.high_watermark = high_watermark;
+            }
+        }
+        for (number, request) in commit.requests.iter().enumerate() {
+            let pieces = || commit.pieces.iter().enumerate().filter(move |(_, p)| p.request == number);
+            let has_dedup = commit.dedups.iter().any(|d| commit.pieces[d.piece].request == number);
+            if committed.verdicts[number] == Verdict::Stored && (request.key.is_some() || has_dedup) {
+                let outcomes = pieces().map(|(n, _)| committed.pieces[n].clone()).collect();
+                state.answers.insert(request.id, (now, Answer { context: request.context.clone(), pieces: outcomes }));
+                if let Some(key) = request.key {
+                    let row = KeyRow { body_hash: key.body_hash, request: request.id, expires_ms: now + key.ttl_ms };
+                    state.keys.insert(key.key_hash, row);
+                }
+            }
+        }
+        for number in decision.repeats {
+            let pieces: Vec<usize> = commit.pieces.iter().enumerate().filter(|(_, p)| p.request == number).map(|(n, _)| n).collect();
+            if let Some((_, answer)) = state.answers.get(&commit.requests[number].id) {
+                for (n, outcome) in pieces.iter().zip(&answer.pieces) {
+                    committed.pieces[*n] = outcome.clone();
+                }
+                committed.verdicts[number] = Verdict::Stored;
+                continue;
+            }
+            let found: Vec<_> = pieces
+                .iter()
+                .filter_map(|n| {
+                    let piece = &commit.pieces[*n];
+                    let run = &commit.runs[piece.run];
+                    let row = state
+                        .batches_of(run.partition)
+                        .find(|b| b.batch.part == commit.parts[run.part].id && b.batch.byte_offset == run.byte_offset)?;
+                    Some(assign::recover(piece.first, piece.records, &row.batch)).filter(|o| o.base.is_some())
+                })
+                .collect();
+            if found.len() == pieces.len() {
+                for (n, outcome) in pieces.into_iter().zip(found) {
+                    committed.pieces[n] = outcome;
+                }
+                committed.verdicts[number] = Verdict::Stored;
+            }
+        }
+        Ok(committed)
+    }
+
+    async fn dedup_offsets(&self, topic: TopicId, id_hashes: &[Uuid]) -> Result<Vec<Option<(i32, Offset)>>, Error> {
+        let now = self.clock.now_ms();
+        let state = self.state.lock();
+        Ok(id_hashes
+            .iter()
+            .map(|h| state.dedups.get(&(topic, *h)).filter(|d| d.expires_ms > now).map(|d| (d.partition, d.offset)))
+            .collect())
+    }
+
+    async fn find(&self, requests: &[FindRequest]) -> Result<Vec<Option<Found>>, Error> {
+        let state = self.state.lock();
+        let find = |r: &FindRequest| {
+            let row = state.alive(r.partition)?;
+            let mut raw = 0;
+            let batches = state
+                .batches_of(r.partition)
+                .filter(|b| b.batch.end() > r.offset)
+                .take_while(|b| {
+                    let before = raw;
+                    raw += i64::from(b.batch.raw_bytes);
+                    before < r.max_bytes.max(1)
+                })
+                .take(usize::try_from(limits::PLAN_MAX_BATCHES).unwrap_or(usize::MAX))
+                .map(|b| b.batch.clone())
+                .collect();
+            let batches = if r.offset < row.log_start { Vec::new() } else { batches };
+            Some(Found { log_start_offset: row.log_start, high_watermark: row.high_watermark, batches })
+        };
+        Ok(requests.iter().map(find).collect())
+    }
+
+    async fn payloads(&self, ranges: &[PayloadRange]) -> Result<Vec<Option<Bytes>>, Error> {
+        let state = self.state.lock();
+        let cut = |r: &PayloadRange| {
+            let bytes = &state.payloads.get(&r.part)?.bytes;
+            let from = usize::try_from(r.byte_offset).ok()?;
+            let to = from.checked_add(usize::try_from(r.byte_length).ok()?)?;
+            (to <= bytes.len()).then(|| bytes.slice(from..to))
+        };
+        Ok(ranges.iter().map(cut).collect())
+    }
+
+    async fn high_watermarks(&self, partitions: &[PartitionId]) -> Result<Vec<(PartitionId, Offset)>, Error> {
+        let state = self.state.lock();
+        Ok(partitions.iter().filter_map(|p| state.alive(*p).map(|row| (*p, row.high_watermark))).collect())
+    }
+
+    async fn offsets_at(&self, topic: TopicId, timestamp_ms: i64) -> Result<Vec<(i32, PartitionId, Offset)>, Error> {
+        let state = self.state.lock();
+        let mut all: Vec<(i32, PartitionId, Offset)> = state
+            .partitions
+            .iter()
+            .filter(|(_, p)| p.topic == topic && p.alive)
+            .map(|(id, p)| {
+                let first = state.batches_of(*id).find(|b| b.batch.max_timestamp >= timestamp_ms).map(|b| b.batch.base);
+                (p.number, *id, first.unwrap_or(p.high_watermark).max(p.log_start))
+            })
+            .collect();
+        all.sort_unstable_by_key(|p| p.0);
+        Ok(all)
+    }
+
+    async fn beat(&self, _agent: AgentId) -> Result<Beat, Error> {
+        let state = self.state.lock();
+        let live = state.payloads.values().filter(|p| p.drained_ms.is_none());
+        let inline_live_bytes = live.map(|p| i64::try_from(p.bytes.len()).unwrap_or(i64::MAX)).sum();
+        Ok(Beat { inline_live_bytes, drain: true, sweep: true, retain: true })
+    }
+
+    async fn drain_plan(&self, max_bytes: i64) -> Result<Vec<DrainBatch>, Error> {
+        let now = self.clock.now_ms();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let mut budget = max_bytes;
+        let mut due: Vec<(i64, PartId)> = state
+            .payloads
+            .iter()
+            .filter(|(_, p)| p.drained_ms.is_none() && p.committed_ms <= now - limits::INLINE_DRAIN_AFTER_MS)
+            .map(|(id, p)| (p.committed_ms, *id))
+            .collect();
+        due.sort_unstable();
+        let mut chosen = BTreeSet::new();
+        for (_, id) in due {
+            let size = i64::try_from(state.payloads[&id].bytes.len()).unwrap_or(i64::MAX);
+            if !chosen.is_empty() && size > budget {
+                break;
+            }
+            budget -= size;
+            chosen.insert(id);
+        }
+        let mut plan = Vec::new();
+        for ((partition, _), row) in state.batches.iter().filter(|(_, b)| b.batch.inline && chosen.contains(&b.batch.part)) {
+            let Some(home) = state.partitions.get(partition) else { continue };
+            let Some(topic) = state.topics.values().chain(&state.dead_topics).find(|t| t.id == home.topic) else { continue };
+            let from = usize::try_from(row.batch.byte_offset).unwrap_or(0);
+            let to = from + usize::try_from(row.batch.byte_length).unwrap_or(0);
+            plan.push(DrainBatch {
+                topic: TopicLabel { tenant: topic.tenant.clone(), topic: topic.name.clone(), topic_id: topic.id, partition: home.number },
+                partition_id: *partition,
+                batch: row.batch.clone(),
+                expires_at_ms: row.expires_at_ms,
+                bytes: state.payloads[&row.batch.part].bytes.slice(from..to),
+            });
+        }
+        let used: BTreeSet<PartId> = plan.iter().map(|d| d.batch.part).collect();
+        for id in chosen.difference(&used) {
+            if let Some(p) = state.payloads.get_mut(id) {
+                p.drained_ms = Some(now);
+            }
+        }
+        Ok(plan)
+    }
+
+    async fn swap(&self, swap: &Swap) -> Result<(), Error<SwapRejected>> {
+        let now = self.clock.now_ms();
+        let mut state = self.state.lock();
+        let unchanged = |i: &crate::control_plane::SwapInput| {
+            state.batches.get(&(i.partition, i.base)).is_some_and(|b| b.batch.part == i.part && b.batch.records == i.records)
+        };
+        let applied = state.segments.get(&swap.segment).is_some_and(|s| s.state == SegmentState::Committed);
+        if applied {
+            return Ok(());
+        }
+        let pending = state.segments.get(&swap.segment).is_some_and(|s| s.state == SegmentState::Pending);
+        if !pending || !swap.inputs.iter().all(unchanged) {
+            return Err(Error::Rejected(SwapRejected));
+        }
+        for input in &swap.inputs {
+            state.unlink((input.partition, input.base), now);
+        }
+        for output in &swap.outputs {
+            let row = BatchRow { batch: output.batch.clone(), expires_at_ms: output.expires_at_ms };
+            state.batches.insert((output.partition, output.batch.base), row);
+        }
+        if let Some(segment) = state.segments.get_mut(&swap.segment) {
+            segment.state = SegmentState::Committed;
+            segment.live = i64::try_from(swap.outputs.len()).unwrap_or(i64::MAX);
+        }
+        for id in &swap.drained {
+            if let Some(p) = state.payloads.get_mut(id) {
+                p.drained_ms = Some(now);
+            }
+        }
+        Ok(())
+    }
+
+    async fn retain(&self, limit: i64) -> Result<Retained, Error> {
+        let now = self.clock.now_ms();
+        let limit = usize::try_from(limit).unwrap_or(0);
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let mut doomed: Vec<(PartitionId, Offset)> = Vec::new();
+        for topic in &state.dead_topics {
+            for id in &topic.partitions {
+                doomed.extend(state.batches_of(*id).map(|b| (*id, b.batch.base)));
+            }
+        }
+        for topic in state.topics.values() {
+            let mut over = topic.config.retention_bytes.map_or(0, |max| {
+                let total: i64 = topic.partitions.iter().flat_map(|p| state.batches_of(*p)).map(|b| i64::from(b.batch.byte_length)).sum();
+                total - max
+            });
+            let mut rows: Vec<(i64, PartitionId, Offset, i64)> = topic
+                .partitions
+                .iter()
+                .flat_map(|p| state.batches_of(*p).map(|b| (b.batch.committed_at_ms, *p, b.batch.base, i64::from(b.batch.byte_length))))
+                .collect();
+            rows.sort_unstable();
+            for (at, partition, base, bytes) in rows {
+                let aged = topic.config.retention_ms.is_some_and(|ms| at < now - ms);
+                if aged || over > 0 {
+                    doomed.push((partition, base));
+                    over -= bytes;
+                }
+            }
+        }
+        doomed.truncate(limit);
+        for key in &doomed {
+            let end = state.batches.get(key).map(|b| b.batch.end());
+            state.unlink(*key, now);
+            if let (Some(end), Some(row)) = (end, state.partitions.get_mut(&key.0)) {
+                row.log_start = row.log_start.max(end);
+            }
+        }
+        let before = state.keys.len() + state.dedups.len() + state.payloads.len();
+        state.keys.retain(|_, k| k.expires_ms > now);
+        state.dedups.retain(|_, d| d.expires_ms > now);
+        state.payloads.retain(|_, p| p.drained_ms.is_none_or(|at| at > now - limits::INLINE_PLAN_TTL_MS));
+        let rows = before - (state.keys.len() + state.dedups.len() + state.payloads.len());
+        Ok(Retained { batches: i64::try_from(doomed.len()).unwrap_or(0), rows: i64::try_from(rows).unwrap_or(0) })
+    }
+
+    async fn sweep_plan(&self, limit: i64) -> Result<Vec<PartId>, Error> {
+        let now = self.clock.now_ms();
+        let mut state = self.state.lock();
+        for row in state.segments.values_mut() {
+            if row.state == SegmentState::Pending && row.registered_ms <= now - limits::PART_PENDING_MAX_MS {
+                row.state = SegmentState::Unlinked { delete_at_ms: now, again: false };
+            }
+        }
+        let due = |row: &SegmentRow| matches!(row.state, SegmentState::Unlinked { delete_at_ms, .. } if delete_at_ms <= now);
+        let limit = usize::try_from(limit).unwrap_or(0);
+        Ok(state.segments.iter().filter(|(_, row)| due(row)).take(limit).map(|(id, _)| *id).collect())
+    }
+
+    async fn swept(&self, parts: &[PartId]) -> Result<(), Error> {
+        let now = self.clock.now_ms();
+        let mut state = self.state.lock();
+        for id in parts {
+            match state.segments.get_mut(id).map(|row| (row.state, row)) {
+                Some((SegmentState::Unlinked { again: false, .. }, row)) => {
+                    row.state = SegmentState::Unlinked { delete_at_ms: now + limits::OBJECT_FORGET_AFTER_MS, again: true };
+                }
+                Some((SegmentState::Unlinked { again: true, delete_at_ms }, _)) if delete_at_ms <= now => {
+                    state.segments.remove(id);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        Ok(())
+    }
+}

@@ -1,0 +1,123 @@
+//! Topics and their configuration.
+
+use crate::id::{Offset, PartitionId, TopicId};
+use crate::limits;
+use crate::name::Name;
+use serde::{Deserialize, Serialize};
+
+/// Where a topic's records go first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Placement {
+    #[default]
+    Auto,
+    /// A wish: past the inline budget records go to segments all the same.
+    Inline,
+    /// Binding: never into Postgres, until the acknowledgement neither.
+    Object,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicConfig {
+    /// `None`: kept for ever.
+    pub retention_ms: Option<i64>,
+    /// Over all partitions of the topic.
+    pub retention_bytes: Option<i64>,
+    pub retention_hold_ms: i64,
+    pub placement: Placement,
+    pub dedup_window_ms: i64,
+    pub max_record_bytes: i32,
+    pub archive: String,
+    /// JSON text, given back as it came.
+    pub columns: Option<String>,
+}
+
+impl Default for TopicConfig {
+    fn default() -> Self {
+        Self {
+            retention_ms: Some(604_800_000),
+            retention_bytes: None,
+            retention_hold_ms: 1_209_600_000,
+            placement: Placement::Auto,
+            dedup_window_ms: 0,
+            max_record_bytes: limits::RECORD_MAX_BYTES_DEFAULT,
+            archive: "delete".to_owned(),
+            columns: None,
+        }
+    }
+}
+
+/// A change of configuration; `None` keeps the value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicChange {
+    pub partitions: Option<i32>,
+    pub retention_ms: Option<Option<i64>>,
+    pub retention_bytes: Option<Option<i64>>,
+    pub retention_hold_ms: Option<i64>,
+    pub placement: Option<Placement>,
+    pub dedup_window_ms: Option<i64>,
+    pub max_record_bytes: Option<i32>,
+    pub archive: Option<String>,
+    pub columns: Option<Option<String>>,
+}
+
+impl TopicChange {
+    #[must_use]
+    pub fn apply(&self, to: &TopicConfig) -> TopicConfig {
+        TopicConfig {
+            retention_ms: self.retention_ms.unwrap_or(to.retention_ms),
+            retention_bytes: self.retention_bytes.unwrap_or(to.retention_bytes),
+            retention_hold_ms: self.retention_hold_ms.unwrap_or(to.retention_hold_ms),
+            placement: self.placement.unwrap_or(to.placement),
+            dedup_window_ms: self.dedup_window_ms.unwrap_or(to.dedup_window_ms),
+            max_record_bytes: self.max_record_bytes.unwrap_or(to.max_record_bytes),
+            archive: self.archive.clone().unwrap_or_else(|| to.archive.clone()),
+            columns: self.columns.clone().unwrap_or_else(|| to.columns.clone()),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    pub id: TopicId,
+    pub tenant: Name,
+    pub name: Name,
+    pub config: TopicConfig,
+    /// Row of each partition, by its number.
+    pub partitions: Vec<PartitionId>,
+}
+
+impl Topic {
+    #[must_use]
+    pub fn partition_count(&self) -> i32 {
+        i32::try_from(self.partitions.len()).unwrap_or(i32::MAX)
+    }
+
+    #[must_use]
+    pub fn partition_id(&self, partition: i32) -> Option<PartitionId> {
+        usize::try_from(partition).ok().and_then(|p| self.partitions.get(p)).copied()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionStatus {
+    pub partition: i32,
+    pub id: PartitionId,
+    pub log_start_offset: Offset,
+    /// The next offset to be given; records below it are readable.
+    pub high_watermark: Offset,
+    /// Stored bytes of the live batches.
+    pub bytes: i64,
+}
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum PutTopicRejected {
+    #[error("a topic has 1 to {max} partitions", max = limits::PARTITIONS_MAX)]
+    PartitionsOutOfRange,
+    #[error("a topic's partitions only grow: it has {current}")]
+    PartitionsShrink { current: i32 },
+}
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("there is no such topic")]
+pub struct NoSuchTopic;
