@@ -274,13 +274,6 @@ pub struct SwapOutput {
 #[error("an input batch changed or the segment is no longer pending")]
 pub struct SwapRejected;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Retained {
-    pub batches: i64,
-    /// Rows of expired keys, answers, dedup ids, drained payloads, dead topics.
-    pub rows: i64,
-}
-
 #[async_trait]
 pub trait ControlPlane: Send + Sync + 'static {
     /// Makes the topic or changes it; `bool` says that it was made. Partitions only grow.
@@ -319,8 +312,10 @@ pub trait ControlPlane: Send + Sync + 'static {
     /// Oldest inline batches that are due, whole payloads, by partition and offset.
     async fn drain_plan(&self, max_bytes: i64) -> Result<Vec<DrainBatch>, Error>;
     async fn swap(&self, swap: &Swap) -> Result<(), Error<SwapRejected>>;
-    /// Unlinks what retention and deleted topics let go, and forgets expired keys; bounded by `limit` rows each.
-    async fn retain(&self, limit: i64) -> Result<Retained, Error>;
+    /// Unlinks batches that retention or the end of their topic lets go, at most `limit`; returns how many.
+    async fn retain(&self, limit: i64) -> Result<i64, Error>;
+    /// Forgets expired keys, answers, dedup ids and drained payloads, at most `limit` rows of each; returns how many.
+    async fn forget(&self, limit: i64) -> Result<i64, Error>;
     /// Segments whose object is to be deleted now.
     async fn sweep_plan(&self, limit: i64) -> Result<Vec<PartId>, Error>;
     /// Says that those objects were deleted.

@@ -3,8 +3,8 @@
 use crate::assign::{self, View};
 use crate::clock::Clock;
 use crate::control_plane::{
-    Answer, Batch, Beat, Commit, Committed, ControlPlane, DrainBatch, FindRequest, Found, PartBody, PayloadRange, Retained, Swap,
-    SwapRejected, TopicLabel, Verdict,
+    Answer, Batch, Beat, Commit, Committed, ControlPlane, DrainBatch, FindRequest, Found, PartBody, PayloadRange, Swap, SwapRejected,
+    TopicLabel, Verdict,
 };
 use crate::error::Error;
 use crate::id::{AgentId, Offset, PartId, PartitionId, RequestId, TopicId};
@@ -470,7 +470,7 @@ impl ControlPlane for MemoryControlPlane {
         Ok(())
     }
 
-    async fn retain(&self, limit: i64) -> Result<Retained, Error> {
+    async fn retain(&self, limit: i64) -> Result<i64, Error> {
         let now = self.clock.now_ms();
         let limit = usize::try_from(limit).unwrap_or(0);
         let mut guard = self.state.lock();
@@ -508,12 +508,18 @@ impl ControlPlane for MemoryControlPlane {
                 row.log_start = row.log_start.max(end);
             }
         }
+        Ok(i64::try_from(doomed.len()).unwrap_or(0))
+    }
+
+    async fn forget(&self, _limit: i64) -> Result<i64, Error> {
+        let now = self.clock.now_ms();
+        let mut state = self.state.lock();
         let before = state.keys.len() + state.dedups.len() + state.payloads.len();
         state.keys.retain(|_, k| k.expires_ms > now);
         state.dedups.retain(|_, d| d.expires_ms > now);
         state.payloads.retain(|_, p| p.drained_ms.is_none_or(|at| at > now - limits::INLINE_PLAN_TTL_MS));
         let rows = before - (state.keys.len() + state.dedups.len() + state.payloads.len());
-        Ok(Retained { batches: i64::try_from(doomed.len()).unwrap_or(0), rows: i64::try_from(rows).unwrap_or(0) })
+        Ok(i64::try_from(rows).unwrap_or(0))
     }
 
     async fn sweep_plan(&self, limit: i64) -> Result<Vec<PartId>, Error> {

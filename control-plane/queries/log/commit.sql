@@ -1,0 +1,161 @@
+-- Gives offsets to the records of several requests in one step.
+-- Returns a row per piece: base offset and count kept (null: nothing), why its request was refused
+--   ('repeat' | 'gone' | 'mismatch' | 'key'), positions dropped as duplicates, the partition's high watermark as found, commit time.
+-- Locks, each in the order of ids: segments, inline payloads, partitions, request keys, dedup ids.
+-- Index: primary keys. Each step reads the one before, so their order is a data dependency; what a verdict needs is read from locked
+--   rows or decided by a unique index, never from the statement's snapshot.
+with at as materialized (select clock_timestamp() as now),
+claimed_segment as materialized (
+    select segment_id from segment where segment_id = any ($1::uuid[]) and state = 'p' order by segment_id for update
+),
+claimed_payload as (
+    insert into inline_payload (payload_id, committed_at, bytes, payload)
+    select u.id, at.now, octet_length(u.body), u.body from unnest($4::uuid[], $5::bytea[]) as u(id, body), at order by u.id
+    on conflict do nothing returning payload_id
+),
+mine as materialized (select segment_id as part_id from claimed_segment union all select payload_id from claimed_payload),
+run as materialized (
+    select u.* from unnest($6::uuid[], $7::bool[], $8::int8[], $9::int4[], $10::int4[], $11::int4[], $12::int4[], $13::int8[], $14::int8[], $15::int2[])
+        with ordinality as u(part_id, inline, partition_id, byte_offset, byte_length, raw_bytes, crc, max_timestamp, expires_at, flags, run)
+),
+piece as materialized (
+    select u.* from unnest($16::int4[], $17::int4[], $18::int4[], $19::int4[], $32::int4[]) with ordinality as u(req, run, first, records, nth, piece)
+),
+request as materialized (
+    select u.* from unnest($20::uuid[], $21::uuid[], $22::uuid[], $23::int8[], $24::int8[], $25::bytea[])
+        with ordinality as u(request_id, key_hash, body_hash, keep_ms, expect, context, req)
+),
+dedup_id as materialized (
+    select u.* from unnest($26::int4[], $27::int4[], $28::int8[], $29::uuid[], $30::int8[], $31::int4[])
+        as u(piece, position, topic_id, id_hash, window_ms, partition)
+),
+locked as materialized (
+    select p.partition_id, p.high_watermark
+    from (select distinct r.partition_id from run r where r.part_id in (select part_id from mine) order by 1) u
+    join topic_partition p on p.partition_id = u.partition_id
+    where not p.deleted
+    order by p.partition_id for no key update of p
+),
+refused as materialized (
+    select p.req, min(case when m.part_id is null then 'a repeat' when l.partition_id is null then 'b gone' else 'c mismatch' end) as why
+    from piece p
+    join run r on r.run = p.run
+    join request q on q.req = p.req
+    left join mine m on m.part_id = r.part_id
+    left join locked l on l.partition_id = r.partition_id
+    where m.part_id is null or l.partition_id is null or q.expect <> l.high_watermark
+    group by p.req
+),
+keyed as (
+    insert into request_key as k (key_hash, body_hash, request_id, expires_at)
+    select q.key_hash, q.body_hash, q.request_id, at.now + q.keep_ms * interval '1 ms'
+    from request q, at
+    where q.key_hash is not null and q.req not in (select req from refused)
+    order by q.key_hash
+    on conflict (key_hash) do update set body_hash = excluded.body_hash, request_id = excluded.request_id, expires_at = excluded.expires_at
+        where k.expires_at <= clock_timestamp()
+    returning k.request_id
+),
+accepted as materialized (
+    select q.req, q.request_id from request q
+    where q.req not in (select req from refused) and (q.key_hash is null or q.request_id in (select request_id from keyed))
+),
+offered as materialized (
+    select distinct on (d.topic_id, d.id_hash) d.*, a.request_id, p.nth
+    from dedup_id d
+    join piece p on p.piece = d.piece + 1
+    join accepted a on a.req = p.req
+    order by d.topic_id, d.id_hash, d.piece, d.position
+),
+fresh as (
+    insert into dedup as d (topic_id, id_hash, request_id, piece, position, partition, expires_at)
+    select o.topic_id, o.id_hash, o.request_id, o.nth, o.position, o.partition, at.now + o.window_ms * interval '1 ms'
+    from offered o, at
+    order by o.topic_id, o.id_hash
+    on conflict (topic_id, id_hash) do update set request_id = excluded.request_id, piece = excluded.piece, position = excluded.position,
+        partition = excluded.partition, expires_at = excluded.expires_at
+        where d.expires_at <= clock_timestamp()
+    returning d.topic_id, d.id_hash
+),
+dropped as materialized (
+    select d.piece + 1 as piece, d.position
+    from dedup_id d
+    join piece p on p.piece = d.piece + 1
+    join accepted a on a.req = p.req
+    where (d.topic_id, d.id_hash) not in (select topic_id, id_hash from fresh)
+        or (d.piece, d.position) not in (select o.piece, o.position from offered o)
+),
+kept as materialized (
+    select p.piece, p.req, p.run, p.nth, p.records - coalesce(d.n, 0)::int4 as records, coalesce(d.positions, '{}') as positions
+    from piece p
+    join accepted a on a.req = p.req
+    left join (select piece, count(*) as n, array_agg(position order by position) as positions from dropped group by piece) d on d.piece = p.piece
+),
+placed as materialized (
+    select k.piece, k.req, k.run, k.nth, k.records, k.positions, r.partition_id,
+        l.high_watermark + (sum(k.records) over (partition by r.partition_id order by k.piece))::int8 - k.records as base
+    from kept k
+    join run r on r.run = k.run
+    join locked l on l.partition_id = r.partition_id
+),
+skipped as materialized (
+    select x.run, range_agg(x.positions) as skip
+    from (
+        select p.run, int4range(p.first, p.first + p.records) as positions from piece p where p.req not in (select req from accepted)
+        union all
+        select p.run, int4range(p.first + d.position, p.first + d.position + 1) from dropped d join piece p on p.piece = d.piece
+    ) x
+    group by x.run
+),
+used as materialized (
+    select r.part_id, r.partition_id, x.base, x.records, r.inline, r.byte_offset, r.byte_length, r.raw_bytes, r.crc, r.flags, r.max_timestamp, r.expires_at, s.skip
+    from (select run, min(base) as base, sum(records)::int4 as records from placed group by run having sum(records) > 0) x
+    join run r on r.run = x.run
+    left join skipped s on s.run = x.run
+),
+batches as (
+    insert into batch (partition_id, base_offset, records, part_id, inline, byte_offset, byte_length, raw_bytes, crc, flags, committed_at, max_timestamp, expires_at, skip)
+    select u.partition_id, u.base, u.records, u.part_id, u.inline, u.byte_offset, u.byte_length, u.raw_bytes, u.crc, u.flags, at.now, u.max_timestamp,
+        case when u.expires_at is null then null else to_timestamp(u.expires_at / 1000.0) end, u.skip
+    from used u, at
+    order by u.partition_id, u.base
+),
+advanced as (
+    update topic_partition p set high_watermark = u.top, bytes = p.bytes + u.bytes
+    from (select partition_id, max(base + records) as top, sum(byte_length)::int8 as bytes from used group by partition_id) u
+    where p.partition_id = u.partition_id
+),
+segments as (
+    update segment s
+    set state = case when coalesce(u.live, 0) > 0 then 'c' else 'u' end::"char", committed_at = at.now, bytes = i.bytes, crc = i.crc,
+        live = coalesce(u.live, 0), delete_at = case when coalesce(u.live, 0) > 0 then null else at.now end
+    from unnest($1::uuid[], $2::int8[], $3::int4[]) as i(id, bytes, crc)
+    left join (select part_id, count(*)::int4 as live from used group by part_id) u on u.part_id = i.id
+    cross join at
+    where s.segment_id = i.id and i.id in (select segment_id from claimed_segment)
+),
+answers as (
+    insert into answer (request_id, expires_at, context, bases, dropped)
+    select q.request_id, max(at.now) + max(q.keep_ms) * interval '1 ms', q.context,
+        array_agg(case when p.records > 0 then p.base end order by p.nth),
+        coalesce((
+            select array_agg(x.nth::int8 << 32 | d.position order by x.nth, d.position)
+            from dropped d join piece x on x.piece = d.piece
+            where x.req = q.req
+        ), '{}')
+    from request q
+    join placed p on p.req = q.req
+    cross join at
+    where q.keep_ms is not null
+    group by q.request_id, q.context, q.req
+)
+select p.piece as "piece!", case when k.records > 0 then k.base end as "base?", coalesce(k.positions, '{}') as "dropped!",
+    case when k.piece is null then coalesce(substr(r.why, 3), 'key') end as "refused?",
+    l.high_watermark as "high_watermark?", (extract(epoch from at.now) * 1000)::int8 as "at_ms!"
+from piece p
+cross join at
+join run u on u.run = p.run
+left join placed k on k.piece = p.piece
+left join refused r on r.req = p.req
+left join locked l on l.partition_id = u.partition_id
+order by p.piece

@@ -1,0 +1,2 @@
+-- Locks nothing. Index: topic_partition_pkey.
+select partition_id, high_watermark from topic_partition where partition_id = any ($1::int8[]) and not deleted

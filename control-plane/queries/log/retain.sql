@@ -1,0 +1,53 @@
+-- Unlinks batches that age, size or the topic's end let go: bounded, oldest first, never leaving a hole.
+-- Locks partitions by id, then batches, then segments by id. Index: topic_pkey, topic_partition_number, batch_pkey, segment_pkey.
+with at as materialized (select clock_timestamp() as now),
+held as materialized (
+    select p.partition_id, p.topic_id, p.log_start_offset, p.deleted, t.retention_ms,
+        coalesce((sum(p.bytes) over (partition by p.topic_id) - t.retention_bytes) / count(*) over (partition by p.topic_id), 0)::int8 as over_bytes
+    from topic_partition p join topic t on t.topic_id = p.topic_id
+),
+wanting as materialized (
+    select h.* from held h, at
+    where h.deleted or h.over_bytes > 0
+        or (h.retention_ms is not null
+            and (select b.committed_at from batch b where b.partition_id = h.partition_id order by b.base_offset limit 1) < at.now - h.retention_ms * interval '1 ms')
+    order by h.partition_id limit $1
+),
+locked as materialized (
+    select w.* from wanting w join topic_partition p on p.partition_id = w.partition_id order by p.partition_id for no key update of p
+),
+chosen as materialized (
+    select l.partition_id, x.base_offset
+    from locked l, at
+    cross join lateral (
+        select y.base_offset, bool_and(l.deleted or y.before < l.over_bytes or y.committed_at < at.now - l.retention_ms * interval '1 ms')
+            over (order by y.base_offset) as goes
+        from (
+            select b.base_offset, b.committed_at, sum(b.byte_length) over (order by b.base_offset) - b.byte_length as before
+            from (select * from batch z where z.partition_id = l.partition_id order by z.base_offset limit 1000) b
+        ) y
+    ) x
+    where x.goes
+    limit $1
+),
+gone as (
+    delete from batch b using chosen c where b.partition_id = c.partition_id and b.base_offset = c.base_offset
+    returning b.partition_id, b.base_offset + b.records as ends, b.byte_length, b.part_id, b.inline
+),
+moved as (
+    update topic_partition p set log_start_offset = greatest(p.log_start_offset, g.ends), bytes = p.bytes - g.bytes
+    from (select partition_id, max(ends) as ends, sum(byte_length)::int8 as bytes from gone group by partition_id) g
+    where p.partition_id = g.partition_id
+),
+locked_segment as materialized (
+    select s.segment_id, s.live from (select distinct part_id from gone where not inline order by 1) g join segment s on s.segment_id = g.part_id
+    order by s.segment_id for update of s
+),
+unlinked as (
+    update segment s
+    set live = l.live - g.n, state = case when l.live - g.n > 0 then s.state else 'u' end,
+        delete_at = case when l.live - g.n > 0 then null else at.now + $2::int8 * interval '1 ms' end
+    from locked_segment l join (select part_id, count(*)::int4 as n from gone group by part_id) g on g.part_id = l.segment_id cross join at
+    where s.segment_id = l.segment_id
+)
+select count(*) as "batches!" from gone

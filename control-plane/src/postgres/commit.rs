@@ -1,0 +1,263 @@
+//! The commit statement and what it could not see: retries of keys, repeats of its own sending.
+
+use super::PostgresControlPlane;
+use super::error::{classify, is_disconnect, read};
+use super::find::ranges;
+use super::topic::retried;
+use bytes::Bytes;
+use millpond_core::assign;
+use millpond_core::control_plane::{Answer, Batch, BatchFlags, Commit, Committed, PartBody, PieceOutcome, Verdict};
+use millpond_core::{AgentId, Error, Offset, PartId, TopicId};
+use std::collections::HashMap;
+use uuid::Uuid;
+
+pub(super) async fn register(plane: &PostgresControlPlane, agent: AgentId, ids: &[PartId]) -> Result<(), Error> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let mut connection = plane.connection().await?;
+    sqlx::query_file!("queries/segment/register.sql", agent.0, &ids).execute(&mut *connection).await.map_err(classify)?;
+    Ok(())
+}
+
+/// Numbers of a commit fit `int4`: `limits::COMMIT_MAX_RUNS` and `CHUNK_MAX_RECORDS` bound them.
+fn int(n: usize) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}
+
+/// What the statement said of a request as a whole.
+#[derive(Clone, Copy, PartialEq)]
+enum Said {
+    Stored,
+    Repeat,
+    Gone,
+    Mismatch(Offset),
+    Key,
+}
+
+pub(super) async fn commit(plane: &PostgresControlPlane, commit: &Commit) -> Result<Committed, Error> {
+    let (mut committed, said) = send(plane, commit).await?;
+    resolve_answers(plane, commit, &said, &mut committed).await?;
+    resolve_repeats(plane, commit, &said, &mut committed).await?;
+    Ok(committed)
+}
+
+/// One round trip: the statement of `queries/log/commit.sql`, its parameters laid out by column.
+async fn send(plane: &PostgresControlPlane, commit: &Commit) -> Result<(Committed, Vec<Said>), Error> {
+    let mut segment_ids = Vec::new();
+    let mut segment_bytes = Vec::new();
+    let mut segment_crcs = Vec::new();
+    let mut payload_ids = Vec::new();
+    let mut payloads: Vec<&[u8]> = Vec::new();
+    for part in &commit.parts {
+        match &part.body {
+            PartBody::Segment { bytes, crc } => {
+                segment_ids.push(part.id.0);
+                segment_bytes.push(*bytes);
+                segment_crcs.push(*crc);
+            }
+            PartBody::Inline(bytes) => {
+                payload_ids.push(part.id.0);
+                payloads.push(bytes);
+            }
+        }
+    }
+    let runs = &commit.runs;
+    let run_parts: Vec<Uuid> = runs.iter().map(|r| commit.parts[r.part].id.0).collect();
+    let run_inline: Vec<bool> = runs.iter().map(|r| matches!(commit.parts[r.part].body, PartBody::Inline(_))).collect();
+    let run_partitions: Vec<i64> = runs.iter().map(|r| r.partition.0).collect();
+    let run_offsets: Vec<i32> = runs.iter().map(|r| r.byte_offset).collect();
+    let run_lengths: Vec<i32> = runs.iter().map(|r| r.byte_length).collect();
+    let run_raw: Vec<i32> = runs.iter().map(|r| r.raw_bytes).collect();
+    let run_crcs: Vec<i32> = runs.iter().map(|r| r.crc).collect();
+    let run_times: Vec<i64> = runs.iter().map(|r| r.max_timestamp).collect();
+    let run_expiries: Vec<Option<i64>> = runs.iter().map(|r| r.expires_at_ms).collect();
+    let run_flags: Vec<i16> = runs.iter().map(|r| r.flags.0).collect();
+    let pieces = &commit.pieces;
+    let piece_requests: Vec<i32> = pieces.iter().map(|p| int(p.request) + 1).collect();
+    let piece_runs: Vec<i32> = pieces.iter().map(|p| int(p.run) + 1).collect();
+    let piece_firsts: Vec<i32> = pieces.iter().map(|p| p.first).collect();
+    let piece_records: Vec<i32> = pieces.iter().map(|p| p.records).collect();
+    let mut next = vec![-1; commit.requests.len()];
+    let mut nth = |request: usize| -> i32 {
+        next[request] += 1;
+        next[request]
+    };
+    let piece_nths: Vec<i32> = pieces.iter().map(|p| nth(p.request)).collect();
+    let mut keep: Vec<Option<i64>> = commit.requests.iter().map(|r| r.key.map(|k| k.ttl_ms)).collect();
+    for dedup in &commit.dedups {
+        let keep = &mut keep[pieces[dedup.piece].request];
+        *keep = (*keep).max(Some(dedup.window_ms));
+    }
+    let requests = &commit.requests;
+    let request_ids: Vec<Uuid> = requests.iter().map(|r| r.id.0).collect();
+    let key_hashes: Vec<Option<Uuid>> = requests.iter().map(|r| r.key.map(|k| k.key_hash)).collect();
+    let body_hashes: Vec<Option<Uuid>> = requests.iter().map(|r| r.key.map(|k| k.body_hash)).collect();
+    let expects: Vec<Option<i64>> = requests.iter().map(|r| r.expect.map(|o| o.0)).collect();
+    let contexts: Vec<&[u8]> = requests.iter().map(|r| &r.context[..]).collect();
+    let dedups = &commit.dedups;
+    let dedup_pieces: Vec<i32> = dedups.iter().map(|d| int(d.piece)).collect();
+    let dedup_positions: Vec<i32> = dedups.iter().map(|d| d.position).collect();
+    let dedup_topics: Vec<i64> = dedups.iter().map(|d| d.topic.0).collect();
+    let dedup_hashes: Vec<Uuid> = dedups.iter().map(|d| d.id_hash).collect();
+    let dedup_windows: Vec<i64> = dedups.iter().map(|d| d.window_ms).collect();
+    let dedup_partitions: Vec<i32> = dedups.iter().map(|d| d.partition).collect();
+
+    let statement = sqlx::query_file!(
+        "queries/log/commit.sql",
+        &segment_ids,
+        &segment_bytes,
+        &segment_crcs,
+        &payload_ids,
+        &payloads as _,
+        &run_parts,
+        &run_inline,
+        &run_partitions,
+        &run_offsets,
+        &run_lengths,
+        &run_raw,
+        &run_crcs,
+        &run_times,
+        &run_expiries as _,
+        &run_flags,
+        &piece_requests,
+        &piece_runs,
+        &piece_firsts,
+        &piece_records,
+        &request_ids,
+        &key_hashes as _,
+        &body_hashes as _,
+        &keep as _,
+        &expects as _,
+        &contexts as _,
+        &dedup_pieces,
+        &dedup_positions,
+        &dedup_topics,
+        &dedup_hashes,
+        &dedup_windows,
+        &dedup_partitions,
+        &piece_nths
+    );
+    let mut connection = plane.connection().await?;
+    let rows = statement.fetch_all(&mut *connection).await.map_err(classify)?;
+    drop(connection);
+
+    let mut committed = Committed { at_ms: 0, verdicts: vec![Verdict::Stored; requests.len()], pieces: Vec::with_capacity(rows.len()) };
+    let mut said = vec![Said::Stored; requests.len()];
+    for (piece, row) in pieces.iter().zip(rows) {
+        committed.at_ms = row.at_ms;
+        committed.pieces.push(PieceOutcome { base: row.base.map(Offset), dropped: row.dropped });
+        let (now_said, verdict) = match row.refused.as_deref() {
+            None => continue,
+            Some("repeat") => (Said::Repeat, Verdict::Unknown),
+            Some("gone") => (Said::Gone, Verdict::PartitionGone),
+            Some("mismatch") => {
+                let current = Offset(row.high_watermark.unwrap_or(0));
+                (Said::Mismatch(current), Verdict::OffsetMismatch { current })
+            }
+            Some(_) => (Said::Key, Verdict::Unknown),
+        };
+        said[piece.request] = now_said;
+        committed.verdicts[piece.request] = verdict;
+    }
+    Ok((committed, said))
+}
+
+/// A new statement sees what the commit's snapshot could not: the answer of the request that has the key, or that is this very one.
+async fn resolve_answers(plane: &PostgresControlPlane, commit: &Commit, said: &[Said], committed: &mut Committed) -> Result<(), Error> {
+    let keyed = |n: &usize| commit.requests[*n].key.is_some() || commit.dedups.iter().any(|d| commit.pieces[d.piece].request == *n);
+    let open: Vec<usize> = (0..said.len()).filter(|n| said[*n] != Said::Stored).filter(keyed).collect();
+    if open.is_empty() {
+        return Ok(());
+    }
+    let numbers: Vec<i32> = open.iter().map(|n| int(*n)).collect();
+    let ids: Vec<Uuid> = open.iter().map(|n| commit.requests[*n].id.0).collect();
+    let keys: Vec<Option<Uuid>> = open.iter().map(|n| commit.requests[*n].key.map(|k| k.key_hash)).collect();
+    let rows = retried!(plane, c => sqlx::query_file!("queries/log/answers.sql", &numbers, &ids, &keys as _).fetch_all(c))?;
+    for row in rows {
+        let number = usize::try_from(row.req).unwrap_or(0);
+        let request = &commit.requests[number];
+        let pieces = outcomes(&row.bases, &row.dropped);
+        if row.request_id == request.id.0 {
+            let own = commit.pieces.iter().enumerate().filter(|(_, p)| p.request == number).map(|(n, _)| n);
+            for (n, outcome) in own.zip(pieces) {
+                committed.pieces[n] = outcome;
+            }
+            committed.verdicts[number] = Verdict::Stored;
+        } else if row.body_hash == request.key.map(|k| k.body_hash) {
+            committed.verdicts[number] = Verdict::Duplicate(Answer { context: Bytes::from(row.context), pieces });
+        } else {
+            committed.verdicts[number] = Verdict::Conflict;
+        }
+    }
+    if open.iter().any(|n| said[*n] == Said::Key && committed.verdicts[*n] == Verdict::Unknown) {
+        return Err(Error::NotApplied("an idempotency key expired while it was looked up".into()));
+    }
+    Ok(())
+}
+
+fn outcomes(bases: &[Option<i64>], dropped: &[i64]) -> Vec<PieceOutcome> {
+    let mut pieces: Vec<PieceOutcome> = bases.iter().map(|b| PieceOutcome { base: b.map(Offset), dropped: Vec::new() }).collect();
+    for packed in dropped {
+        let position = i32::try_from(packed & 0xffff_ffff).unwrap_or(i32::MAX);
+        if let Some(piece) = usize::try_from(packed >> 32).ok().and_then(|n| pieces.get_mut(n)) {
+            piece.dropped.push(position);
+        }
+    }
+    pieces
+}
+
+/// Requests without an answer row, whose part was committed by an earlier sending: their batches tell.
+async fn resolve_repeats(plane: &PostgresControlPlane, commit: &Commit, said: &[Said], committed: &mut Committed) -> Result<(), Error> {
+    let open = |request: usize| said[request] == Said::Repeat && committed.verdicts[request] == Verdict::Unknown;
+    let pieces: Vec<usize> = (0..commit.pieces.len()).filter(|n| open(commit.pieces[*n].request)).collect();
+    if pieces.is_empty() {
+        return Ok(());
+    }
+    let mut numbers: Vec<usize> = pieces.iter().map(|n| commit.pieces[*n].run).collect();
+    numbers.dedup();
+    let runs: Vec<i32> = numbers.iter().map(|n| int(*n)).collect();
+    let partitions: Vec<i64> = numbers.iter().map(|n| commit.runs[*n].partition.0).collect();
+    let parts: Vec<Uuid> = numbers.iter().map(|n| commit.parts[commit.runs[*n].part].id.0).collect();
+    let offsets: Vec<i32> = numbers.iter().map(|n| commit.runs[*n].byte_offset).collect();
+    let rows = retried!(plane, c => sqlx::query_file!("queries/log/repeats.sql", &runs, &partitions, &parts, &offsets).fetch_all(c))?;
+    let mut batches: HashMap<usize, Batch> = HashMap::new();
+    for row in rows {
+        let number = usize::try_from(row.run).unwrap_or(0);
+        let run = &commit.runs[number];
+        let batch = Batch {
+            base: Offset(row.base_offset),
+            records: row.records,
+            part: commit.parts[run.part].id,
+            inline: false,
+            byte_offset: run.byte_offset,
+            byte_length: run.byte_length,
+            raw_bytes: run.raw_bytes,
+            crc: run.crc,
+            committed_at_ms: committed.at_ms,
+            max_timestamp: run.max_timestamp,
+            flags: BatchFlags::default(),
+            skip: ranges(&row.skip_from, &row.skip_to),
+        };
+        batches.insert(number, batch);
+    }
+    for number in &pieces {
+        let piece = &commit.pieces[*number];
+        let outcome = batches.get(&piece.run).map(|b| assign::recover(piece.first, piece.records, b)).unwrap_or_default();
+        committed.pieces[*number] = outcome;
+    }
+    for number in pieces {
+        let request = commit.pieces[number].request;
+        let all = commit.pieces.iter().zip(&committed.pieces).filter(|(p, _)| p.request == request).all(|(_, o)| o.base.is_some());
+        committed.verdicts[request] = if all { Verdict::Stored } else { Verdict::Unknown };
+    }
+    Ok(())
+}
+
+pub(super) async fn dedup_offsets(
+    plane: &PostgresControlPlane,
+    topic: TopicId,
+    id_hashes: &[Uuid],
+) -> Result<Vec<Option<(i32, Offset)>>, Error> {
+    let rows = retried!(plane, c => sqlx::query_file!("queries/log/dedup_offsets.sql", topic.0, id_hashes).fetch_all(c))?;
+    let known: HashMap<Uuid, (i32, Offset)> = rows.into_iter().map(|r| (r.id_hash, (r.partition, Offset(r.record_offset)))).collect();
+    Ok(id_hashes.iter().map(|h| known.get(h).copied()).collect())
+}

@@ -1,0 +1,194 @@
+//! The Postgres implementation of [`ControlPlane`], one file per noun.
+//!
+//! Every mutation is one autocommitted statement, or a transaction that runs in a task of its own: a caller that goes away cannot leave
+//! a transaction open on a pooled connection (sqlx 0.9.0 can when `begin()` is cancelled).
+
+mod background;
+mod commit;
+mod error;
+mod find;
+mod topic;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use millpond_core::control_plane::{
+    Beat, Commit, Committed, ControlPlane, DrainBatch, FindRequest, Found, PayloadRange, Swap, SwapRejected,
+};
+use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
+use millpond_core::{AgentId, Error, Name, Offset, PartId, PartitionId, Topic, TopicChange, TopicId};
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, Postgres};
+use std::time::Duration;
+use uuid::Uuid;
+
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
+
+const CONNECTIONS: u32 = 16;
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[derive(Clone)]
+pub struct PostgresControlPlane {
+    pool: PgPool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("cannot reach the database")]
+    Unreachable(#[source] sqlx::Error),
+    #[error("the database runs with {setting} = off, which can lose acknowledged records: turn it on")]
+    Unsafe { setting: String },
+    #[error("the database's schema is not the one of this version: run `millpond migrate`")]
+    Schema(#[source] sqlx::migrate::MigrateError),
+}
+
+/// Session settings: plans must not depend on when ANALYZE looked at tables that are empty most of the time, and a commit that
+/// is answered must be on disk.
+fn session(options: PgConnectOptions) -> PgConnectOptions {
+    options.application_name("millpond").options([
+        ("plan_cache_mode", "force_generic_plan"),
+        ("jit", "off"),
+        ("enable_seqscan", "off"),
+        ("enable_mergejoin", "off"),
+        ("synchronous_commit", "on"),
+        ("default_transaction_isolation", "read committed"),
+        ("statement_timeout", "30s"),
+        ("idle_in_transaction_session_timeout", "10s"),
+        ("timezone", "UTC"),
+    ])
+}
+
+impl PostgresControlPlane {
+    /// Connects, and refuses a database that could lose what it has committed.
+    pub async fn connect(options: PgConnectOptions) -> Result<Self, ConnectError> {
+        let pool = PgPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .idle_timeout(Duration::from_secs(600))
+            .test_before_acquire(false)
+            .connect_with(session(options))
+            .await
+            .map_err(ConnectError::Unreachable)?;
+        let settings = sqlx::query_scalar!(
+            r#"select name as "name!" from pg_settings where name in ('fsync', 'full_page_writes', 'synchronous_commit') and setting = 'off'"#
+        );
+        let off = settings.fetch_optional(&pool).await.map_err(ConnectError::Unreachable)?;
+        match off {
+            Some(setting) => Err(ConnectError::Unsafe { setting }),
+            None => Ok(Self { pool }),
+        }
+    }
+
+    /// Applies the migrations that are missing; waits for another that does.
+    pub async fn migrate(options: PgConnectOptions) -> Result<(), ConnectError> {
+        let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await.map_err(ConnectError::Unreachable)?;
+        let outcome = MIGRATIONS.run(&pool).await.map_err(ConnectError::Schema);
+        pool.close().await;
+        outcome
+    }
+
+    /// Name of the cluster, drawn when its database was made, and its epoch.
+    pub async fn cluster(&self) -> Result<(String, i64), Error> {
+        let mut connection = self.connection().await?;
+        let row = sqlx::query!("select cluster, epoch from cluster").fetch_one(&mut *connection).await.map_err(error::classify)?;
+        Ok((row.cluster, row.epoch))
+    }
+
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    async fn connection(&self) -> Result<PoolConnection<Postgres>, Error> {
+        self.pool.acquire().await.map_err(|e| Error::NotApplied(e.into()))
+    }
+}
+
+#[async_trait]
+impl ControlPlane for PostgresControlPlane {
+    async fn put_topic(
+        &self,
+        tenant: &Name,
+        name: &Name,
+        change: &TopicChange,
+        default_partitions: i32,
+    ) -> Result<(Topic, bool), Error<PutTopicRejected>> {
+        topic::put(self, tenant, name, change, default_partitions).await
+    }
+
+    async fn topic(&self, tenant: &Name, name: &Name) -> Result<Topic, Error<NoSuchTopic>> {
+        topic::get(self, tenant, name).await
+    }
+
+    async fn topics(&self, tenant: &Name) -> Result<Vec<Topic>, Error> {
+        topic::list(self, tenant).await
+    }
+
+    async fn partitions(&self, topic: TopicId) -> Result<Vec<PartitionStatus>, Error> {
+        topic::partitions(self, topic).await
+    }
+
+    async fn delete_topic(&self, tenant: &Name, name: &Name) -> Result<bool, Error> {
+        topic::delete(self, tenant, name).await
+    }
+
+    async fn register_parts(&self, agent: AgentId, ids: &[PartId]) -> Result<(), Error> {
+        commit::register(self, agent, ids).await
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<Committed, Error> {
+        commit::commit(self, commit).await
+    }
+
+    async fn dedup_offsets(&self, topic: TopicId, id_hashes: &[Uuid]) -> Result<Vec<Option<(i32, Offset)>>, Error> {
+        commit::dedup_offsets(self, topic, id_hashes).await
+    }
+
+    async fn find(&self, requests: &[FindRequest]) -> Result<Vec<Option<Found>>, Error> {
+        find::find(self, requests).await
+    }
+
+    async fn payloads(&self, ranges: &[PayloadRange]) -> Result<Vec<Option<Bytes>>, Error> {
+        find::payloads(self, ranges).await
+    }
+
+    async fn high_watermarks(&self, partitions: &[PartitionId]) -> Result<Vec<(PartitionId, Offset)>, Error> {
+        find::high_watermarks(self, partitions).await
+    }
+
+    async fn offsets_at(&self, topic: TopicId, timestamp_ms: i64) -> Result<Vec<(i32, PartitionId, Offset)>, Error> {
+        find::offsets_at(self, topic, timestamp_ms).await
+    }
+
+    async fn beat(&self, agent: AgentId) -> Result<Beat, Error> {
+        background::beat(self, agent).await
+    }
+
+    async fn drain_plan(&self, max_bytes: i64) -> Result<Vec<DrainBatch>, Error> {
+        background::drain_plan(self, max_bytes).await
+    }
+
+    async fn swap(&self, swap: &Swap) -> Result<(), Error<SwapRejected>> {
+        background::swap(self, swap).await
+    }
+
+    async fn retain(&self, limit: i64) -> Result<i64, Error> {
+        background::retain(self, limit).await
+    }
+
+    async fn forget(&self, limit: i64) -> Result<i64, Error> {
+        background::forget(self, limit).await
+    }
+
+    async fn sweep_plan(&self, limit: i64) -> Result<Vec<PartId>, Error> {
+        background::sweep_plan(self, limit).await
+    }
+
+    async fn swept(&self, parts: &[PartId]) -> Result<(), Error> {
+        background::swept(self, parts).await
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        let mut connection = self.connection().await?;
+        sqlx::query_scalar!(r#"select 1 as "one!""#).fetch_one(&mut *connection).await.map_err(error::classify)?;
+        Ok(())
+    }
+}

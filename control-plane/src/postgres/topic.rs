@@ -1,0 +1,184 @@
+//! Topics: made, changed, read, ended.
+
+use super::PostgresControlPlane;
+use super::error::{classify, is_disconnect, read};
+use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
+use millpond_core::{Error, Name, Offset, PartitionId, Placement, Topic, TopicChange, TopicConfig, TopicId, limits};
+
+macro_rules! config_of {
+    ($row:expr) => {
+        TopicConfig {
+            retention_ms: $row.retention_ms,
+            retention_bytes: $row.retention_bytes,
+            retention_hold_ms: $row.retention_hold_ms,
+            placement: placement_of(&$row.placement),
+            dedup_window_ms: $row.dedup_window_ms,
+            max_record_bytes: $row.max_record_bytes,
+            archive: $row.archive,
+            columns: $row.columns,
+        }
+    };
+}
+
+/// Runs a read again on a fresh connection when the pooled one turns out to be dead.
+macro_rules! retried {
+    ($plane:expr, $connection:ident => $call:expr) => {
+        async {
+            let mut attempts = super::CONNECTIONS;
+            loop {
+                let mut held = $plane.connection().await?;
+                let $connection = &mut *held;
+                match $call.await {
+                    Ok(value) => break Ok(value),
+                    Err(e) if is_disconnect(&e) && attempts > 0 => {
+                        attempts -= 1;
+                        held.close().await.ok();
+                    }
+                    Err(e) => break Err(read(e)),
+                }
+            }
+        }
+        .await
+    };
+}
+pub(super) use retried;
+
+fn placement_of(text: &str) -> Placement {
+    match text {
+        "inline" => Placement::Inline,
+        "object" => Placement::Object,
+        _ => Placement::Auto,
+    }
+}
+
+fn placement_text(placement: Placement) -> &'static str {
+    match placement {
+        Placement::Auto => "auto",
+        Placement::Inline => "inline",
+        Placement::Object => "object",
+    }
+}
+
+pub(super) async fn put(
+    plane: &PostgresControlPlane,
+    tenant: &Name,
+    name: &Name,
+    change: &TopicChange,
+    default_partitions: i32,
+) -> Result<(Topic, bool), Error<PutTopicRejected>> {
+    if change.partitions.is_some_and(|p| !(1..=limits::PARTITIONS_MAX).contains(&p)) {
+        return Err(Error::Rejected(PutTopicRejected::PartitionsOutOfRange));
+    }
+    let (plane, tenant, name, change) = (plane.clone(), tenant.clone(), name.clone(), change.clone());
+    let task = tokio::spawn(async move {
+        loop {
+            if let Some(done) = put_once(&plane, &tenant, &name, &change, default_partitions).await? {
+                return Ok(done);
+            }
+        }
+    });
+    task.await.unwrap_or_else(|e| Err(Error::MaybeApplied(e.into())))
+}
+
+/// `None`: another made the topic between the look and the insert.
+async fn put_once(
+    plane: &PostgresControlPlane,
+    tenant: &Name,
+    name: &Name,
+    change: &TopicChange,
+    default_partitions: i32,
+) -> Result<Option<(Topic, bool)>, Error<PutTopicRejected>> {
+    let lift = |e| Error::from_infallible(classify(e));
+    let mut tx = plane.pool.begin().await.map_err(|e| Error::NotApplied(e.into()))?;
+    let row = sqlx::query_file!("queries/topic/lock.sql", tenant.as_str(), name.as_str()).fetch_optional(&mut *tx).await.map_err(lift)?;
+    let made = row.is_none();
+    let (id, config, current) = match row {
+        Some(row) => {
+            let id = row.topic_id;
+            let current = sqlx::query_file_scalar!("queries/topic/partition_ids.sql", id).fetch_all(&mut *tx).await.map_err(lift)?.len();
+            (id, change.apply(&config_of!(row)), i32::try_from(current).unwrap_or(i32::MAX))
+        }
+        None => {
+            let c = change.apply(&TopicConfig::default());
+            let insert = sqlx::query_file_scalar!(
+                "queries/topic/insert.sql",
+                tenant.as_str(),
+                name.as_str(),
+                c.retention_ms,
+                c.retention_bytes,
+                c.retention_hold_ms,
+                placement_text(c.placement),
+                c.dedup_window_ms,
+                c.max_record_bytes,
+                c.archive,
+                c.columns
+            );
+            match insert.fetch_optional(&mut *tx).await.map_err(lift)? {
+                Some(id) => (id, c, 0),
+                None => return Ok(None),
+            }
+        }
+    };
+    let wanted = change.partitions.unwrap_or(if made { default_partitions } else { current });
+    if wanted < current {
+        return Err(Error::Rejected(PutTopicRejected::PartitionsShrink { current }));
+    }
+    if !made {
+        let update = sqlx::query_file!(
+            "queries/topic/update.sql",
+            id,
+            config.retention_ms,
+            config.retention_bytes,
+            config.retention_hold_ms,
+            placement_text(config.placement),
+            config.dedup_window_ms,
+            config.max_record_bytes,
+            config.archive,
+            config.columns
+        );
+        update.execute(&mut *tx).await.map_err(lift)?;
+    }
+    if wanted > current {
+        sqlx::query_file!("queries/topic/grow.sql", id, wanted).execute(&mut *tx).await.map_err(lift)?;
+    }
+    let partitions = sqlx::query_file_scalar!("queries/topic/partition_ids.sql", id).fetch_all(&mut *tx).await.map_err(lift)?;
+    tx.commit().await.map_err(lift)?;
+    let partitions = partitions.into_iter().map(PartitionId).collect();
+    Ok(Some((Topic { id: TopicId(id), tenant: tenant.clone(), name: name.clone(), config, partitions }, made)))
+}
+
+pub(super) async fn get(plane: &PostgresControlPlane, tenant: &Name, name: &Name) -> Result<Topic, Error<NoSuchTopic>> {
+    let row = retried!(plane, c => sqlx::query_file!("queries/topic/get.sql", tenant.as_str(), name.as_str()).fetch_optional(c))
+        .map_err(Error::from_infallible)?;
+    let row = row.ok_or(Error::Rejected(NoSuchTopic))?;
+    let partitions = row.partitions.iter().copied().map(PartitionId).collect();
+    Ok(Topic { id: TopicId(row.topic_id), tenant: tenant.clone(), name: name.clone(), config: config_of!(row), partitions })
+}
+
+pub(super) async fn list(plane: &PostgresControlPlane, tenant: &Name) -> Result<Vec<Topic>, Error> {
+    let rows = retried!(plane, c => sqlx::query_file!("queries/topic/list.sql", tenant.as_str()).fetch_all(c))?;
+    let topic = rows.into_iter().filter_map(|row| {
+        let name = Name::new(&row.name).ok()?;
+        let partitions = row.partitions.iter().copied().map(PartitionId).collect();
+        Some(Topic { id: TopicId(row.topic_id), tenant: tenant.clone(), name, config: config_of!(row), partitions })
+    });
+    Ok(topic.collect())
+}
+
+pub(super) async fn partitions(plane: &PostgresControlPlane, topic: TopicId) -> Result<Vec<PartitionStatus>, Error> {
+    let rows = retried!(plane, c => sqlx::query_file!("queries/topic/partitions.sql", topic.0).fetch_all(c))?;
+    let status = rows.into_iter().map(|row| PartitionStatus {
+        partition: row.number,
+        id: PartitionId(row.partition_id),
+        log_start_offset: Offset(row.log_start_offset),
+        high_watermark: Offset(row.high_watermark),
+        bytes: row.bytes,
+    });
+    Ok(status.collect())
+}
+
+pub(super) async fn delete(plane: &PostgresControlPlane, tenant: &Name, name: &Name) -> Result<bool, Error> {
+    let mut connection = plane.connection().await?;
+    let gone = sqlx::query_file_scalar!("queries/topic/delete.sql", tenant.as_str(), name.as_str());
+    Ok(gone.fetch_optional(&mut *connection).await.map_err(classify)?.is_some())
+}
