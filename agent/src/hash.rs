@@ -1,0 +1,15 @@
+//! 128 bits of SHA-256 over length-prefixed fields: identity of keys, bodies and dedup ids.
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+#[must_use]
+pub fn of(fields: &[&[u8]]) -> Uuid {
+    let mut hash = Sha256::new();
+    for field in fields {
+        hash.update(u64::try_from(field.len()).unwrap_or(u64::MAX).to_le_bytes());
+        hash.update(field);
+    }
+    let digest = hash.finalize();
+    Uuid::from_bytes(std::array::from_fn(|n| digest[n]))
+}

@@ -1,0 +1,230 @@
+//! When to flush which lane: pure, `(state, now) → decision`.
+//!
+//! *Small* requests go inline into Postgres as soon as no inline commit is in flight. *Bulk* waits for a full segment, for the linger,
+//! or for a spare PUT token; size and linger take their token on credit, so that money never stops the flow. No lane waits for the other.
+
+use millpond_core::{Placement, limits};
+use std::time::Duration;
+use tokio::time::Instant;
+
+#[derive(Debug, Clone, Copy)]
+pub struct BatcherConfig {
+    pub small_request_max_bytes: usize,
+    pub inline_max_bytes: usize,
+    pub inline_bytes_per_s: f64,
+    pub inline_commits_per_s: f64,
+    pub segment_max_bytes: usize,
+    pub linger: Duration,
+    pub puts_per_s: f64,
+    pub put_burst: f64,
+    /// False sends everything to segments.
+    pub inline: bool,
+}
+
+impl Default for BatcherConfig {
+    fn default() -> Self {
+        Self {
+            small_request_max_bytes: limits::SMALL_REQUEST_MAX_BYTES,
+            inline_max_bytes: limits::INLINE_MAX_BYTES,
+            inline_bytes_per_s: f64::from(limits::INLINE_BYTES_PER_S),
+            inline_commits_per_s: f64::from(limits::INLINE_COMMITS_PER_S),
+            segment_max_bytes: limits::SEGMENT_MAX_BYTES,
+            linger: Duration::from_millis(limits::LINGER_MAX_MS),
+            puts_per_s: limits::PUTS_PER_S,
+            put_burst: limits::PUT_BURST,
+            inline: true,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Lane {
+    Small,
+    Bulk,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// No commit or PUT was in the way.
+    Ready,
+    Size,
+    Linger,
+}
+
+impl Reason {
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Size => "size",
+            Self::Linger => "linger",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Decision {
+    Flush(Lane, Reason),
+    Wait(Instant),
+    /// Until the next request or the end of something in flight.
+    Idle,
+}
+
+/// Fills at a rate up to a burst; may go below zero.
+#[derive(Debug)]
+struct Bucket {
+    rate: f64,
+    burst: f64,
+    level: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn new(rate: f64, burst: f64, now: Instant) -> Self {
+        Self { rate, burst, level: burst, at: now }
+    }
+
+    fn level(&mut self, now: Instant) -> f64 {
+        self.level = (self.level + now.saturating_duration_since(self.at).as_secs_f64() * self.rate).min(self.burst);
+        self.at = self.at.max(now);
+        self.level
+    }
+
+    fn take(&mut self, amount: f64, now: Instant) {
+        self.level = (self.level(now) - amount).max(-self.burst);
+    }
+
+    /// When the level reaches an amount.
+    fn ready_at(&mut self, amount: f64, now: Instant) -> Instant {
+        let missing = amount - self.level(now);
+        if missing <= 0.0 { now } else { now + Duration::from_secs_f64((missing / self.rate).min(3_600.0)) }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    bytes: usize,
+    oldest: Option<Instant>,
+}
+
+#[derive(Debug)]
+pub struct Batcher {
+    config: BatcherConfig,
+    small: Waiting,
+    bulk: Waiting,
+    inline_bytes: Bucket,
+    inline_commits: Bucket,
+    puts: Bucket,
+    puts_in_flight: usize,
+    last_put: Option<Instant>,
+    inline_in_flight: bool,
+    /// Set while the cluster holds too much inline payload.
+    pub inline_full: bool,
+}
+
+impl Batcher {
+    #[must_use]
+    pub fn new(config: BatcherConfig, now: Instant) -> Self {
+        Self {
+            config,
+            small: Waiting::default(),
+            bulk: Waiting::default(),
+            inline_bytes: Bucket::new(config.inline_bytes_per_s, config.inline_bytes_per_s, now),
+            inline_commits: Bucket::new(config.inline_commits_per_s, config.inline_commits_per_s, now),
+            puts: Bucket::new(config.puts_per_s, config.put_burst, now),
+            puts_in_flight: 0,
+            last_put: None,
+            inline_in_flight: false,
+            inline_full: false,
+        }
+    }
+
+    /// Chooses the lane of a request before it is buffered. `object` binds; `inline` is a wish that lifts only the size of a request.
+    pub fn lane(&mut self, bytes: usize, placement: Placement, now: Instant) -> Lane {
+        let max = match placement {
+            Placement::Object => return Lane::Bulk,
+            Placement::Auto => self.config.small_request_max_bytes,
+            Placement::Inline => self.config.inline_max_bytes,
+        };
+        let fits = self.config.inline && !self.inline_full && bytes <= max;
+        let budget = self.inline_bytes.level(now) > 0.0 && self.inline_commits.level(now) > 0.0;
+        if fits && budget { Lane::Small } else { Lane::Bulk }
+    }
+
+    pub fn offer(&mut self, lane: Lane, bytes: usize, now: Instant) {
+        let waiting = self.waiting(lane);
+        waiting.bytes += bytes;
+        waiting.oldest.get_or_insert(now);
+        if lane == Lane::Small {
+            self.inline_bytes.take(f64::from(u32::try_from(bytes).unwrap_or(u32::MAX)), now);
+        }
+    }
+
+    pub fn decide(&mut self, now: Instant) -> Decision {
+        if self.small.oldest.is_some() && !self.inline_in_flight {
+            return Decision::Flush(Lane::Small, Reason::Ready);
+        }
+        let Some(oldest) = self.bulk.oldest else { return Decision::Idle };
+        if self.bulk.bytes >= self.config.segment_max_bytes {
+            return Decision::Flush(Lane::Bulk, Reason::Size);
+        }
+        let linger_ends = oldest + self.config.linger;
+        if now >= linger_ends {
+            return Decision::Flush(Lane::Bulk, Reason::Linger);
+        }
+        let spaced = match self.last_put {
+            Some(last) if self.puts_in_flight > 0 => last + Duration::from_secs_f64(1.0 / self.config.puts_per_s),
+            _ => now,
+        };
+        let ready = self.puts.ready_at(1.0, now).max(spaced);
+        if ready <= now { Decision::Flush(Lane::Bulk, Reason::Ready) } else { Decision::Wait(ready.min(linger_ends)) }
+    }
+
+    /// The lane was emptied but for `left_bytes`, the oldest of which came at `left_since`.
+    pub fn flushed(&mut self, lane: Lane, left_bytes: usize, left_since: Option<Instant>, now: Instant) {
+        *self.waiting(lane) = Waiting { bytes: left_bytes, oldest: left_since };
+        match lane {
+            Lane::Small => {
+                self.inline_in_flight = true;
+                self.inline_commits.take(1.0, now);
+            }
+            Lane::Bulk => {
+                self.puts.take(1.0, now);
+                self.last_put = Some(now);
+                self.puts_in_flight += 1;
+            }
+        }
+    }
+
+    pub fn inline_done(&mut self) {
+        self.inline_in_flight = false;
+    }
+
+    pub fn put_done(&mut self) {
+        self.puts_in_flight = self.puts_in_flight.saturating_sub(1);
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.small.oldest.is_none() && self.bulk.oldest.is_none()
+    }
+
+    /// Bytes after which a flush of the lane ends.
+    #[must_use]
+    pub fn flush_bytes(&self, lane: Lane) -> usize {
+        match lane {
+            Lane::Small => self.config.inline_max_bytes,
+            Lane::Bulk => self.config.segment_max_bytes,
+        }
+    }
+
+    fn waiting(&mut self, lane: Lane) -> &mut Waiting {
+        match lane {
+            Lane::Small => &mut self.small,
+            Lane::Bulk => &mut self.bulk,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

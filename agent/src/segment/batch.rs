@@ -1,0 +1,189 @@
+//! Kafka's RecordBatch, magic 2: encode from [`RecordSet`]s, decode to [`RecordView`]s.
+//!
+//! The base offset inside is 0: offsets are given at commit and live in the log's index. CRC-32C over the whole batch stands in that
+//! index and is checked before a byte is looked at.
+
+use super::Corrupt;
+use super::record::{RecordSet, RecordView, put_varint, varint_len};
+use bytes::Bytes;
+use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
+use std::io::{Read, Write};
+
+pub const HEADER_BYTES: usize = 61;
+const MAGIC: u8 = 2;
+const LZ4: u16 = 3;
+/// Below this compression costs more than it saves.
+const COMPRESS_FROM_BYTES: usize = 512;
+
+/// Builds one record batch; the buffers are reused between batches.
+#[derive(Debug, Default)]
+pub struct BatchEncoder {
+    records: Vec<u8>,
+    count: i32,
+    base_timestamp: i64,
+    max_timestamp: i64,
+}
+
+/// What the log's index says of an encoded batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Encoded {
+    pub records: i32,
+    pub byte_length: usize,
+    pub raw_bytes: usize,
+    pub crc: u32,
+    pub min_timestamp: i64,
+    pub max_timestamp: i64,
+}
+
+impl BatchEncoder {
+    /// Appends records of a set from a position on, while the batch stays below `max_bytes`; returns how many.
+    pub fn push_from(&mut self, set: &RecordSet, position: usize, max_bytes: usize) -> usize {
+        let mut taken = 0;
+        for (timestamp, tail) in set.tails_from(position) {
+            if self.count > 0 && self.records.len() + tail.len() > max_bytes {
+                break;
+            }
+            self.push(timestamp, tail);
+            taken += 1;
+        }
+        taken
+    }
+
+    pub fn push(&mut self, timestamp: i64, tail: &[u8]) {
+        if self.count == 0 {
+            self.base_timestamp = timestamp;
+            self.max_timestamp = timestamp;
+        }
+        self.max_timestamp = self.max_timestamp.max(timestamp);
+        let delta = timestamp - self.base_timestamp;
+        let position = i64::from(self.count);
+        let length = 1 + varint_len(delta) + varint_len(position) + tail.len();
+        put_varint(&mut self.records, i64::try_from(length).unwrap_or(i64::MAX));
+        self.records.push(0);
+        put_varint(&mut self.records, delta);
+        put_varint(&mut self.records, position);
+        self.records.extend_from_slice(tail);
+        self.count += 1;
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    #[must_use]
+    pub fn raw_bytes(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Writes the batch behind `out` and begins another.
+    pub fn finish(&mut self, out: &mut Vec<u8>) -> Encoded {
+        let start = out.len();
+        out.resize(start + HEADER_BYTES, 0);
+        let mut attributes = 0;
+        if self.records.len() >= COMPRESS_FROM_BYTES && compress(&self.records, out) {
+            attributes = LZ4;
+        } else {
+            out.truncate(start + HEADER_BYTES);
+            out.extend_from_slice(&self.records);
+        }
+        let length = i32::try_from(out.len() - start - 12).unwrap_or(i32::MAX);
+        let header = &mut out[start..start + HEADER_BYTES];
+        header[8..12].copy_from_slice(&length.to_be_bytes());
+        header[12..16].copy_from_slice(&(-1_i32).to_be_bytes());
+        header[16] = MAGIC;
+        header[21..23].copy_from_slice(&attributes.to_be_bytes());
+        header[23..27].copy_from_slice(&(self.count - 1).to_be_bytes());
+        header[27..35].copy_from_slice(&self.base_timestamp.to_be_bytes());
+        header[35..43].copy_from_slice(&self.max_timestamp.to_be_bytes());
+        header[43..51].copy_from_slice(&(-1_i64).to_be_bytes());
+        header[51..53].copy_from_slice(&(-1_i16).to_be_bytes());
+        header[53..57].copy_from_slice(&(-1_i32).to_be_bytes());
+        header[57..61].copy_from_slice(&self.count.to_be_bytes());
+        let inner = crc32c::crc32c(&out[start + 21..]);
+        out[start + 17..start + 21].copy_from_slice(&inner.to_be_bytes());
+        let encoded = Encoded {
+            records: self.count,
+            byte_length: out.len() - start,
+            raw_bytes: self.records.len(),
+            crc: crc32c::crc32c(&out[start..]),
+            min_timestamp: self.base_timestamp,
+            max_timestamp: self.max_timestamp,
+        };
+        self.records.clear();
+        self.count = 0;
+        encoded
+    }
+}
+
+/// False when nothing is won.
+fn compress(raw: &[u8], out: &mut Vec<u8>) -> bool {
+    let start = out.len();
+    let info = FrameInfo::new().block_mode(BlockMode::Independent).block_size(BlockSize::Max64KB);
+    let mut encoder = FrameEncoder::with_frame_info(info, &mut *out);
+    let done = encoder.write_all(raw).is_ok() && encoder.finish().is_ok();
+    done && out.len() - start < raw.len()
+}
+
+/// A batch whose checksum was verified, uncompressed.
+#[derive(Debug, Clone)]
+pub struct DecodedBatch {
+    records: Bytes,
+    base_timestamp: i64,
+    count: i32,
+}
+
+impl DecodedBatch {
+    /// `crc` is the one of the log's index, over all of `bytes`; `raw_bytes` bounds what decompression may give.
+    pub fn decode(bytes: &Bytes, crc: u32, raw_bytes: usize) -> Result<Self, Corrupt> {
+        if crc32c::crc32c(bytes) != crc {
+            return Err(Corrupt("checksum mismatch"));
+        }
+        if bytes.len() < HEADER_BYTES || bytes[16] != MAGIC {
+            return Err(Corrupt("not a record batch of magic 2"));
+        }
+        let field = |at: usize| -> [u8; 8] { std::array::from_fn(|n| bytes[at + n]) };
+        let base_timestamp = i64::from_be_bytes(field(27));
+        let count = i32::from_be_bytes([bytes[57], bytes[58], bytes[59], bytes[60]]);
+        let body = bytes.slice(HEADER_BYTES..);
+        let records = match u16::from_be_bytes([bytes[21], bytes[22]]) & 7 {
+            0 => body,
+            LZ4 => {
+                let mut raw = Vec::with_capacity(raw_bytes);
+                let limit = u64::try_from(raw_bytes).unwrap_or(u64::MAX).saturating_add(1);
+                FrameDecoder::new(&body[..]).take(limit).read_to_end(&mut raw).map_err(|_| Corrupt("the lz4 frame does not decompress"))?;
+                Bytes::from(raw)
+            }
+            _ => return Err(Corrupt("unknown compression")),
+        };
+        if records.len() != raw_bytes {
+            return Err(Corrupt("the uncompressed length is not what was written"));
+        }
+        Ok(Self { records, base_timestamp, count })
+    }
+
+    /// Records in their order; ends after the first corrupt one.
+    pub fn records(&self) -> impl Iterator<Item = Result<RecordView<'_>, Corrupt>> {
+        let mut rest = &self.records[..];
+        let mut left = self.count;
+        std::iter::from_fn(move || {
+            if left <= 0 {
+                return None;
+            }
+            left -= 1;
+            let record = RecordView::take(&mut rest, self.base_timestamp);
+            if record.is_err() {
+                left = 0;
+            }
+            Some(record)
+        })
+    }
+
+    #[must_use]
+    pub fn raw_bytes(&self) -> usize {
+        self.records.len()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+//! Records as Kafka's RecordBatch v2 lays them out (<https://kafka.apache.org/documentation/#record>).
+//!
+//! A [`RecordSet`] holds the part of each record that does not depend on its place in a batch, so that records of several requests
+//! meet in one batch with one more copy and no object per record. Header names may repeat, which is why the codec is our own.
+
+use super::Corrupt;
+use millpond_core::control_plane::BatchFlags;
+
+/// Reserved prefix of header names.
+pub const RESERVED: &str = "millpond.";
+pub const HEADER_DEDUP: &str = "millpond.dedup_id";
+pub const HEADER_DELIVER_AT: &str = "millpond.deliver_at_ms";
+pub const HEADER_EXPIRES_AT: &str = "millpond.expires_at_ms";
+pub const HEADER_TRACEPARENT: &str = "millpond.traceparent";
+
+pub fn put_varint(out: &mut Vec<u8>, value: i64) {
+    let mut rest = ((value << 1) ^ (value >> 63)).cast_unsigned();
+    loop {
+        let low = u8::try_from(rest & 0x7f).unwrap_or(0);
+        rest >>= 7;
+        if rest == 0 {
+            out.push(low);
+            return;
+        }
+        out.push(low | 0x80);
+    }
+}
+
+#[must_use]
+pub fn varint_len(value: i64) -> usize {
+    let zigzag = ((value << 1) ^ (value >> 63)).cast_unsigned();
+    let bits = 64 - (zigzag | 1).leading_zeros();
+    usize::try_from(bits.div_ceil(7)).unwrap_or(10)
+}
+
+pub fn take_varint(bytes: &mut &[u8]) -> Result<i64, Corrupt> {
+    let mut value = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let (first, rest) = bytes.split_first().ok_or(Corrupt("a varint is cut short"))?;
+        *bytes = rest;
+        value |= u64::from(first & 0x7f) << shift;
+        if first & 0x80 == 0 {
+            return Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed());
+        }
+    }
+    Err(Corrupt("a varint is too long"))
+}
+
+fn length(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// Records of one partition in the order in which they are to be stored.
+#[derive(Debug, Default, Clone)]
+pub struct RecordSet {
+    tails: Vec<u8>,
+    index: Vec<Entry>,
+    pub flags: BatchFlags,
+    /// Of the records that expire, the latest; meaningful if all do.
+    latest_expiry: i64,
+    unexpiring: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    end: u32,
+    timestamp: i64,
+}
+
+/// One record to store; `json` says that the value is JSON text without raw line ends.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NewRecord<'a> {
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+    pub headers: &'a [(&'a str, &'a [u8])],
+    pub timestamp: i64,
+    pub json: bool,
+    pub deliver_at_ms: Option<i64>,
+    pub expires_at_ms: Option<i64>,
+}
+
+impl RecordSet {
+    pub fn push(&mut self, record: &NewRecord<'_>) {
+        if self.index.is_empty() {
+            self.flags = BatchFlags::JSON;
+        }
+        let out = &mut self.tails;
+        put_bytes(out, record.key);
+        put_bytes(out, record.value);
+        let own = [(HEADER_DELIVER_AT, record.deliver_at_ms), (HEADER_EXPIRES_AT, record.expires_at_ms)];
+        let own = own.iter().filter_map(|(name, value)| value.map(|v| (*name, v.to_string())));
+        let own: Vec<(&str, String)> = own.collect();
+        put_varint(out, length(record.headers.len() + own.len()));
+        for (name, value) in record.headers.iter().map(|(n, v)| (*n, *v)).chain(own.iter().map(|(n, v)| (*n, v.as_bytes()))) {
+            put_bytes(out, Some(name.as_bytes()));
+            put_bytes(out, Some(value));
+        }
+        if !record.json {
+            self.flags = BatchFlags(self.flags.0 & !BatchFlags::JSON.0);
+        }
+        if record.deliver_at_ms.is_some() {
+            self.flags = self.flags.with(BatchFlags::DELAY);
+        }
+        match record.expires_at_ms {
+            Some(at) => {
+                self.flags = self.flags.with(BatchFlags::TTL);
+                self.latest_expiry = self.latest_expiry.max(at);
+            }
+            None => self.unexpiring = true,
+        }
+        let end = u32::try_from(self.tails.len()).unwrap_or(u32::MAX);
+        self.index.push(Entry { end, timestamp: record.timestamp });
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// About what it will take in a segment before compression.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.tails.len() + 8 * self.index.len()
+    }
+
+    /// When the last record expires, `None` if one never does.
+    #[must_use]
+    pub fn expires_at_ms(&self) -> Option<i64> {
+        (!self.unexpiring && !self.is_empty()).then_some(self.latest_expiry)
+    }
+
+    #[must_use]
+    pub fn timestamp(&self, position: usize) -> Option<i64> {
+        self.index.get(position).map(|e| e.timestamp)
+    }
+
+    /// Timestamp and place-independent bytes of each record from a position on.
+    pub fn tails_from(&self, position: usize) -> impl Iterator<Item = (i64, &[u8])> {
+        let start = position.checked_sub(1).and_then(|p| self.index.get(p)).map_or(0, |e| e.end);
+        let rest = self.index.get(position..).unwrap_or_default();
+        rest.iter().scan(start, |start, entry| {
+            let from = usize::try_from(std::mem::replace(start, entry.end)).unwrap_or(0);
+            let to = usize::try_from(entry.end).unwrap_or(0);
+            Some((entry.timestamp, &self.tails[from..to]))
+        })
+    }
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
+    match bytes {
+        Some(bytes) => {
+            put_varint(out, length(bytes.len()));
+            out.extend_from_slice(bytes);
+        }
+        None => put_varint(out, -1),
+    }
+}
+
+fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>, Corrupt> {
+    let length = take_varint(bytes)?;
+    if length < 0 {
+        return Ok(None);
+    }
+    let length = usize::try_from(length).map_err(|_| Corrupt("a length is too large"))?;
+    let (head, rest) = bytes.split_at_checked(length).ok_or(Corrupt("a field is cut short"))?;
+    *bytes = rest;
+    Ok(Some(head))
+}
+
+/// A stored record, borrowed from its batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordView<'a> {
+    /// Among the encoded records of the batch.
+    pub position: i32,
+    pub timestamp: i64,
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+    headers: &'a [u8],
+    header_count: usize,
+    /// Key, value and headers as encoded.
+    pub tail: &'a [u8],
+}
+
+impl<'a> RecordView<'a> {
+    /// Takes the next record off the uncompressed bytes of a batch.
+    pub fn take(bytes: &mut &'a [u8], base_timestamp: i64) -> Result<Self, Corrupt> {
+        let length = usize::try_from(take_varint(bytes)?).map_err(|_| Corrupt("a record has a negative length"))?;
+        let (mut record, rest) = bytes.split_at_checked(length).ok_or(Corrupt("a record is cut short"))?;
+        *bytes = rest;
+        let (_, after) = record.split_first().ok_or(Corrupt("a record is empty"))?;
+        record = after;
+        let timestamp = base_timestamp.checked_add(take_varint(&mut record)?).ok_or(Corrupt("a timestamp is out of range"))?;
+        let position = i32::try_from(take_varint(&mut record)?).map_err(|_| Corrupt("a position is out of range"))?;
+        let tail = record;
+        let key = take_bytes(&mut record)?;
+        let value = take_bytes(&mut record)?;
+        let header_count = usize::try_from(take_varint(&mut record)?).map_err(|_| Corrupt("a header count is negative"))?;
+        Ok(Self { position, timestamp, key, value, headers: record, header_count, tail })
+    }
+
+    /// All headers in their order, Millpond's own included.
+    pub fn headers(&self) -> impl Iterator<Item = Result<(&'a str, &'a [u8]), Corrupt>> {
+        let mut rest = self.headers;
+        (0..self.header_count).map(move |_| {
+            let name = take_bytes(&mut rest)?.ok_or(Corrupt("a header has no name"))?;
+            let name = std::str::from_utf8(name).map_err(|_| Corrupt("a header name is not UTF-8"))?;
+            let value = take_bytes(&mut rest)?.unwrap_or_default();
+            Ok((name, value))
+        })
+    }
+
+    #[must_use]
+    pub fn has_headers(&self) -> bool {
+        self.header_count > 0
+    }
+}
