@@ -1,0 +1,86 @@
+//! What the server says: a file that does not grow for ever, and its end kept in memory for errors.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::ChildStderr;
+use tokio::task::JoinHandle;
+
+/// Size at which the file becomes `….old`, replacing the one before: at most twice this is kept.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+const MAX_TAIL_BYTES: usize = 8 << 10;
+const MAX_TAIL_LINES: usize = 20;
+
+#[derive(Clone, Debug)]
+pub(super) struct Log {
+    path: PathBuf,
+    tail: Arc<Mutex<VecDeque<u8>>>,
+}
+
+impl Log {
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, tail: Arc::default() }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Copies a new server's stderr until it ends. The file is a help, not a need: if it cannot be written (full
+    /// disk), reading goes on, since a server whose stderr is not read stands still.
+    pub fn follow(&self, mut stderr: ChildStderr) -> JoinHandle<()> {
+        self.tail().clear();
+        let log = self.clone();
+        tokio::spawn(async move {
+            let mut file = open(&log.path).await;
+            let mut chunk = vec![0; 8 << 10];
+            while let Ok(length @ 1..) = stderr.read(&mut chunk).await {
+                let said = chunk.get(..length).unwrap_or_default();
+                log.remember(said);
+                if let Some((open_file, written)) = &mut file {
+                    let kept = open_file.write_all(said).await.is_ok() && open_file.flush().await.is_ok();
+                    *written = written.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
+                    if !kept || *written >= MAX_FILE_BYTES {
+                        file = open(&log.path).await;
+                    }
+                }
+            }
+        })
+    }
+
+    pub fn last_lines(&self) -> String {
+        let tail: Vec<u8> = self.tail().iter().copied().collect();
+        last_lines(&String::from_utf8_lossy(&tail))
+    }
+
+    fn remember(&self, said: &[u8]) {
+        let mut tail = self.tail();
+        tail.extend(said);
+        let surplus = tail.len().saturating_sub(MAX_TAIL_BYTES);
+        tail.drain(..surplus);
+    }
+
+    fn tail(&self) -> std::sync::MutexGuard<'_, VecDeque<u8>> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The log file, to append to, and its length; a full one is put aside first.
+async fn open(path: &Path) -> Option<(File, u64)> {
+    let length = |found: std::fs::Metadata| found.len();
+    if tokio::fs::metadata(path).await.map_or(0, length) >= MAX_FILE_BYTES {
+        tokio::fs::rename(path, path.with_extension("log.old")).await.ok()?;
+    }
+    let file = File::options().create(true).append(true).open(path).await.ok()?;
+    let written = file.metadata().await.map_or(0, length);
+    Some((file, written))
+}
+
+pub(super) fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let surplus = lines.len().saturating_sub(MAX_TAIL_LINES);
+    lines.get(surplus..).unwrap_or_default().join("\n")
+}
