@@ -1,0 +1,280 @@
+//! `millpond consume`: prints records, each partition's in its order and each record once.
+//!
+//! Several partitions are read at a time; between them no order is promised.
+
+use std::collections::HashSet;
+use std::io::Write;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::client::Client;
+use super::error::CliError;
+use super::humane;
+use super::partition::{Batch, PartitionReader, Position};
+use super::record;
+use super::retry::Patience;
+use super::topic::{self, Partition};
+
+#[cfg(test)]
+mod tests;
+
+/// Without `--follow`, this many partitions are read at a time.
+const CONCURRENT_PARTITIONS: usize = 4;
+const BATCHES_AHEAD: usize = 8;
+/// With `--follow`, how often to look for partitions that were added.
+const NEW_PARTITIONS_INTERVAL: Duration = Duration::from_secs(30);
+const DEFAULT_RETRY_FOR: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone, clap::Args)]
+pub struct ConsumeArgs {
+    /// The topic to read
+    pub topic: String,
+
+    /// Read this partition only
+    #[arg(long, value_name = "P")]
+    pub partition: Option<u32>,
+
+    /// Where to begin: earliest, latest, an offset, or timestamp:MS
+    #[arg(long, value_name = "PLACE", default_value = "earliest")]
+    pub from: Place,
+
+    /// Wait for more at the end, until Ctrl-C
+    #[arg(long, short)]
+    pub follow: bool,
+
+    /// End after this many records
+    #[arg(long, value_name = "N")]
+    pub max: Option<u64>,
+
+    #[arg(long, value_enum, default_value_t = Format::Ndjson)]
+    pub format: Format,
+
+    /// How long to go on trying when the server cannot be read; 60s by default, for ever with
+    /// --follow
+    #[arg(long, value_name = "DURATION", value_parser = humane::parse_duration)]
+    pub retry_for: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Each value on a line, byte for byte as produced
+    Ndjson,
+    /// Each record on a line, as the server's JSON
+    Json,
+    /// Columns to look at; long values are cut
+    Table,
+}
+
+/// Where to begin in every partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Earliest,
+    Latest,
+    Offset(u64),
+    TimestampMs(u64),
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let place = match text {
+            "earliest" => Some(Self::Earliest),
+            "latest" => Some(Self::Latest),
+            _ => match text.strip_prefix("timestamp:") {
+                Some(ms) => ms.parse().ok().map(Self::TimestampMs),
+                None => text.parse().ok().map(Self::Offset),
+            },
+        };
+        place.ok_or_else(|| {
+            "expected earliest, latest, an offset, or timestamp:MILLISECONDS".to_owned()
+        })
+    }
+}
+
+/// Prints until the end, `--max`, or, with `--follow`, Ctrl-C.
+pub async fn run(
+    client: &Client,
+    args: &ConsumeArgs,
+    out: &mut impl Write,
+) -> Result<(), CliError> {
+    let follow = args.follow;
+    let interrupted = async move {
+        if !follow || tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    consume(client, args, out, interrupted).await
+}
+
+/// As [`run`], ending also when `stop` does.
+async fn consume(
+    client: &Client,
+    args: &ConsumeArgs,
+    out: &mut impl Write,
+    stop: impl Future<Output = ()>,
+) -> Result<(), CliError> {
+    tokio::pin!(stop);
+    let mut readers = Readers::new(client, args);
+    let (sender, mut batches) = mpsc::channel(BATCHES_AHEAD);
+    readers.start(&sender, true).await?;
+    // Without a sender of its own, the channel ends with the last reader.
+    let sender = args.follow.then_some(sender);
+    let mut left = args.max.unwrap_or(u64::MAX);
+    if args.format == Format::Table {
+        out.write_all(record::heading().as_bytes())?;
+    }
+    let mut look = interval(NEW_PARTITIONS_INTERVAL);
+    look.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    look.reset();
+    let mut failure = None;
+    while left > 0 && failure.is_none() {
+        if batches.is_empty() {
+            out.flush()?;
+        }
+        tokio::select! {
+            biased;
+            () = &mut stop => break,
+            Some(ended) = readers.tasks.join_next() => failure = finished(ended),
+            batch = batches.recv() => match batch {
+                Some(batch) => left -= print(&batch, left, out)?,
+                None => break,
+            },
+            _ = look.tick(), if sender.is_some() => if let Some(sender) = &sender {
+                // A failure here is no news: the readers meet it too, and the next look makes up
+                // for it.
+                let _unknown = readers.start(sender, false).await;
+            },
+        }
+    }
+    // What was read before is good.
+    readers.tasks.abort_all();
+    while left > 0
+        && let Ok(batch) = batches.try_recv()
+    {
+        left -= print(&batch, left, out)?;
+    }
+    out.flush()?;
+    failure.map_or(Ok(()), Err)
+}
+
+/// What a reader failed with. A reader that panicked takes the command with it, for its partition
+/// would be missing.
+fn finished(ended: Result<Result<(), CliError>, JoinError>) -> Option<CliError> {
+    match ended.map_err(JoinError::try_into_panic) {
+        Ok(result) => result.err(),
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        Err(Err(_cancelled)) => None,
+    }
+}
+
+/// Writes at most `left` records and says how many.
+fn print(batch: &Batch, left: u64, out: &mut impl Write) -> Result<u64, CliError> {
+    let wanted = usize::try_from(left)
+        .unwrap_or(usize::MAX)
+        .min(batch.ends.len());
+    if let Some(last) = wanted.checked_sub(1) {
+        let end = batch.ends.get(last).copied().unwrap_or_default();
+        out.write_all(batch.bytes.get(..end).unwrap_or_default())?;
+    }
+    Ok(u64::try_from(wanted).unwrap_or(u64::MAX))
+}
+
+/// A task for each partition; all end when this is dropped.
+struct Readers<'a> {
+    client: &'a Client,
+    args: &'a ConsumeArgs,
+    permits: Arc<Semaphore>,
+    known: HashSet<u32>,
+    tasks: JoinSet<Result<(), CliError>>,
+}
+
+impl<'a> Readers<'a> {
+    fn new(client: &'a Client, args: &'a ConsumeArgs) -> Self {
+        let permits = if args.follow {
+            Semaphore::MAX_PERMITS
+        } else {
+            CONCURRENT_PARTITIONS
+        };
+        Self {
+            client,
+            args,
+            permits: Arc::new(Semaphore::new(permits)),
+            known: HashSet::new(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Starts a reader for each partition that has none. Partitions found later are read from their
+    /// start, for no reader can have missed them.
+    async fn start(&mut self, batches: &mpsc::Sender<Batch>, first: bool) -> Result<(), CliError> {
+        let topic = topic::describe(self.client, &self.args.topic).await?;
+        let wanted = |partition: &&Partition| {
+            self.args
+                .partition
+                .is_none_or(|only| only == partition.partition)
+        };
+        let partitions: Vec<Partition> = topic.partitions.iter().filter(wanted).copied().collect();
+        if let (Some(partition), true) = (self.args.partition, partitions.is_empty()) {
+            return Err(CliError::NoPartition {
+                topic: self.args.topic.clone(),
+                partition,
+            });
+        }
+        for partition in partitions {
+            if !self.known.insert(partition.partition) {
+                continue;
+            }
+            let from = if first {
+                self.args.from
+            } else {
+                Place::Earliest
+            };
+            let reader = self.reader(partition, from, batches.clone());
+            let permits = self.permits.clone();
+            self.tasks.spawn(async move {
+                // The semaphore is never closed.
+                let _permit = permits.acquire_owned().await;
+                reader.run().await
+            });
+        }
+        Ok(())
+    }
+
+    fn reader(
+        &self,
+        partition: Partition,
+        from: Place,
+        batches: mpsc::Sender<Batch>,
+    ) -> PartitionReader {
+        let limit = match (self.args.retry_for, self.args.follow) {
+            (None, true) => None,
+            (given, _) => Some(given.unwrap_or(DEFAULT_RETRY_FOR)),
+        };
+        PartitionReader {
+            client: self.client.clone(),
+            topic: self.args.topic.clone(),
+            partition: partition.partition,
+            position: match from {
+                Place::Earliest => Position::Offset(partition.log_start_offset),
+                Place::Latest => Position::Offset(partition.high_watermark),
+                Place::Offset(offset) => Position::Offset(offset),
+                Place::TimestampMs(ms) => Position::TimestampMs(ms),
+            },
+            end: (!self.args.follow).then_some(partition.high_watermark),
+            max_records: self.args.max.unwrap_or(u64::MAX),
+            format: self.args.format,
+            skip_lost: !matches!(from, Place::Offset(_)),
+            patience: Patience::new(limit, StdRng::from_os_rng()),
+            batches,
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What goes wrong in a client command, and how it is told.
+
+use std::error::Error;
+use std::fmt::Write;
+use std::io;
+use std::time::Duration;
+
+use super::client::{Committed, Problem};
+use super::humane;
+
+#[cfg(test)]
+mod tests;
+
+/// Messages are in lowercase and without their source; [`CliError::report`] is what a user should
+/// see.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    #[error("{url:?} is not the URL of a server: it should look like http://127.0.0.1:8080")]
+    Url { url: String },
+    #[error("the request could not be made")]
+    Request(#[source] reqwest::Error),
+    #[error("no Millpond at {url}: start one with `millpond dev` or set MILLPOND_URL")]
+    Unreachable { url: String, source: reqwest::Error },
+    #[error("the connection to {url} failed")]
+    Connection { url: String, source: reqwest::Error },
+    #[error("the server took nothing and said nothing for {} s", idle.as_secs())]
+    Stalled { idle: Duration },
+    #[error("{0}")]
+    Problem(Box<Problem>),
+    #[error("the server's answer ended in the middle of a record")]
+    Truncated,
+    #[error("the server's answer was not understood: {what}")]
+    Answer {
+        what: &'static str,
+        source: Option<serde_json::Error>,
+    },
+    #[error("topic {topic} has no partition {partition}")]
+    NoPartition { topic: String, partition: u32 },
+    #[error("cannot read {name}")]
+    Input { name: String, source: io::Error },
+    #[error("cannot write the output")]
+    Output(#[from] io::Error),
+    #[error("gave up after {} s without progress", waited.as_secs())]
+    GaveUp {
+        waited: Duration,
+        source: Box<CliError>,
+    },
+    /// The whole of `source` after part of an input was sent.
+    #[error("only part of {name} may have been stored")]
+    Unfinished {
+        name: String,
+        idempotency_key: String,
+        source: Box<CliError>,
+    },
+}
+
+impl CliError {
+    /// Whether the same request may succeed a little later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. }
+            | Self::Connection { .. }
+            | Self::Stalled { .. }
+            | Self::Truncated => true,
+            Self::Problem(problem) => problem.is_transient(),
+            Self::Url { .. }
+            | Self::Request(_)
+            | Self::Answer { .. }
+            | Self::NoPartition { .. }
+            | Self::Input { .. }
+            | Self::Output(_)
+            | Self::GaveUp { .. }
+            | Self::Unfinished { .. } => false,
+        }
+    }
+
+    /// The problem the server answered with, also where it is the cause of another error.
+    pub fn problem(&self) -> Option<&Problem> {
+        match self {
+            Self::Problem(problem) => Some(problem),
+            Self::GaveUp { source, .. } | Self::Unfinished { source, .. } => source.problem(),
+            _ => None,
+        }
+    }
+
+    /// The error for a person: `error: DETAIL (code)`, its own causes, how much was stored and what to
+    /// do, a line each.
+    pub fn report(&self) -> String {
+        let mut text = format!("error: {self}");
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            cause = error.source();
+            // Of a library's chain only the last says something to a user.
+            if cause.is_none() || error.is::<Self>() || error.is::<Box<Self>>() {
+                text.push_str("\n  because: ");
+                text.push_str(&error.to_string());
+            }
+        }
+        if let Some(problem) = self.problem() {
+            if let Some(line) = problem.line {
+                let _infallible = write!(text, "\n  at line {} of the input", humane::count(line));
+            }
+            if let Some(committed) = &problem.committed {
+                text.push_str("\n  ");
+                text.push_str(&committed_line(committed));
+            }
+        }
+        if let Some(hint) = self.hint() {
+            text.push_str("\nhint: ");
+            text.push_str(&hint);
+        }
+        text
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unfinished {
+                idempotency_key, ..
+            } => Some(format!(
+                "send the same input again with `--idempotency-key {idempotency_key}`: the server stores only what is missing"
+            )),
+            Self::NoPartition { topic, .. } => {
+                Some(format!("see `millpond topic describe {topic}`"))
+            }
+            Self::GaveUp { source, .. } => source.hint(),
+            Self::Problem(problem) => problem_hint(&problem.code).map(str::to_owned),
+            _ => None,
+        }
+    }
+}
+
+fn committed_line(committed: &Committed) -> String {
+    if committed.count == 0 {
+        return "nothing of it is stored".to_owned();
+    }
+    format!(
+        "stored from its beginning: {} ({})",
+        humane::records(committed.count),
+        humane::ranges(&committed.partitions)
+    )
+}
+
+fn problem_hint(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "unauthenticated" => "give a token with --token or MILLPOND_TOKEN",
+        "forbidden" => "the token has no right to this",
+        "topic_not_found" => {
+            "see `millpond topic list`, or make it with `millpond topic create NAME`"
+        }
+        "partition_not_found" => "see `millpond topic describe NAME`",
+        "offset_out_of_range" => "read from another place: `--from earliest` or `--from latest`",
+        "idempotency_conflict" => {
+            "this --idempotency-key was used for another input: leave it out, or choose another"
+        }
+        "invalid_change" => "partitions only grow; delete the topic and make it anew for less",
+        "record_too_large" => {
+            "raise the limit with `millpond topic create NAME --max-record-bytes N`"
+        }
+        "throttled" | "quota_exceeded" => "send less, or ask the operator for more",
+        "control_plane_unavailable" | "object_store_unavailable" => {
+            "the server lacks a part it needs: see its /readyz"
+        }
+        _ => return None,
+    })
+}

@@ -1,0 +1,256 @@
+//! Reads a produce command's input and hands it on as a request body, decompressed, in bounded
+//! memory.
+//!
+//! gzip (also of many members) and Zstandard are known by their first bytes, whatever the name.
+
+use std::fs::{self, File};
+use std::io::{self, Cursor, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use flate2::bufread::MultiGzDecoder;
+use futures::stream;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use super::error::CliError;
+
+#[cfg(test)]
+mod tests;
+
+/// A regular file is sent in chunks of this size; of a pipe, what one read gives is sent on at
+/// once.
+const FILE_CHUNK_BYTES: usize = 512 << 10;
+const PIPE_CHUNK_BYTES: usize = 64 << 10;
+/// With the chunk size, what is read ahead of the connection at most.
+const CHUNKS_AHEAD: usize = 8;
+const COMPRESSED_BUFFER_BYTES: usize = 256 << 10;
+
+/// Where the records of a produce come from.
+pub struct Input {
+    path: Option<PathBuf>,
+    size_bytes: Option<u64>,
+}
+
+impl Input {
+    /// A file, or standard input where `path` is left out or `-`.
+    pub fn find(path: Option<&Path>) -> Result<Self, CliError> {
+        let Some(path) = path.filter(|path| *path != Path::new("-")) else {
+            return Ok(Self {
+                path: None,
+                size_bytes: None,
+            });
+        };
+        let mut input = Self {
+            path: Some(path.to_owned()),
+            size_bytes: None,
+        };
+        let metadata = fs::metadata(path).map_err(|error| input.failed(error))?;
+        input.size_bytes = metadata.is_file().then_some(metadata.len());
+        Ok(input)
+    }
+
+    /// The size as stored, of a regular file.
+    pub fn size_bytes(&self) -> Option<u64> {
+        self.size_bytes
+    }
+
+    /// Whether it gives the same bytes each time it is opened.
+    pub fn is_repeatable(&self) -> bool {
+        self.size_bytes.is_some()
+    }
+
+    /// What to call it in a message.
+    pub fn name(&self) -> String {
+        match &self.path {
+            Some(path) => path.display().to_string(),
+            None => "standard input".to_owned(),
+        }
+    }
+
+    /// The error for an input that cannot be read.
+    pub fn failed(&self, source: io::Error) -> CliError {
+        CliError::Input {
+            name: self.name(),
+            source,
+        }
+    }
+
+    /// Starts reading from the beginning. The reading ends with the input, with an error, or when
+    /// the body is dropped.
+    pub fn open(&self) -> Result<(reqwest::Body, Arc<Progress>), CliError> {
+        let (raw, chunk_bytes): (Box<dyn Read + Send>, usize) = match &self.path {
+            Some(path) => {
+                let file = File::open(path).map_err(|error| self.failed(error))?;
+                let regular = self.size_bytes.is_some();
+                (
+                    Box::new(file),
+                    if regular {
+                        FILE_CHUNK_BYTES
+                    } else {
+                        PIPE_CHUNK_BYTES
+                    },
+                )
+            }
+            None => (Box::new(io::stdin()), PIPE_CHUNK_BYTES),
+        };
+        let whole_chunks = self.size_bytes.is_some();
+        let progress = Arc::new(Progress::default());
+        let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
+        let raw = Counted {
+            raw,
+            progress: progress.clone(),
+        };
+        // A thread of its own, since the runtime would wait at its end for a task that is stuck in
+        // a read.
+        std::thread::Builder::new()
+            .name("input".to_owned())
+            .spawn(move || pump(raw, chunk_bytes, whole_chunks, &sender))
+            .map_err(|error| self.failed(error))?;
+        let state = (receiver, progress.clone());
+        let chunks = stream::unfold(state, |(mut receiver, progress)| async move {
+            progress.wants_input.store(true, Ordering::Relaxed);
+            let chunk = receiver.recv().await;
+            progress.wants_input.store(false, Ordering::Relaxed);
+            let chunk = match chunk? {
+                Ok(bytes) => {
+                    progress.take(&bytes);
+                    Ok(bytes)
+                }
+                Err(error) => {
+                    let copy = io::Error::from(error.kind());
+                    *progress.failure.lock() = Some(error);
+                    Err(copy)
+                }
+            };
+            Some((chunk, (receiver, progress)))
+        });
+        Ok((reqwest::Body::wrap_stream(chunks), progress))
+    }
+}
+
+/// How far the reading and the sending of one body have come.
+#[derive(Default)]
+pub struct Progress {
+    read_bytes: AtomicU64,
+    taken_bytes: AtomicU64,
+    taken_lines: AtomicU64,
+    wants_input: AtomicBool,
+    failure: Mutex<Option<io::Error>>,
+}
+
+impl Progress {
+    /// Bytes of the input as stored, read so far; a little ahead of what was sent.
+    pub fn read_bytes(&self) -> u64 {
+        self.read_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the body that the connection took.
+    pub fn taken_bytes(&self) -> u64 {
+        self.taken_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Line ends among the bytes that the connection took.
+    pub fn taken_lines(&self) -> u64 {
+        self.taken_lines.load(Ordering::Relaxed)
+    }
+
+    /// Whether the connection would take more than the input gives.
+    pub fn wants_input(&self) -> bool {
+        self.wants_input.load(Ordering::Relaxed)
+    }
+
+    /// Why the reading failed, if it did; told once.
+    pub fn take_failure(&self) -> Option<io::Error> {
+        self.failure.lock().take()
+    }
+
+    fn take(&self, bytes: &[u8]) {
+        let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+        self.taken_lines.fetch_add(to_u64(lines), Ordering::Relaxed);
+        self.taken_bytes
+            .fetch_add(to_u64(bytes.len()), Ordering::Relaxed);
+    }
+}
+
+fn to_u64(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+struct Counted<R> {
+    raw: R,
+    progress: Arc<Progress>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.raw.read(buffer)?;
+        self.progress
+            .read_bytes
+            .fetch_add(to_u64(read), Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+fn pump(
+    raw: impl Read + Send + 'static,
+    chunk_bytes: usize,
+    whole_chunks: bool,
+    sender: &mpsc::Sender<io::Result<Bytes>>,
+) {
+    let mut reader = match decoder(raw) {
+        Ok(reader) => reader,
+        Err(error) => {
+            let _gone = sender.blocking_send(Err(error));
+            return;
+        }
+    };
+    loop {
+        let (chunk, end) = match next_chunk(&mut reader, chunk_bytes, whole_chunks) {
+            Ok(chunk) if chunk.is_empty() => return,
+            Ok(chunk) => (Ok(chunk), false),
+            Err(error) => (Err(error), true),
+        };
+        if sender.blocking_send(chunk).is_err() || end {
+            return;
+        }
+    }
+}
+
+/// An empty chunk is the end.
+fn next_chunk(reader: &mut impl Read, chunk_bytes: usize, whole: bool) -> io::Result<Bytes> {
+    let mut chunk = vec![0; chunk_bytes];
+    let mut filled = 0;
+    while filled < chunk.len() {
+        match reader.read(&mut chunk[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        if !whole {
+            break;
+        }
+    }
+    chunk.truncate(filled);
+    Ok(Bytes::from(chunk))
+}
+
+fn decoder(mut raw: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
+    let mut magic = Vec::with_capacity(4);
+    raw.by_ref().take(4).read_to_end(&mut magic)?;
+    let whole = Cursor::new(magic.clone()).chain(raw);
+    Ok(match magic.as_slice() {
+        [0x1f, 0x8b, ..] => {
+            let buffered = io::BufReader::with_capacity(COMPRESSED_BUFFER_BYTES, whole);
+            Box::new(MultiGzDecoder::new(buffered))
+        }
+        [0x28, 0xb5, 0x2f, 0xfd] => {
+            let buffered = io::BufReader::with_capacity(COMPRESSED_BUFFER_BYTES, whole);
+            Box::new(zstd::stream::read::Decoder::with_buffer(buffered)?)
+        }
+        _ => Box::new(whole),
+    })
+}
