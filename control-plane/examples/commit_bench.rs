@@ -19,7 +19,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let name = Name::new(&format!("bench-{}", ids.random_u32()))?;
     let change = TopicChange { partitions: Some(1_600), ..TopicChange::default() };
     let (topic, _) = plane.put_topic(&Name::default_tenant(), &name, &change, 8).await?;
-    for (size, keyed, rounds) in [(1, false, 500), (1, true, 500), (16, false, 300), (288, false, 100), (1_600, false, 50), (1_600, true, 50)] {
+    for (size, keyed, rounds) in
+        [(1, false, 500), (1, true, 500), (16, false, 300), (288, false, 100), (1_600, false, 50), (1_600, true, 50)]
+    {
         let mut times = Vec::new();
         for round in 0..rounds + 5 {
             let part = PartId(ids.uuid(clock.now_ms()));

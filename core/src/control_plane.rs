@@ -75,6 +75,12 @@ impl BatchFlags {
         self.0 & flag.0 != 0
     }
 
+    /// Of a batch that holds both: JSON if all is, the others if any is.
+    #[must_use]
+    pub fn joined(self, other: Self) -> Self {
+        Self(((self.0 | other.0) & !Self::JSON.0) | (self.0 & other.0 & Self::JSON.0))
+    }
+
     #[must_use]
     pub fn with(self, flag: Self) -> Self {
         Self(self.0 | flag.0)

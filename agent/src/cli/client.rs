@@ -27,22 +27,11 @@ const SHOWN_CHARS: usize = 200;
 #[derive(Clone, clap::Args)]
 pub struct ClientOptions {
     /// Where Millpond answers
-    #[arg(
-        long,
-        env = "MILLPOND_URL",
-        default_value = "http://127.0.0.1:8080",
-        global = true
-    )]
+    #[arg(long, env = "MILLPOND_URL", default_value = "http://127.0.0.1:8080", global = true)]
     pub url: String,
 
     /// The bearer token to show, if the server wants one
-    #[arg(
-        long,
-        env = "MILLPOND_TOKEN",
-        hide_env_values = true,
-        global = true,
-        help_heading = "Server"
-    )]
+    #[arg(long, env = "MILLPOND_TOKEN", hide_env_values = true, global = true, help_heading = "Server")]
     pub token: Option<String>,
 }
 
@@ -58,9 +47,7 @@ impl Client {
     pub fn new(options: &ClientOptions) -> Result<Self, CliError> {
         // An error says that a provider is installed already, which serves as well.
         let _already = rustls::crypto::ring::default_provider().install_default();
-        let wrong = || CliError::Url {
-            url: options.url.clone(),
-        };
+        let wrong = || CliError::Url { url: options.url.clone() };
         let base = Url::parse(&options.url).map_err(|_| wrong())?;
         if !matches!(base.scheme(), "http" | "https") {
             return Err(wrong());
@@ -74,11 +61,7 @@ impl Client {
             builder = builder.no_proxy();
         }
         let http = builder.build().map_err(CliError::Request)?;
-        Ok(Self {
-            http,
-            base,
-            token: options.token.clone(),
-        })
+        Ok(Self { http, base, token: options.token.clone() })
     }
 
     /// A request to the path made of `segments`, each percent-encoded as needed.
@@ -191,30 +174,14 @@ impl Problem {
     }
 
     fn parse(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
-        let json = headers
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .is_some_and(|value| value.contains("json"));
-        let parsed = if json {
-            serde_json::from_slice::<Self>(body).ok()
-        } else {
-            None
-        };
-        let mut problem = parsed
-            .filter(|problem| !problem.code.is_empty())
-            .unwrap_or_else(|| Self {
-                code: format!("http_{}", status.as_u16()),
-                title: status
-                    .canonical_reason()
-                    .unwrap_or("unknown status")
-                    .to_owned(),
-                detail: String::from_utf8_lossy(body)
-                    .trim()
-                    .chars()
-                    .take(SHOWN_CHARS)
-                    .collect(),
-                ..Self::default()
-            });
+        let json = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| value.contains("json"));
+        let parsed = if json { serde_json::from_slice::<Self>(body).ok() } else { None };
+        let mut problem = parsed.filter(|problem| !problem.code.is_empty()).unwrap_or_else(|| Self {
+            code: format!("http_{}", status.as_u16()),
+            title: status.canonical_reason().unwrap_or("unknown status").to_owned(),
+            detail: String::from_utf8_lossy(body).trim().chars().take(SHOWN_CHARS).collect(),
+            ..Self::default()
+        });
         problem.status = status.as_u16();
         problem.retry_after = headers
             .get(RETRY_AFTER)
@@ -233,11 +200,7 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = if self.detail.is_empty() {
-            &self.title
-        } else {
-            &self.detail
-        };
+        let what = if self.detail.is_empty() { &self.title } else { &self.detail };
         write!(f, "{what} ({})", self.code)
     }
 }

@@ -94,18 +94,12 @@ impl FromStr for Place {
                 None => text.parse().ok().map(Self::Offset),
             },
         };
-        place.ok_or_else(|| {
-            "expected earliest, latest, an offset, or timestamp:MILLISECONDS".to_owned()
-        })
+        place.ok_or_else(|| "expected earliest, latest, an offset, or timestamp:MILLISECONDS".to_owned())
     }
 }
 
 /// Prints until the end, `--max`, or, with `--follow`, Ctrl-C.
-pub async fn run(
-    client: &Client,
-    args: &ConsumeArgs,
-    out: &mut impl Write,
-) -> Result<(), CliError> {
+pub async fn run(client: &Client, args: &ConsumeArgs, out: &mut impl Write) -> Result<(), CliError> {
     let follow = args.follow;
     let interrupted = async move {
         if !follow || tokio::signal::ctrl_c().await.is_err() {
@@ -116,12 +110,7 @@ pub async fn run(
 }
 
 /// As [`run`], ending also when `stop` does.
-async fn consume(
-    client: &Client,
-    args: &ConsumeArgs,
-    out: &mut impl Write,
-    stop: impl Future<Output = ()>,
-) -> Result<(), CliError> {
+async fn consume(client: &Client, args: &ConsumeArgs, out: &mut impl Write, stop: impl Future<Output = ()>) -> Result<(), CliError> {
     tokio::pin!(stop);
     let mut readers = Readers::new(client, args);
     let (sender, mut batches) = mpsc::channel(BATCHES_AHEAD);
@@ -178,9 +167,7 @@ fn finished(ended: Result<Result<(), CliError>, JoinError>) -> Option<CliError> 
 
 /// Writes at most `left` records and says how many.
 fn print(batch: &Batch, left: u64, out: &mut impl Write) -> Result<u64, CliError> {
-    let wanted = usize::try_from(left)
-        .unwrap_or(usize::MAX)
-        .min(batch.ends.len());
+    let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(batch.ends.len());
     if let Some(last) = wanted.checked_sub(1) {
         let end = batch.ends.get(last).copied().unwrap_or_default();
         out.write_all(batch.bytes.get(..end).unwrap_or_default())?;
@@ -199,45 +186,24 @@ struct Readers<'a> {
 
 impl<'a> Readers<'a> {
     fn new(client: &'a Client, args: &'a ConsumeArgs) -> Self {
-        let permits = if args.follow {
-            Semaphore::MAX_PERMITS
-        } else {
-            CONCURRENT_PARTITIONS
-        };
-        Self {
-            client,
-            args,
-            permits: Arc::new(Semaphore::new(permits)),
-            known: HashSet::new(),
-            tasks: JoinSet::new(),
-        }
+        let permits = if args.follow { Semaphore::MAX_PERMITS } else { CONCURRENT_PARTITIONS };
+        Self { client, args, permits: Arc::new(Semaphore::new(permits)), known: HashSet::new(), tasks: JoinSet::new() }
     }
 
     /// Starts a reader for each partition that has none. Partitions found later are read from their
     /// start, for no reader can have missed them.
     async fn start(&mut self, batches: &mpsc::Sender<Batch>, first: bool) -> Result<(), CliError> {
         let topic = topic::describe(self.client, &self.args.topic).await?;
-        let wanted = |partition: &&Partition| {
-            self.args
-                .partition
-                .is_none_or(|only| only == partition.partition)
-        };
+        let wanted = |partition: &&Partition| self.args.partition.is_none_or(|only| only == partition.partition);
         let partitions: Vec<Partition> = topic.partitions.iter().filter(wanted).copied().collect();
         if let (Some(partition), true) = (self.args.partition, partitions.is_empty()) {
-            return Err(CliError::NoPartition {
-                topic: self.args.topic.clone(),
-                partition,
-            });
+            return Err(CliError::NoPartition { topic: self.args.topic.clone(), partition });
         }
         for partition in partitions {
             if !self.known.insert(partition.partition) {
                 continue;
             }
-            let from = if first {
-                self.args.from
-            } else {
-                Place::Earliest
-            };
+            let from = if first { self.args.from } else { Place::Earliest };
             let reader = self.reader(partition, from, batches.clone());
             let permits = self.permits.clone();
             self.tasks.spawn(async move {
@@ -249,12 +215,7 @@ impl<'a> Readers<'a> {
         Ok(())
     }
 
-    fn reader(
-        &self,
-        partition: Partition,
-        from: Place,
-        batches: mpsc::Sender<Batch>,
-    ) -> PartitionReader {
+    fn reader(&self, partition: Partition, from: Place, batches: mpsc::Sender<Batch>) -> PartitionReader {
         let limit = match (self.args.retry_for, self.args.follow) {
             (None, true) => None,
             (given, _) => Some(given.unwrap_or(DEFAULT_RETRY_FOR)),

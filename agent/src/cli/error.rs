@@ -30,10 +30,7 @@ pub enum CliError {
     #[error("the server's answer ended in the middle of a record")]
     Truncated,
     #[error("the server's answer was not understood: {what}")]
-    Answer {
-        what: &'static str,
-        source: Option<serde_json::Error>,
-    },
+    Answer { what: &'static str, source: Option<serde_json::Error> },
     #[error("topic {topic} has no partition {partition}")]
     NoPartition { topic: String, partition: u32 },
     #[error("cannot read {name}")]
@@ -41,27 +38,17 @@ pub enum CliError {
     #[error("cannot write the output")]
     Output(#[from] io::Error),
     #[error("gave up after {} s without progress", waited.as_secs())]
-    GaveUp {
-        waited: Duration,
-        source: Box<CliError>,
-    },
+    GaveUp { waited: Duration, source: Box<CliError> },
     /// The whole of `source` after part of an input was sent.
     #[error("only part of {name} may have been stored")]
-    Unfinished {
-        name: String,
-        idempotency_key: String,
-        source: Box<CliError>,
-    },
+    Unfinished { name: String, idempotency_key: String, source: Box<CliError> },
 }
 
 impl CliError {
     /// Whether the same request may succeed a little later.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. }
-            | Self::Connection { .. }
-            | Self::Stalled { .. }
-            | Self::Truncated => true,
+            Self::Unreachable { .. } | Self::Connection { .. } | Self::Stalled { .. } | Self::Truncated => true,
             Self::Problem(problem) => problem.is_transient(),
             Self::Url { .. }
             | Self::Request(_)
@@ -114,14 +101,10 @@ impl CliError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Unfinished {
-                idempotency_key, ..
-            } => Some(format!(
+            Self::Unfinished { idempotency_key, .. } => Some(format!(
                 "send the same input again with `--idempotency-key {idempotency_key}`: the server stores only what is missing"
             )),
-            Self::NoPartition { topic, .. } => {
-                Some(format!("see `millpond topic describe {topic}`"))
-            }
+            Self::NoPartition { topic, .. } => Some(format!("see `millpond topic describe {topic}`")),
             Self::GaveUp { source, .. } => source.hint(),
             Self::Problem(problem) => problem_hint(&problem.code).map(str::to_owned),
             _ => None,
@@ -133,33 +116,21 @@ fn committed_line(committed: &Committed) -> String {
     if committed.count == 0 {
         return "nothing of it is stored".to_owned();
     }
-    format!(
-        "stored from its beginning: {} ({})",
-        humane::records(committed.count),
-        humane::ranges(&committed.partitions)
-    )
+    format!("stored from its beginning: {} ({})", humane::records(committed.count), humane::ranges(&committed.partitions))
 }
 
 fn problem_hint(code: &str) -> Option<&'static str> {
     Some(match code {
         "unauthenticated" => "give a token with --token or MILLPOND_TOKEN",
         "forbidden" => "the token has no right to this",
-        "topic_not_found" => {
-            "see `millpond topic list`, or make it with `millpond topic create NAME`"
-        }
+        "topic_not_found" => "see `millpond topic list`, or make it with `millpond topic create NAME`",
         "partition_not_found" => "see `millpond topic describe NAME`",
         "offset_out_of_range" => "read from another place: `--from earliest` or `--from latest`",
-        "idempotency_conflict" => {
-            "this --idempotency-key was used for another input: leave it out, or choose another"
-        }
+        "idempotency_conflict" => "this --idempotency-key was used for another input: leave it out, or choose another",
         "invalid_change" => "partitions only grow; delete the topic and make it anew for less",
-        "record_too_large" => {
-            "raise the limit with `millpond topic create NAME --max-record-bytes N`"
-        }
+        "record_too_large" => "raise the limit with `millpond topic create NAME --max-record-bytes N`",
         "throttled" | "quota_exceeded" => "send less, or ask the operator for more",
-        "control_plane_unavailable" | "object_store_unavailable" => {
-            "the server lacks a part it needs: see its /readyz"
-        }
+        "control_plane_unavailable" | "object_store_unavailable" => "the server lacks a part it needs: see its /readyz",
         _ => return None,
     })
 }

@@ -7,15 +7,8 @@ use super::client::PartitionRange;
 #[cfg(test)]
 mod tests;
 
-const DURATION_UNITS_MS: [(&str, u64); 7] = [
-    ("ms", 1),
-    ("s", 1_000),
-    ("m", 60_000),
-    ("h", 3_600_000),
-    ("d", 86_400_000),
-    ("w", 604_800_000),
-    ("", 1),
-];
+const DURATION_UNITS_MS: [(&str, u64); 7] =
+    [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000), ("w", 604_800_000), ("", 1)];
 const SIZE_UNITS_BYTES: [(&str, u64); 9] = [
     ("KiB", 1 << 10),
     ("MiB", 1 << 20),
@@ -47,9 +40,8 @@ impl Limit {
 
 /// Milliseconds from `1500`, `90s`, `12h`, `7d`.
 pub fn parse_ms(text: &str) -> Result<u64, String> {
-    parse_units(text, &DURATION_UNITS_MS).ok_or_else(|| {
-        "expected milliseconds, or a number with ms, s, m, h, d or w, such as 7d".to_owned()
-    })
+    parse_units(text, &DURATION_UNITS_MS)
+        .ok_or_else(|| "expected milliseconds, or a number with ms, s, m, h, d or w, such as 7d".to_owned())
 }
 
 /// A duration, written as for [`parse_ms`].
@@ -59,34 +51,21 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 
 /// Bytes from `1048576`, `512KiB`, `10GB`.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
-    parse_units(text, &SIZE_UNITS_BYTES).ok_or_else(|| {
-        "expected bytes, or a number with KiB, MiB, GiB, TiB, kB, MB, GB or TB".to_owned()
-    })
+    parse_units(text, &SIZE_UNITS_BYTES).ok_or_else(|| "expected bytes, or a number with KiB, MiB, GiB, TiB, kB, MB, GB or TB".to_owned())
 }
 
 /// As [`parse_ms`], or `none`.
 pub fn parse_ms_limit(text: &str) -> Result<Limit, String> {
-    if text == "none" {
-        Ok(Limit::None)
-    } else {
-        parse_ms(text).map(Limit::At)
-    }
+    if text == "none" { Ok(Limit::None) } else { parse_ms(text).map(Limit::At) }
 }
 
 /// As [`parse_bytes`], or `none`.
 pub fn parse_bytes_limit(text: &str) -> Result<Limit, String> {
-    if text == "none" {
-        Ok(Limit::None)
-    } else {
-        parse_bytes(text).map(Limit::At)
-    }
+    if text == "none" { Ok(Limit::None) } else { parse_bytes(text).map(Limit::At) }
 }
 
 fn parse_units(text: &str, units: &[(&str, u64)]) -> Option<u64> {
-    let (number, unit) = text.split_at(
-        text.find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(text.len()),
-    );
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let factor = units.iter().find(|(name, _)| *name == unit.trim_start())?.1;
     number.parse::<u64>().ok()?.checked_mul(factor)
 }
@@ -106,11 +85,7 @@ pub fn count(number: u64) -> String {
 
 /// `1 record`, `2,000 records`
 pub fn records(number: u64) -> String {
-    format!(
-        "{} {}",
-        count(number),
-        if number == 1 { "record" } else { "records" }
-    )
+    format!("{} {}", count(number), if number == 1 { "record" } else { "records" })
 }
 
 /// `7d`, `90s`, `1500ms`: the largest unit that loses nothing.
@@ -118,9 +93,7 @@ pub fn duration_ms(ms: u64) -> String {
     DURATION_UNITS_MS
         .iter()
         .rev()
-        .filter(|(name, factor)| {
-            !matches!(*name, "" | "w") && ms != 0 && ms.is_multiple_of(*factor)
-        })
+        .filter(|(name, factor)| !matches!(*name, "" | "w") && ms != 0 && ms.is_multiple_of(*factor))
         .map(|(name, factor)| format!("{}{name}", ms / factor))
         .next()
         .unwrap_or_else(|| format!("{ms}ms"))
@@ -128,16 +101,9 @@ pub fn duration_ms(ms: u64) -> String {
 
 /// `1.5 GiB`, rounded down to a tenth.
 pub fn bytes(bytes: u64) -> String {
-    let unit = SIZE_UNITS_BYTES
-        .iter()
-        .take(4)
-        .rev()
-        .find(|(_, factor)| bytes >= *factor);
+    let unit = SIZE_UNITS_BYTES.iter().take(4).rev().find(|(_, factor)| bytes >= *factor);
     match unit {
-        Some((name, factor)) => format!(
-            "{} {name}",
-            tenths(u128::from(bytes) * 10 / u128::from(*factor))
-        ),
+        Some((name, factor)) => format!("{} {name}", tenths(u128::from(bytes) * 10 / u128::from(*factor))),
         None => format!("{bytes} B"),
     }
 }
@@ -150,10 +116,7 @@ pub fn per_second(number: u64, elapsed: Duration) -> u64 {
 
 /// `12.3 MiB/s`
 pub fn mib_per_second(bytes: u64, elapsed: Duration) -> String {
-    format!(
-        "{} MiB/s",
-        tenths(u128::from(per_second(bytes, elapsed)) * 10 / (1 << 20))
-    )
+    format!("{} MiB/s", tenths(u128::from(per_second(bytes, elapsed)) * 10 / (1 << 20)))
 }
 
 fn tenths(number: u128) -> String {
@@ -163,24 +126,14 @@ fn tenths(number: u128) -> String {
 /// `0: 5–20, 3: 7`: partitions with their first and last offsets.
 pub fn ranges(partitions: &[PartitionRange]) -> String {
     let mut parts = Vec::with_capacity(partitions.len());
-    for PartitionRange {
-        partition,
-        first_offset,
-        last_offset,
-        ..
-    } in partitions
-    {
+    for PartitionRange { partition, first_offset, last_offset, .. } in partitions {
         parts.push(if first_offset == last_offset {
             format!("{partition}: {first_offset}")
         } else {
             format!("{partition}: {first_offset}–{last_offset}")
         });
     }
-    let word = if parts.len() == 1 {
-        "partition"
-    } else {
-        "partitions"
-    };
+    let word = if parts.len() == 1 { "partition" } else { "partitions" };
     format!("{word} {}", parts.join(", "))
 }
 
@@ -192,26 +145,14 @@ pub fn instant_ms(ms: i64) -> String {
     let (days, in_day) = (ms.div_euclid(86_400_000), ms.rem_euclid(86_400_000));
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = era * 400 + year_of_era + i64::from(month <= 2);
-    let (hour, minute, second) = (
-        in_day / 3_600_000,
-        in_day / 60_000 % 60,
-        in_day / 1_000 % 60,
-    );
-    format!(
-        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z",
-        in_day % 1_000
-    )
+    let (hour, minute, second) = (in_day / 3_600_000, in_day / 60_000 % 60, in_day / 1_000 % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", in_day % 1_000)
 }
 
 /// At most `width` characters on one line, with nothing in it that a terminal would act on.
@@ -220,11 +161,7 @@ pub fn one_line(text: &str, width: usize) -> String {
     if text.chars().nth(width).is_none() {
         return text.chars().map(clean).collect();
     }
-    text.chars()
-        .take(width.saturating_sub(1))
-        .map(clean)
-        .chain(['…'])
-        .collect()
+    text.chars().take(width.saturating_sub(1)).map(clean).chain(['…']).collect()
 }
 
 /// Rows under `headings` as aligned columns; numbers, which is to say columns where every cell
@@ -236,31 +173,17 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
         .enumerate()
         .map(|(at, heading)| {
             let cells = || rows.iter().filter_map(|row| row.get(at));
-            let width = cells()
-                .map(|cell| cell.chars().count())
-                .chain([heading.len()])
-                .max()
-                .unwrap_or(0);
-            (
-                width,
-                at > 0
-                    && cells()
-                        .all(|cell| cell.starts_with(|c: char| c.is_ascii_digit() || c == '-')),
-            )
+            let width = cells().map(|cell| cell.chars().count()).chain([heading.len()]).max().unwrap_or(0);
+            (width, at > 0 && cells().all(|cell| cell.starts_with(|c: char| c.is_ascii_digit() || c == '-')))
         })
         .collect();
-    let heading: Vec<String> = headings
-        .iter()
-        .map(|heading| (*heading).to_owned())
-        .collect();
+    let heading: Vec<String> = headings.iter().map(|heading| (*heading).to_owned()).collect();
     for row in [&heading].into_iter().chain(rows) {
-        let cells = row.iter().zip(&columns).map(|(cell, (width, right))| {
-            if *right {
-                format!("{cell:>width$}")
-            } else {
-                format!("{cell:<width$}")
-            }
-        });
+        let cells = row.iter().zip(&columns).map(
+            |(cell, (width, right))| {
+                if *right { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+            },
+        );
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
     }

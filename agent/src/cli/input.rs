@@ -38,15 +38,9 @@ impl Input {
     /// A file, or standard input where `path` is left out or `-`.
     pub fn find(path: Option<&Path>) -> Result<Self, CliError> {
         let Some(path) = path.filter(|path| *path != Path::new("-")) else {
-            return Ok(Self {
-                path: None,
-                size_bytes: None,
-            });
+            return Ok(Self { path: None, size_bytes: None });
         };
-        let mut input = Self {
-            path: Some(path.to_owned()),
-            size_bytes: None,
-        };
+        let mut input = Self { path: Some(path.to_owned()), size_bytes: None };
         let metadata = fs::metadata(path).map_err(|error| input.failed(error))?;
         input.size_bytes = metadata.is_file().then_some(metadata.len());
         Ok(input)
@@ -72,10 +66,7 @@ impl Input {
 
     /// The error for an input that cannot be read.
     pub fn failed(&self, source: io::Error) -> CliError {
-        CliError::Input {
-            name: self.name(),
-            source,
-        }
+        CliError::Input { name: self.name(), source }
     }
 
     /// Starts reading from the beginning. The reading ends with the input, with an error, or when
@@ -85,24 +76,14 @@ impl Input {
             Some(path) => {
                 let file = File::open(path).map_err(|error| self.failed(error))?;
                 let regular = self.size_bytes.is_some();
-                (
-                    Box::new(file),
-                    if regular {
-                        FILE_CHUNK_BYTES
-                    } else {
-                        PIPE_CHUNK_BYTES
-                    },
-                )
+                (Box::new(file), if regular { FILE_CHUNK_BYTES } else { PIPE_CHUNK_BYTES })
             }
             None => (Box::new(io::stdin()), PIPE_CHUNK_BYTES),
         };
         let whole_chunks = self.size_bytes.is_some();
         let progress = Arc::new(Progress::default());
         let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
-        let raw = Counted {
-            raw,
-            progress: progress.clone(),
-        };
+        let raw = Counted { raw, progress: progress.clone() };
         // A thread of its own, since the runtime would wait at its end for a task that is stuck in
         // a read.
         std::thread::Builder::new()
@@ -170,8 +151,7 @@ impl Progress {
     fn take(&self, bytes: &[u8]) {
         let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
         self.taken_lines.fetch_add(to_u64(lines), Ordering::Relaxed);
-        self.taken_bytes
-            .fetch_add(to_u64(bytes.len()), Ordering::Relaxed);
+        self.taken_bytes.fetch_add(to_u64(bytes.len()), Ordering::Relaxed);
     }
 }
 
@@ -187,19 +167,12 @@ struct Counted<R> {
 impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.raw.read(buffer)?;
-        self.progress
-            .read_bytes
-            .fetch_add(to_u64(read), Ordering::Relaxed);
+        self.progress.read_bytes.fetch_add(to_u64(read), Ordering::Relaxed);
         Ok(read)
     }
 }
 
-fn pump(
-    raw: impl Read + Send + 'static,
-    chunk_bytes: usize,
-    whole_chunks: bool,
-    sender: &mpsc::Sender<io::Result<Bytes>>,
-) {
+fn pump(raw: impl Read + Send + 'static, chunk_bytes: usize, whole_chunks: bool, sender: &mpsc::Sender<io::Result<Bytes>>) {
     let mut reader = match decoder(raw) {
         Ok(reader) => reader,
         Err(error) => {

@@ -63,15 +63,9 @@ pub enum ClientCommand {
 pub async fn run(command: ClientCommand) -> Result<(), CliError> {
     let mut out = BufWriter::with_capacity(OUTPUT_BUFFER_BYTES, stdout());
     let result = match command {
-        ClientCommand::Topic { command, options } => {
-            topic::run(&client::Client::new(&options)?, &command, &mut out).await
-        }
-        ClientCommand::Produce { args, options } => {
-            produce::run(&client::Client::new(&options)?, &args, &mut out).await
-        }
-        ClientCommand::Consume { args, options } => {
-            consume::run(&client::Client::new(&options)?, &args, &mut out).await
-        }
+        ClientCommand::Topic { command, options } => topic::run(&client::Client::new(&options)?, &command, &mut out).await,
+        ClientCommand::Produce { args, options } => produce::run(&client::Client::new(&options)?, &args, &mut out).await,
+        ClientCommand::Consume { args, options } => consume::run(&client::Client::new(&options)?, &args, &mut out).await,
     };
     match result {
         Err(CliError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),

@@ -83,9 +83,7 @@ impl PartitionReader {
             let before = self.position;
             let started = Instant::now();
             let result = self.read_answer(&mut batch).await;
-            if !batch.ends.is_empty()
-                && self.batches.send(std::mem::take(&mut batch)).await.is_err()
-            {
+            if !batch.ends.is_empty() && self.batches.send(std::mem::take(&mut batch)).await.is_err() {
                 return Ok(());
             }
             let moved = self.position != before;
@@ -111,11 +109,7 @@ impl PartitionReader {
                 return Err(error);
             }
             let retry_after = error.problem().and_then(|problem| problem.retry_after);
-            let idle = if moved {
-                Duration::ZERO
-            } else {
-                started.elapsed()
-            };
+            let idle = if moved { Duration::ZERO } else { started.elapsed() };
             let Some(pause) = self.patience.pause(idle, retry_after) else {
                 return Err(self.patience.give_up(error));
             };
@@ -130,17 +124,11 @@ impl PartitionReader {
 
     /// The log's start, where it lies beyond the position and that is to be borne.
     fn log_start_after(&self, error: &CliError) -> Option<u64> {
-        let problem = error
-            .problem()
-            .filter(|problem| problem.code == "offset_out_of_range")?;
+        let problem = error.problem().filter(|problem| problem.code == "offset_out_of_range")?;
         let start = problem.log_start_offset?;
         match self.position {
             Position::Offset(at) if self.skip_lost && start > at => {
-                eprintln!(
-                    "partition {}: records {at} to {} are no longer kept",
-                    self.partition,
-                    start - 1
-                );
+                eprintln!("partition {}: records {at} to {} are no longer kept", self.partition, start - 1);
                 Some(start)
             }
             _ => None,
@@ -150,16 +138,9 @@ impl PartitionReader {
     /// Makes one request and adds its records to `batch`, also those that came before an error.
     async fn read_answer(&mut self, batch: &mut Batch) -> Result<(), Stop> {
         let request = self.request();
-        let silence = SILENCE_LIMIT
-            + if self.end.is_none() {
-                LONG_POLL
-            } else {
-                Duration::ZERO
-            };
+        let silence = SILENCE_LIMIT + if self.end.is_none() { LONG_POLL } else { Duration::ZERO };
         let stalled = |_| CliError::Stalled { idle: silence };
-        let mut response = timeout(silence, self.client.send(request))
-            .await
-            .map_err(stalled)??;
+        let mut response = timeout(silence, self.client.send(request)).await.map_err(stalled)??;
         let next_offset = number(response.headers(), "millpond-next-offset");
         let mut lines = Lines::default();
         loop {
@@ -169,15 +150,11 @@ impl PartitionReader {
             };
             lines.push(&chunk, |line| self.add(line, batch))?;
             if batch.bytes.len() >= BATCH_BYTES {
-                self.batches
-                    .send(std::mem::take(batch))
-                    .await
-                    .map_err(|_| Stop::Gone)?;
+                self.batches.send(std::mem::take(batch)).await.map_err(|_| Stop::Gone)?;
             }
         }
         // A last line without its end is whole if it can be read.
-        self.add(lines.rest(), batch)
-            .map_err(|_| CliError::Truncated)?;
+        self.add(lines.rest(), batch).map_err(|_| CliError::Truncated)?;
         if let Some(next) = next_offset {
             self.advance(next);
         }
@@ -186,23 +163,12 @@ impl PartitionReader {
 
     fn request(&self) -> reqwest::RequestBuilder {
         let partition = self.partition.to_string();
-        let path = [
-            "v1",
-            "topics",
-            &self.topic,
-            "partitions",
-            &partition,
-            "records",
-        ];
+        let path = ["v1", "topics", &self.topic, "partitions", &partition, "records"];
         let (name, value) = match self.position {
             Position::Offset(offset) => ("offset", offset),
             Position::TimestampMs(ms) => ("timestamp", ms),
         };
-        let wait_ms = if self.end.is_none() {
-            LONG_POLL.as_millis()
-        } else {
-            0
-        };
+        let wait_ms = if self.end.is_none() { LONG_POLL.as_millis() } else { 0 };
         self.client
             .request(Method::GET, &path)
             .header(ACCEPT, "application/x-ndjson")
@@ -222,9 +188,7 @@ impl PartitionReader {
             return Ok(());
         }
         let begin = batch.bytes.len();
-        record
-            .render(line, self.format, &mut batch.bytes)
-            .inspect_err(|_| batch.bytes.truncate(begin))?;
+        record.render(line, self.format, &mut batch.bytes).inspect_err(|_| batch.bytes.truncate(begin))?;
         batch.ends.push(batch.bytes.len());
         self.position = Position::Offset(record.offset.saturating_add(1));
         Ok(())

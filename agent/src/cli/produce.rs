@@ -56,17 +56,10 @@ pub struct ProduceArgs {
 }
 
 /// Stores the whole input, then writes what was stored where, in one line.
-pub async fn run(
-    client: &Client,
-    args: &ProduceArgs,
-    out: &mut impl Write,
-) -> Result<(), CliError> {
+pub async fn run(client: &Client, args: &ProduceArgs, out: &mut impl Write) -> Result<(), CliError> {
     let input = Input::find(args.file.as_deref())?;
     let mut rng = StdRng::from_os_rng();
-    let key = args
-        .idempotency_key
-        .clone()
-        .unwrap_or_else(|| random_key(&mut rng));
+    let key = args.idempotency_key.clone().unwrap_or_else(|| random_key(&mut rng));
     let patience = Patience::new(Some(args.retry_for), rng);
     let started = Instant::now();
     let mut meter = Meter::new(input.size_bytes());
@@ -81,9 +74,7 @@ pub async fn run(
 fn random_key(rng: &mut StdRng) -> String {
     let mut bytes = [0; 16];
     rng.fill_bytes(&mut bytes);
-    uuid::Builder::from_random_bytes(bytes)
-        .into_uuid()
-        .to_string()
+    uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
 }
 
 /// The server's answer, and the bytes of the body.
@@ -108,33 +99,19 @@ async fn send_until_stored(
         let taken_bytes = progress.taken_bytes();
         let unfinished = |error| {
             let (name, idempotency_key) = (input.name(), key.to_owned());
-            CliError::Unfinished {
-                name,
-                idempotency_key,
-                source: Box::new(error),
-            }
+            CliError::Unfinished { name, idempotency_key, source: Box::new(error) }
         };
         if let Some(failure) = progress.take_failure() {
             let error = input.failed(failure);
-            return Err(if taken_bytes > 0 {
-                unfinished(error)
-            } else {
-                error
-            });
+            return Err(if taken_bytes > 0 { unfinished(error) } else { error });
         }
         if !error.is_transient() {
             return Err(error);
         }
         if !input.is_repeatable() {
-            return Err(if taken_bytes > 0 {
-                unfinished(error)
-            } else {
-                error
-            });
+            return Err(if taken_bytes > 0 { unfinished(error) } else { error });
         }
-        let committed = error
-            .problem()
-            .and_then(|problem| problem.committed.as_ref());
+        let committed = error.problem().and_then(|problem| problem.committed.as_ref());
         let committed = committed.map_or(0, |committed| committed.count);
         if taken_bytes > furthest_bytes || committed > most_committed {
             patience.progressed();
@@ -144,11 +121,7 @@ async fn send_until_stored(
         let retry_after = error.problem().and_then(|problem| problem.retry_after);
         let Some(pause) = patience.pause(idle, retry_after) else {
             let error = patience.give_up(error);
-            return Err(if furthest_bytes > 0 {
-                unfinished(error)
-            } else {
-                error
-            });
+            return Err(if furthest_bytes > 0 { unfinished(error) } else { error });
         };
         meter.notice(&error.to_string(), pause);
         sleep(pause).await;

@@ -7,8 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::humane;
 use super::input::Progress;
 
-const FILE_TEMPLATE: &str =
-    "{bar:24} {percent:>3}%  {binary_bytes} of {binary_total_bytes}  {msg}  {eta} left";
+const FILE_TEMPLATE: &str = "{bar:24} {percent:>3}%  {binary_bytes} of {binary_total_bytes}  {msg}  {eta} left";
 const PIPE_TEMPLATE: &str = "{spinner} {binary_bytes}  {msg}  {elapsed}";
 const DRAWS_PER_SECOND: u8 = 10;
 
@@ -23,18 +22,11 @@ impl Meter {
     pub fn new(size_bytes: Option<u64>) -> Self {
         let target = ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND);
         let bar = ProgressBar::with_draw_target(size_bytes, target);
-        let template = if size_bytes.is_some() {
-            FILE_TEMPLATE
-        } else {
-            PIPE_TEMPLATE
-        };
+        let template = if size_bytes.is_some() { FILE_TEMPLATE } else { PIPE_TEMPLATE };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        Self {
-            bar,
-            started: Instant::now(),
-        }
+        Self { bar, started: Instant::now() }
     }
 
     /// A new attempt begins at the input's first byte.
@@ -47,15 +39,13 @@ impl Meter {
         let elapsed = self.started.elapsed();
         let records = humane::per_second(progress.taken_lines(), elapsed);
         let bytes = humane::mib_per_second(progress.taken_bytes(), elapsed);
-        self.bar
-            .set_message(format!("{bytes}  {} records/s", humane::count(records)));
+        self.bar.set_message(format!("{bytes}  {} records/s", humane::count(records)));
         self.bar.set_position(progress.read_bytes());
     }
 
     /// Tells about a failed attempt without tearing the bar.
     pub fn notice(&self, what: &str, pause: Duration) {
-        self.bar
-            .suspend(|| eprintln!("{what}; trying again in {:.1} s", pause.as_secs_f64()));
+        self.bar.suspend(|| eprintln!("{what}; trying again in {:.1} s", pause.as_secs_f64()));
     }
 
     /// Takes the bar away.

@@ -63,12 +63,7 @@ impl<'a> Record<'a> {
         } else if let Some(text) = &self.text {
             out.extend_from_slice(text.as_bytes());
         } else if let Some(base64) = &self.base64 {
-            STANDARD
-                .decode_vec(base64, out)
-                .map_err(|_| CliError::Answer {
-                    what: "a value's base64",
-                    source: None,
-                })?;
+            STANDARD.decode_vec(base64, out).map_err(|_| CliError::Answer { what: "a value's base64", source: None })?;
         }
         Ok(())
     }
@@ -83,19 +78,11 @@ impl<'a> Record<'a> {
         let value = match (self.value, &self.text, &self.base64) {
             (Some(value), _, _) => humane::one_line(value.get(), VALUE_WIDTH),
             (None, Some(text), _) => humane::one_line(text, VALUE_WIDTH),
-            (None, None, Some(base64)) => {
-                humane::one_line(&format!("base64:{base64}"), VALUE_WIDTH)
-            }
+            (None, None, Some(base64)) => humane::one_line(&format!("base64:{base64}"), VALUE_WIDTH),
             (None, None, None) => "-".to_owned(),
         };
         let timestamp = humane::instant_ms(cells.timestamp);
-        let row = row(
-            &cells.partition.to_string(),
-            &self.offset.to_string(),
-            &timestamp,
-            &key,
-            &value,
-        );
+        let row = row(&cells.partition.to_string(), &self.offset.to_string(), &timestamp, &key, &value);
         out.extend_from_slice(row.as_bytes());
         Ok(())
     }
@@ -111,10 +98,7 @@ fn row(partition: &str, offset: &str, timestamp: &str, key: &str, value: &str) -
 }
 
 fn not_understood(error: serde_json::Error) -> CliError {
-    CliError::Answer {
-        what: "a record",
-        source: Some(error),
-    }
+    CliError::Answer { what: "a record", source: Some(error) }
 }
 
 /// The value together with the white space around it. The server writes its lines compactly and
@@ -127,13 +111,8 @@ fn with_white_space<'a>(line: &'a [u8], value: &RawValue) -> &'a [u8] {
     };
     let is_json_space = |byte: &&u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
     let leading = before.iter().rev().take_while(is_json_space).count();
-    let trailing = from
-        .iter()
-        .skip(text.len())
-        .take_while(is_json_space)
-        .count();
-    line.get(start - leading..start + text.len() + trailing)
-        .unwrap_or_default()
+    let trailing = from.iter().skip(text.len()).take_while(is_json_space).count();
+    line.get(start - leading..start + text.len() + trailing).unwrap_or_default()
 }
 
 /// Cuts a stream of chunks into lines.
@@ -144,11 +123,7 @@ pub struct Lines {
 
 impl Lines {
     /// Calls `each` with every line that ends in `chunk`, without its LF; keeps what begins there.
-    pub fn push<E>(
-        &mut self,
-        chunk: &[u8],
-        mut each: impl FnMut(&[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    pub fn push<E>(&mut self, chunk: &[u8], mut each: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         let mut pieces = chunk.split(|byte| *byte == b'\n');
         let last = pieces.next_back().unwrap_or_default();
         for piece in pieces {

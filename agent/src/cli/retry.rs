@@ -26,12 +26,7 @@ pub struct Patience {
 impl Patience {
     /// Without a limit it never ends.
     pub fn new(limit: Option<Duration>, rng: StdRng) -> Self {
-        Self {
-            limit,
-            waited: Duration::ZERO,
-            failures: 0,
-            rng,
-        }
+        Self { limit, waited: Duration::ZERO, failures: 0, rng }
     }
 
     /// Something got further than ever before: counts from zero again.
@@ -49,11 +44,8 @@ impl Patience {
             return None;
         }
         let doublings = self.failures.min(MAX_DOUBLINGS);
-        let backoff = FIRST_PAUSE
-            .saturating_mul(1 << doublings)
-            .min(LONGEST_PAUSE);
-        let pause =
-            retry_after.unwrap_or_default() + backoff.mul_f64(self.rng.random_range(0.5..1.0));
+        let backoff = FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
+        let pause = retry_after.unwrap_or_default() + backoff.mul_f64(self.rng.random_range(0.5..1.0));
         self.failures = self.failures.saturating_add(1);
         self.waited = self.waited.saturating_add(pause);
         Some(pause)
@@ -64,9 +56,6 @@ impl Patience {
         if self.limit == Some(Duration::ZERO) {
             return error;
         }
-        CliError::GaveUp {
-            waited: self.waited,
-            source: Box::new(error),
-        }
+        CliError::GaveUp { waited: self.waited, source: Box::new(error) }
     }
 }

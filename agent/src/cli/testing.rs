@@ -30,10 +30,7 @@ pub async fn listen() -> (TcpListener, Client) {
 }
 
 pub fn client(url: &str, token: Option<&str>) -> Client {
-    let options = ClientOptions {
-        url: url.to_owned(),
-        token: token.map(str::to_owned),
-    };
+    let options = ClientOptions { url: url.to_owned(), token: token.map(str::to_owned) };
     Client::new(&options).expect("a client")
 }
 
@@ -43,12 +40,7 @@ pub fn problem(status: StatusCode, code: &str, retryable: bool, extensions: &str
         r#"{{"type":"urn:millpond:problem:{code}","title":"T","status":{},"detail":"the detail","code":"{code}","retryable":{retryable}{extensions}}}"#,
         status.as_u16()
     );
-    (
-        status,
-        [(header::CONTENT_TYPE, "application/problem+json")],
-        body,
-    )
-        .into_response()
+    (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()
 }
 
 /// What to do to one read.
@@ -89,15 +81,10 @@ impl FakeLog {
     pub fn filled(counts: &[u64]) -> Self {
         let partition = |(at, count): (usize, &u64)| FakePartition {
             log_start_offset: 0,
-            lines: (0..*count)
-                .map(|n| line(at, n, &format!(r#","value":{{"p":{at},"n":{n}}}"#)))
-                .collect(),
+            lines: (0..*count).map(|n| line(at, n, &format!(r#","value":{{"p":{at},"n":{n}}}"#))).collect(),
         };
         let partitions = counts.iter().enumerate().map(partition).collect();
-        Self {
-            partitions: Mutex::new(partitions),
-            ..Self::default()
-        }
+        Self { partitions: Mutex::new(partitions), ..Self::default() }
     }
 
     pub async fn serve(self: &Arc<Self>) -> Client {
@@ -129,17 +116,10 @@ async fn describe(State(log): State<Arc<FakeLog>>) -> String {
             )
         })
         .collect();
-    format!(
-        r#"{{"topic":"t","partitions":[{}],"retention_ms":604800000,"retention_bytes":null,"placement":"auto"}}"#,
-        partitions.join(",")
-    )
+    format!(r#"{{"topic":"t","partitions":[{}],"retention_ms":604800000,"retention_bytes":null,"placement":"auto"}}"#, partitions.join(","))
 }
 
-async fn read(
-    State(log): State<Arc<FakeLog>>,
-    Path(at): Path<usize>,
-    Query(query): Query<HashMap<String, String>>,
-) -> Response {
+async fn read(State(log): State<Arc<FakeLog>>, Path(at): Path<usize>, Query(query): Query<HashMap<String, String>>) -> Response {
     log.queries.lock().push(query.clone());
     let fault = log.faults.lock().pop_front();
     if let Some(Fault::Problem(status, code)) = fault {
@@ -147,29 +127,15 @@ async fn read(
     }
     let partition = log.partitions.lock().get(at).expect("a partition").clone();
     let start = partition.log_start_offset;
-    let offset = query
-        .get("offset")
-        .map_or(start, |offset| offset.parse().expect("a number"));
+    let offset = query.get("offset").map_or(start, |offset| offset.parse().expect("a number"));
     if offset < start {
         let extension = format!(r#","log_start_offset":{start}"#);
-        return problem(
-            StatusCode::RANGE_NOT_SATISFIABLE,
-            "offset_out_of_range",
-            false,
-            &extension,
-        );
+        return problem(StatusCode::RANGE_NOT_SATISFIABLE, "offset_out_of_range", false, &extension);
     }
     let skipped = usize::try_from(offset - start).expect("small");
-    let limit = if log.answer_records == 0 {
-        usize::MAX
-    } else {
-        log.answer_records
-    };
+    let limit = if log.answer_records == 0 { usize::MAX } else { log.answer_records };
     let lines: Vec<&String> = partition.lines.iter().skip(skipped).take(limit).collect();
-    let mut body: String = lines
-        .iter()
-        .flat_map(|line| [line.as_str(), "\n"])
-        .collect();
+    let mut body: String = lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
     let next = offset + u64::try_from(lines.len()).expect("small");
     if lines.is_empty() && query.get("wait_ms").is_some_and(|ms| ms != "0") {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -177,10 +143,7 @@ async fn read(
     let headers = [
         ("content-type", "application/x-ndjson".to_owned()),
         ("millpond-next-offset", next.to_string()),
-        (
-            "millpond-high-watermark",
-            partition.high_watermark().to_string(),
-        ),
+        ("millpond-high-watermark", partition.high_watermark().to_string()),
         ("millpond-log-start-offset", start.to_string()),
     ];
     let Some(Fault::CutAfter(bytes)) = fault else {

@@ -110,43 +110,21 @@ struct Topics {
     topics: Vec<Topic>,
 }
 
-pub async fn run(
-    client: &Client,
-    command: &TopicCommand,
-    out: &mut impl Write,
-) -> Result<(), CliError> {
+pub async fn run(client: &Client, command: &TopicCommand, out: &mut impl Write) -> Result<(), CliError> {
     let text = match command {
-        TopicCommand::Create {
-            name,
-            settings,
-            output,
-        } => create(client, name, settings, *output).await?,
+        TopicCommand::Create { name, settings, output } => create(client, name, settings, *output).await?,
         TopicCommand::List { output } => {
-            let (_, text) = client
-                .text(client.request(Method::GET, &["v1", "topics"]))
-                .await?;
-            if output.json {
-                text
-            } else {
-                list_table(&parse::<Topics>(&text)?.topics)
-            }
+            let (_, text) = client.text(client.request(Method::GET, &["v1", "topics"])).await?;
+            if output.json { text } else { list_table(&parse::<Topics>(&text)?.topics) }
         }
         TopicCommand::Describe { name, output } => {
             let text = describe_text(client, name).await?;
-            if output.json {
-                text
-            } else {
-                describe_table(&parse(&text)?)
-            }
+            if output.json { text } else { describe_table(&parse(&text)?) }
         }
         TopicCommand::Delete { name, output } => {
             let request = client.request(Method::DELETE, &["v1", "topics", name]);
             let (_, text) = client.text(request).await?;
-            if output.json {
-                text
-            } else {
-                format!("deleted topic {name}\n")
-            }
+            if output.json { text } else { format!("deleted topic {name}\n") }
         }
     };
     out.write_all(text.as_bytes())?;
@@ -163,30 +141,17 @@ pub async fn describe(client: &Client, name: &str) -> Result<Topic, CliError> {
 }
 
 async fn describe_text(client: &Client, name: &str) -> Result<String, CliError> {
-    let (_, text) = client
-        .text(client.request(Method::GET, &["v1", "topics", name]))
-        .await?;
+    let (_, text) = client.text(client.request(Method::GET, &["v1", "topics", name])).await?;
     Ok(text)
 }
 
-async fn create(
-    client: &Client,
-    name: &str,
-    settings: &Settings,
-    output: OutputOptions,
-) -> Result<String, CliError> {
-    let request = client
-        .request(Method::PUT, &["v1", "topics", name])
-        .json(&settings.to_json());
+async fn create(client: &Client, name: &str, settings: &Settings, output: OutputOptions) -> Result<String, CliError> {
+    let request = client.request(Method::PUT, &["v1", "topics", name]).json(&settings.to_json());
     let (status, text) = client.text(request).await?;
     if output.json {
         return Ok(text);
     }
-    let done = if status == StatusCode::CREATED {
-        "created topic"
-    } else {
-        "there is, with these settings, topic"
-    };
+    let done = if status == StatusCode::CREATED { "created topic" } else { "there is, with these settings, topic" };
     Ok(format!("{done} {name}\n"))
 }
 
@@ -205,11 +170,7 @@ impl Settings {
             ("dedup_window_ms", self.dedup_window_ms.map(Value::from)),
             ("max_record_bytes", self.max_record_bytes.map(Value::from)),
         ];
-        given
-            .into_iter()
-            .filter_map(|(name, value)| Some((name.to_owned(), value?)))
-            .collect::<Map<_, _>>()
-            .into()
+        given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect::<Map<_, _>>().into()
     }
 }
 
@@ -220,10 +181,7 @@ impl Partition {
 }
 
 fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, CliError> {
-    serde_json::from_str(text).map_err(|error| CliError::Answer {
-        what: "a topic's description",
-        source: Some(error),
-    })
+    serde_json::from_str(text).map_err(|error| CliError::Answer { what: "a topic's description", source: Some(error) })
 }
 
 fn list_table(topics: &[Topic]) -> String {
@@ -231,17 +189,8 @@ fn list_table(topics: &[Topic]) -> String {
         .iter()
         .map(|topic| {
             let records = topic.partitions.iter().map(Partition::records).sum();
-            let bytes = topic
-                .partitions
-                .iter()
-                .map(|partition| partition.bytes)
-                .sum();
-            let setting = |name| {
-                topic
-                    .settings
-                    .get(name)
-                    .map_or_else(|| "-".to_owned(), |value| shown(name, value))
-            };
+            let bytes = topic.partitions.iter().map(|partition| partition.bytes).sum();
+            let setting = |name| topic.settings.get(name).map_or_else(|| "-".to_owned(), |value| shown(name, value));
             vec![
                 topic.name.clone(),
                 topic.partitions.len().to_string(),
@@ -252,17 +201,7 @@ fn list_table(topics: &[Topic]) -> String {
             ]
         })
         .collect();
-    humane::table(
-        &[
-            "TOPIC",
-            "PARTITIONS",
-            "OFFSETS",
-            "SIZE",
-            "RETENTION",
-            "PLACEMENT",
-        ],
-        &rows,
-    )
+    humane::table(&["TOPIC", "PARTITIONS", "OFFSETS", "SIZE", "RETENTION", "PLACEMENT"], &rows)
 }
 
 fn describe_table(topic: &Topic) -> String {
@@ -287,16 +226,7 @@ fn describe_table(topic: &Topic) -> String {
         .collect();
     let mut text = humane::table(&["TOPIC", &topic.name], &settings);
     text.push('\n');
-    text.push_str(&humane::table(
-        &[
-            "PARTITION",
-            "LOG START OFFSET",
-            "HIGH WATERMARK",
-            "OFFSETS",
-            "SIZE",
-        ],
-        &partitions,
-    ));
+    text.push_str(&humane::table(&["PARTITION", "LOG START OFFSET", "HIGH WATERMARK", "OFFSETS", "SIZE"], &partitions));
     text
 }
 

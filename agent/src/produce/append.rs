@@ -12,6 +12,8 @@ use uuid::Uuid;
 /// Records of one topic and partition, in the order of the request.
 #[derive(Debug)]
 pub struct AppendPiece {
+    /// Among the topics of the request.
+    pub topic_number: usize,
     pub topic: Arc<Topic>,
     pub partition: i32,
     pub records: RecordSet,
@@ -131,6 +133,7 @@ pub struct Input<'a> {
     pub dedup_id: Option<&'a str>,
     pub deliver_at_ms: Option<i64>,
     pub expires_at_ms: Option<i64>,
+    pub traceparent: Option<&'a str>,
     pub json: bool,
 }
 
@@ -152,7 +155,8 @@ pub struct AppendBuilder {
     pieces: BTreeMap<(usize, i32), AppendPiece>,
     /// Where each record went, in the order of the request: topic, partition, position.
     pub order: Vec<Place>,
-    bytes: usize,
+    /// Whether every record named its partition.
+    pub explicit: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,7 +170,7 @@ impl AppendBuilder {
     /// `stickies`: for each topic the partition of its records without key.
     #[must_use]
     pub fn new(topics: Vec<Arc<Topic>>, basis: Basis) -> Self {
-        Self { topics, basis, pieces: BTreeMap::new(), order: Vec::new(), bytes: 0 }
+        Self { topics, basis, pieces: BTreeMap::new(), order: Vec::new(), explicit: true }
     }
 
     pub fn push(&mut self, topic: usize, input: &Input<'_>) -> Result<(), InputError> {
@@ -187,6 +191,7 @@ impl AppendBuilder {
             return Err(InputError::TooLarge { bytes, max: of.config.max_record_bytes });
         }
         let piece = self.pieces.entry((topic, partition)).or_insert_with(|| AppendPiece {
+            topic_number: topic,
             topic: Arc::clone(of),
             partition,
             records: RecordSet::default(),
@@ -204,9 +209,11 @@ impl AppendBuilder {
             json: input.json,
             deliver_at_ms: input.deliver_at_ms,
             expires_at_ms: input.expires_at_ms,
+            dedup_id: input.dedup_id,
+            traceparent: input.traceparent,
         });
         self.order.push(Place { topic, partition, position });
-        self.bytes += bytes;
+        self.explicit &= input.partition.is_some();
         Ok(())
     }
 

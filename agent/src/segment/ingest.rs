@@ -99,7 +99,8 @@ impl SegmentWriter {
 
     /// The batches alone, as an inline payload holds them.
     #[must_use]
-    pub fn into_payload(self) -> Bytes {
+    pub fn into_payload(mut self) -> Bytes {
+        self.out.shrink_to_fit();
         self.out.into()
     }
 
@@ -118,6 +119,7 @@ impl SegmentWriter {
         self.out.extend_from_slice(&crc.to_le_bytes());
         self.out.extend_from_slice(&VERSION.to_le_bytes());
         self.out.extend_from_slice(&MAGIC);
+        self.out.shrink_to_fit();
         self.out.into()
     }
 }

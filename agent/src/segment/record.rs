@@ -77,6 +77,8 @@ pub struct NewRecord<'a> {
     pub json: bool,
     pub deliver_at_ms: Option<i64>,
     pub expires_at_ms: Option<i64>,
+    pub dedup_id: Option<&'a str>,
+    pub traceparent: Option<&'a str>,
 }
 
 impl RecordSet {
@@ -87,11 +89,16 @@ impl RecordSet {
         let out = &mut self.tails;
         put_bytes(out, record.key);
         put_bytes(out, record.value);
-        let own = [(HEADER_DELIVER_AT, record.deliver_at_ms), (HEADER_EXPIRES_AT, record.expires_at_ms)];
-        let own = own.iter().filter_map(|(name, value)| value.map(|v| (*name, v.to_string())));
-        let own: Vec<(&str, String)> = own.collect();
-        put_varint(out, length(record.headers.len() + own.len()));
-        for (name, value) in record.headers.iter().map(|(n, v)| (*n, *v)).chain(own.iter().map(|(n, v)| (*n, v.as_bytes()))) {
+        let instants = [record.deliver_at_ms.map(|at| at.to_string()), record.expires_at_ms.map(|at| at.to_string())];
+        let own = [
+            (HEADER_DELIVER_AT, instants[0].as_deref()),
+            (HEADER_EXPIRES_AT, instants[1].as_deref()),
+            (HEADER_DEDUP, record.dedup_id),
+            (HEADER_TRACEPARENT, record.traceparent),
+        ];
+        let own = || own.iter().filter_map(|(name, value)| value.map(|v| (*name, v.as_bytes())));
+        put_varint(out, length(record.headers.len() + own().count()));
+        for (name, value) in record.headers.iter().copied().chain(own()) {
             put_bytes(out, Some(name.as_bytes()));
             put_bytes(out, Some(value));
         }

@@ -9,11 +9,7 @@ fn parse(status: u16, content_type: &'static str, body: &str) -> Problem {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, content_type.parse().expect("a value"));
     headers.insert(RETRY_AFTER, "7".parse().expect("a value"));
-    Problem::parse(
-        StatusCode::from_u16(status).expect("a status"),
-        &headers,
-        body.as_bytes(),
-    )
+    Problem::parse(StatusCode::from_u16(status).expect("a status"), &headers, body.as_bytes())
 }
 
 #[test]
@@ -26,10 +22,7 @@ fn a_problem_keeps_its_extensions() {
     );
     assert_eq!(problem.to_string(), "line 3 is not JSON (invalid_record)");
     assert_eq!(problem.line, Some(3));
-    assert_eq!(
-        problem.committed.expect("committed").partitions[0].last_offset,
-        5
-    );
+    assert_eq!(problem.committed.expect("committed").partitions[0].last_offset, 5);
     assert_eq!(problem.retry_after, Some(Duration::from_secs(7)));
 }
 
@@ -41,19 +34,13 @@ fn what_is_no_problem_document_becomes_one() {
     let empty = parse(404, "application/json", "{}");
     assert_eq!(empty.to_string(), "{} (http_404)");
     assert!(!empty.is_transient());
-    assert_eq!(
-        parse(404, "text/plain", "").to_string(),
-        "Not Found (http_404)"
-    );
+    assert_eq!(parse(404, "text/plain", "").to_string(), "Not Found (http_404)");
 }
 
 #[tokio::test]
 async fn segments_are_encoded_below_the_base_and_the_token_is_shown() {
     let echo = |uri: Uri, headers: Headers| async move {
-        let token = headers
-            .get("authorization")
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or("none");
+        let token = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or("none");
         format!("{uri} {token}")
     };
     let (listener, _) = testing::listen().await;
@@ -61,10 +48,7 @@ async fn segments_are_encoded_below_the_base_and_the_token_is_shown() {
     let router = Router::new().route("/{*path}", get(echo));
     tokio::spawn(async move { axum::serve(listener, router).await });
     let client = testing::client(&format!("http://{address}/behind/"), Some("mp_1"));
-    let (status, text) = client
-        .text(client.request(Method::GET, &["v1", "a b/c"]))
-        .await
-        .expect("an answer");
+    let (status, text) = client.text(client.request(Method::GET, &["v1", "a b/c"])).await.expect("an answer");
     assert_eq!(status, StatusCode::OK);
     assert_eq!(text, "/behind/v1/a%20b%2Fc Bearer mp_1");
 }
@@ -74,27 +58,16 @@ async fn nobody_there_is_said_plainly() {
     let (listener, client) = testing::listen().await;
     let address = listener.local_addr().expect("an address");
     drop(listener);
-    let error = client
-        .text(client.request(Method::GET, &["v1"]))
-        .await
-        .expect_err("nobody listens");
+    let error = client.text(client.request(Method::GET, &["v1"])).await.expect_err("nobody listens");
     assert!(error.is_transient());
-    let first = format!(
-        "error: no Millpond at http://{address}: start one with `millpond dev` or set MILLPOND_URL"
-    );
+    let first = format!("error: no Millpond at http://{address}: start one with `millpond dev` or set MILLPOND_URL");
     assert_eq!(error.report().lines().next(), Some(first.as_str()));
 }
 
 #[test]
 fn what_is_no_url_is_refused() {
     for url in ["localhost:8080", "8080", "ftp://x"] {
-        let options = ClientOptions {
-            url: url.to_owned(),
-            token: None,
-        };
-        assert!(
-            matches!(Client::new(&options), Err(CliError::Url { .. })),
-            "{url}"
-        );
+        let options = ClientOptions { url: url.to_owned(), token: None };
+        assert!(matches!(Client::new(&options), Err(CliError::Url { .. })), "{url}");
     }
 }

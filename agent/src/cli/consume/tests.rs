@@ -16,9 +16,7 @@ struct Cli {
 }
 
 fn args(line: &str) -> ConsumeArgs {
-    Cli::try_parse_from(["consume", "t"].into_iter().chain(line.split_whitespace()))
-        .expect("arguments")
-        .args
+    Cli::try_parse_from(["consume", "t"].into_iter().chain(line.split_whitespace())).expect("arguments").args
 }
 
 /// Output that others can watch.
@@ -49,23 +47,16 @@ async fn printed(log: &Arc<FakeLog>, line: &str) -> Result<String, CliError> {
 }
 
 fn of_partition(text: &str, partition: usize) -> Vec<&str> {
-    text.lines()
-        .filter(|line| line.contains(&format!("\"p\":{partition},")))
-        .collect()
+    text.lines().filter(|line| line.contains(&format!("\"p\":{partition},"))).collect()
 }
 
 #[tokio::test]
 async fn all_partitions_are_printed_each_in_its_order() {
     let counts = [300, 0, 1, 77, 200, 5];
-    let log = Arc::new(FakeLog {
-        answer_records: 50,
-        ..FakeLog::filled(&counts)
-    });
+    let log = Arc::new(FakeLog { answer_records: 50, ..FakeLog::filled(&counts) });
     let text = printed(&log, "").await.expect("read");
     for (partition, count) in counts.iter().enumerate() {
-        let expected: Vec<String> = (0..*count)
-            .map(|n| format!("{{\"p\":{partition},\"n\":{n}}}"))
-            .collect();
+        let expected: Vec<String> = (0..*count).map(|n| format!("{{\"p\":{partition},\"n\":{n}}}")).collect();
         assert_eq!(of_partition(&text, partition), expected);
     }
     assert_eq!(text.lines().count(), 583);
@@ -74,32 +65,19 @@ async fn all_partitions_are_printed_each_in_its_order() {
 #[tokio::test]
 async fn values_are_the_inverse_of_produce() {
     let values = [
-        (
-            r#","value": { "a" : [1,2.50] } "#,
-            " { \"a\" : [1,2.50] } \n",
-        ),
+        (r#","value": { "a" : [1,2.50] } "#, " { \"a\" : [1,2.50] } \n"),
         (r#","value":null"#, "null\n"),
         (r#","text":"plain \u00e9""#, "plain é\n"),
         (r#","base64":"aGk=""#, "hi\n"),
         ("", "\n"),
     ];
-    let lines = (0..)
-        .zip(values)
-        .map(|(n, (member, _))| testing::line(0, n, member))
-        .collect();
+    let lines = (0..).zip(values).map(|(n, (member, _))| testing::line(0, n, member)).collect();
     let log = FakeLog::default();
-    log.partitions.lock().push(FakePartition {
-        log_start_offset: 0,
-        lines,
-    });
+    log.partitions.lock().push(FakePartition { log_start_offset: 0, lines });
     let log = Arc::new(log);
     let expected: String = values.iter().map(|(_, bytes)| *bytes).collect();
     assert_eq!(printed(&log, "").await.expect("read"), expected);
-    let whole: String = log.partitions.lock()[0]
-        .lines
-        .iter()
-        .flat_map(|line| [line.as_str(), "\n"])
-        .collect();
+    let whole: String = log.partitions.lock()[0].lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
     assert_eq!(printed(&log, "--format json").await.expect("read"), whole);
     let table = printed(&log, "--format table").await.expect("read");
     assert!(table.starts_with("PARTITION"));
@@ -114,15 +92,8 @@ async fn places_to_begin() {
     assert_eq!(count("--from 3").await, 8);
     assert_eq!(count("--from 4 --partition 0").await, 6);
     assert_eq!(count("--from timestamp:5").await, 14);
-    assert!(
-        log.queries
-            .lock()
-            .iter()
-            .any(|query| query.get("timestamp").is_some_and(|ms| ms == "5"))
-    );
-    let error = printed(&log, "--partition 2")
-        .await
-        .expect_err("no such partition");
+    assert!(log.queries.lock().iter().any(|query| query.get("timestamp").is_some_and(|ms| ms == "5")));
+    let error = printed(&log, "--partition 2").await.expect_err("no such partition");
     assert_eq!(error.to_string(), "topic t has no partition 2");
     assert!(Cli::try_parse_from(["consume", "t", "--from", "yesterday"]).is_err());
 }
@@ -130,37 +101,11 @@ async fn places_to_begin() {
 #[tokio::test]
 async fn max_ends_it_and_bounds_the_answers() {
     let log = Arc::new(FakeLog::filled(&[10, 10, 10]));
-    assert_eq!(
-        printed(&log, "--max 4")
-            .await
-            .expect("read")
-            .lines()
-            .count(),
-        4
-    );
-    assert!(
-        log.queries
-            .lock()
-            .iter()
-            .all(|query| query["max_records"] == "4")
-    );
+    assert_eq!(printed(&log, "--max 4").await.expect("read").lines().count(), 4);
+    assert!(log.queries.lock().iter().all(|query| query["max_records"] == "4"));
     assert_eq!(printed(&log, "--max 0").await.expect("read"), "");
-    assert_eq!(
-        printed(&log, "--max 99")
-            .await
-            .expect("read")
-            .lines()
-            .count(),
-        30
-    );
-    assert_eq!(
-        printed(&log, "--max 4 --follow")
-            .await
-            .expect("read")
-            .lines()
-            .count(),
-        4
-    );
+    assert_eq!(printed(&log, "--max 99").await.expect("read").lines().count(), 30);
+    assert_eq!(printed(&log, "--max 4 --follow").await.expect("read").lines().count(), 4);
 }
 
 #[tokio::test]
@@ -171,10 +116,7 @@ async fn an_error_comes_after_what_was_read() {
     let client = log.serve().await;
     let mut out = Shared::default();
     let result = consume(&client, &args("--retry-for 0"), &mut out, pending()).await;
-    assert!(
-        matches!(result, Err(CliError::Connection { .. })),
-        "{result:?}"
-    );
+    assert!(matches!(result, Err(CliError::Connection { .. })), "{result:?}");
     assert!(out.text().starts_with("{\"p\":0,\"n\":0}\n"));
 }
 
@@ -186,30 +128,16 @@ async fn following_goes_on_through_faults_until_stopped() {
     let (seen, feed) = (out.clone(), log.clone());
     let stop = async move {
         wait_for(&seen, 3).await;
-        feed.faults.lock().extend([
-            Fault::Problem(StatusCode::SERVICE_UNAVAILABLE, "object_store_unavailable"),
-            Fault::CutAfter(10),
-        ]);
-        feed.partitions.lock()[1]
-            .lines
-            .push(testing::line(1, 0, r#","value":{"p":1,"n":0}"#));
-        feed.partitions.lock()[0]
-            .lines
-            .push(testing::line(0, 3, r#","value":{"p":0,"n":3}"#));
+        feed.faults.lock().extend([Fault::Problem(StatusCode::SERVICE_UNAVAILABLE, "object_store_unavailable"), Fault::CutAfter(10)]);
+        feed.partitions.lock()[1].lines.push(testing::line(1, 0, r#","value":{"p":1,"n":0}"#));
+        feed.partitions.lock()[0].lines.push(testing::line(0, 3, r#","value":{"p":0,"n":3}"#));
         wait_for(&seen, 5).await;
     };
-    consume(&client, &args("--follow"), &mut out, stop)
-        .await
-        .expect("stopped");
+    consume(&client, &args("--follow"), &mut out, stop).await.expect("stopped");
     let text = out.text();
     assert_eq!(of_partition(&text, 0).len(), 4);
     assert_eq!(of_partition(&text, 1).len(), 1);
-    assert!(
-        log.queries
-            .lock()
-            .iter()
-            .all(|query| query["wait_ms"] == "20000")
-    );
+    assert!(log.queries.lock().iter().all(|query| query["wait_ms"] == "20000"));
 }
 
 async fn wait_for(out: &Shared, lines: usize) {
@@ -231,7 +159,5 @@ async fn a_reader_that_went_away_is_seen() {
     }
     let client = Arc::new(FakeLog::filled(&[3])).serve().await;
     let result = consume(&client, &args("--follow"), &mut Closed, pending()).await;
-    assert!(
-        matches!(result, Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe)
-    );
+    assert!(matches!(result, Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe));
 }

@@ -2,34 +2,13 @@ use super::*;
 
 #[test]
 fn durations() {
-    for (text, ms) in [
-        ("1500", 1_500),
-        ("250ms", 250),
-        ("90s", 90_000),
-        ("12h", 43_200_000),
-        ("7d", 604_800_000),
-        ("2 w", 1_209_600_000),
-    ] {
+    for (text, ms) in [("1500", 1_500), ("250ms", 250), ("90s", 90_000), ("12h", 43_200_000), ("7d", 604_800_000), ("2 w", 1_209_600_000)] {
         assert_eq!(parse_ms(text), Ok(ms), "{text}");
     }
-    for text in [
-        "",
-        "d",
-        "7x",
-        "-1",
-        "1.5h",
-        "99999999999999999999",
-        "999999999999999999d",
-    ] {
+    for text in ["", "d", "7x", "-1", "1.5h", "99999999999999999999", "999999999999999999d"] {
         assert!(parse_ms(text).is_err(), "{text}");
     }
-    for (ms, text) in [
-        (0, "0ms"),
-        (1_500, "1500ms"),
-        (90_000, "90s"),
-        (604_800_000, "7d"),
-        (43_200_000, "12h"),
-    ] {
+    for (ms, text) in [(0, "0ms"), (1_500, "1500ms"), (90_000, "90s"), (604_800_000, "7d"), (43_200_000, "12h")] {
         assert_eq!(duration_ms(ms), text);
         assert_eq!(parse_ms(text), Ok(ms));
     }
@@ -50,10 +29,7 @@ fn sizes_and_limits() {
 
 #[test]
 fn figures() {
-    assert_eq!(
-        [0, 999, 1_000, 1_234_567].map(count),
-        ["0", "999", "1,000", "1,234,567"]
-    );
+    assert_eq!([0, 999, 1_000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
     assert_eq!(mib_per_second(3 << 20, Duration::from_secs(2)), "1.5 MiB/s");
     assert_eq!(per_second(10, Duration::ZERO), 10_000_000_000);
 }
@@ -76,12 +52,6 @@ fn text_for_terminals() {
 
 #[test]
 fn tables_align() {
-    let rows = vec![
-        vec!["orders".to_owned(), "8".to_owned()],
-        vec!["a".to_owned(), "1,000".to_owned()],
-    ];
-    assert_eq!(
-        table(&["TOPIC", "N"], &rows),
-        "TOPIC       N\norders      8\na       1,000\n"
-    );
+    let rows = vec![vec!["orders".to_owned(), "8".to_owned()], vec!["a".to_owned(), "1,000".to_owned()]];
+    assert_eq!(table(&["TOPIC", "N"], &rows), "TOPIC       N\norders      8\na       1,000\n");
 }

@@ -13,9 +13,7 @@ fn gz(text: &[u8]) -> Vec<u8> {
 }
 
 fn lines(count: usize) -> Vec<u8> {
-    (0..count)
-        .flat_map(|n| format!("{{\"n\":{n}}}\n").into_bytes())
-        .collect()
+    (0..count).flat_map(|n| format!("{{\"n\":{n}}}\n").into_bytes()).collect()
 }
 
 async fn read(stored: &[u8]) -> (Result<Vec<u8>, ()>, Arc<Progress>) {
@@ -24,13 +22,7 @@ async fn read(stored: &[u8]) -> (Result<Vec<u8>, ()>, Arc<Progress>) {
     let input = Input::find(Some(file.path())).expect("a file");
     assert!(input.is_repeatable());
     let (body, progress) = input.open().expect("readable");
-    (
-        body.collect()
-            .await
-            .map(|body| body.to_bytes().to_vec())
-            .map_err(|_| ()),
-        progress,
-    )
+    (body.collect().await.map(|body| body.to_bytes().to_vec()).map_err(|_| ()), progress)
 }
 
 #[tokio::test]
@@ -38,11 +30,7 @@ async fn plain_gzip_and_zstandard_come_out_the_same() {
     let text = lines(200_000);
     let (first, second) = text.split_at(1_000_000);
     let members = [gz(first), gz(second)].concat();
-    let frames = [
-        zstd::encode_all(first, 1).expect("memory"),
-        zstd::encode_all(second, 1).expect("memory"),
-    ]
-    .concat();
+    let frames = [zstd::encode_all(first, 1).expect("memory"), zstd::encode_all(second, 1).expect("memory")].concat();
     for stored in [text.clone(), members, frames] {
         let (body, progress) = read(&stored).await;
         assert!(body == Ok(text.clone()));
@@ -66,10 +54,7 @@ async fn a_damaged_file_fails_and_says_why_once() {
     stored.truncate(stored.len() / 2);
     let (body, progress) = read(&stored).await;
     assert_eq!(body, Err(()));
-    assert_eq!(
-        progress.take_failure().map(|error| error.kind()),
-        Some(ErrorKind::UnexpectedEof)
-    );
+    assert_eq!(progress.take_failure().map(|error| error.kind()), Some(ErrorKind::UnexpectedEof));
     assert!(progress.take_failure().is_none());
 }
 
@@ -80,8 +65,6 @@ fn standard_input_is_read_once_and_a_missing_file_not_at_all() {
         assert!(!input.is_repeatable());
         assert_eq!(input.name(), "standard input");
     }
-    let error = Input::find(Some(Path::new("/nowhere/x.ndjson")))
-        .err()
-        .expect("no such file");
+    let error = Input::find(Some(Path::new("/nowhere/x.ndjson"))).err().expect("no such file");
     assert_eq!(error.to_string(), "cannot read /nowhere/x.ndjson");
 }

@@ -41,27 +41,15 @@ async fn take(
     body: Bytes,
 ) -> Response {
     assert_eq!(headers["content-type"], "application/x-ndjson");
-    server.keys.lock().push(
-        headers["idempotency-key"]
-            .to_str()
-            .expect("text")
-            .to_owned(),
-    );
+    server.keys.lock().push(headers["idempotency-key"].to_str().expect("text").to_owned());
     server.queries.lock().push(query);
     server.bodies.lock().push(body);
-    server
-        .answers
-        .lock()
-        .pop_front()
-        .unwrap_or_else(|| STORED.into_response())
+    server.answers.lock().pop_front().unwrap_or_else(|| STORED.into_response())
 }
 
 fn router(server: &Arc<Server>) -> Router {
     let limit = axum::extract::DefaultBodyLimit::disable();
-    Router::new()
-        .route("/v1/topics/t/records", post(take))
-        .layer(limit)
-        .with_state(server.clone())
+    Router::new().route("/v1/topics/t/records", post(take)).layer(limit).with_state(server.clone())
 }
 
 fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
@@ -71,16 +59,12 @@ fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
 }
 
 fn lines() -> Vec<u8> {
-    (0..2_000)
-        .flat_map(|n| format!("{{\"n\":{n},\"pad\":\"{:>1000}\"}}\n", n).into_bytes())
-        .collect()
+    (0..2_000).flat_map(|n| format!("{{\"n\":{n},\"pad\":\"{:>1000}\"}}\n", n).into_bytes()).collect()
 }
 
 fn args(path: &Path, more: &[&str]) -> ProduceArgs {
     let path = path.to_str().expect("text");
-    Cli::try_parse_from(["produce", "t", "--file", path].iter().chain(more))
-        .expect("arguments")
-        .args
+    Cli::try_parse_from(["produce", "t", "--file", path].iter().chain(more)).expect("arguments").args
 }
 
 async fn produce(client: &Client, args: &ProduceArgs) -> Result<String, CliError> {
@@ -94,35 +78,22 @@ async fn one_request_and_one_closing_line() {
     let server = Arc::new(Server::default());
     let client = testing::serve(router(&server)).await;
     let stored = file(&zstd::encode_all(lines().as_slice(), 1).expect("memory"));
-    let out = produce(&client, &args(stored.path(), &["--key", "/a~1b/c d"]))
-        .await
-        .expect("stored");
+    let out = produce(&client, &args(stored.path(), &["--key", "/a~1b/c d"])).await.expect("stored");
     assert!(out.starts_with("2,000 records to t in 0."), "{out}");
-    assert!(
-        out.ends_with(" MiB/s; partitions 0: 0–1998, 5: 7\n"),
-        "{out}"
-    );
+    assert!(out.ends_with(" MiB/s; partitions 0: 0–1998, 5: 7\n"), "{out}");
     assert_eq!(out.lines().count(), 1);
     assert!(server.bodies.lock()[0] == lines());
-    assert_eq!(
-        server.queries.lock()[0],
-        HashMap::from([("key".to_owned(), "/a~1b/c d".to_owned())])
-    );
+    assert_eq!(server.queries.lock()[0], HashMap::from([("key".to_owned(), "/a~1b/c d".to_owned())]));
     assert_eq!(server.keys.lock()[0].len(), 36);
 }
 
 #[tokio::test]
 async fn the_same_body_goes_again_under_the_same_key_after_a_cut() {
     let server = Arc::new(Server::default());
-    let again = [
-        ("retry-after", "0"),
-        ("content-type", "application/problem+json"),
-    ];
-    let problem = r#"{"code":"control_plane_unavailable","status":503,"detail":"d","retryable":true,"committed":{"count":5,"partitions":[]}}"#;
-    server
-        .answers
-        .lock()
-        .push_back((StatusCode::SERVICE_UNAVAILABLE, again, problem).into_response());
+    let again = [("retry-after", "0"), ("content-type", "application/problem+json")];
+    let problem =
+        r#"{"code":"control_plane_unavailable","status":503,"detail":"d","retryable":true,"committed":{"count":5,"partitions":[]}}"#;
+    server.answers.lock().push_back((StatusCode::SERVICE_UNAVAILABLE, again, problem).into_response());
     let (listener, client) = testing::listen().await;
     let router = router(&server);
     tokio::spawn(async move {
@@ -133,9 +104,7 @@ async fn the_same_body_goes_again_under_the_same_key_after_a_cut() {
         axum::serve(listener, router).await
     });
     let stored = file(&lines());
-    let out = produce(&client, &args(stored.path(), &["--records"]))
-        .await
-        .expect("stored");
+    let out = produce(&client, &args(stored.path(), &["--records"])).await.expect("stored");
     assert!(out.starts_with("2,000 records"), "{out}");
     let (keys, bodies) = (server.keys.lock(), server.bodies.lock());
     assert_eq!(keys.len(), 2);
@@ -148,18 +117,11 @@ async fn the_same_body_goes_again_under_the_same_key_after_a_cut() {
 async fn a_refused_line_is_final() {
     let server = Arc::new(Server::default());
     let extensions = r#","line":3,"committed":{"count":2,"partitions":[{"partition":1,"first_offset":4,"last_offset":5,"count":2}]}"#;
-    let refusal = testing::problem(
-        StatusCode::UNPROCESSABLE_ENTITY,
-        "invalid_record",
-        false,
-        extensions,
-    );
+    let refusal = testing::problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid_record", false, extensions);
     server.answers.lock().push_back(refusal);
     let client = testing::serve(router(&server)).await;
     let stored = file(b"1\n2\nx\n");
-    let error = produce(&client, &args(stored.path(), &[]))
-        .await
-        .expect_err("refused");
+    let error = produce(&client, &args(stored.path(), &[])).await.expect_err("refused");
     assert_eq!(
         error.report(),
         "error: the detail (invalid_record)\n  at line 3 of the input\n  stored from its beginning: 2 records (partition 1: 4–5)"
@@ -173,12 +135,7 @@ async fn an_answer_before_the_end_of_the_body_is_heard() {
     let refuse = async |request: axum::extract::Request| {
         let mut body = request.into_body().into_data_stream();
         body.next().await.expect("some").expect("of the body");
-        testing::problem(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "invalid_record",
-            false,
-            "",
-        )
+        testing::problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid_record", false, "")
     };
     let client = testing::serve(Router::new().route("/v1/topics/t/records", post(refuse))).await;
     let stored = file(&lines().repeat(20));
@@ -193,15 +150,9 @@ async fn patience_ends() {
     let (listener, client) = testing::listen().await;
     drop(listener);
     let stored = file(b"1\n");
-    let error = produce(&client, &args(stored.path(), &["--retry-for", "300"]))
-        .await
-        .expect_err("nobody there");
-    assert!(
-        matches!(&error, CliError::GaveUp { source, .. } if matches!(**source, CliError::Unreachable { .. }))
-    );
-    let error = produce(&client, &args(stored.path(), &["--retry-for", "0"]))
-        .await
-        .expect_err("nobody there");
+    let error = produce(&client, &args(stored.path(), &["--retry-for", "300"])).await.expect_err("nobody there");
+    assert!(matches!(&error, CliError::GaveUp { source, .. } if matches!(**source, CliError::Unreachable { .. })));
+    let error = produce(&client, &args(stored.path(), &["--retry-for", "0"])).await.expect_err("nobody there");
     assert!(matches!(error, CliError::Unreachable { .. }));
 }
 
@@ -209,26 +160,16 @@ async fn patience_ends() {
 async fn what_cannot_be_read_twice_is_not_sent_twice() {
     let server = Arc::new(Server::default());
     let extensions = r#","committed":{"count":1,"partitions":[{"partition":1,"first_offset":4,"last_offset":4,"count":1}]}"#;
-    let refusal = testing::problem(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "object_store_unavailable",
-        true,
-        extensions,
-    );
+    let refusal = testing::problem(StatusCode::SERVICE_UNAVAILABLE, "object_store_unavailable", true, extensions);
     server.answers.lock().push_back(refusal);
     let client = testing::serve(router(&server)).await;
     let folder = tempfile::tempdir().expect("a folder");
     let pipe = folder.path().join("pipe");
-    let made = std::process::Command::new("mkfifo")
-        .arg(&pipe)
-        .status()
-        .expect("mkfifo");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
     assert!(made.success());
     let write_end = pipe.clone();
     let writer = std::thread::spawn(move || std::fs::write(write_end, b"1\n2\n"));
-    let error = produce(&client, &args(&pipe, &["--idempotency-key", "mine"]))
-        .await
-        .expect_err("refused");
+    let error = produce(&client, &args(&pipe, &["--idempotency-key", "mine"])).await.expect_err("refused");
     writer.join().expect("no panic").expect("written");
     assert_eq!(
         error.report(),
@@ -249,27 +190,15 @@ async fn a_damaged_file_is_told_as_such_and_not_retried() {
     let mut damaged = zstd::encode_all(lines().as_slice(), 1).expect("memory");
     damaged.truncate(damaged.len() - 3);
     let stored = file(&damaged);
-    let error = produce(&client, &args(stored.path(), &[]))
-        .await
-        .expect_err("damaged");
+    let error = produce(&client, &args(stored.path(), &[])).await.expect_err("damaged");
     let report = error.report();
-    assert!(
-        report.contains(&format!("cannot read {}", stored.path().display())),
-        "{report}"
-    );
+    assert!(report.contains(&format!("cannot read {}", stored.path().display())), "{report}");
     assert!(server.keys.lock().is_empty());
 }
 
 #[test]
 fn a_repeated_input_is_told() {
-    let stored = Committed {
-        count: 1,
-        partitions: Vec::new(),
-        duplicate: true,
-    };
+    let stored = Committed { count: 1, partitions: Vec::new(), duplicate: true };
     let line = summary("t", &stored, 1 << 20, Duration::from_secs(2));
-    assert_eq!(
-        line,
-        "1 record to t in 2.00 s, 0.5 MiB/s; stored before, nothing added\n"
-    );
+    assert_eq!(line, "1 record to t in 2.00 s, 0.5 MiB/s; stored before, nothing added\n");
 }

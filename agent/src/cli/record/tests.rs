@@ -7,10 +7,7 @@ use super::*;
 
 fn rendered(line: &str, format: Format) -> String {
     let mut out = Vec::new();
-    Record::parse(line.as_bytes())
-        .expect("a record")
-        .render(line.as_bytes(), format, &mut out)
-        .expect("rendered");
+    Record::parse(line.as_bytes()).expect("a record").render(line.as_bytes(), format, &mut out).expect("rendered");
     String::from_utf8(out).expect("text")
 }
 
@@ -41,19 +38,13 @@ fn text_base64_and_null_values() {
     assert_eq!(rendered(&testing::line(0, 7, ""), Format::Ndjson), "\n");
     let line = testing::line(0, 7, r#","base64":"/wD+""#);
     let mut out = Vec::new();
-    Record::parse(line.as_bytes())
-        .expect("a record")
-        .render(line.as_bytes(), Format::Ndjson, &mut out)
-        .expect("rendered");
+    Record::parse(line.as_bytes()).expect("a record").render(line.as_bytes(), Format::Ndjson, &mut out).expect("rendered");
     assert_eq!(out, b"\xff\x00\xfe\n");
 }
 
 #[test]
 fn a_value_may_be_the_lines_last_member() {
-    assert_eq!(
-        rendered("{\"offset\":1,\"value\": 5 }", Format::Ndjson),
-        " 5 \n"
-    );
+    assert_eq!(rendered("{\"offset\":1,\"value\": 5 }", Format::Ndjson), " 5 \n");
 }
 
 #[test]
@@ -74,12 +65,7 @@ fn what_is_no_record_is_an_error() {
         assert!(Record::parse(line.as_bytes()).is_err(), "{line}");
     }
     let line = br#"{"offset":1,"base64":"?"}"#;
-    assert!(
-        Record::parse(line)
-            .expect("a record")
-            .render(line, Format::Ndjson, &mut Vec::new())
-            .is_err()
-    );
+    assert!(Record::parse(line).expect("a record").render(line, Format::Ndjson, &mut Vec::new()).is_err());
 }
 
 proptest! {

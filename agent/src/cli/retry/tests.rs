@@ -16,19 +16,14 @@ fn pauses_grow_to_a_bound_and_end_with_the_limit() {
     assert!(pauses[0] >= FIRST_PAUSE / 2 && pauses[0] < FIRST_PAUSE);
     assert!(pauses.iter().all(|pause| *pause < LONGEST_PAUSE));
     let total: Duration = pauses.iter().sum();
-    assert!(
-        total >= Duration::from_secs(60) && total < Duration::from_secs(65),
-        "{total:?}"
-    );
+    assert!(total >= Duration::from_secs(60) && total < Duration::from_secs(65), "{total:?}");
     assert!((15..40).contains(&pauses.len()), "{}", pauses.len());
 }
 
 #[test]
 fn the_servers_wish_is_the_least_pause() {
     let wish = Duration::from_secs(9);
-    let pause = patience(None)
-        .pause(Duration::ZERO, Some(wish))
-        .expect("no limit");
+    let pause = patience(None).pause(Duration::ZERO, Some(wish)).expect("no limit");
     assert!(pause > wish);
 }
 
@@ -45,8 +40,5 @@ fn idle_time_counts_and_progress_forgets_it() {
 fn a_limit_of_zero_is_one_attempt_and_its_own_error() {
     let mut patience = patience(Some(Duration::ZERO));
     assert!(patience.pause(Duration::ZERO, None).is_none());
-    assert!(matches!(
-        patience.give_up(CliError::Truncated),
-        CliError::Truncated
-    ));
+    assert!(matches!(patience.give_up(CliError::Truncated), CliError::Truncated));
 }

@@ -31,16 +31,10 @@ async fn create_sends_what_was_given_and_nothing_else() {
         (StatusCode::CREATED, "{\"topic\":\"t\"}")
     };
     let client = testing::serve(Router::new().route("/v1/topics/t", put(make))).await;
-    assert_eq!(
-        run_line(&client, "create t").await.expect("made"),
-        "created topic t\n"
-    );
+    assert_eq!(run_line(&client, "create t").await.expect("made"), "created topic t\n");
     let all = "create t --json --partitions 4 --retention-ms 7d --retention-bytes none --placement object --dedup-window-ms 10m \
                --max-record-bytes 4MiB";
-    assert_eq!(
-        run_line(&client, all).await.expect("made"),
-        "{\"topic\":\"t\"}\n"
-    );
+    assert_eq!(run_line(&client, all).await.expect("made"), "{\"topic\":\"t\"}\n");
     let bodies = seen.lock();
     assert_eq!(bodies[0], "{}");
     assert_eq!(
@@ -56,17 +50,13 @@ async fn create_sends_what_was_given_and_nothing_else() {
 async fn list_and_describe_are_tables() {
     let list = r#"{"topics":[{"topic":"orders","partitions":[{"partition":0,"log_start_offset":5,"high_watermark":2000,"bytes":4096}],
                   "retention_ms":604800000,"placement":"auto"}]}"#;
-    let client =
-        testing::serve(Router::new().route("/v1/topics", get(move || async move { list }))).await;
+    let client = testing::serve(Router::new().route("/v1/topics", get(move || async move { list }))).await;
     assert_eq!(
         run_line(&client, "list").await.expect("listed"),
         "TOPIC   PARTITIONS  OFFSETS     SIZE  RETENTION  PLACEMENT\n\
          orders           1    1,995  4.0 KiB         7d  auto\n"
     );
-    assert_eq!(
-        run_line(&client, "list --json").await.expect("listed"),
-        format!("{list}\n")
-    );
+    assert_eq!(run_line(&client, "list --json").await.expect("listed"), format!("{list}\n"));
 
     let log = Arc::new(FakeLog::filled(&[3, 0]));
     let client = log.serve().await;
@@ -82,14 +72,9 @@ async fn list_and_describe_are_tables() {
 #[tokio::test]
 async fn a_refusal_is_the_servers_problem() {
     let refuse = || async { testing::problem(StatusCode::NOT_FOUND, "topic_not_found", false, "") };
-    let client =
-        testing::serve(Router::new().route("/v1/topics/t", get(refuse).delete(refuse))).await;
+    let client = testing::serve(Router::new().route("/v1/topics/t", get(refuse).delete(refuse))).await;
     for line in ["describe t", "delete t"] {
         let error = run_line(&client, line).await.expect_err("refused");
-        assert!(
-            error.report().starts_with(
-                "error: the detail (topic_not_found)\nhint: see `millpond topic list`"
-            )
-        );
+        assert!(error.report().starts_with("error: the detail (topic_not_found)\nhint: see `millpond topic list`"));
     }
 }

@@ -2,7 +2,10 @@ use super::super::record::NewRecord;
 use super::*;
 use kafka_protocol::indexmap::IndexMap;
 use kafka_protocol::protocol::StrBytes;
-use kafka_protocol::records::{Compression, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, Record, RecordBatchDecoder, RecordBatchEncoder, RecordEncodeOptions, TimestampType};
+use kafka_protocol::records::{
+    Compression, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, Record, RecordBatchDecoder, RecordBatchEncoder, RecordEncodeOptions,
+    TimestampType,
+};
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
@@ -16,14 +19,25 @@ struct Plain {
 fn plain() -> impl Strategy<Value = Plain> {
     let bytes = || prop::option::of(prop::collection::vec(any::<u8>(), 0..300));
     let headers = prop::collection::vec(("[a-z]{0,8}", prop::collection::vec(any::<u8>(), 0..20)), 0..4);
-    (bytes(), bytes(), headers, 0_i64..253_402_300_799_999).prop_map(|(key, value, headers, timestamp)| Plain { key, value, headers, timestamp })
+    (bytes(), bytes(), headers, 0_i64..253_402_300_799_999).prop_map(|(key, value, headers, timestamp)| Plain {
+        key,
+        value,
+        headers,
+        timestamp,
+    })
 }
 
 fn encode(records: &[Plain]) -> (Bytes, Encoded) {
     let mut set = RecordSet::default();
     for r in records {
         let headers: Vec<(&str, &[u8])> = r.headers.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
-        let record = NewRecord { key: r.key.as_deref(), value: r.value.as_deref(), headers: &headers, timestamp: r.timestamp, ..NewRecord::default() };
+        let record = NewRecord {
+            key: r.key.as_deref(),
+            value: r.value.as_deref(),
+            headers: &headers,
+            timestamp: r.timestamp,
+            ..NewRecord::default()
+        };
         set.push(&record);
     }
     let mut encoder = BatchEncoder::default();

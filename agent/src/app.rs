@@ -1,0 +1,104 @@
+//! Puts an agent together: control plane, store, write path, read path, background work.
+
+use crate::admission::Admission;
+use crate::background;
+use crate::config::Config;
+use crate::fetch::cache::BlockCache;
+use crate::fetch::reader::Reader;
+use crate::fetch::watcher::Watcher;
+use crate::health::Health;
+use crate::produce::committer::Committer;
+use crate::produce::flush::Origin;
+use crate::produce::parts::PartPool;
+use crate::produce::writer::{Shared, Writer};
+use crate::store::Store;
+use crate::topics::Topics;
+use metrics_exporter_prometheus::PrometheusHandle;
+use millpond_core::{AgentId, Clock, ControlPlane, Ids};
+use std::sync::Arc;
+use tokio::task::JoinHandle;
+
+/// One agent; nothing in it outlives the process.
+pub struct App {
+    pub agent: AgentId,
+    pub cluster: String,
+    pub epoch: i64,
+    pub plane: Arc<dyn ControlPlane>,
+    pub store: Store,
+    pub clock: Arc<dyn Clock>,
+    pub ids: Arc<Ids>,
+    pub topics: Topics,
+    pub writer: Arc<Writer>,
+    pub reader: Reader,
+    pub cache: Arc<BlockCache>,
+    pub watcher: Arc<Watcher>,
+    pub admission: Admission,
+    pub prometheus: Option<PrometheusHandle>,
+    pub loopback_only: bool,
+    background: JoinHandle<()>,
+}
+
+/// What an agent is made of, besides its settings.
+pub struct Parts {
+    pub plane: Arc<dyn ControlPlane>,
+    pub store: Store,
+    pub clock: Arc<dyn Clock>,
+    pub ids: Arc<Ids>,
+    pub cluster: String,
+    pub epoch: i64,
+    pub prometheus: Option<PrometheusHandle>,
+}
+
+impl App {
+    #[must_use]
+    pub fn start(parts: Parts, config: &Config) -> Arc<Self> {
+        let Parts { plane, store, clock, ids, cluster, epoch, prometheus } = parts;
+        let agent = AgentId(ids.uuid(clock.now_ms()));
+        let origin = Origin { cluster: cluster.clone(), epoch, agent: agent.to_string() };
+        let health = Arc::new(Health::default());
+        let cache = BlockCache::new(config.cache_bytes, store.clone(), cluster.clone());
+        let watcher = Watcher::start(Arc::clone(&plane));
+        let pool = PartPool::new(Arc::clone(&plane), agent, Arc::clone(&ids), Arc::clone(&clock));
+        let committer = Arc::new(Committer {
+            plane: Arc::clone(&plane),
+            cache: Arc::clone(&cache),
+            watcher: Arc::clone(&watcher),
+            health: Arc::clone(&health),
+        });
+        let shared = Shared::new(committer, Arc::clone(&pool), store.clone(), origin.clone(), health);
+        let writer = Writer::start(shared, config.batcher);
+        let jobs = background::Jobs {
+            plane: Arc::clone(&plane),
+            store: store.clone(),
+            clock: Arc::clone(&clock),
+            parts: pool,
+            origin,
+            agent,
+            writer: Arc::clone(&writer),
+        };
+        Arc::new(Self {
+            agent,
+            cluster,
+            epoch,
+            topics: Topics::new(Arc::clone(&plane), config.default_partitions, config.auto_create),
+            reader: Reader::new(Arc::clone(&plane), Arc::clone(&cache), config.read_bytes),
+            admission: Admission::new(config.admission_bytes),
+            plane,
+            store,
+            clock,
+            ids,
+            writer,
+            cache,
+            watcher,
+            prometheus,
+            loopback_only: config.loopback_only,
+            background: tokio::spawn(jobs.run()),
+        })
+    }
+
+    /// Flushes and commits what was taken in, and stops background work. Call it when no request is in flight any more.
+    pub async fn close(&self) {
+        self.writer.close().await;
+        self.background.abort();
+    }
+}

@@ -1,0 +1,103 @@
+//! Which blocks and payload ranges a read needs: pure.
+
+use millpond_core::control_plane::{Batch, PayloadRange};
+use millpond_core::{PartId, limits};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+
+/// A batch whose part was committed longer ago is cold.
+pub const COLD_AFTER_MS: i64 = 60_000;
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Blocks of segments, and whether they are cold.
+    pub blocks: BTreeMap<(PartId, u64), bool>,
+    /// Inline parts.
+    pub payloads: BTreeSet<PartId>,
+}
+
+/// Blocks of a segment that hold a byte range.
+#[must_use]
+pub fn blocks_of(batch: &Batch) -> RangeInclusive<u64> {
+    let start = u64::try_from(batch.byte_offset).unwrap_or(0);
+    let last = start + u64::try_from(batch.byte_length).unwrap_or(0).max(1) - 1;
+    start / limits::CACHE_BLOCK_BYTES..=last / limits::CACHE_BLOCK_BYTES
+}
+
+#[must_use]
+pub fn plan<'a>(batches: impl Iterator<Item = &'a Batch>, newest_ms: i64) -> Plan {
+    let mut plan = Plan::default();
+    for batch in batches {
+        if batch.inline {
+            plan.payloads.insert(batch.part);
+        } else {
+            let cold = batch.committed_at_ms < newest_ms - COLD_AFTER_MS;
+            for number in blocks_of(batch) {
+                let entry = plan.blocks.entry((batch.part, number)).or_insert(cold);
+                *entry = *entry && cold;
+            }
+        }
+    }
+    plan
+}
+
+/// Byte ranges of payloads that are not in memory, neighbours joined; with the batches that each serves.
+#[must_use]
+pub fn payload_ranges<'a>(batches: impl Iterator<Item = &'a Batch>) -> Vec<PayloadRange> {
+    let mut wanted: Vec<PayloadRange> =
+        batches.map(|b| PayloadRange { part: b.part, byte_offset: b.byte_offset, byte_length: b.byte_length }).collect();
+    wanted.sort_unstable_by_key(|r| (r.part, r.byte_offset));
+    wanted.dedup();
+    let mut joined: Vec<PayloadRange> = Vec::new();
+    for range in wanted {
+        match joined.last_mut() {
+            Some(last) if last.part == range.part && last.byte_offset + last.byte_length == range.byte_offset => {
+                last.byte_length += range.byte_length;
+            }
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millpond_core::Offset;
+    use uuid::Uuid;
+
+    fn batch(part: u128, inline: bool, byte_offset: i32, byte_length: i32, committed_at_ms: i64) -> Batch {
+        Batch {
+            base: Offset(0),
+            records: 1,
+            part: PartId(Uuid::from_u128(part)),
+            inline,
+            byte_offset,
+            byte_length,
+            raw_bytes: byte_length,
+            crc: 0,
+            committed_at_ms,
+            max_timestamp: 0,
+            flags: Default::default(),
+            skip: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn neighbours_share_a_block_and_long_batches_span_two() {
+        let block = i32::try_from(limits::CACHE_BLOCK_BYTES).expect("small");
+        let batches =
+            [batch(1, false, 0, 10, 0), batch(1, false, 10, 10, 0), batch(1, false, block - 5, 10, 1_000_000), batch(2, true, 0, 7, 0)];
+        let plan = plan(batches.iter(), 1_000_000);
+        let blocks: Vec<(u64, bool)> = plan.blocks.iter().map(|((_, n), cold)| (*n, *cold)).collect();
+        assert_eq!(blocks, [(0, false), (1, false)], "a block that one hot batch needs is hot");
+        assert_eq!(plan.payloads.len(), 1);
+    }
+
+    #[test]
+    fn payload_ranges_join_neighbours_only() {
+        let batches = [batch(1, true, 10, 5, 0), batch(1, true, 0, 10, 0), batch(1, true, 20, 5, 0), batch(2, true, 15, 5, 0)];
+        let ranges: Vec<(i32, i32)> = payload_ranges(batches.iter()).iter().map(|r| (r.byte_offset, r.byte_length)).collect();
+        assert_eq!(ranges, [(0, 15), (20, 5), (15, 5)]);
+    }
+}

@@ -1,0 +1,125 @@
+//! Wakes long polls: this agent's commits at once, other agents' through one shared poll, made only while somebody waits.
+
+use millpond_core::{ControlPlane, Offset, PartitionId};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+const POLL_MIN: Duration = Duration::from_millis(50);
+/// The poll takes at most a tenth of the time.
+const POLL_SPACING: u32 = 10;
+
+pub struct Watcher {
+    plane: Arc<dyn ControlPlane>,
+    watched: Mutex<HashMap<PartitionId, Watched>>,
+    wanted: Notify,
+    next_id: AtomicU64,
+}
+
+struct Watched {
+    known: Offset,
+    waiters: Vec<(u64, Arc<Notify>)>,
+}
+
+/// An interest in some partitions, until dropped.
+pub struct Watch {
+    watcher: Arc<Watcher>,
+    partitions: Vec<PartitionId>,
+    id: u64,
+    moved: Arc<Notify>,
+}
+
+impl Watcher {
+    #[must_use]
+    pub fn start(plane: Arc<dyn ControlPlane>) -> Arc<Self> {
+        let watcher = Arc::new(Self { plane, watched: Mutex::new(HashMap::new()), wanted: Notify::new(), next_id: AtomicU64::new(0) });
+        let weak = Arc::downgrade(&watcher);
+        tokio::spawn(async move {
+            while let Some(watcher) = weak.upgrade() {
+                let took = watcher.poll().await;
+                drop(watcher);
+                tokio::time::sleep(POLL_MIN.max(took * POLL_SPACING)).await;
+            }
+        });
+        watcher
+    }
+
+    /// Subscribe first, look second: what is committed after the look wakes the watch.
+    #[must_use]
+    pub fn watch(self: &Arc<Self>, partitions: Vec<PartitionId>) -> Watch {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let moved = Arc::new(Notify::new());
+        {
+            let mut watched = self.watched.lock();
+            for partition in &partitions {
+                let entry = watched.entry(*partition).or_insert(Watched { known: Offset::ZERO, waiters: Vec::new() });
+                entry.waiters.push((id, Arc::clone(&moved)));
+            }
+        }
+        self.wanted.notify_one();
+        Watch { watcher: Arc::clone(self), partitions, id, moved }
+    }
+
+    /// A partition's high watermark is known to be at least this.
+    pub fn advance(&self, partition: PartitionId, high_watermark: Offset) {
+        if let Some(entry) = self.watched.lock().get_mut(&partition)
+            && entry.known < high_watermark
+        {
+            entry.known = high_watermark;
+            for (_, waiter) in &entry.waiters {
+                waiter.notify_one();
+            }
+        }
+    }
+
+    /// Waits until somebody watches, looks once, returns how long the look took.
+    async fn poll(&self) -> Duration {
+        let partitions: Vec<PartitionId> = self.watched.lock().keys().copied().collect();
+        if partitions.is_empty() {
+            tokio::time::timeout(Duration::from_secs(5), self.wanted.notified()).await.ok();
+            return Duration::ZERO;
+        }
+        let start = Instant::now();
+        match self.plane.high_watermarks(&partitions).await {
+            Ok(seen) => {
+                for (partition, high_watermark) in seen {
+                    self.advance(partition, high_watermark);
+                }
+            }
+            Err(error) => tracing::debug!(error = %crate::error_chain(&error), "watching high watermarks failed"),
+        }
+        start.elapsed()
+    }
+}
+
+impl Watch {
+    /// What a look found; only more than this wakes.
+    pub fn saw(&self, partition: PartitionId, high_watermark: Offset) {
+        if let Some(entry) = self.watcher.watched.lock().get_mut(&partition) {
+            entry.known = entry.known.max(high_watermark);
+        }
+    }
+
+    /// Returns once some watched partition has more than was known.
+    pub async fn moved(&self) {
+        self.moved.notified().await;
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut watched = self.watcher.watched.lock();
+        for partition in &self.partitions {
+            if let Some(entry) = watched.get_mut(partition) {
+                entry.waiters.retain(|(id, _)| *id != self.id);
+                if entry.waiters.is_empty() {
+                    watched.remove(partition);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Problems (RFC 9457): one table of codes, one exhaustive match to statuses.
+
+use crate::fetch::reader::FetchError;
+use crate::produce::AppendError;
+use crate::produce::append::InputError;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use millpond_core::topic::{NoSuchTopic, PutTopicRejected};
+use millpond_core::{Error, NameError};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    BadRequest,
+    Forbidden,
+    NotFound,
+    TopicNotFound,
+    PartitionNotFound,
+    OffsetMismatch,
+    InvalidChange,
+    IdempotencyConflict,
+    MethodNotAllowed,
+    NotAcceptable,
+    HeadersTooLarge,
+    Internal,
+    Corrupt,
+    RecordTooLarge,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    OffsetOutOfRange,
+    InvalidRecord,
+    Throttled,
+    ControlPlaneUnavailable,
+    ObjectStoreUnavailable,
+}
+
+impl Code {
+    /// Stable name, status, whether sending the same request again can succeed, title.
+    const fn row(self) -> (&'static str, u16, bool, &'static str) {
+        match self {
+            Self::BadRequest => ("bad_request", 400, false, "The request cannot be understood"),
+            Self::Forbidden => ("forbidden", 403, false, "Not allowed"),
+            Self::NotFound => ("not_found", 404, false, "There is nothing at this path"),
+            Self::TopicNotFound => ("topic_not_found", 404, false, "There is no such topic"),
+            Self::PartitionNotFound => ("partition_not_found", 404, false, "The topic has no such partition"),
+            Self::OffsetMismatch => ("offset_mismatch", 409, false, "The high watermark is another"),
+            Self::InvalidChange => ("invalid_change", 409, false, "The change is not possible"),
+            Self::IdempotencyConflict => ("idempotency_conflict", 409, false, "The idempotency key was used with another request"),
+            Self::MethodNotAllowed => ("method_not_allowed", 405, false, "The path does not take this method"),
+            Self::NotAcceptable => ("not_acceptable", 406, false, "No acceptable form of answer"),
+            Self::HeadersTooLarge => ("headers_too_large", 431, false, "A record's headers are too large"),
+            Self::Internal => ("internal", 500, true, "Something went wrong in the server"),
+            Self::Corrupt => ("corrupt", 500, true, "Stored records cannot be read"),
+            Self::RecordTooLarge => ("record_too_large", 413, false, "A record is too large for its topic"),
+            Self::BodyTooLarge => ("body_too_large", 413, false, "The body is too large for one atomic request"),
+            Self::UnsupportedMediaType => ("unsupported_media_type", 415, false, "The content type is not one of those taken here"),
+            Self::OffsetOutOfRange => ("offset_out_of_range", 416, false, "The offset is outside the log"),
+            Self::InvalidRecord => ("invalid_record", 422, false, "A record is not valid"),
+            Self::Throttled => ("throttled", 429, true, "The agent is busy"),
+            Self::ControlPlaneUnavailable => ("control_plane_unavailable", 503, true, "The database does not answer"),
+            Self::ObjectStoreUnavailable => ("object_store_unavailable", 503, true, "The object store does not answer"),
+        }
+    }
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.row().0
+    }
+
+    #[must_use]
+    pub fn status(self) -> StatusCode {
+        StatusCode::from_u16(self.row().1).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+}
+
+/// An error as the client sees it.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    pub code: Code,
+    detail: String,
+    extensions: Map<String, Value>,
+}
+
+/// The shape of a problem, for the OpenAPI document. Further members depend on the code.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct ProblemBody {
+    #[schema(example = "urn:millpond:problem:topic_not_found")]
+    r#type: String,
+    title: String,
+    status: u16,
+    detail: String,
+    #[schema(example = "topic_not_found")]
+    code: String,
+    /// Whether the same request, with the same `Idempotency-Key`, may be sent again.
+    retryable: bool,
+}
+
+impl Problem {
+    #[must_use]
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), extensions: Map::new() }
+    }
+
+    #[must_use]
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(Code::BadRequest, detail)
+    }
+
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.extensions.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// The problem document alone, for a stream that has already begun.
+    #[must_use]
+    pub fn body(&self) -> String {
+        let (code, status, retryable, title) = self.code.row();
+        let mut body = Map::new();
+        body.insert("type".into(), format!("urn:millpond:problem:{code}").into());
+        body.insert("title".into(), title.into());
+        body.insert("status".into(), status.into());
+        body.insert("detail".into(), self.detail.clone().into());
+        body.insert("code".into(), code.into());
+        body.insert("retryable".into(), retryable.into());
+        body.extend(self.extensions.clone());
+        Value::Object(body).to_string()
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = (self.code.status(), self.body()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if matches!(self.code.row().1, 429 | 503) {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+impl From<NameError> for Problem {
+    fn from(error: NameError) -> Self {
+        Self::bad_request(error.to_string())
+    }
+}
+
+fn control_plane(error: &(dyn std::error::Error + 'static)) -> Problem {
+    tracing::warn!(error = %crate::error_chain(error), "the control plane failed");
+    Problem::new(Code::ControlPlaneUnavailable, "the database does not answer: try again")
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        control_plane(&error)
+    }
+}
+
+impl From<Error<NoSuchTopic>> for Problem {
+    fn from(error: Error<NoSuchTopic>) -> Self {
+        match error {
+            Error::Rejected(NoSuchTopic) => Self::new(Code::TopicNotFound, "there is no such topic"),
+            other => control_plane(&other),
+        }
+    }
+}
+
+impl From<Error<PutTopicRejected>> for Problem {
+    fn from(error: Error<PutTopicRejected>) -> Self {
+        match error {
+            Error::Rejected(rejected @ PutTopicRejected::PartitionsShrink { .. }) => Self::new(Code::InvalidChange, rejected.to_string()),
+            Error::Rejected(rejected @ PutTopicRejected::PartitionsOutOfRange) => Self::bad_request(rejected.to_string()),
+            other => control_plane(&other),
+        }
+    }
+}
+
+impl From<AppendError> for Problem {
+    fn from(error: AppendError) -> Self {
+        let detail = error.to_string();
+        match error {
+            AppendError::PartitionGone => Self::new(Code::TopicNotFound, "the topic was deleted"),
+            AppendError::Conflict => Self::new(Code::IdempotencyConflict, detail),
+            AppendError::OffsetMismatch { current } => Self::new(Code::OffsetMismatch, detail).with("high_watermark", current.0),
+            AppendError::Throttled => Self::new(Code::Throttled, detail),
+            AppendError::ControlPlane => Self::new(Code::ControlPlaneUnavailable, detail),
+            AppendError::ObjectStore => Self::new(Code::ObjectStoreUnavailable, detail),
+            AppendError::ShuttingDown => Self::new(Code::ControlPlaneUnavailable, detail),
+        }
+    }
+}
+
+impl From<InputError> for Problem {
+    fn from(error: InputError) -> Self {
+        let code = match error {
+            InputError::TooLarge { .. } => Code::RecordTooLarge,
+            InputError::NoSuchPartition { .. } => Code::PartitionNotFound,
+            InputError::NegativePartition { .. } => Code::InvalidRecord,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<FetchError> for Problem {
+    fn from(error: FetchError) -> Self {
+        match &error {
+            FetchError::ControlPlane(_) => control_plane(&error),
+            FetchError::ObjectStore(_) => {
+                tracing::warn!(error = %crate::error_chain(&error), "the object store failed");
+                Self::new(Code::ObjectStoreUnavailable, "the object store does not answer: try again")
+            }
+            FetchError::Corrupt { .. } => Self::new(Code::Corrupt, error.to_string()),
+        }
+    }
+}

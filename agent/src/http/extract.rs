@@ -1,0 +1,79 @@
+//! Extractors whose refusals are problems.
+
+use super::error::{Code, Problem};
+use axum::extract::{FromRequestParts, Path, Query};
+use http::HeaderMap;
+use http::request::Parts;
+use millpond_core::Name;
+use serde::de::DeserializeOwned;
+
+/// Who calls, and for which tenant. Without authentication configured: everybody is the default tenant.
+#[derive(Debug, Clone)]
+pub struct Principal {
+    pub tenant: Name,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Principal {
+    type Rejection = Problem;
+
+    async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(Self { tenant: Name::default_tenant() })
+    }
+}
+
+/// The `{topic}` of the path.
+#[derive(Debug, Clone)]
+pub struct TopicName(pub Name);
+
+impl<S: Send + Sync> FromRequestParts<S> for TopicName {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        Ok(Self(Name::new(&path_parameter(parts, state, "topic").await?)?))
+    }
+}
+
+/// The `{partition}` of the path.
+#[derive(Debug, Clone, Copy)]
+pub struct PartitionNumber(pub i32);
+
+impl<S: Send + Sync> FromRequestParts<S> for PartitionNumber {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let text = path_parameter(parts, state, "partition").await?;
+        match text.parse::<i64>() {
+            Ok(number) => i32::try_from(number)
+                .map(Self)
+                .map_err(|_| Problem::new(Code::PartitionNotFound, format!("there is no partition {number}"))),
+            Err(_) => Err(Problem::bad_request("a partition is a whole number")),
+        }
+    }
+}
+
+async fn path_parameter<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> Result<String, Problem> {
+    let Path(all) =
+        Path::<Vec<(String, String)>>::from_request_parts(parts, state).await.map_err(|e| Problem::bad_request(e.body_text()))?;
+    all.into_iter().find(|(n, _)| n == name).map(|(_, value)| value).ok_or_else(|| Problem::bad_request(format!("the path has no {name}")))
+}
+
+/// The query string; unknown names are refused, for a typing error would otherwise change what is asked.
+#[derive(Debug, Clone)]
+pub struct Params<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Query::<T>::from_request_parts(parts, state).await {
+            Ok(Query(value)) => Ok(Self(value)),
+            Err(error) => Err(Problem::bad_request(error.body_text())),
+        }
+    }
+}
+
+/// A header as text.
+pub fn text_header<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Problem> {
+    let refuse = |_| Problem::bad_request(format!("the header {name} is not ASCII text"));
+    headers.get(name).map(|value| value.to_str().map_err(refuse)).transpose()
+}

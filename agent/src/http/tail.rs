@@ -1,0 +1,276 @@
+//! A whole topic, read in chunks over all its partitions, once or for ever.
+
+use super::AppState;
+use super::arrow::ArrowWriter;
+use super::error::{Code, Problem};
+use super::fetch::{Form, find_from, gone};
+use super::render::{self, Encoding, Prefix};
+use crate::fetch::reader::Fetched;
+use crate::segment::Corrupt;
+use crate::segment::record::RecordView;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use futures::Stream;
+use http::{HeaderValue, header};
+use millpond_core::control_plane::BatchFlags;
+use millpond_core::{Offset, PartitionId, Topic};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A tail that has nothing to say says so, for proxies cut what is silent.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+const RETRY: Duration = Duration::from_secs(1);
+/// What a partition gets of a chunk, however many there are.
+const SHARE_MIN_BYTES: usize = 64 << 10;
+
+/// Next offset of every partition. The token names the topic's id, so that a later topic of the name does not take it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    topic: i64,
+    next: BTreeMap<i32, Offset>,
+}
+
+impl Position {
+    pub fn new(topic: &Topic, next: impl Iterator<Item = (i32, Offset)>) -> Self {
+        Self { topic: topic.id.0, next: next.collect() }
+    }
+
+    /// Partitions that the token does not know begin at 0.
+    pub fn parse(token: &str, topic: &Topic) -> Result<Self, Problem> {
+        let refuse = || Problem::bad_request("this is not a position of the topic");
+        let text = URL_SAFE_NO_PAD.decode(token).ok().and_then(|b| String::from_utf8(b).ok()).ok_or_else(refuse)?;
+        let mut parts = text.split('.');
+        let id = parts.next().and_then(|p| p.parse().ok()).ok_or_else(refuse)?;
+        if id != topic.id.0 {
+            return Err(refuse());
+        }
+        let mut next: BTreeMap<i32, Offset> = (0..topic.partition_count()).map(|p| (p, Offset::ZERO)).collect();
+        for part in parts {
+            let (partition, offset) = part.split_once('-').ok_or_else(refuse)?;
+            let (partition, offset) = (partition.parse().map_err(|_| refuse())?, offset.parse().map_err(|_| refuse())?);
+            if topic.partition_id(partition).is_none() || offset < 0 {
+                return Err(refuse());
+            }
+            next.insert(partition, Offset(offset));
+        }
+        Ok(Self { topic: id, next })
+    }
+
+    #[must_use]
+    pub fn token(&self) -> String {
+        let mut text = self.topic.to_string();
+        for (partition, offset) in &self.next {
+            write!(text, ".{partition}-{offset}").unwrap_or_default();
+        }
+        URL_SAFE_NO_PAD.encode(text)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub max_records: usize,
+    pub max_bytes: usize,
+    pub wait: Duration,
+    pub follow: bool,
+}
+
+struct Tail {
+    app: AppState,
+    topic: Arc<Topic>,
+    ids: Vec<(i32, PartitionId)>,
+    position: Position,
+    form: Form,
+    encoding: Encoding,
+    limits: Limits,
+    /// Partition that the next chunk begins with: each gets its turn.
+    turn: usize,
+}
+
+/// Answers with one chunk, or with chunks for ever.
+pub async fn tail(
+    app: AppState,
+    topic: Arc<Topic>,
+    position: Position,
+    form: Form,
+    encoding: Encoding,
+    limits: Limits,
+) -> Result<Response, Problem> {
+    let ids = position.next.keys().filter_map(|p| topic.partition_id(*p).map(|id| (*p, id))).collect();
+    let mut tail = Tail { app, topic, ids, position, form, encoding, limits, turn: 0 };
+    let endless = limits.follow || form == Form::Events;
+    let body = if endless { Body::from_stream(tail.endless()) } else { Body::from(tail.next_chunk(Instant::now() + limits.wait).await?) };
+    let content_type = match form {
+        Form::Json => "application/json",
+        Form::NdJson => "application/x-ndjson",
+        Form::Arrow => "application/vnd.apache.arrow.stream",
+        Form::Events => "text/event-stream",
+    };
+    let mut response = body.into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+impl Tail {
+    /// Chunks as they come. What is temporary is tried again; what is not ends the tail with a problem.
+    fn endless(mut self) -> impl Stream<Item = Result<Bytes, std::io::Error>> {
+        async_stream::stream! {
+            loop {
+                match self.next_chunk(Instant::now() + KEEP_ALIVE).await {
+                    Ok(chunk) => yield Ok(chunk),
+                    Err(problem) if matches!(problem.code, Code::ControlPlaneUnavailable | Code::ObjectStoreUnavailable) => {
+                        yield Ok(self.keep_alive());
+                        tokio::time::sleep(RETRY).await;
+                    }
+                    Err(problem) => {
+                        match self.form {
+                            Form::Events => yield Ok(format!("event: problem\ndata: {}\n\n", problem.body()).into()),
+                            _ => yield Err(std::io::Error::other(problem.body())),
+                        }
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn keep_alive(&self) -> Bytes {
+        Bytes::from_static(if self.form == Form::Events { b":\n\n" } else { b"\n" })
+    }
+
+    /// Records of all partitions in turn, within the limits; waits for the first until the deadline.
+    async fn next_chunk(&mut self, deadline: Instant) -> Result<Bytes, Problem> {
+        let waits = deadline > Instant::now();
+        let watch = waits.then(|| self.app.watcher.watch(self.ids.iter().map(|(_, id)| *id).collect()));
+        loop {
+            let fetched = self.fetch().await?;
+            let mut chunk = Chunk::new(self.form, self.encoding, self.limits);
+            let count = self.ids.len();
+            for n in 0..count {
+                let at = (self.turn + n) % count;
+                chunk.take(self.topic.name.as_str(), self.ids[at].0, &fetched[at], &mut self.position)?;
+            }
+            self.turn = (self.turn + 1) % count.max(1);
+            if chunk.records > 0 {
+                return chunk.finish(&self.position);
+            }
+            if Instant::now() >= deadline {
+                return if self.limits.follow || self.form == Form::Events { Ok(self.keep_alive()) } else { chunk.finish(&self.position) };
+            }
+            if let Some(watch) = &watch {
+                for ((_, id), one) in self.ids.iter().zip(&fetched) {
+                    watch.saw(*id, one.high_watermark);
+                }
+                tokio::time::timeout_at(deadline, watch.moved()).await.ok();
+            }
+        }
+    }
+
+    /// One answer per partition, after those that retention has passed were moved up to the log start.
+    async fn fetch(&mut self) -> Result<Vec<Fetched>, Problem> {
+        let share = (self.limits.max_bytes / self.ids.len().max(1)).max(SHARE_MIN_BYTES.min(self.limits.max_bytes));
+        loop {
+            let requests: Vec<_> = self.ids.iter().map(|(p, id)| find_from(*id, self.position.next[p], share)).collect();
+            let fetched: Vec<Fetched> = self.app.reader.fetch(&requests).await?.into_iter().collect::<Option<_>>().ok_or_else(gone)?;
+            let mut moved = false;
+            for ((partition, _), one) in self.ids.iter().zip(&fetched) {
+                let next = self.position.next.entry(*partition).or_insert(Offset::ZERO);
+                if *next < one.log_start_offset {
+                    *next = one.log_start_offset;
+                    moved = true;
+                }
+            }
+            if !moved {
+                return Ok(fetched);
+            }
+        }
+    }
+}
+
+struct Chunk {
+    form: Form,
+    encoding: Encoding,
+    limits: Limits,
+    out: Vec<u8>,
+    arrow: ArrowWriter,
+    records: usize,
+    bytes: usize,
+    /// SSE: where the last event begins, to put the position before it.
+    last_event: usize,
+}
+
+impl Chunk {
+    fn new(form: Form, encoding: Encoding, limits: Limits) -> Self {
+        let out = if form == Form::Json { b"{\"records\":[".to_vec() } else { Vec::new() };
+        Self { form, encoding, limits, out, arrow: ArrowWriter::default(), records: 0, bytes: 0, last_event: 0 }
+    }
+
+    fn take(&mut self, topic: &str, partition: i32, fetched: &Fetched, position: &mut Position) -> Result<(), Problem> {
+        let corrupt = |e: Corrupt| Problem::new(Code::Corrupt, e.to_string());
+        let prefix = Prefix::new(topic, partition);
+        let next = position.next.entry(partition).or_insert(Offset::ZERO);
+        for batch in &fetched.batches {
+            let json = batch.batch.flags.has(BatchFlags::JSON);
+            for record in batch.records() {
+                let (offset, record) = record.map_err(corrupt)?;
+                if offset < *next {
+                    continue;
+                }
+                let size = record.tail.len();
+                if self.records == self.limits.max_records || (self.records > 0 && self.bytes + size > self.limits.max_bytes) {
+                    return Ok(());
+                }
+                self.push(&prefix, partition, offset, &record, json).map_err(corrupt)?;
+                self.records += 1;
+                self.bytes += size;
+                *next = offset.plus(1);
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, prefix: &Prefix, partition: i32, offset: Offset, record: &RecordView<'_>, json: bool) -> Result<(), Corrupt> {
+        let out = &mut self.out;
+        match self.form {
+            Form::Arrow => self.arrow.push(partition, offset.0, record)?,
+            Form::Json => {
+                if self.records > 0 {
+                    out.push(b',');
+                }
+                render::record(out, prefix, offset.0, record, json, self.encoding)?;
+            }
+            Form::NdJson => {
+                render::record(out, prefix, offset.0, record, json, self.encoding)?;
+                out.push(b'\n');
+            }
+            Form::Events => {
+                self.last_event = out.len();
+                out.extend_from_slice(b"data: ");
+                render::record(out, prefix, offset.0, record, json, self.encoding)?;
+                out.extend_from_slice(b"\n\n");
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, position: &Position) -> Result<Bytes, Problem> {
+        let token = position.token();
+        match self.form {
+            Form::Arrow => return self.arrow.finish().map(Bytes::from),
+            Form::Json => self.out.extend_from_slice(format!("],\"next\":\"{token}\"}}").as_bytes()),
+            Form::NdJson => self.out.extend_from_slice(format!("{{\"next\":\"{token}\"}}\n").as_bytes()),
+            Form::Events => {
+                let last = self.out.split_off(self.last_event);
+                self.out.extend_from_slice(format!("id: {token}\n").as_bytes());
+                self.out.extend_from_slice(&last);
+            }
+        }
+        Ok(self.out.into())
+    }
+}

@@ -1,0 +1,210 @@
+//! `/v1/topics`: make, change, list, describe, delete.
+
+use super::AppState;
+use super::error::{Code, Problem, ProblemBody};
+use super::extract::{Principal, TopicName};
+use super::produce::body::collect;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Json, Response};
+use http::StatusCode;
+use millpond_core::topic::{NoSuchTopic, PartitionStatus};
+use millpond_core::{Error, Placement, Topic, TopicChange, limits};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(put, describe, delete))
+}
+
+/// Configuration of a topic; a field left out keeps its value, or takes the default of a new topic.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TopicSettings {
+    /// 1 to 10,000; only grows. Default 8, or what the server was started with.
+    #[schema(example = 8)]
+    partitions: Option<i32>,
+    /// Age by commit time; null keeps records for ever. Default 604800000.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    retention_ms: Option<Option<i64>>,
+    /// Over all partitions; null means no limit. Default null.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    retention_bytes: Option<Option<i64>>,
+    /// How long queues may hold retention back. Default 1209600000.
+    retention_hold_ms: Option<i64>,
+    /// `auto`, `inline` or `object`. Default auto.
+    #[schema(value_type = Option<String>, example = "auto")]
+    placement: Option<Placement>,
+    /// 0 (off) to 86400000. Default 0.
+    dedup_window_ms: Option<i64>,
+    /// 1 to 8388608. Default 1048576.
+    max_record_bytes: Option<i32>,
+    /// What becomes of records past retention; `delete` is the only value so far.
+    #[schema(example = "delete")]
+    archive: Option<String>,
+    /// Columns for the archive: kept and given back.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<Object>)]
+    columns: Option<Option<Box<RawValue>>>,
+}
+
+/// Tells null from absent.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::<T>::deserialize(deserializer).map(Some)
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct TopicDescription {
+    name: String,
+    partitions: Vec<PartitionDescription>,
+    retention_ms: Option<i64>,
+    retention_bytes: Option<i64>,
+    retention_hold_ms: i64,
+    #[schema(value_type = String)]
+    placement: Placement,
+    dedup_window_ms: i64,
+    max_record_bytes: i32,
+    archive: String,
+    #[schema(value_type = Option<Object>)]
+    columns: Option<Box<RawValue>>,
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct PartitionDescription {
+    partition: i32,
+    log_start_offset: i64,
+    /// The next offset; records below it can be read.
+    high_watermark: i64,
+    /// As stored.
+    bytes: i64,
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct TopicList {
+    topics: Vec<TopicDescription>,
+}
+
+impl TopicSettings {
+    fn change(self) -> Result<TopicChange, Problem> {
+        let ranges = [
+            ("partitions", self.partitions.map(i64::from), 1, i64::from(limits::PARTITIONS_MAX)),
+            ("retention_ms", self.retention_ms.flatten(), 1, i64::MAX / 2_000),
+            ("retention_bytes", self.retention_bytes.flatten(), 0, i64::MAX),
+            ("retention_hold_ms", self.retention_hold_ms, 0, i64::MAX / 2_000),
+            ("dedup_window_ms", self.dedup_window_ms, 0, limits::DEDUP_WINDOW_MAX_MS),
+            ("max_record_bytes", self.max_record_bytes.map(i64::from), 1, i64::from(limits::RECORD_MAX_BYTES_CAP)),
+        ];
+        for (name, value, min, max) in ranges {
+            if value.is_some_and(|v| !(min..=max).contains(&v)) {
+                return Err(Problem::bad_request(format!("{name} is out of range: {min} to {max}")));
+            }
+        }
+        if self.archive.as_deref().is_some_and(|a| a != "delete") {
+            return Err(Problem::bad_request("archive can only be \"delete\""));
+        }
+        Ok(TopicChange {
+            partitions: self.partitions,
+            retention_ms: self.retention_ms,
+            retention_bytes: self.retention_bytes,
+            retention_hold_ms: self.retention_hold_ms,
+            placement: self.placement,
+            dedup_window_ms: self.dedup_window_ms,
+            max_record_bytes: self.max_record_bytes,
+            archive: self.archive,
+            columns: self.columns.map(|c| c.map(|raw| raw.get().to_owned())),
+        })
+    }
+}
+
+fn description(topic: &Topic, partitions: &[PartitionStatus]) -> TopicDescription {
+    let config = &topic.config;
+    let partition = |p: &PartitionStatus| PartitionDescription {
+        partition: p.partition,
+        log_start_offset: p.log_start_offset.0,
+        high_watermark: p.high_watermark.0,
+        bytes: p.bytes,
+    };
+    TopicDescription {
+        name: topic.name.to_string(),
+        partitions: partitions.iter().map(partition).collect(),
+        retention_ms: config.retention_ms,
+        retention_bytes: config.retention_bytes,
+        retention_hold_ms: config.retention_hold_ms,
+        placement: config.placement,
+        dedup_window_ms: config.dedup_window_ms,
+        max_record_bytes: config.max_record_bytes,
+        archive: config.archive.clone(),
+        columns: config.columns.clone().and_then(|c| RawValue::from_string(c).ok()),
+    }
+}
+
+/// Makes a topic or changes it.
+#[utoipa::path(
+    put, path = "/v1/topics/{topic}", tag = "topics", params(("topic" = String, Path)), request_body = TopicSettings,
+    responses((status = 201, description = "made", body = TopicDescription), (status = 200, description = "changed, or as it was", body = TopicDescription),
+        (status = 409, description = "invalid_change: partitions only grow", body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request", body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
+)]
+async fn put(State(app): State<AppState>, principal: Principal, TopicName(name): TopicName, body: Body) -> Result<Response, Problem> {
+    let body = collect(body, limits::MIB, None).await?;
+    let settings = if body.iter().all(u8::is_ascii_whitespace) { b"{}" } else { &body[..] };
+    let settings: TopicSettings = serde_json::from_slice(settings).map_err(|e| Problem::bad_request(e.to_string()))?;
+    let (topic, made) = app.topics.put(&principal.tenant, &name, &settings.change()?).await?;
+    let partitions = app.plane.partitions(topic.id).await?;
+    let status = if made { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(description(&topic, &partitions))).into_response())
+}
+
+/// All topics of the tenant, by name.
+#[utoipa::path(
+    get, path = "/v1/topics", tag = "topics",
+    responses((status = 200, body = TopicList), (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
+)]
+async fn list(State(app): State<AppState>, principal: Principal) -> Result<Json<TopicList>, Problem> {
+    let mut topics = Vec::new();
+    for topic in app.plane.topics(&principal.tenant).await? {
+        let partitions = app.plane.partitions(topic.id).await?;
+        topics.push(description(&topic, &partitions));
+    }
+    Ok(Json(TopicList { topics }))
+}
+
+/// Configuration and the state of each partition.
+#[utoipa::path(
+    get, path = "/v1/topics/{topic}", tag = "topics", params(("topic" = String, Path)),
+    responses((status = 200, body = TopicDescription), (status = 404, description = "topic_not_found", body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request", body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
+)]
+async fn describe(
+    State(app): State<AppState>,
+    principal: Principal,
+    TopicName(name): TopicName,
+) -> Result<Json<TopicDescription>, Problem> {
+    let topic = app.plane.topic(&principal.tenant, &name).await.map_err(|e| match e {
+        Error::Rejected(NoSuchTopic) => Problem::new(Code::TopicNotFound, format!("there is no topic {name}")),
+        other => other.into(),
+    })?;
+    let partitions = app.plane.partitions(topic.id).await?;
+    Ok(Json(description(&topic, &partitions)))
+}
+
+/// Deletes a topic; a later one of the same name shares nothing with it.
+#[utoipa::path(
+    delete, path = "/v1/topics/{topic}", tag = "topics", params(("topic" = String, Path)),
+    responses((status = 204, description = "deleted"), (status = 404, description = "topic_not_found", body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request", body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
+)]
+async fn delete(State(app): State<AppState>, principal: Principal, TopicName(name): TopicName) -> Result<StatusCode, Problem> {
+    if app.topics.delete(&principal.tenant, &name).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(Problem::new(Code::TopicNotFound, format!("there is no topic {name}")))
+    }
+}

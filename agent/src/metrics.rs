@@ -1,0 +1,117 @@
+//! Every metric's name, in one place: `millpond_<area>_<thing>_<unit>`.
+
+use crate::produce::batcher::{Lane, Reason};
+use metrics::{counter, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use std::time::Duration;
+
+const SECONDS: [f64; 14] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const BYTES: [f64; 8] = [1024.0, 8192.0, 65536.0, 262_144.0, 1_048_576.0, 2_097_152.0, 4_194_304.0, 8_388_608.0];
+
+/// Installs the recorder of the process; `None` if there is one already.
+#[must_use]
+pub fn install() -> Option<PrometheusHandle> {
+    let builder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
+        .and_then(|b| b.set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), &BYTES));
+    builder.ok()?.install_recorder().ok()
+}
+
+fn lane(lane: Lane) -> &'static str {
+    match lane {
+        Lane::Small => "inline",
+        Lane::Bulk => "segment",
+    }
+}
+
+fn count(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}
+
+fn size(n: usize) -> f64 {
+    f64::from(u32::try_from(n).unwrap_or(u32::MAX))
+}
+
+/// Time from arrival in the batcher to the flush.
+pub fn queued(placement: Lane, waited: Duration) {
+    histogram!("millpond_produce_queue_seconds", "placement" => lane(placement)).record(waited);
+}
+
+pub fn flushed(placement: Lane, reason: Reason, requests: usize, bytes: usize) {
+    counter!("millpond_produce_flushes_total", "placement" => lane(placement), "reason" => reason.label()).increment(1);
+    counter!("millpond_produce_requests_total", "placement" => lane(placement)).increment(count(requests));
+    histogram!("millpond_produce_flush_bytes", "placement" => lane(placement)).record(size(bytes));
+}
+
+pub fn encoded(placement: Lane, took: Duration) {
+    histogram!("millpond_produce_encode_seconds", "placement" => lane(placement)).record(took);
+}
+
+pub fn committed(took: Duration, flushes: usize, records: usize) {
+    histogram!("millpond_produce_commit_seconds").record(took);
+    counter!("millpond_produce_commits_total").increment(1);
+    counter!("millpond_produce_committed_flushes_total").increment(count(flushes));
+    counter!("millpond_produce_records_total").increment(count(records));
+}
+
+/// A commit whose outcome was unknown or that was not applied, about to be sent again.
+pub fn commit_resent() {
+    counter!("millpond_produce_commit_resends_total").increment(1);
+}
+
+pub fn throttled() {
+    counter!("millpond_http_throttled_total").increment(1);
+}
+
+pub fn store_request(operation: &'static str) {
+    counter!("millpond_store_requests_total", "operation" => operation).increment(1);
+}
+
+pub fn store_put(took: Duration, bytes: usize) {
+    histogram!("millpond_store_put_seconds").record(took);
+    counter!("millpond_store_written_bytes_total").increment(count(bytes));
+}
+
+pub fn store_get(took: Duration, bytes: usize) {
+    histogram!("millpond_store_get_seconds").record(took);
+    counter!("millpond_store_read_bytes_total").increment(count(bytes));
+}
+
+pub fn cache(hit: bool) {
+    counter!("millpond_fetch_cache_total", "outcome" => if hit { "hit" } else { "miss" }).increment(1);
+}
+
+pub fn fetched(plan: Duration, total: Duration, records: usize, bytes: usize) {
+    histogram!("millpond_fetch_plan_seconds").record(plan);
+    histogram!("millpond_fetch_read_seconds").record(total);
+    counter!("millpond_fetch_records_total").increment(count(records));
+    counter!("millpond_fetch_bytes_total").increment(count(bytes));
+}
+
+/// A referenced object that is missing or not what it should be: a person must act.
+pub fn corrupt() {
+    counter!("millpond_fetch_corrupt_total").increment(1);
+}
+
+pub fn control_plane_call(call: &'static str, took: Duration, failed: bool) {
+    histogram!("millpond_control_plane_call_seconds", "call" => call).record(took);
+    if failed {
+        counter!("millpond_control_plane_failures_total", "call" => call).increment(1);
+    }
+}
+
+pub fn job_succeeded(job: &'static str, now_ms: i64, done: usize) {
+    #[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "seconds of this era fit a double exactly")]
+    gauge!("millpond_job_last_success_timestamp_seconds", "job" => job).set((now_ms / 1_000) as f64);
+    counter!("millpond_job_done_total", "job" => job).increment(count(done));
+}
+
+pub fn http_answered(route: String, status: u16, took: Duration) {
+    histogram!("millpond_http_request_seconds", "route" => route.clone()).record(took);
+    counter!("millpond_http_requests_total", "route" => route, "status" => status.to_string()).increment(1);
+}
+
+pub fn memory(admitted_bytes: usize, cached_bytes: u64) {
+    gauge!("millpond_agent_admitted_bytes").set(size(admitted_bytes));
+    gauge!("millpond_agent_cached_bytes").set(size(usize::try_from(cached_bytes).unwrap_or(usize::MAX)));
+}

@@ -1,0 +1,170 @@
+//! Object stores: opened, made durable, counted.
+
+use crate::metrics;
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions,
+    PutOptions, PutPayload, PutResult, Result,
+};
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// One try of a PUT or GET may take so long.
+const ATTEMPT: Duration = Duration::from_secs(15);
+const PUT_ATTEMPTS: u32 = 4;
+const PUT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// What the write and read paths need of a store; every call is bounded in time and counted.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<dyn ObjectStore>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the object does not exist")]
+    NotFound,
+    #[error("the object store did not answer in time")]
+    Timeout,
+    #[error("the object store failed")]
+    Failed(#[source] object_store::Error),
+}
+
+impl Store {
+    pub fn new(inner: Arc<dyn ObjectStore>) -> Self {
+        Self { inner }
+    }
+
+    /// A folder, each PUT of which is on disk before it counts.
+    pub fn local(folder: &std::path::Path) -> Result<Self> {
+        Ok(Self::new(Arc::new(DurableFolder { inner: LocalFileSystem::new_with_prefix(folder)?, root: folder.to_owned() })))
+    }
+
+    /// Writes an object under a key that is never reused; sent again with the same bytes when in doubt.
+    pub async fn put(&self, key: &Path, bytes: &Bytes) -> Result<(), StoreError> {
+        let start = Instant::now();
+        let mut failure = StoreError::Timeout;
+        for attempt in 0..PUT_ATTEMPTS {
+            if attempt > 0 {
+                tokio::time::sleep(PUT_BACKOFF * 2_u32.pow(attempt)).await;
+            }
+            metrics::store_request("put");
+            match tokio::time::timeout(ATTEMPT, self.inner.put(key, PutPayload::from_bytes(bytes.clone()))).await {
+                Ok(Ok(_)) => {
+                    metrics::store_put(start.elapsed(), bytes.len());
+                    return Ok(());
+                }
+                Ok(Err(e)) => failure = StoreError::Failed(e),
+                Err(_) => failure = StoreError::Timeout,
+            }
+            tracing::warn!(key = %key, attempt, error = %failure, "put failed");
+        }
+        Err(failure)
+    }
+
+    pub async fn get_range(&self, key: &Path, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let start = Instant::now();
+        metrics::store_request("get");
+        match tokio::time::timeout(ATTEMPT, self.inner.get_range(key, range)).await {
+            Ok(Ok(bytes)) => {
+                metrics::store_get(start.elapsed(), bytes.len());
+                Ok(bytes)
+            }
+            Ok(Err(object_store::Error::NotFound { .. })) => Err(StoreError::NotFound),
+            Ok(Err(e)) => Err(StoreError::Failed(e)),
+            Err(_) => Err(StoreError::Timeout),
+        }
+    }
+
+    /// Gone already is as good as deleted.
+    pub async fn delete(&self, key: &Path) -> Result<(), StoreError> {
+        metrics::store_request("delete");
+        match tokio::time::timeout(ATTEMPT, self.inner.delete(key)).await {
+            Ok(Ok(()) | Err(object_store::Error::NotFound { .. })) => Ok(()),
+            Ok(Err(e)) => Err(StoreError::Failed(e)),
+            Err(_) => Err(StoreError::Timeout),
+        }
+    }
+
+    /// Whether the store answers at all.
+    pub async fn ping(&self, key: &Path) -> Result<(), StoreError> {
+        match tokio::time::timeout(Duration::from_secs(2), self.inner.head(key)).await {
+            Ok(Ok(_) | Err(object_store::Error::NotFound { .. })) => Ok(()),
+            Ok(Err(e)) => Err(StoreError::Failed(e)),
+            Err(_) => Err(StoreError::Timeout),
+        }
+    }
+}
+
+/// [`LocalFileSystem`] renames into place but never syncs: here file and folders are synced before a PUT is answered.
+#[derive(Debug)]
+struct DurableFolder {
+    inner: LocalFileSystem,
+    root: PathBuf,
+}
+
+impl DurableFolder {
+    async fn sync(&self, location: &Path) -> Result<()> {
+        let file = self.inner.path_to_filesystem(location)?;
+        let root = self.root.clone();
+        let synced = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
+            std::fs::File::open(&file)?.sync_all()?;
+            let mut folder = file.parent();
+            while let Some(at) = folder {
+                std::fs::File::open(at)?.sync_all()?;
+                folder = if at == root { None } else { at.parent() };
+            }
+            Ok(())
+        });
+        let failed = |source| object_store::Error::Generic { store: "folder", source };
+        synced.await.map_err(|e| failed(e.into()))?.map_err(|e| failed(e.into()))
+    }
+}
+
+impl fmt::Display for DurableFolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DurableFolder({})", self.root.display())
+    }
+}
+
+#[async_trait]
+impl ObjectStore for DurableFolder {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        let result = self.inner.put_opts(location, payload, opts).await?;
+        self.sync(location).await?;
+        Ok(result)
+    }
+
+    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        Err(object_store::Error::NotImplemented { operation: "put_multipart".into(), implementer: "DurableFolder".into() })
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.inner.get_opts(location, options).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await?;
+        self.sync(to).await
+    }
+}
