@@ -5,12 +5,14 @@ use crate::config::Config;
 use crate::http;
 use crate::metrics;
 use crate::store::Store;
+use clap::builder::FalseyValueParser;
 use millpond_control_plane::PostgresControlPlane;
 use millpond_control_plane::embedded::{DATABASE, EmbeddedPostgres, Settings};
 use millpond_core::{Ids, SystemClock};
 use std::error::Error;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -31,13 +33,13 @@ pub struct DevArgs {
     #[arg(long, env = "MILLPOND_DEFAULT_PARTITIONS", default_value_t = 8, value_parser = clap::value_parser!(i32).range(1..=10_000))]
     default_partitions: i32,
     /// Refuse to produce to topics that were not made before
-    #[arg(long, env = "MILLPOND_NO_AUTO_CREATE")]
+    #[arg(long, env = "MILLPOND_NO_AUTO_CREATE", value_parser = FalseyValueParser::new())]
     no_auto_create: bool,
     /// PUTs a second that an agent makes when it has a choice
     #[arg(long, env = "MILLPOND_PUT_RATE", default_value_t = 4.0)]
     put_rate: f64,
     /// Send everything to segments, nothing inline
-    #[arg(long, env = "MILLPOND_NO_INLINE")]
+    #[arg(long, env = "MILLPOND_NO_INLINE", value_parser = FalseyValueParser::new())]
     no_inline: bool,
 }
 
@@ -50,7 +52,9 @@ pub async fn run(args: DevArgs) -> Outcome<()> {
     if !(args.put_rate.is_finite() && args.put_rate > 0.0) {
         return Err("--put-rate is a number above 0".into());
     }
-    let temporary = if args.ephemeral { Some(tempfile::Builder::new().prefix("millpond-").tempdir()?) } else { None };
+    // Whoever runs the database must be able to pass, whatever the umask.
+    let passable = std::fs::Permissions::from_mode(0o755);
+    let temporary = if args.ephemeral { Some(tempfile::Builder::new().prefix("millpond-").permissions(passable).tempdir()?) } else { None };
     let data_dir = temporary.as_ref().map_or(args.data_dir.clone(), |t| t.path().to_owned());
     tokio::fs::create_dir_all(&data_dir).await.map_err(|e| format!("cannot make {}: {e}", data_dir.display()))?;
     // The socket is bound first: who cannot listen need not start a database.

@@ -13,6 +13,7 @@ pub mod hash;
 pub mod health;
 pub mod http;
 pub mod metrics;
+pub mod plane;
 pub mod produce;
 pub mod segment;
 pub mod store;
