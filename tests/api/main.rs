@@ -1,4 +1,5 @@
 //! The HTTP API, endpoint by endpoint, good input and bad, against one real process that all tests share.
+#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
 #[path = "../harness/mod.rs"]
 mod harness;

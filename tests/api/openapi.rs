@@ -145,6 +145,7 @@ async fn the_schemas_of_records_name_the_fields_that_are_there() {
         let text = String::from_utf8_lossy(&problem.body).into_owned();
         assert!(!text.contains("unknown field"), "{field}: {text}");
     }
+    let topic = unique("described");
     api.topic(&topic, 1).await;
     api.produce(&topic, json!([{"key": "k", "value": 1}, {"key_base64": "/w==", "text": "x"}, {"base64": "/w=="}])).await.ok();
     let page = api.partition(&topic, 0, "").await.ok();
