@@ -9,6 +9,7 @@ use millpond_control_plane::PostgresControlPlane;
 use millpond_control_plane::embedded::{DATABASE, EmbeddedPostgres, Settings};
 use millpond_core::{Ids, SystemClock};
 use std::error::Error;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -90,7 +91,7 @@ async fn serve(args: &DevArgs, data_dir: &Path, listener: TcpListener, address: 
         signal.await;
         watcher.stop();
     };
-    welcome(address, data_dir, postgres, args.ephemeral);
+    welcome(address, data_dir, postgres, args.ephemeral).ok();
     http::server::serve(listener, http::router(Arc::clone(&app)), stop).await;
     tracing::info!("stopping");
     app.close().await;
@@ -109,26 +110,26 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
-fn welcome(address: SocketAddr, data_dir: &Path, postgres: &EmbeddedPostgres, ephemeral: bool) {
-    println!("Millpond is ready on http://{address}");
-    println!("  records   {}", data_dir.join("bucket").display());
-    println!("  database  {}", postgres.location().display());
+/// Nobody has to read it: a closed standard output is no reason to stop.
+fn welcome(address: SocketAddr, data_dir: &Path, postgres: &EmbeddedPostgres, ephemeral: bool) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "Millpond is ready on http://{address}")?;
+    writeln!(out, "  records   {}", data_dir.join("bucket").display())?;
+    writeln!(out, "  database  {}", postgres.location().display())?;
     if postgres.relocated() {
-        println!("            (not in {}, which the database's user cannot enter)", data_dir.display());
+        writeln!(out, "            (not in {}, which the database's user cannot enter)", data_dir.display())?;
     }
-    println!("            psql \"{}\"", postgres.database_url(DATABASE));
+    writeln!(out, "            psql \"{}\"", postgres.database_url(DATABASE))?;
     if ephemeral {
-        println!("  everything is deleted at the end");
+        writeln!(out, "  everything is deleted at the end")?;
     }
-    println!();
-    println!("Produce, then consume:");
-    println!("  curl -H 'content-type: application/json' http://{address}/v1/topics/hello/records \\");
-    println!("       -d '{{\"records\":[{{\"key\":\"k1\",\"value\":{{\"n\":1}}}}]}}'");
-    println!(
-        "  printf '{{\"n\":2}}\\n{{\"n\":3}}\\n' | curl -T - -X POST -H 'content-type: application/x-ndjson' http://{address}/v1/topics/hello/records"
-    );
-    println!("  curl 'http://{address}/v1/topics/hello/records?from=earliest'");
-    println!("  curl -N -H 'accept: text/event-stream' 'http://{address}/v1/topics/hello/records?from=earliest'");
-    println!();
-    println!("The API is described at http://{address}/openapi.json; Ctrl-C stops.");
+    let records = format!("http://{address}/v1/topics/hello/records");
+    writeln!(out, "\nProduce, then consume:")?;
+    writeln!(out, "  curl -H 'content-type: application/json' {records} \\")?;
+    writeln!(out, "       -d '{{\"records\":[{{\"key\":\"k1\",\"value\":{{\"n\":1}}}}]}}'")?;
+    writeln!(out, "  printf '{{\"n\":2}}\\n{{\"n\":3}}\\n' | curl -X POST -T - -H 'content-type: application/x-ndjson' {records}")?;
+    writeln!(out, "  curl '{records}?from=earliest'")?;
+    writeln!(out, "  curl -N -H 'accept: text/event-stream' '{records}?from=earliest'")?;
+    writeln!(out, "\nThe API is described at http://{address}/openapi.json; Ctrl-C stops.")?;
+    out.flush()
 }

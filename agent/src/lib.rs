@@ -1,6 +1,6 @@
 //! The `millpond` agent: HTTP, batching, segments, object store, fetch, background work, command line.
 //!
-//! Only `main`, `app` and `cli` know which control plane there is; all else speaks `millpond_core::ControlPlane`.
+//! Only `main`, `app`, `dev` and `cli` may know which control plane there is; all else speaks `millpond_core::ControlPlane`.
 
 pub mod admission;
 pub mod app;

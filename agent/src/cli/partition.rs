@@ -4,7 +4,8 @@
 //! Owns the position: it moves past a record when that record is in the batch to be printed, so a
 //! repeated request neither leaves out nor repeats one.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use reqwest::Method;
 use reqwest::header::{ACCEPT, HeaderMap};

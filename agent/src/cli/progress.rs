@@ -1,6 +1,7 @@
 //! The progress bar of a produce, on standard error; nothing where that is no terminal.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 

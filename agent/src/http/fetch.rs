@@ -313,7 +313,7 @@ async fn read_partition(
 }
 
 /// Where a read stopped.
-struct Cursor {
+struct Reached {
     records: usize,
     bytes: usize,
     next: Offset,
@@ -322,7 +322,7 @@ struct Cursor {
 /// Hands on records from an offset until a limit is reached.
 fn each(
     fetched: &Fetched,
-    cursor: &mut Cursor,
+    reached: &mut Reached,
     query: &PartitionQuery,
     mut take: impl FnMut(Offset, &crate::segment::record::RecordView<'_>, bool) -> Result<(), crate::segment::Corrupt>,
 ) -> Result<(), Problem> {
@@ -332,17 +332,17 @@ fn each(
         let json = batch.batch.flags.has(BatchFlags::JSON);
         for record in batch.records() {
             let (offset, record) = record.map_err(corrupt)?;
-            if offset < cursor.next {
+            if offset < reached.next {
                 continue;
             }
             let bytes = record.tail.len();
-            if cursor.records == query.max_records || (cursor.records > 0 && cursor.bytes + bytes > query.max_bytes) {
+            if reached.records == query.max_records || (reached.records > 0 && reached.bytes + bytes > query.max_bytes) {
                 return Ok(());
             }
             take(offset, &record, json).map_err(corrupt)?;
-            cursor.records += 1;
-            cursor.bytes += bytes;
-            cursor.next = offset.plus(1);
+            reached.records += 1;
+            reached.bytes += bytes;
+            reached.next = offset.plus(1);
         }
     }
     Ok(())
@@ -358,17 +358,17 @@ async fn answer(
 ) -> Result<Response, Problem> {
     let large = fetched.batches.iter().map(|b| b.batch.raw_bytes).sum::<i32>() > 262_144;
     let build = move || -> Result<Response, Problem> {
-        let mut cursor = Cursor { records: 0, bytes: 0, next: start };
+        let mut reached = Reached { records: 0, bytes: 0, next: start };
         let (body, content_type) = match form {
             Form::Arrow => {
                 let mut writer = ArrowWriter::default();
-                each(&fetched, &mut cursor, &query, |offset, record, _| writer.push(partition, offset.0, record))?;
+                each(&fetched, &mut reached, &query, |offset, record, _| writer.push(partition, offset.0, record))?;
                 (writer.finish()?, "application/vnd.apache.arrow.stream")
             }
             Form::NdJson => {
                 let prefix = Prefix::new(name.as_str(), partition);
                 let mut out = Vec::with_capacity(out_capacity(&fetched, &query));
-                each(&fetched, &mut cursor, &query, |offset, record, json| {
+                each(&fetched, &mut reached, &query, |offset, record, json| {
                     render::record(&mut out, &prefix, offset.0, record, json, query.encoding)?;
                     out.push(b'\n');
                     Ok(())
@@ -380,13 +380,13 @@ async fn answer(
                 let mut out = Vec::with_capacity(out_capacity(&fetched, &query));
                 out.extend_from_slice(b"{\"records\":[");
                 let mut first = true;
-                each(&fetched, &mut cursor, &query, |offset, record, json| {
+                each(&fetched, &mut reached, &query, |offset, record, json| {
                     if !std::mem::take(&mut first) {
                         out.push(b',');
                     }
                     render::record(&mut out, &prefix, offset.0, record, json, query.encoding)
                 })?;
-                let (next, high, low) = (cursor.next, fetched.high_watermark, fetched.log_start_offset);
+                let (next, high, low) = (reached.next, fetched.high_watermark, fetched.log_start_offset);
                 out.extend_from_slice(
                     format!("],\"next_offset\":{next},\"high_watermark\":{high},\"log_start_offset\":{low}}}").as_bytes(),
                 );
@@ -396,7 +396,7 @@ async fn answer(
         let mut response = body.into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-        headers.insert(HeaderName::from_static("millpond-next-offset"), HeaderValue::from(cursor.next.0));
+        headers.insert(HeaderName::from_static("millpond-next-offset"), HeaderValue::from(reached.next.0));
         headers.insert(HeaderName::from_static("millpond-high-watermark"), HeaderValue::from(fetched.high_watermark.0));
         headers.insert(HeaderName::from_static("millpond-log-start-offset"), HeaderValue::from(fetched.log_start_offset.0));
         Ok(response)

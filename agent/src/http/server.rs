@@ -8,17 +8,20 @@ use hyper_util::service::TowerToHyperService;
 use std::future::Future;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio_io_timeout::TimeoutStream;
 
 /// A client has so long to send a request's head, and between requests.
 const HEAD: Duration = Duration::from_secs(30);
 /// Requests in flight have so long at shutdown.
 const DRAIN: Duration = Duration::from_secs(30);
-const HEAD_MAX_BYTES: usize = 64 << 10;
+/// A client that takes nothing of an answer for so long is given up, and with it the memory of the answer.
+const STALLED: Duration = Duration::from_secs(60);
+const BUFFER_BYTES: usize = 512 << 10;
 
 /// Serves until `shutdown`, then lets requests in flight finish.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_MAX_BYTES.max(512 << 10)).pipeline_flush(true);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(BUFFER_BYTES).pipeline_flush(true);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD).max_concurrent_streams(256);
     let graceful = GracefulShutdown::new();
     tokio::pin!(shutdown);
@@ -37,7 +40,9 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<
         };
         stream.set_nodelay(true).ok();
         let service = TowerToHyperService::new(router.clone());
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(STALLED));
+        let connection = builder.serve_connection(TokioIo::new(Box::pin(stream)), service);
         let connection = graceful.watch(connection.into_owned());
         tokio::spawn(async move {
             if let Err(error) = connection.await {

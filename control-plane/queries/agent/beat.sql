@@ -1,5 +1,6 @@
 -- An agent's sign of life: renews its row, measures undrained payload, and takes the jobs that have work and nobody's lease.
--- Index: agent_pkey, job_pkey, inline_payload_live, segment_pending, segment_doomed.
+-- Returns one row: undrained bytes of the cluster, names of the jobs taken.
+-- Locks the agent's row, then due jobs, passing over those that another heartbeat holds. Index: agent_pkey, job_pkey, inline_payload_live, segment_pending, segment_doomed.
 with at as materialized (select clock_timestamp() as now),
 seen as (
     insert into agent (agent_id, version, seen_at) select $1, $2, now from at

@@ -1,4 +1,5 @@
 -- Forgets what has expired, so many rows of each kind at most: keys, answers, dedup ids, drained payloads, silent agents, dead topics.
+-- Returns how many rows in all. Locks what it deletes, passing over keys, answers, dedup ids and payloads that others hold.
 -- Index: the *_expires indexes, inline_payload_drained, topic_deleted.
 with k as (delete from request_key where key_hash = any (array(select key_hash from request_key where expires_at <= (select clock_timestamp()) order by expires_at limit $1 for update skip locked)) returning 1),
 a as (delete from answer where request_id = any (array(select request_id from answer where expires_at <= (select clock_timestamp()) order by expires_at limit $1 for update skip locked)) returning 1),

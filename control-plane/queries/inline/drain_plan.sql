@@ -1,4 +1,5 @@
--- Oldest payloads that are due, up to a number of bytes, with the batches that live in them; a payload without batches comes alone.
+-- Oldest payloads that are due, up to a number of bytes, with the batches that live in them.
+-- Returns a row per batch, by partition and offset; a payload without batches comes alone.
 -- Locks nothing: the swap looks again. Index: inline_payload_live, batch_inline.
 with due as materialized (
     select d.payload_id, d.payload

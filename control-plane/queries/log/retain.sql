@@ -1,5 +1,5 @@
 -- Unlinks batches that age, size or the topic's end let go: bounded, oldest first, never leaving a hole.
--- Locks partitions by id, then batches, then segments by id. Index: topic_pkey, topic_partition_number, batch_pkey, segment_pkey.
+-- Returns how many. Locks partitions by id, then batches, then segments by id. Index: topic_pkey, topic_partition_number, batch_pkey, segment_pkey.
 with at as materialized (select clock_timestamp() as now),
 held as materialized (
     select p.partition_id, p.topic_id, p.log_start_offset, p.deleted, t.retention_ms,

@@ -1,5 +1,6 @@
 -- Abandons parts that stayed pending too long, and returns segments whose object is to be deleted now.
--- Whoever locks a pending row first, this or the commit, wins; the other matches no row.
+-- Locks the parts that are late, passing over those that a commit holds. Whoever locks a pending row first, this or the commit, wins; the
+-- other matches no row.
 -- Index: segment_pending, segment_doomed.
 with late as materialized (
     select segment_id from segment

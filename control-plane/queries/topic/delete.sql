@@ -1,5 +1,5 @@
--- Ends a topic: its partitions take no commit and answer no find any more. Returns its id.
--- Locks the topic, then its partitions by id, as a commit does.
+-- Ends a topic: its partitions take no commit and answer no find any more. Returns its id, or no row if there is no such topic.
+-- Locks the topic, then its partitions by id, as a commit does. Index: topic_name, topic_partition_number, topic_partition_pkey.
 with gone as (
     update topic set deleted_at = clock_timestamp() where tenant_id = $1 and name = $2 and deleted_at is null returning topic_id
 ),

@@ -5,8 +5,8 @@ fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_lone_small_request_is_flushed_at_once_and_idle_asks_for_nothing() {
+#[test]
+fn a_lone_small_request_is_flushed_at_once_and_idle_asks_for_nothing() {
     let now = Instant::now();
     let mut batcher = Batcher::new(BatcherConfig::default(), now);
     assert_eq!(batcher.decide(now), Decision::Idle);
@@ -21,8 +21,8 @@ async fn a_lone_small_request_is_flushed_at_once_and_idle_asks_for_nothing() {
     assert_eq!(batcher.decide(now), Decision::Flush(Lane::Small, Reason::Ready));
 }
 
-#[tokio::test(start_paused = true)]
-async fn object_binds_and_a_spent_budget_spills() {
+#[test]
+fn object_binds_and_a_spent_budget_spills() {
     let now = Instant::now();
     let mut batcher = Batcher::new(BatcherConfig::default(), now);
     assert_eq!(batcher.lane(10, Placement::Object, now), Lane::Bulk);
@@ -37,8 +37,8 @@ async fn object_binds_and_a_spent_budget_spills() {
     assert_eq!(batcher.lane(10, Placement::Inline, now + ms(1_000)), Lane::Bulk);
 }
 
-#[tokio::test(start_paused = true)]
-async fn bulk_flushes_early_while_tokens_last_then_at_the_linger() {
+#[test]
+fn bulk_flushes_early_while_tokens_last_then_at_the_linger() {
     let mut now = Instant::now();
     let mut batcher = Batcher::new(BatcherConfig::default(), now);
     for _ in 0..8 {
@@ -61,8 +61,6 @@ proptest! {
     /// Whatever comes, nothing waits longer than the linger, and PUTs stay below max(rate, 1/linger) + bytes/s ÷ segment size.
     #[test]
     fn linger_and_put_rate_hold(arrivals in prop::collection::vec((0_u64..400, 1_usize..4_000_000), 1..200), put_ms in 0_u64..600) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
-        runtime.block_on(async {
             let start = Instant::now();
             let config = BatcherConfig { inline: false, ..BatcherConfig::default() };
             let mut batcher = Batcher::new(config, start);
@@ -102,6 +100,5 @@ proptest! {
             let by_size = bytes / config.segment_max_bytes;
             let allowed = 4.0 * seconds + config.put_burst + 1.0 + f64::from(u32::try_from(by_size).expect("small"));
             assert!(f64::from(puts) <= allowed, "{puts} PUTs in {seconds} s of {bytes} bytes");
-        });
     }
 }

@@ -92,6 +92,7 @@ proptest! {
             timestamp_type: TimestampType::Creation,
             offset: i64::try_from(n).expect("small"),
             sequence: NO_SEQUENCE,
+            delete_horizon: false,
             timestamp: r.timestamp,
             key: r.key.clone().map(Bytes::from),
             value: r.value.clone().map(Bytes::from),
@@ -108,10 +109,10 @@ proptest! {
     }
 
     #[test]
-    fn a_flipped_bit_never_decodes(records in prop::collection::vec(plain(), 1..5), at in any::<prop::sample::Index>(), bit in 0..8) {
+    fn a_flipped_bit_never_decodes(records in prop::collection::vec(plain(), 1..5), at in any::<prop::sample::Index>(), bit in 0_u32..8) {
         let (bytes, encoded) = encode(&records);
         let mut broken = bytes.to_vec();
-        broken[at.index(bytes.len())] ^= 1 << bit;
+        broken[at.index(bytes.len())] ^= 1_u8 << bit;
         prop_assert!(DecodedBatch::decode(&broken.into(), encoded.crc, encoded.raw_bytes).is_err());
     }
 

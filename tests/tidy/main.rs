@@ -1,0 +1,149 @@
+//! The conventions of the repository, read off its own sources. A rule that no test can break is a wish.
+//!
+//! `rules` holds the checkers, which are pure and tested on bad inputs; here they meet the files.
+
+mod rules;
+
+use rules::{docs, metrics, sources, sql};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Files that may be longer than the rule allows, up to a ceiling of their own, each with its reason.
+const LONG_FILES: [(&str, usize, &str); 1] = [("core/src/memory.rs", 600, "the executable specification of one trait")];
+const CRATES_OF_ONE_VERSION: [&str; 3] = ["arrow-array", "object_store", "parquet"];
+const SKIPPED_FOLDERS: [&str; 2] = ["target", "millpond-data"];
+
+/// A file by its path from the repository's root, with `/` between folders.
+struct File {
+    path: String,
+    text: String,
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the repository").to_path_buf()
+}
+
+fn collect(folder: &Path, prefix: &str, files: &mut Vec<File>) {
+    for entry in fs::read_dir(folder).expect("a folder").map(|e| e.expect("an entry")) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let path = format!("{prefix}{name}");
+        if entry.file_type().expect("a type").is_dir() {
+            if !name.starts_with('.') && !SKIPPED_FOLDERS.contains(&name.as_str()) {
+                collect(&entry.path(), &format!("{path}/"), files);
+            }
+        } else if let Ok(text) = fs::read_to_string(entry.path()) {
+            files.push(File { path, text });
+        }
+    }
+}
+
+fn files(choose: impl Fn(&str) -> bool) -> Vec<File> {
+    let mut files = Vec::new();
+    collect(&root(), "", &mut files);
+    files.retain(|f| choose(&f.path));
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    assert!(!files.is_empty(), "a rule that looks at nothing");
+    files
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).expect(path)
+}
+
+/// Applies a checker to every chosen file and fails with all it found.
+fn check(choose: impl Fn(&str) -> bool, find: impl Fn(&File) -> Vec<String>) {
+    let found: Vec<String> =
+        files(choose).iter().flat_map(|f| find(f).into_iter().map(|what| format!("{}: {what}", f.path)).collect::<Vec<_>>()).collect();
+    assert!(found.is_empty(), "\n{}\n", found.join("\n"));
+}
+
+fn is_rust(path: &str) -> bool {
+    path.ends_with(".rs")
+}
+
+/// Everything but the rules themselves, which have to name what they forbid.
+fn is_not_ours(path: &str) -> bool {
+    !path.starts_with("tests/tidy/")
+}
+
+#[test]
+fn dependencies_point_inward() {
+    let control_plane = "millpond_control_plane";
+    check(
+        |path| path == "core/Cargo.toml",
+        |f| sources::dependencies_among(&f.text, &["millpond-control-plane", "millpond", "millpond-tests"]),
+    );
+    check(|path| path == "control-plane/Cargo.toml", |f| sources::dependencies_among(&f.text, &["millpond", "millpond-tests"]));
+    check(|path| path.starts_with("core/") && is_rust(path), |f| sources::names_crate(&f.text, &[control_plane, "millpond"]));
+    check(|path| path.starts_with("control-plane/") && is_rust(path), |f| sources::names_crate(&f.text, &["millpond"]));
+    let may = |path: &str| {
+        ["agent/src/main.rs", "agent/src/app.rs", "agent/src/dev.rs"].contains(&path)
+            || path.starts_with("agent/src/cli/")
+            || path.starts_with("agent/tests/")
+    };
+    check(|path| path.starts_with("agent/") && is_rust(path) && !may(path), |f| sources::names_crate(&f.text, &[control_plane]));
+}
+
+#[test]
+fn files_are_short() {
+    let lengths: Vec<(String, usize)> = files(|path| is_rust(path) && !path.ends_with("/tests.rs"))
+        .into_iter()
+        .map(|f| {
+            let lines = f.text.lines().count();
+            (f.path, lines)
+        })
+        .collect();
+    let found = sources::too_long(&lengths, &LONG_FILES);
+    assert!(found.is_empty(), "\n{}\n", found.join("\n"));
+}
+
+#[test]
+fn statements_are_headed_and_single() {
+    check(|path| path.starts_with("control-plane/queries/"), |f| sql::flaws(&f.path, &f.text));
+}
+
+#[test]
+fn migrations_make_no_stored_code() {
+    check(|path| path.starts_with("migrations/"), |f| sql::stored_code(&f.text));
+}
+
+#[test]
+fn words_are_ours() {
+    check(|path| (is_rust(path) || path.ends_with(".sql")) && is_not_ours(path), |f| sources::foreign_words(&f.text));
+    check(|path| path.ends_with(".md"), |f| docs::foreign_words(&f.text));
+}
+
+#[test]
+fn the_tree_holds_one_version_of_what_must_agree() {
+    let lock = read("Cargo.lock");
+    for name in CRATES_OF_ONE_VERSION {
+        let versions = sources::versions_of(&lock, name);
+        assert!(versions.len() <= 1, "Cargo.lock: {name} in versions {versions:?}");
+        assert!(name == "parquet" || versions.len() == 1, "Cargo.lock: {name} is gone: this rule looks at nothing");
+    }
+}
+
+#[test]
+fn metrics_have_one_home_and_one_form() {
+    let home = "agent/src/metrics.rs";
+    check(|path| is_rust(path) && path.contains("/src/") && path != home && is_not_ours(path), |f| metrics::strays(&f.text));
+    check(|path| path == home, |f| metrics::misnamed(&f.text));
+    assert!(metrics::names(&read(home)).len() > 10, "{home}: no names were found");
+}
+
+#[test]
+fn documents_point_at_what_exists() {
+    let root = root();
+    let exists = |path: &str| root.join(path).exists();
+    check(|path| path.ends_with(".md"), |f| docs::dead_links(&f.path, &f.text, exists));
+    check(|path| path.ends_with(".md"), |f| docs::missing_paths(&f.text, exists));
+    let map = docs::section(&read("ARCHITECTURE.md"), "## Code map");
+    assert!(docs::paths_in(&map).len() > 20, "ARCHITECTURE.md: the code map is not read");
+    assert!(read("ARCHITECTURE.md").lines().count() <= 250, "ARCHITECTURE.md: longer than 250 lines");
+}
+
+#[test]
+fn nothing_is_left_to_do_in_the_sources() {
+    let sourcelike = |path: &str| [".rs", ".sql", ".toml", ".md"].iter().any(|end| path.ends_with(end));
+    check(|path| sourcelike(path) && is_not_ours(path), |f| sources::unfinished(&f.text));
+}

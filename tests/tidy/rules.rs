@@ -1,0 +1,22 @@
+//! The checkers: text in, what is wrong with it out.
+
+pub mod docs;
+pub mod metrics;
+pub mod sources;
+pub mod sql;
+
+#[cfg(test)]
+mod tests;
+
+/// Words of letters, digits and `_`, with their line's number from 1.
+pub fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    (1..)
+        .zip(text.lines())
+        .flat_map(|(number, line)| line.split(|c: char| !c.is_alphanumeric() && c != '_').map(move |word| (number, word)))
+        .filter(|(_, word)| !word.is_empty())
+}
+
+/// Text without what may stand there although it holds a word that may not.
+pub fn without(text: &str, phrases: &[&str]) -> String {
+    phrases.iter().fold(text.to_lowercase(), |text, phrase| text.replace(phrase, ""))
+}

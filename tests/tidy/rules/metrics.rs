@@ -1,0 +1,37 @@
+//! Rules on metrics: `millpond_<area>_<thing>_<unit>`, all in one file.
+
+const AREAS: [&str; 7] = ["agent", "control_plane", "fetch", "http", "job", "produce", "store"];
+const UNITS: [&str; 4] = ["_bytes", "_ratio", "_seconds", "_total"];
+const MACROS: [&str; 3] = ["counter!(", "gauge!(", "histogram!("];
+
+/// String literals that begin as a metric's name does.
+pub fn names(source: &str) -> Vec<String> {
+    let starts = source.match_indices("\"millpond_").map(|(at, quote)| &source[at + quote.len() - "millpond_".len()..]);
+    starts.filter_map(|rest| rest.split_once('"')).map(|(name, _)| name.to_owned()).collect()
+}
+
+/// Metrics outside their home.
+pub fn strays(source: &str) -> Vec<String> {
+    let mut found: Vec<String> = names(source).into_iter().filter(|name| flaw(name).is_none()).collect();
+    found.extend(MACROS.iter().filter(|m| source.contains(*m)).map(|m| (*m).to_owned()));
+    found
+}
+
+/// Names at home that are not of the form.
+pub fn misnamed(source: &str) -> Vec<String> {
+    names(source).iter().filter_map(|name| flaw(name).map(|why| format!("{name}: {why}"))).collect()
+}
+
+fn flaw(name: &str) -> Option<&'static str> {
+    let rest = name.strip_prefix("millpond_")?;
+    if !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_') {
+        return Some("lower case, digits and _");
+    }
+    let Some(thing) = AREAS.iter().find_map(|area| rest.strip_prefix(*area)?.strip_prefix('_')) else {
+        return Some("not of a known area");
+    };
+    if !UNITS.iter().any(|unit| thing.ends_with(unit)) {
+        return Some("does not say a thing and its unit");
+    }
+    None
+}

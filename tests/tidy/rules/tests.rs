@@ -1,0 +1,109 @@
+//! Each checker finds what it is there for, and lets the rest pass.
+
+use super::{docs, metrics, sources, sql};
+
+#[test]
+fn outward_dependencies_are_found() {
+    let among = |manifest: &str| sources::dependencies_among(manifest, &["millpond", "millpond-control-plane"]).len();
+    assert_eq!(among("[dependencies]\nmillpond.workspace = true\n"), 1);
+    assert_eq!(among("[dev-dependencies]\nmillpond-control-plane = { path = \"..\" }\n"), 1);
+    assert_eq!(among("[dependencies.millpond]\npath = \"..\"\n"), 1);
+    assert_eq!(among("[package]\nname = \"millpond\"\n[dependencies]\nmillpond-core.workspace = true\n"), 0);
+
+    let names = |source: &str| sources::names_crate(source, &["millpond_control_plane", "millpond"]).len();
+    assert_eq!(names("use millpond_control_plane::PostgresControlPlane;"), 1);
+    assert_eq!(names("    let app = millpond::app::App::start();"), 1);
+    assert_eq!(names("use millpond as agent;"), 1);
+    assert_eq!(names("use millpond_core::Name; // \"millpond\" is a database\nlet x = my_millpond::y;"), 0);
+}
+
+#[test]
+fn long_files_are_found() {
+    let of = |lengths: &[(&str, usize)], exceptions: &[(&str, usize, &str)]| {
+        let lengths: Vec<(String, usize)> = lengths.iter().map(|(p, n)| ((*p).to_owned(), *n)).collect();
+        sources::too_long(&lengths, exceptions).len()
+    };
+    assert_eq!(of(&[("a.rs", 500), ("b.rs", 10), ("c.rs", 20)], &[]), 0);
+    assert_eq!(of(&[("a.rs", 501), ("b.rs", 10), ("c.rs", 20)], &[]), 1);
+    assert_eq!(of(&[("a.rs", 501), ("b.rs", 10), ("c.rs", 20)], &[("a.rs", 520, "a reason")]), 0);
+    assert_eq!(of(&[("a.rs", 521), ("b.rs", 10), ("c.rs", 20)], &[("a.rs", 520, "a reason")]), 1);
+    assert_eq!(of(&[("a.rs", 400), ("b.rs", 10), ("c.rs", 20)], &[("a.rs", 520, "a reason")]), 1, "not needed any more");
+    assert_eq!(of(&[("a.rs", 400), ("b.rs", 301), ("c.rs", 20)], &[]), 1, "the median");
+}
+
+#[test]
+fn bad_statements_are_found() {
+    let path = "control-plane/queries/log/find.sql";
+    let good = "-- Finds; all of it.\n-- Returns a row. Locks nothing. Index: batch_pkey.\nselect ';' as x -- one; only\n";
+    assert_eq!(sql::flaws(path, good), Vec::<String>::new());
+    assert_eq!(sql::flaws(path, "select 1").len(), 1, "no header");
+    assert_eq!(sql::flaws(path, "-- Finds. Returns a row. Index: none.\nselect 1").len(), 1, "locks");
+    assert_eq!(sql::flaws(path, &format!("{good}; select 2")).len(), 1, "two statements");
+    assert_eq!(sql::flaws("control-plane/queries/find.sql", good).len(), 1, "no noun");
+}
+
+#[test]
+fn stored_code_is_found() {
+    assert_eq!(sql::stored_code("CREATE OR REPLACE\n  FUNCTION f() returns int").len(), 1);
+    assert_eq!(sql::stored_code("create constraint trigger t after insert").len(), 1);
+    assert_eq!(sql::stored_code("create procedure p()").len(), 1);
+    assert_eq!(sql::stored_code("-- create function\ncreate table function_call (at timestamptz default clock_timestamp())").len(), 0);
+}
+
+#[test]
+fn foreign_words_are_found() {
+    for bad in ["pub struct Message {", "enum Cursor {", "let message_id = 1;", "/// Its visibility timeout.", "const DLQ: u8 = 1;"] {
+        assert_eq!(sources::foreign_words(bad).len(), 1, "{bad}");
+    }
+    for good in ["use std::io::Cursor;", "enum Event {", "text/event-stream, Last-Event-ID", "an error's message"] {
+        assert_eq!(sources::foreign_words(good).len(), 0, "{good}");
+    }
+    for bad in ["Send a message.", "Two Events later", "the cursor", "a visibility timeout"] {
+        assert_eq!(docs::foreign_words(bad).len(), 1, "{bad}");
+    }
+    for good in ["server-sent events", "`text/event-stream`, `Last-Event-ID`", "a commit message", "eventually"] {
+        assert_eq!(docs::foreign_words(good).len(), 0, "{good}");
+    }
+}
+
+#[test]
+fn doubled_packages_are_found() {
+    let lock = "[[package]]\nname = \"a\"\nversion = \"1.0.0\"\n\n[[package]]\nname = \"a\"\nversion = \"2.0.0\"\n\n[[package]]\nname = \"a-b\"\nversion = \"3.0.0\"\n";
+    assert_eq!(sources::versions_of(lock, "a"), ["1.0.0", "2.0.0"]);
+    assert_eq!(sources::versions_of(lock, "a-b"), ["3.0.0"]);
+    assert!(sources::versions_of(lock, "b").is_empty());
+}
+
+#[test]
+fn stray_and_misnamed_metrics_are_found() {
+    assert_eq!(metrics::strays("counter!(\"millpond_http_requests_total\")").len(), 2, "the name and the macro");
+    assert_eq!(metrics::strays("ensure(\"millpond_core\", \"millpond-data\")").len(), 0);
+    for bad in ["\"millpond_requests_total\"", "\"millpond_http_requests\"", "\"millpond_http_Requests_total\"", "\"millpond_http_total\""]
+    {
+        assert_eq!(metrics::misnamed(bad).len(), 1, "{bad}");
+    }
+    assert_eq!(metrics::misnamed("\"millpond_control_plane_call_seconds\"").len(), 0);
+}
+
+#[test]
+fn dead_references_are_found() {
+    let exists = |path: &str| ["docs/format.md", "README.md", "core/src/lib.rs", "agent/src"].contains(&path);
+    let links = |path: &str, text: &str| docs::dead_links(path, text, exists).len();
+    assert_eq!(links("README.md", "[a](docs/format.md#x) [b](https://x.org/y) [c](#here)"), 0);
+    assert_eq!(links("docs/a.md", "[a](../README.md) [b](format.md)"), 0);
+    assert_eq!(links("docs/a.md", "[a](docs/format.md)"), 1);
+    assert_eq!(links("README.md", "[a](docs/nothing.md)"), 1);
+    assert_eq!(docs::missing_paths("`core/src/lib.rs` and `agent/src`, `v1/{cluster}/x`, `docs/adr/NNNN-<title>.md`", exists).len(), 0);
+    assert_eq!(docs::missing_paths("| `core/src/gone.rs` | x |", exists).len(), 1);
+    assert_eq!(docs::section("# a\n## b\none\n### c\ntwo\n## d\nthree", "## b"), "one\n### c\ntwo");
+}
+
+#[test]
+fn unfinished_work_is_found() {
+    for bad in ["// TODO: later", "todo!()", "unimplemented!(\"x\")", "#[ignore]", "-- FIXME"] {
+        assert_eq!(sources::unfinished(bad).len(), 1, "{bad}");
+    }
+    for good in ["#[ignore = \"asks the network\"]", "todo = \"warn\"", "let todos = 1;"] {
+        assert_eq!(sources::unfinished(good).len(), 0, "{good}");
+    }
+}
