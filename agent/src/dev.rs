@@ -89,8 +89,14 @@ async fn serve(args: &DevArgs, data_dir: &Path, listener: TcpListener, address: 
         prometheus: metrics::install(),
     };
     let app = App::start(parts, &config);
+    let signal = stop_signal()?;
+    let watcher = Arc::clone(&app.watcher);
+    let stop = async move {
+        signal.await;
+        watcher.stop();
+    };
     welcome(address, data_dir, postgres, args.ephemeral).ok();
-    http::server::serve(listener, http::router(Arc::clone(&app)), stop_signal()?).await;
+    http::server::serve(listener, http::router(Arc::clone(&app)), stop).await;
     tracing::info!("stopping");
     app.close().await;
     plane.close().await;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 const POLL_MIN: Duration = Duration::from_millis(50);
 /// The poll takes at most a tenth of the time.
@@ -18,6 +19,7 @@ pub struct Watcher {
     watched: Mutex<HashMap<PartitionId, Watched>>,
     wanted: Notify,
     next_id: AtomicU64,
+    stopping: CancellationToken,
 }
 
 struct Watched {
@@ -36,7 +38,13 @@ pub struct Watch {
 impl Watcher {
     #[must_use]
     pub fn start(plane: Arc<dyn ControlPlane>) -> Arc<Self> {
-        let watcher = Arc::new(Self { plane, watched: Mutex::new(HashMap::new()), wanted: Notify::new(), next_id: AtomicU64::new(0) });
+        let watcher = Arc::new(Self {
+            plane,
+            watched: Mutex::new(HashMap::new()),
+            wanted: Notify::new(),
+            next_id: AtomicU64::new(0),
+            stopping: CancellationToken::new(),
+        });
         let weak = Arc::downgrade(&watcher);
         tokio::spawn(async move {
             while let Some(watcher) = weak.upgrade() {
@@ -62,6 +70,16 @@ impl Watcher {
         }
         self.wanted.notify_one();
         Watch { watcher: Arc::clone(self), partitions, id, moved }
+    }
+
+    /// Nobody is to wait any more: the agent stops.
+    pub fn stop(&self) {
+        self.stopping.cancel();
+    }
+
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.is_cancelled()
     }
 
     /// A partition's high watermark is known to be at least this.
@@ -104,9 +122,12 @@ impl Watch {
         }
     }
 
-    /// Returns once some watched partition has more than was known.
+    /// Returns once some watched partition has more than was known, or the agent stops.
     pub async fn moved(&self) {
-        self.moved.notified().await;
+        tokio::select! {
+            () = self.moved.notified() => {}
+            () = self.watcher.stopping.cancelled() => {}
+        }
     }
 }
 

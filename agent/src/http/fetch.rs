@@ -303,7 +303,7 @@ async fn read_partition(
                 .with("high_watermark", fetched.high_watermark.0));
         }
         match &watch {
-            Some(watch) if fetched.batches.is_empty() && Instant::now() < deadline => {
+            Some(watch) if fetched.batches.is_empty() && Instant::now() < deadline && !app.watcher.is_stopping() => {
                 watch.saw(id, fetched.high_watermark);
                 tokio::time::timeout_at(deadline, watch.moved()).await.ok();
             }
@@ -468,7 +468,7 @@ async fn topic_records(
 /// For each partition the first offset at or after a timestamp.
 #[utoipa::path(
     get, path = "/v1/topics/{topic}/offsets", tag = "read", params(("topic" = String, Path), OffsetsQuery),
-    responses((status = 200, body = OffsetsAnswer),
+    responses((status = 200, description = "every partition of the topic", body = OffsetsAnswer),
         (status = 404, description = "topic_not_found", body = ProblemBody, content_type = "application/problem+json"),
         (status = "4XX", description = "bad_request", body = ProblemBody, content_type = "application/problem+json"),
         (status = "5XX", description = "control_plane_unavailable, object_store_unavailable, corrupt", body = ProblemBody, content_type = "application/problem+json"))

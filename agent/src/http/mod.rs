@@ -4,6 +4,7 @@ pub mod arrow;
 pub mod error;
 pub mod extract;
 pub mod fetch;
+mod linger;
 pub mod operations;
 pub mod produce;
 pub mod render;
@@ -76,7 +77,7 @@ async fn around(State(app): State<AppState>, request: Request, next: Next) -> Re
         Problem::new(Code::Forbidden, "without authentication only the host names localhost, 127.0.0.1 and [::1] are answered")
             .into_response()
     } else {
-        next.run(request).await
+        next.run(linger::lingering(request)).await
     };
     response.headers_mut().insert(REQUEST_ID, id);
     metrics::http_answered(route, response.status().as_u16(), start.elapsed());

@@ -65,7 +65,8 @@ impl Position {
     #[must_use]
     pub fn token(&self) -> String {
         let mut text = self.topic.to_string();
-        for (partition, offset) in &self.next {
+        // Those that are not named begin at 0.
+        for (partition, offset) in self.next.iter().filter(|(_, offset)| **offset > Offset::ZERO) {
             write!(text, ".{partition}-{offset}").unwrap_or_default();
         }
         URL_SAFE_NO_PAD.encode(text)
@@ -118,10 +119,10 @@ pub async fn tail(
 }
 
 impl Tail {
-    /// Chunks as they come. What is temporary is tried again; what is not ends the tail with a problem.
+    /// Chunks as they come, until the agent stops. What is temporary is tried again; what is not ends the tail with a problem.
     fn endless(mut self) -> impl Stream<Item = Result<Bytes, std::io::Error>> {
         async_stream::stream! {
-            loop {
+            while !self.app.watcher.is_stopping() {
                 match self.next_chunk(Instant::now() + KEEP_ALIVE).await {
                     Ok(chunk) => yield Ok(chunk),
                     Err(problem) if matches!(problem.code, Code::ControlPlaneUnavailable | Code::ObjectStoreUnavailable) => {
@@ -160,7 +161,7 @@ impl Tail {
             if chunk.records > 0 {
                 return chunk.finish(&self.position);
             }
-            if Instant::now() >= deadline {
+            if Instant::now() >= deadline || self.app.watcher.is_stopping() {
                 return if self.limits.follow || self.form == Form::Events { Ok(self.keep_alive()) } else { chunk.finish(&self.position) };
             }
             if let Some(watch) = &watch {

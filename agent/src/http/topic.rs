@@ -163,7 +163,7 @@ async fn put(State(app): State<AppState>, principal: Principal, TopicName(name):
 /// All topics of the tenant, by name.
 #[utoipa::path(
     get, path = "/v1/topics", tag = "topics",
-    responses((status = 200, body = TopicList), (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
+    responses((status = 200, description = "with the state of their partitions", body = TopicList), (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
 )]
 async fn list(State(app): State<AppState>, principal: Principal) -> Result<Json<TopicList>, Problem> {
     let mut topics = Vec::new();
@@ -177,7 +177,7 @@ async fn list(State(app): State<AppState>, principal: Principal) -> Result<Json<
 /// Configuration and the state of each partition.
 #[utoipa::path(
     get, path = "/v1/topics/{topic}", tag = "topics", params(("topic" = String, Path)),
-    responses((status = 200, body = TopicDescription), (status = 404, description = "topic_not_found", body = ProblemBody, content_type = "application/problem+json"),
+    responses((status = 200, description = "as it is now", body = TopicDescription), (status = 404, description = "topic_not_found", body = ProblemBody, content_type = "application/problem+json"),
         (status = "4XX", description = "bad_request", body = ProblemBody, content_type = "application/problem+json"),
         (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
 )]

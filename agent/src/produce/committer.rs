@@ -18,6 +18,8 @@ use tokio::time::Instant;
 /// A commit is sent again until its outcome is known, or so long; the clients have been told "unknown" well before.
 const RESOLVE_FOR: Duration = Duration::from_millis(limits::PART_USABLE_MS / 2);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// A commit without answer for so long counts as a failed call: a database that hangs breaks no connection.
+const SILENCE: Duration = Duration::from_secs(3);
 
 pub struct Committer {
     pub plane: Arc<dyn ControlPlane>,
@@ -57,7 +59,7 @@ impl Committer {
         let start = Instant::now();
         let mut backoff = Duration::from_millis(10);
         let outcome = loop {
-            match self.plane.commit(&commit).await {
+            match self.unless_silent(self.plane.commit(&commit)).await {
                 Ok(committed) => {
                     self.health.control_plane_up();
                     break Some(committed);
@@ -86,6 +88,18 @@ impl Committer {
         metrics::committed(start.elapsed(), flushes.len(), records);
         self.publish(&flushes, &commit, &committed).await;
         answer(flushes, committed);
+    }
+
+    /// The call's outcome; meanwhile those who wait are told that there is none yet.
+    async fn unless_silent<T>(&self, call: impl Future<Output = T>) -> T {
+        tokio::pin!(call);
+        match tokio::time::timeout(SILENCE, &mut call).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                self.health.control_plane_down();
+                call.await
+            }
+        }
     }
 
     /// Lets readers see what was committed, from memory.

@@ -28,7 +28,12 @@ macro_rules! retried {
             loop {
                 let mut held = $plane.connection().await?;
                 let $connection = &mut *held;
-                match $call.await {
+                let Ok(outcome) = tokio::time::timeout(super::READ_TIMEOUT, $call).await else {
+                    // Not given back: who waits for its answer would wait for a database that hangs.
+                    drop(held.detach());
+                    break Err(millpond_core::Error::NotApplied("the database did not answer in time".into()));
+                };
+                match outcome {
                     Ok(value) => break Ok(value),
                     Err(e) if is_disconnect(&e) && attempts > 0 => {
                         attempts -= 1;

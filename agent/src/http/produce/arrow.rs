@@ -1,4 +1,6 @@
 //! Arrow IPC streams in: columns by name, any subset with `value`.
+//!
+//! Messages are measured before the decoder sees them: it believes every size that a stream names, and sets memory aside for it.
 
 use super::json::{check_header, check_timestamp};
 use super::stream::{Chunk, Chunker};
@@ -9,24 +11,32 @@ use arrow_array::types::{Int32Type, Int64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_buffer::Buffer;
 use arrow_ipc::reader::StreamDecoder;
+use arrow_ipc::{CompressionType, MessageHeader, root_as_message};
 use arrow_schema::{DataType, TimeUnit};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use millpond_core::limits;
 use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
+use std::io::Read;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use uuid::Uuid;
 
-/// What one message of the stream may hold.
+/// What one message of the stream may hold, sent and unpacked.
 const MESSAGE_MAX_BYTES: usize = 64 * limits::MIB;
+/// Stands before a message's length since version 0.15 of the format.
+const CONTINUATION: u32 = u32::MAX;
 
 #[derive(Default)]
 pub struct Rows {
     decoder: StreamDecoder,
+    /// What came of messages that are not whole yet.
+    incoming: BytesMut,
+    /// Length of the first of them, 0 while it is not known.
+    wanted: usize,
     whole: VecDeque<Columns>,
     /// First row of the first batch that was not cut off yet.
     row: usize,
-    undecoded: usize,
     buffered: usize,
 }
 
@@ -193,29 +203,108 @@ fn check_header_column(array: &ArrayRef) -> Result<(), Problem> {
     }
 }
 
+fn unreadable(why: impl std::fmt::Display) -> Problem {
+    Problem::bad_request(format!("the Arrow stream cannot be read: {why}"))
+}
+
+fn too_large() -> Problem {
+    Problem::new(Code::BodyTooLarge, format!("a message of an Arrow stream has at most {MESSAGE_MAX_BYTES} bytes, also unpacked"))
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes)
+}
+
+/// Where a message's metadata lies, once its length is known.
+fn metadata_of(bytes: &[u8]) -> Option<Range<usize>> {
+    let (start, size) = match word(bytes, 0)? {
+        CONTINUATION => (8, word(bytes, 4)?),
+        size => (4, size),
+    };
+    Some(start..start.saturating_add(usize::try_from(size).unwrap_or(usize::MAX)))
+}
+
+/// Refuses a message that names, or unpacks to, more than a message may hold.
+fn check_unpacked(message: &[u8]) -> Result<(), Problem> {
+    let Some(metadata) = metadata_of(message).filter(|m| !m.is_empty()) else { return Ok(()) };
+    let body = message.get(metadata.end..).unwrap_or_default();
+    let message = root_as_message(message.get(metadata).unwrap_or_default()).map_err(unreadable)?;
+    if message.header_type() == MessageHeader::DictionaryBatch {
+        return Err(invalid("columns are sent as they are, not as dictionaries"));
+    }
+    let Some(batch) = message.header_as_record_batch() else { return Ok(()) };
+    let (Some(compression), Some(buffers)) = (batch.compression(), batch.buffers()) else { return Ok(()) };
+    let mut total = 0_usize;
+    for buffer in buffers {
+        let start = usize::try_from(buffer.offset()).map_err(unreadable)?;
+        let length = usize::try_from(buffer.length()).map_err(unreadable)?;
+        let packed = start.checked_add(length).and_then(|end| body.get(start..end)).ok_or_else(|| unreadable("a buffer lies outside"))?;
+        // The unpacked size stands before the bytes; -1 says that they are not packed.
+        let Some((size, packed)) = packed.split_first_chunk::<8>() else { continue };
+        let size = usize::try_from(i64::from_le_bytes(*size)).unwrap_or(0);
+        total = total.checked_add(size).filter(|total| *total <= MESSAGE_MAX_BYTES).ok_or_else(too_large)?;
+        if size > 0 && compression.codec() == CompressionType::LZ4_FRAME {
+            // The decoder unpacks these to their end, whatever they say.
+            let most = u64::try_from(size).unwrap_or(u64::MAX).saturating_add(1);
+            let mut unpacked = lz4_flex::frame::FrameDecoder::new(packed).take(most);
+            let found = std::io::copy(&mut unpacked, &mut std::io::sink()).map_err(unreadable)?;
+            if found == most {
+                return Err(unreadable("a buffer is larger than it says"));
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Rows {
+    fn next_message(&mut self) -> Result<Option<Bytes>, Problem> {
+        if self.wanted == 0 {
+            self.wanted = self.measure()?.unwrap_or(0);
+        }
+        if self.wanted == 0 || self.incoming.len() < self.wanted {
+            return Ok(None);
+        }
+        Ok(Some(self.incoming.split_to(std::mem::take(&mut self.wanted)).freeze()))
+    }
+
+    /// Length of the first message, once its metadata is there.
+    fn measure(&self) -> Result<Option<usize>, Problem> {
+        let Some(metadata) = metadata_of(&self.incoming) else { return Ok(None) };
+        if metadata.is_empty() {
+            return Ok(Some(metadata.end));
+        }
+        if metadata.end > MESSAGE_MAX_BYTES {
+            return Err(too_large());
+        }
+        let end = metadata.end;
+        let Some(metadata) = self.incoming.get(metadata) else { return Ok(None) };
+        let body = usize::try_from(root_as_message(metadata).map_err(unreadable)?.bodyLength()).map_err(unreadable)?;
+        end.checked_add(body).filter(|length| *length <= MESSAGE_MAX_BYTES).map(Some).ok_or_else(too_large)
+    }
+
+    /// The decoder panics on some streams that no writer makes.
+    fn decode(&mut self, buffer: &mut Buffer) -> Result<Option<RecordBatch>, Problem> {
+        let decoder = &mut self.decoder;
+        let decoded = catch_unwind(AssertUnwindSafe(|| decoder.decode(buffer)));
+        decoded.map_err(|_| unreadable("its messages contradict each other"))?.map_err(unreadable)
+    }
+}
+
 impl Chunker for Rows {
     type Chunk = RowChunk;
 
     fn add(&mut self, data: Bytes) -> Result<(), Problem> {
-        self.undecoded += data.len();
-        let mut buffer = Buffer::from(data);
-        while !buffer.is_empty() {
-            match self.decoder.decode(&mut buffer) {
-                Ok(Some(batch)) => {
-                    self.undecoded = buffer.len();
+        self.incoming.extend_from_slice(&data);
+        while let Some(message) = self.next_message()? {
+            check_unpacked(&message)?;
+            let mut buffer = Buffer::from(message);
+            while !buffer.is_empty() {
+                if let Some(batch) = self.decode(&mut buffer)? {
                     let columns = Columns::new(&batch)?;
                     self.buffered += columns.bytes;
                     self.whole.push_back(columns);
                 }
-                Ok(None) => {}
-                Err(error) => return Err(Problem::bad_request(format!("the Arrow stream cannot be read: {error}"))),
             }
-        }
-        if self.undecoded > MESSAGE_MAX_BYTES {
-            return Err(Problem::new(
-                Code::BodyTooLarge,
-                format!("a record batch of an Arrow stream has at most {MESSAGE_MAX_BYTES} bytes"),
-            ));
         }
         Ok(())
     }
@@ -239,6 +328,9 @@ impl Chunker for Rows {
             }
         }
         if end && self.whole.is_empty() {
+            if !self.incoming.is_empty() {
+                return Err(unreadable("it breaks off"));
+            }
             self.decoder.finish().map_err(|e| Problem::bad_request(format!("the Arrow stream breaks off: {e}")))?;
         }
         if rows.is_empty() || !(full || end) {
@@ -257,7 +349,7 @@ impl Chunker for Rows {
     }
 
     fn buffered_bytes(&self) -> usize {
-        self.buffered + self.undecoded
+        self.buffered + self.incoming.len()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Requests that are stored whole or not at all, and answered record by record.
 
-use super::Call;
+use super::{Call, stream};
 use crate::hash;
 use crate::http::AppState;
 use crate::http::error::Problem;
@@ -105,7 +105,7 @@ impl Atomic<'_> {
     fn key(&self, topics: &[Arc<Topic>]) -> Option<RequestKey> {
         let key = self.call.idempotency_key.as_ref()?;
         let path = match self.shape {
-            ResultsShape::One => format!("records/{}", topics.first().map_or(0, |t| t.id.0)),
+            ResultsShape::One => stream::key_place(topics.first().map_or(0, |t| t.id.0), 0),
             ResultsShape::ByTopic => "batches".to_owned(),
         };
         Some(RequestKey {

@@ -255,6 +255,10 @@ async fn octets(
             own.push((name.to_owned(), value.as_bytes().to_vec()));
         }
     }
+    let size: usize = own.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if size > limits::HEADERS_MAX_BYTES || own.len() > limits::RECORD_MAX_HEADERS {
+        return Err(Problem::new(Code::HeadersTooLarge, "a record has too many or too large headers"));
+    }
     let (bytes, shared) = (body.clone(), call.shared.clone());
     let parse = move |builder: &mut crate::produce::append::AppendBuilder| {
         let headers: Vec<(&str, &[u8])> = own.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
@@ -287,7 +291,7 @@ async fn octets(
     post, path = "/v1/batches", tag = "produce",
     params(("Idempotency-Key" = Option<String>, Header)),
     request_body = BatchBody,
-    responses((status = 200, body = BatchAnswer),
+    responses((status = 200, description = "durable and committed, in every topic", body = BatchAnswer),
         (status = 409, description = "idempotency_conflict", body = ProblemBody, content_type = "application/problem+json"),
         (status = "4XX", description = "bad_request, topic_not_found, partition_not_found, record_too_large, body_too_large, invalid_record, throttled", body = ProblemBody, content_type = "application/problem+json"),
         (status = "5XX", description = "unknown outcome: retry with the same Idempotency-Key", body = ProblemBody, content_type = "application/problem+json"))

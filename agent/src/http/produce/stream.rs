@@ -76,6 +76,11 @@ impl Summary {
     }
 }
 
+/// Place of a chunk's idempotency key; an atomic request is a first chunk, so that a key holds whatever the form of the body.
+pub fn key_place(topic: i64, chunk: u64) -> String {
+    format!("records/{topic}/{chunk}")
+}
+
 pub async fn run<C: Chunker>(app: &AppState, call: Call, mut chunker: C, mut body: Body) -> Result<Response, Problem> {
     let mut stream = Stream { app, call, number: 0, in_flight: None, committed: Summary::default() };
     let outcome = stream.consume(&mut chunker, &mut body).await;
@@ -182,7 +187,7 @@ impl Stream<'_> {
 
     fn key<K: Chunk>(&self, number: u64, topic: &Topic, chunk: &K) -> Option<RequestKey> {
         let key = self.call.idempotency_key.as_ref()?;
-        let place = format!("stream/{}/{number}", topic.id.0);
+        let place = key_place(topic.id.0, number);
         Some(RequestKey {
             key_hash: hash::of(&[self.call.principal.tenant.as_str().as_bytes(), place.as_bytes(), key.as_bytes()]),
             body_hash: chunk.body_hash(&self.call.shape),

@@ -1,0 +1,31 @@
+//! The HTTP API, endpoint by endpoint, good input and bad, against one real process that all tests share.
+#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod arrow;
+mod batches;
+mod hostile;
+mod idempotency;
+mod json;
+mod limits;
+mod ndjson;
+mod octets;
+mod openapi;
+mod operations;
+mod read;
+mod stale;
+mod tail;
+mod topics;
+
+use harness::client::Api;
+use harness::process::Dev;
+use std::sync::LazyLock;
+
+static DEV: LazyLock<Dev> = LazyLock::new(Dev::ephemeral);
+
+/// A client of the shared process. Each test has its own, since connections belong to a test's runtime.
+fn api() -> Api {
+    DEV.api()
+}

@@ -1,0 +1,22 @@
+//! A real Millpond for tests: the binary, its Postgres, and clients for it.
+//!
+//! Every wait is bounded and says what it waited for. Nothing that is started here outlives the test process, however that ends.
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+pub mod cli;
+pub mod client;
+pub mod load;
+pub mod process;
+pub mod raw;
+pub mod wait;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// 2,000 flights, one a line, with `tailnum` as the usual key.
+pub const FLIGHTS: &str = include_str!("../data/flights-2000.ndjson");
+
+/// A name that no other test of the process has.
+pub fn unique(what: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    format!("{what}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}

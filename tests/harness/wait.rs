@@ -1,0 +1,27 @@
+//! Bounded waiting.
+
+use std::future::Future;
+use std::time::Duration;
+
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The future's output, or a panic that says what took too long.
+pub async fn within<T>(seconds: u64, what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(Duration::from_secs(seconds), future).await {
+        Ok(output) => output,
+        Err(_) => panic!("{what}: not within {seconds} s"),
+    }
+}
+
+/// Asks again and again until there is an answer.
+pub async fn until<T, F: Future<Output = Option<T>>>(seconds: u64, what: &str, mut probe: impl FnMut() -> F) -> T {
+    let asking = async {
+        loop {
+            if let Some(found) = probe().await {
+                return found;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    within(seconds, what, asking).await
+}

@@ -1,0 +1,28 @@
+//! What users and machines do to a Millpond, as stories, each with processes of its own.
+#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+#[path = "03_agent_killed.rs"]
+mod agent_killed;
+#[path = "07_closed_folder.rs"]
+mod closed_folder;
+#[path = "11_commands.rs"]
+mod commands;
+#[path = "10_corrupt.rs"]
+mod corrupt;
+#[path = "02_crash_between.rs"]
+mod crash_between;
+#[path = "08_drain.rs"]
+mod drain;
+#[path = "09_idle.rs"]
+mod idle;
+#[path = "04_postgres_killed.rs"]
+mod postgres_killed;
+#[path = "01_round_trip.rs"]
+mod round_trip;
+#[path = "06_second_instance.rs"]
+mod second_instance;
+#[path = "05_stopped.rs"]
+mod stopped;
