@@ -54,7 +54,7 @@ impl App {
     #[must_use]
     pub fn start(parts: Parts, config: &Config) -> Arc<Self> {
         let Parts { plane, store, clock, ids, cluster, epoch, prometheus } = parts;
-        let plane = Timed::new(plane);
+        let plane = Timed::around(plane);
         let agent = AgentId(ids.uuid(clock.now_ms()));
         let origin = Origin { cluster: cluster.clone(), epoch, agent: agent.to_string() };
         let health = Health::start(Arc::clone(&plane));

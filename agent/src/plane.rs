@@ -23,7 +23,7 @@ pub struct Timed {
 }
 
 impl Timed {
-    pub fn new(inner: Arc<dyn ControlPlane>) -> Arc<dyn ControlPlane> {
+    pub fn around(inner: Arc<dyn ControlPlane>) -> Arc<dyn ControlPlane> {
         Arc::new(Self { inner })
     }
 }
@@ -39,7 +39,13 @@ async fn bounded<T, R>(call: &'static str, limit: Duration, work: impl Future<Ou
 
 #[async_trait]
 impl ControlPlane for Timed {
-    async fn put_topic(&self, tenant: &Name, name: &Name, change: &TopicChange, default_partitions: i32) -> Result<(Topic, bool), Error<PutTopicRejected>> {
+    async fn put_topic(
+        &self,
+        tenant: &Name,
+        name: &Name,
+        change: &TopicChange,
+        default_partitions: i32,
+    ) -> Result<(Topic, bool), Error<PutTopicRejected>> {
         bounded("put_topic", STATEMENT, self.inner.put_topic(tenant, name, change, default_partitions)).await
     }
 
