@@ -50,6 +50,7 @@ async fn plans_payloads_whole_and_within_bounds(s: &Stage) {
     let (p, q) = (home(&topic, 0), home(&topic, 1));
     for n in 0..4 {
         s.send(Place::Inline, &[Draft::new().to(q, &[n]).to(p, &[n])]).await;
+        s.advance(SECOND).await;
     }
     s.advance(MINUTE).await;
     for (max_bytes, batches) in [(0, 2), (15, 2), (16, 2), (31, 2), (32, 4), (47, 4), (48, 6), (1_000, 8)] {

@@ -1,7 +1,7 @@
 //! The same commit sent again: it answers the same and stores nothing more.
 
 use millpond_core::control_plane::Verdict;
-use millpond_tests::stage::{BOTH, Draft, Place, Sent, Stage, home};
+use millpond_tests::stage::{BOTH, Draft, Place, REMEMBERED_MS, Sent, Stage, home};
 
 suite!(
     answers_the_same,
@@ -12,6 +12,7 @@ suite!(
     answers_the_same_after_others,
     of_a_refused_request_never_stores_it,
     with_a_key_answers_the_same_after_the_drain,
+    with_a_key_that_others_use_now_keeps_its_answer,
     without_a_key_stores_nothing_after_the_drain,
 );
 
@@ -125,6 +126,18 @@ async fn with_a_key_answers_the_same_after_the_drain(s: &Stage) {
     assert_eq!(s.drain(i64::MAX).await, 1);
     assert_repeats(s, &sent).await;
     assert_eq!(s.tags(p).await, [1, 2]);
+}
+
+async fn with_a_key_that_others_use_now_keeps_its_answer(s: &Stage) {
+    let p = home(&s.topic("t", 1).await, 0);
+    for place in BOTH {
+        let first = s.send(place, &[Draft::new().to(p, &[1]).key(1, 1)]).await;
+        s.advance(2 * REMEMBERED_MS).await;
+        s.send(place, &[Draft::new().to(p, &[2]).key(1, 2)]).await;
+        assert_repeats(s, &first).await;
+        s.advance(2 * REMEMBERED_MS).await;
+    }
+    assert_eq!(s.tags(p).await, [1, 2, 1, 2]);
 }
 
 async fn without_a_key_stores_nothing_after_the_drain(s: &Stage) {

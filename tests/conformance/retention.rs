@@ -121,7 +121,7 @@ async fn lets_a_deleted_topic_go(s: &Stage) {
     let gone = s.retain().await;
     assert!(gone == 5 || s.resends());
     s.plane.forget(100).await.expect("an answer");
-    assert_eq!(s.plane.delete_topic(&s.tenant, &t.name).await.expect("an answer"), false);
+    assert!(!s.plane.delete_topic(&s.tenant, &t.name).await.expect("an answer"));
     s.advance(limits::PLAN_TTL_MS + SECOND).await;
     let doomed = s.sweep_plan().await;
     assert!(doomed.len() == 1 && doomed.is_subset(&own) && !doomed.contains(&shared));
