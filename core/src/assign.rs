@@ -69,7 +69,7 @@ pub fn decide(commit: &Commit, view: &impl View, at_ms: i64) -> Decision {
             positions.sort_unstable();
             kept = piece.records - i32::try_from(positions.len()).unwrap_or(i32::MAX);
             skip.extend(positions.iter().map(|p| piece.first + p..piece.first + p + 1));
-            outcome = PieceOutcome { base: Some(next), dropped: positions };
+            outcome = PieceOutcome { base: (kept > 0).then_some(next), dropped: positions };
             if kept > 0 {
                 high_watermarks.insert(run.partition, Offset(next.0 + i64::from(kept)));
             }

@@ -16,7 +16,7 @@ use uuid::Uuid;
 /// Records of several requests, uploaded or inline, to be given offsets in one step: visible whole or not at all.
 ///
 /// Indexes: a piece names its request and its run, a run names its part. Pieces come in the order in which offsets are given
-/// within a partition, and lie in their run from 0 without holes.
+/// within a partition, and lie in their run from 0 without holes. Dedups come by piece and position.
 /// Preconditions, which the agent keeps: a key stands in at most one request of a commit and of those in flight from one agent; a
 /// request with `expect` is the only one of its commit.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -150,7 +150,8 @@ pub enum Verdict {
     },
     /// A partition is gone: the topic was deleted.
     PartitionGone,
-    /// The part was committed by an earlier sending, too long ago to tell what became of this request.
+    /// The part was committed by an earlier sending, or was abandoned, and it can no longer be told what became of this request: it
+    /// was refused then, or was stored without a key and has moved since. It is not stored now.
     Unknown,
 }
 
@@ -255,7 +256,7 @@ pub struct Swap {
     pub bytes: i64,
     pub crc: i32,
     pub inputs: Vec<SwapInput>,
-    /// Their `part` is `segment`.
+    /// Their `part` is `segment`, and their `skip` is empty: a rewrite leaves behind what commits had passed over.
     pub outputs: Vec<SwapOutput>,
     /// Inline payloads that hold none but these inputs.
     pub drained: Vec<PartId>,
@@ -315,10 +316,11 @@ pub trait ControlPlane: Send + Sync + 'static {
     async fn offsets_at(&self, topic: TopicId, timestamp_ms: i64) -> Result<Vec<(i32, PartitionId, Offset)>, Error>;
 
     async fn beat(&self, agent: AgentId) -> Result<Beat, Error>;
-    /// Oldest inline batches that are due, whole payloads, by partition and offset.
+    /// Oldest inline batches that are due, whole payloads, within `max_bytes` but one at least; by partition and offset.
     async fn drain_plan(&self, max_bytes: i64) -> Result<Vec<DrainBatch>, Error>;
     async fn swap(&self, swap: &Swap) -> Result<(), Error<SwapRejected>>;
-    /// Unlinks batches that retention or the end of their topic lets go, at most `limit`; returns how many.
+    /// Unlinks batches that retention or the end of their topic lets go, at most `limit`; returns how many. By size the oldest of a
+    /// topic go, and what stays is never less than the limit.
     async fn retain(&self, limit: i64) -> Result<i64, Error>;
     /// Forgets expired keys, answers, dedup ids and drained payloads, at most `limit` rows of each; returns how many.
     async fn forget(&self, limit: i64) -> Result<i64, Error>;

@@ -252,7 +252,7 @@ impl ControlPlane for MemoryControlPlane {
                     let live = decision.batches.iter().filter(|(_, b)| b.part == part.id).count();
                     if let Some(row) = state.segments.get_mut(&part.id) {
                         row.live = i64::try_from(live).unwrap_or(i64::MAX);
-                        let unlinked = SegmentState::Unlinked { delete_at_ms: now + limits::PLAN_TTL_MS, again: false };
+                        let unlinked = SegmentState::Unlinked { delete_at_ms: now, again: false };
                         row.state = if live == 0 { unlinked } else { SegmentState::Committed };
                     }
                 }
@@ -301,6 +301,11 @@ impl ControlPlane for MemoryControlPlane {
                     committed.pieces[*n] = outcome.clone();
                 }
                 committed.verdicts[number] = Verdict::Stored;
+                continue;
+            }
+            let key = commit.requests[number].key;
+            if let Some((key, (body_hash, answer))) = key.and_then(|k| Some((k, CommitView { state, commit, now }.key(k.key_hash)?))) {
+                committed.verdicts[number] = if body_hash == key.body_hash { Verdict::Duplicate(answer) } else { Verdict::Conflict };
                 continue;
             }
             let found: Vec<_> = pieces
@@ -482,7 +487,7 @@ impl ControlPlane for MemoryControlPlane {
             }
         }
         for topic in state.topics.values() {
-            let mut over = topic.config.retention_bytes.map_or(0, |max| {
+            let over = topic.config.retention_bytes.map_or(0, |max| {
                 let total: i64 = topic.partitions.iter().flat_map(|p| state.batches_of(*p)).map(|b| i64::from(b.batch.byte_length)).sum();
                 total - max
             });
@@ -492,11 +497,12 @@ impl ControlPlane for MemoryControlPlane {
                 .flat_map(|p| state.batches_of(*p).map(|b| (b.batch.committed_at_ms, *p, b.batch.base, i64::from(b.batch.byte_length))))
                 .collect();
             rows.sort_unstable();
+            let mut upto = 0;
             for (at, partition, base, bytes) in rows {
                 let aged = topic.config.retention_ms.is_some_and(|ms| at < now - ms);
-                if aged || over > 0 {
+                upto += bytes;
+                if aged || upto <= over {
                     doomed.push((partition, base));
-                    over -= bytes;
                 }
             }
         }

@@ -1,1 +1,6 @@
+//! What the tests of the product share: worlds to run in, faults, commits of numbered records.
 
+pub mod faulty;
+pub mod postgres;
+pub mod stage;
+pub mod world;

@@ -1,16 +1,20 @@
+<<<<<<< HEAD
 -- Oldest payloads that are due, up to a number of bytes, with the batches that live in them.
 -- Returns a row per batch, by partition and offset; a payload without batches comes alone.
+=======
+-- Oldest payloads that are due, within a number of bytes but one at least, with the batches that live in them; a payload without batches comes alone.
+>>>>>>> conf
 -- Locks nothing: the swap looks again. Index: inline_payload_live, batch_inline.
 with due as materialized (
     select d.payload_id, d.payload
     from (
-        select p.payload_id, p.payload, p.committed_at, sum(p.bytes) over (order by p.committed_at, p.payload_id) - p.bytes as before
+        select p.payload_id, p.payload, p.bytes, p.committed_at, sum(p.bytes) over (order by p.committed_at, p.payload_id) as upto
         from inline_payload p
         where p.drained_at is null and p.committed_at <= (select clock_timestamp()) - $1::int8 * interval '1 ms'
         order by p.committed_at, p.payload_id
         limit 20000
     ) d
-    where d.before < $2::int8
+    where d.upto <= $2::int8 or d.upto = d.bytes
 )
 select d.payload_id as "payload_id!", b.partition_id as "partition_id?", b.base_offset as "base_offset?", b.records as "records?",
     b.byte_offset as "byte_offset?", b.byte_length as "byte_length?", b.raw_bytes as "raw_bytes?", b.crc as "crc?", b.flags as "flags?",

@@ -2,9 +2,10 @@
 -- Returns a row per piece: base offset and count kept (null: nothing), why its request was refused
 --   ('repeat' | 'gone' | 'mismatch' | 'key'), positions dropped as duplicates, the partition's high watermark as found, commit time.
 -- Locks, each in the order of ids: segments, inline payloads, partitions, request keys, dedup ids.
+-- Instants are whole milliseconds, so that a batch keeps its own when it is read out and swapped back.
 -- Index: primary keys. Each step reads the one before, so their order is a data dependency; what a verdict needs is read from locked
 --   rows or decided by a unique index, never from the statement's snapshot.
-with at as materialized (select clock_timestamp() as now),
+with at as materialized (select date_trunc('milliseconds', clock_timestamp()) as now),
 claimed_segment as materialized (
     select segment_id from segment where segment_id = any ($1::uuid[]) and state = 'p' order by segment_id for update
 ),

@@ -1,9 +1,15 @@
+<<<<<<< HEAD
 -- Unlinks batches that age, size or the topic's end let go: bounded, oldest first, never leaving a hole.
 -- Returns how many. Locks partitions by id, then batches, then segments by id. Index: topic_pkey, topic_partition_number, batch_pkey, segment_pkey.
+=======
+-- Unlinks batches that age, size or the topic's end let go: bounded, oldest first, never leaving a hole. By size a topic's oldest batches
+--   go, whatever their partition, as long as what stays is not less than the limit.
+-- Locks partitions by id, then batches, then segments by id. Index: topic_pkey, topic_partition_number, batch_pkey, segment_pkey.
+>>>>>>> conf
 with at as materialized (select clock_timestamp() as now),
 held as materialized (
     select p.partition_id, p.topic_id, p.log_start_offset, p.deleted, t.retention_ms,
-        coalesce((sum(p.bytes) over (partition by p.topic_id) - t.retention_bytes) / count(*) over (partition by p.topic_id), 0)::int8 as over_bytes
+        coalesce(sum(p.bytes) over (partition by p.topic_id) - t.retention_bytes, 0)::int8 as over_bytes
     from topic_partition p join topic t on t.topic_id = p.topic_id
 ),
 wanting as materialized (
@@ -16,19 +22,25 @@ wanting as materialized (
 locked as materialized (
     select w.* from wanting w join topic_partition p on p.partition_id = w.partition_id order by p.partition_id for no key update of p
 ),
+candidate as materialized (
+    select l.*, b.base_offset, b.committed_at, b.byte_length
+    from locked l
+    cross join lateral (select * from batch z where z.partition_id = l.partition_id order by z.base_offset limit 1000) b
+),
+aged as materialized (
+    select c.*, coalesce(c.committed_at < at.now - c.retention_ms * interval '1 ms', false) as aged,
+        sum(c.byte_length) over (partition by c.topic_id order by c.committed_at, c.partition_id, c.base_offset) as upto_bytes
+    from candidate c, at
+),
 chosen as materialized (
-    select l.partition_id, x.base_offset
-    from locked l, at
-    cross join lateral (
-        select y.base_offset, bool_and(l.deleted or y.before < l.over_bytes or y.committed_at < at.now - l.retention_ms * interval '1 ms')
-            over (order by y.base_offset) as goes
-        from (
-            select b.base_offset, b.committed_at, sum(b.byte_length) over (order by b.base_offset) - b.byte_length as before
-            from (select * from batch z where z.partition_id = l.partition_id order by z.base_offset limit 1000) b
-        ) y
+    select x.partition_id, x.base_offset
+    from (
+        select a.partition_id, a.base_offset,
+            bool_and(a.deleted or a.aged or a.upto_bytes <= a.over_bytes) over (partition by a.partition_id order by a.base_offset) as goes
+        from aged a
     ) x
     where x.goes
-    limit $1
+    order by x.partition_id, x.base_offset limit $1
 ),
 gone as (
     delete from batch b using chosen c where b.partition_id = c.partition_id and b.base_offset = c.base_offset

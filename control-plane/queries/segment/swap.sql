@@ -1,5 +1,6 @@
 -- Replaces batches by others that hold the same offsets, if every input is as it was read and the segment is still pending.
--- Returns whether it did, or had done so before. Locks: the segment, partitions by id, input batches by key. Index: primary keys.
+-- Returns whether it did, or had done so before. Locks: the segment, partitions by id, input batches by key, their segments by id.
+-- Index: primary keys.
 with seg as materialized (select segment_id, state from segment where segment_id = $1 for update),
 input as materialized (select * from unnest($4::int8[], $5::int8[], $6::int4[], $7::uuid[]) as u(partition_id, base_offset, records, part_id)),
 home as materialized (
@@ -17,7 +18,7 @@ locked as materialized (
 agreed as materialized (select (select count(*) from locked) = (select count(*) from input) and exists (select from seg where state = 'p') as yes),
 gone as (
     delete from batch b using locked l where b.partition_id = l.partition_id and b.base_offset = l.base_offset and (select yes from agreed)
-    returning b.partition_id, b.base_offset, b.byte_length
+    returning b.partition_id, b.base_offset, b.byte_length, b.part_id, b.inline
 ),
 added as (
     insert into batch (partition_id, base_offset, records, part_id, inline, byte_offset, byte_length, raw_bytes, crc, flags, committed_at, max_timestamp, expires_at)
@@ -40,6 +41,17 @@ sized as (
 kept as (
     update segment s set state = 'c', committed_at = clock_timestamp(), bytes = $2, crc = $3, live = (select count(*)::int4 from added)
     where s.segment_id = $1 and (select yes from agreed)
+),
+emptied as materialized (
+    select s.segment_id, s.live from (select distinct part_id from gone where not inline order by 1) g join segment s on s.segment_id = g.part_id
+    order by s.segment_id for update of s
+),
+unlinked as (
+    update segment s
+    set live = l.live - g.n, state = case when l.live - g.n > 0 then s.state else 'u' end,
+        delete_at = case when l.live - g.n > 0 then null else clock_timestamp() + $20::int8 * interval '1 ms' end
+    from emptied l join (select part_id, count(*)::int4 as n from gone group by part_id) g on g.part_id = l.segment_id
+    where s.segment_id = l.segment_id
 ),
 drained as (
     update inline_payload set drained_at = clock_timestamp() where payload_id = any ($19::uuid[]) and drained_at is null and (select yes from agreed)

@@ -104,7 +104,8 @@ pub(super) async fn swap(plane: &PostgresControlPlane, swap: &Swap) -> Result<()
         &committed,
         &times,
         &expiries as _,
-        &drained
+        &drained,
+        limits::PLAN_TTL_MS
     );
     let mut connection = plane.connection().await.map_err(Error::from_infallible)?;
     let row = statement.fetch_one(&mut *connection).await.map_err(|e| Error::from_infallible(classify(e)))?;

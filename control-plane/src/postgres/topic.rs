@@ -183,7 +183,16 @@ pub(super) async fn partitions(plane: &PostgresControlPlane, topic: TopicId) -> 
 }
 
 pub(super) async fn delete(plane: &PostgresControlPlane, tenant: &Name, name: &Name) -> Result<bool, Error> {
-    let mut connection = plane.connection().await?;
-    let gone = sqlx::query_file_scalar!("queries/topic/delete.sql", tenant.as_str(), name.as_str());
-    Ok(gone.fetch_optional(&mut *connection).await.map_err(classify)?.is_some())
+    let (plane, tenant, name) = (plane.clone(), tenant.clone(), name.clone());
+    let task = tokio::spawn(async move {
+        let mut tx = plane.pool.begin().await.map_err(|e| Error::NotApplied(e.into()))?;
+        let ended = sqlx::query_file_scalar!("queries/topic/delete.sql", tenant.as_str(), name.as_str());
+        let ended = ended.fetch_optional(&mut *tx).await.map_err(classify)?;
+        if let Some(id) = ended {
+            sqlx::query_file!("queries/topic/close.sql", id).execute(&mut *tx).await.map_err(classify)?;
+        }
+        tx.commit().await.map_err(classify)?;
+        Ok(ended.is_some())
+    });
+    task.await.unwrap_or_else(|e| Err(Error::MaybeApplied(e.into())))
 }

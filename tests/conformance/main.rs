@@ -1,0 +1,73 @@
+//! One suite for everything that implements the seam: what a caller may rely on, whatever stands behind it.
+
+use millpond_core::control_plane::Verdict;
+use millpond_tests::stage::{Place, Stage};
+use millpond_tests::world::{FaultyWorld, MemoryWorld, PostgresWorld, World};
+
+/// Runs cases (`async fn(&Stage)`) in every world.
+macro_rules! suite {
+    (@on $world:ident, $($case:ident),+) => {
+        mod $world {
+            $(
+                #[tokio::test]
+                async fn $case() {
+                    let stage = millpond_tests::stage::Stage::on(crate::$world(stringify!($case)).await);
+                    super::$case(&stage).await;
+                    stage.close().await;
+                }
+            )+
+        }
+    };
+    ($($case:ident),+ $(,)?) => {
+        suite!(@on memory, $($case),+);
+        suite!(@on faulty_memory, $($case),+);
+        suite!(@on postgres, $($case),+);
+        suite!(@on faulty_postgres, $($case),+);
+    };
+}
+
+mod commit;
+mod dedup;
+mod drain;
+mod find;
+mod jobs;
+mod key;
+mod repeat;
+mod retention;
+mod topic;
+
+async fn memory(_: &str) -> Box<dyn World> {
+    Box::new(MemoryWorld::new())
+}
+
+async fn postgres(_: &str) -> Box<dyn World> {
+    Box::new(PostgresWorld::new().await)
+}
+
+async fn faulty_memory(case: &str) -> Box<dyn World> {
+    Box::new(FaultyWorld::new(memory(case).await, seed(case)))
+}
+
+async fn faulty_postgres(case: &str) -> Box<dyn World> {
+    Box::new(FaultyWorld::new(postgres(case).await, seed(case)))
+}
+
+/// The same for a case in every run, unless `MILLPOND_TEST_SEED` says otherwise.
+fn seed(case: &str) -> u64 {
+    let given = std::env::var("MILLPOND_TEST_SEED").ok().and_then(|s| s.parse().ok());
+    given.unwrap_or_else(|| case.bytes().fold(7, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte))))
+}
+
+/// Where a call may be sent again, the reason of a refusal may be lost with the first answer.
+fn assert_refused(stage: &Stage, verdict: &Verdict, reason: &Verdict) {
+    let lost = stage.resends() && *verdict == Verdict::Unknown;
+    assert!(lost || verdict == reason, "{verdict:?} instead of {reason:?}");
+}
+
+/// The other placement.
+fn other(place: Place) -> Place {
+    match place {
+        Place::Inline => Place::Segment,
+        Place::Segment => Place::Inline,
+    }
+}

@@ -1,0 +1,196 @@
+//! Batches that go by age, by size or with their topic, and the segments that nobody refers to any more.
+
+use millpond_core::{TopicChange, limits};
+use millpond_tests::stage::{BOTH, DAY, Draft, HOUR, MINUTE, Place, SECOND, Stage, home};
+
+suite!(
+    lets_go_by_age,
+    keeps_for_ever_without_limits,
+    lets_go_by_bytes,
+    by_bytes_keeps_the_rest_without_an_age,
+    by_bytes_takes_the_oldest_of_all_partitions,
+    by_bytes_keeps_what_the_limit_allows,
+    lets_a_deleted_topic_go,
+    goes_in_bounded_steps,
+    deletes_a_segment_twice_and_forgets_it,
+    deletes_a_segment_that_holds_nothing,
+    keeps_a_segment_while_a_batch_lives,
+);
+
+fn retention(partitions: i32, ms: Option<i64>, bytes: Option<i64>) -> TopicChange {
+    TopicChange { partitions: Some(partitions), retention_ms: Some(ms), retention_bytes: Some(bytes), ..TopicChange::default() }
+}
+
+async fn bounds(s: &Stage, home: millpond_tests::stage::Home) -> (i64, i64) {
+    let log = s.log(home).await.expect("a partition");
+    (log.start, log.end)
+}
+
+async fn lets_go_by_age(s: &Stage) {
+    let t = s.topic_with("t", retention(2, Some(HOUR), None)).await;
+    let (p, q) = (home(&t, 0), home(&t, 1));
+    for place in BOTH {
+        s.append(place, p, &[1, 2]).await;
+        s.append(place, q, &[1]).await;
+        s.advance(40 * MINUTE).await;
+    }
+    s.retain().await;
+    assert_eq!((bounds(s, p).await, bounds(s, q).await), ((2, 4), (1, 2)));
+    s.advance(30 * MINUTE).await;
+    s.retain().await;
+    assert_eq!((bounds(s, p).await, bounds(s, q).await), ((4, 4), (2, 2)));
+    assert_eq!(s.append(Place::Inline, p, &[3]).await, 4);
+    assert_eq!(s.tags(p).await, [3]);
+    assert_eq!(s.plane.partitions(t.id).await.expect("a list").iter().map(|p| p.bytes).collect::<Vec<_>>(), [8, 0]);
+}
+
+async fn keeps_for_ever_without_limits(s: &Stage) {
+    let p = home(&s.topic_with("t", retention(1, None, None)).await, 0);
+    s.append(Place::Inline, p, &[1]).await;
+    s.advance(4_000 * DAY).await;
+    assert_eq!(s.retain().await, 0);
+    assert_eq!(s.tags(p).await, [1]);
+}
+
+async fn lets_go_by_bytes(s: &Stage) {
+    let p = home(&s.topic_with("t", retention(1, Some(HOUR), Some(40))).await, 0);
+    for n in 0..10 {
+        s.append(BOTH[usize::from(n % 2 == 0)], p, &[n]).await;
+    }
+    s.retain().await;
+    assert_eq!(bounds(s, p).await, (5, 10));
+    s.append(Place::Inline, p, &[10, 11]).await;
+    s.retain().await;
+    assert_eq!(s.tags(p).await, [7, 8, 9, 10, 11]);
+}
+
+async fn by_bytes_keeps_the_rest_without_an_age(s: &Stage) {
+    let p = home(&s.topic_with("t", retention(1, None, Some(40))).await, 0);
+    for n in 0..10 {
+        s.append(Place::Segment, p, &[n]).await;
+    }
+    s.retain().await;
+    assert_eq!(s.tags(p).await, [5, 6, 7, 8, 9]);
+}
+
+async fn by_bytes_takes_the_oldest_of_all_partitions(s: &Stage) {
+    let t = s.topic_with("t", retention(3, None, Some(48))).await;
+    let (p, q) = (home(&t, 0), home(&t, 1));
+    for n in 0..4 {
+        s.append(Place::Inline, q, &[n]).await;
+        s.advance(SECOND).await;
+    }
+    for n in 0..4 {
+        s.append(Place::Inline, p, &[n]).await;
+        s.advance(SECOND).await;
+    }
+    s.retain().await;
+    assert_eq!((bounds(s, q).await, bounds(s, p).await), ((2, 4), (0, 4)));
+}
+
+/// As in Kafka: what is kept never falls short of the limit.
+async fn by_bytes_keeps_what_the_limit_allows(s: &Stage) {
+    let t = s.topic_with("t", retention(4, None, Some(100))).await;
+    let homes = [0, 1, 2, 3].map(|n| home(&t, n));
+    for p in homes {
+        s.append(Place::Inline, p, &[1, 2, 3]).await;
+        s.advance(SECOND).await;
+    }
+    assert_eq!(s.retain().await, 0);
+    s.append(Place::Inline, homes[0], &[4, 5]).await;
+    s.retain().await;
+    let mut all = Vec::new();
+    for p in homes {
+        all.push(bounds(s, p).await);
+    }
+    assert_eq!(all, [(0, 5), (0, 3), (0, 3), (0, 3)]);
+    s.append(Place::Inline, homes[3], &[6, 7]).await;
+    s.retain().await;
+    assert_eq!(bounds(s, homes[0]).await, (3, 5));
+}
+
+async fn lets_a_deleted_topic_go(s: &Stage) {
+    let (t, kept) = (s.topic("t", 2).await, home(&s.topic("kept", 1).await, 0));
+    for place in BOTH {
+        s.send(place, &[Draft::new().to(home(&t, 0), &[1]).to(home(&t, 1), &[2])]).await;
+    }
+    let shared = s.send(Place::Segment, &[Draft::new().to(home(&t, 0), &[3]), Draft::new().to(kept, &[4])]).await.commit.parts[0].id;
+    let own = s.parts_in_use(&[home(&t, 1)]).await;
+    assert_eq!(s.retain().await, 0);
+    s.delete_topic("t").await;
+    let gone = s.retain().await;
+    assert!(gone == 5 || s.resends());
+    s.plane.forget(100).await.expect("an answer");
+    assert!(!s.plane.delete_topic(&s.tenant, &t.name).await.expect("an answer"));
+    s.advance(limits::PLAN_TTL_MS + SECOND).await;
+    let doomed = s.sweep_plan().await;
+    assert!(doomed.len() == 1 && doomed.is_subset(&own) && !doomed.contains(&shared));
+    assert_eq!(s.tags(kept).await, [4]);
+}
+
+async fn goes_in_bounded_steps(s: &Stage) {
+    let t = s.topic_with("t", retention(2, Some(HOUR), None)).await;
+    let (p, q) = (home(&t, 0), home(&t, 1));
+    for n in 0..6 {
+        s.append(Place::Segment, p, &[n]).await;
+        s.append(Place::Inline, q, &[n]).await;
+    }
+    s.advance(DAY).await;
+    let mut left = 12;
+    while left > 0 {
+        let gone = s.plane.retain(5).await.expect("an answer");
+        assert!((0..=5).contains(&gone));
+        let now = [bounds(s, p).await, bounds(s, q).await].iter().map(|(start, end)| end - start).sum::<i64>();
+        assert!(now < left);
+        left = now;
+    }
+}
+
+async fn deletes_a_segment_twice_and_forgets_it(s: &Stage) {
+    let p = home(&s.topic_with("t", retention(1, Some(HOUR), None)).await, 0);
+    let part = s.send(Place::Segment, &[Draft::new().to(p, &[1])]).await.commit.parts[0].id;
+    s.advance(DAY).await;
+    s.retain().await;
+    assert!(s.sweep_plan().await.is_empty());
+    s.advance(limits::PLAN_TTL_MS - MINUTE).await;
+    assert!(s.sweep_plan().await.is_empty());
+    s.advance(2 * MINUTE).await;
+    let doomed = s.sweep_plan().await;
+    assert_eq!(doomed, [part].into());
+    s.swept(&doomed).await;
+    s.swept(&doomed).await;
+    assert!(s.sweep_plan().await.is_empty());
+    s.advance(limits::OBJECT_FORGET_AFTER_MS - MINUTE).await;
+    s.swept(&doomed).await;
+    assert!(s.sweep_plan().await.is_empty());
+    s.advance(2 * MINUTE).await;
+    assert_eq!(s.sweep_plan().await, doomed);
+    s.swept(&doomed).await;
+    s.advance(10 * DAY).await;
+    assert!(s.sweep_plan().await.is_empty());
+}
+
+async fn deletes_a_segment_that_holds_nothing(s: &Stage) {
+    let p = home(&s.topic("t", 1).await, 0);
+    s.send(Place::Inline, &[Draft::new().once(p, 1, 1)]).await;
+    let mut expected = std::collections::BTreeSet::new();
+    for draft in [Draft::new().once(p, 2, 1), Draft::new().to(p, &[3]).expect(9)] {
+        expected.insert(s.send(Place::Segment, &[draft]).await.commit.parts[0].id);
+    }
+    assert_eq!(s.sweep_plan().await, expected);
+    assert_eq!(s.tags(p).await, [1]);
+}
+
+async fn keeps_a_segment_while_a_batch_lives(s: &Stage) {
+    let (old, young) = (home(&s.topic_with("old", retention(1, Some(HOUR), None)).await, 0), home(&s.topic("young", 1).await, 0));
+    let part = s.send(Place::Segment, &[Draft::new().to(old, &[1]).to(young, &[2])]).await.commit.parts[0].id;
+    s.advance(DAY).await;
+    s.retain().await;
+    s.advance(DAY).await;
+    assert_eq!((bounds(s, old).await, s.tags(young).await), ((1, 1), vec![2]));
+    assert!(s.sweep_plan().await.is_empty());
+    s.delete_topic("young").await;
+    s.retain().await;
+    s.advance(DAY).await;
+    assert_eq!(s.sweep_plan().await, [part].into());
+}

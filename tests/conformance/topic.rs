@@ -1,0 +1,145 @@
+//! Topics: made, changed, grown, listed, ended.
+
+use millpond_core::topic::{NoSuchTopic, PutTopicRejected};
+use millpond_core::{Error, Offset, Placement, Topic, TopicChange, TopicConfig, limits};
+use millpond_tests::stage::{BOTH, Draft, Place, Stage, home, name};
+
+suite!(
+    is_made_with_defaults,
+    is_changed_field_by_field,
+    grows_and_keeps_its_partitions,
+    never_shrinks,
+    has_a_number_of_partitions_in_range,
+    lists_by_name,
+    is_gone_after_its_end,
+    of_the_same_name_shares_nothing,
+    of_another_tenant_is_another,
+    reports_its_partitions,
+);
+
+fn partitions(count: i32) -> TopicChange {
+    TopicChange { partitions: Some(count), ..TopicChange::default() }
+}
+
+async fn is_made_with_defaults(s: &Stage) {
+    let (made, first) = s.plane.put_topic(&s.tenant, &name("t"), &TopicChange::default(), 3).await.expect("a topic");
+    assert!(first || s.resends());
+    assert_eq!(made.config, TopicConfig::default());
+    assert_eq!((made.partition_count(), &made.tenant, &made.name), (3, &s.tenant, &name("t")));
+    assert_eq!(s.plane.topic(&s.tenant, &name("t")).await.expect("a topic"), made);
+    let (again, first) = s.plane.put_topic(&s.tenant, &name("t"), &TopicChange::default(), 5).await.expect("a topic");
+    assert!(!first);
+    assert_eq!(again, made);
+}
+
+async fn is_changed_field_by_field(s: &Stage) {
+    let made = s.topic("t", 2).await;
+    let change = TopicChange {
+        retention_ms: Some(None),
+        retention_bytes: Some(Some(5)),
+        retention_hold_ms: Some(6),
+        placement: Some(Placement::Object),
+        dedup_window_ms: Some(7),
+        max_record_bytes: Some(8),
+        archive: Some("keep".to_owned()),
+        columns: Some(Some(r#"{"b": 1,  "a": 2}"#.to_owned())),
+        ..TopicChange::default()
+    };
+    let changed = s.topic_with("t", change.clone()).await;
+    assert_eq!(changed, Topic { config: change.apply(&TopicConfig::default()), ..made });
+    let back = s.topic_with("t", TopicChange { columns: Some(None), placement: Some(Placement::Inline), ..TopicChange::default() }).await;
+    assert_eq!(back.config, TopicConfig { columns: None, placement: Placement::Inline, ..changed.config });
+    assert_eq!(s.plane.topic(&s.tenant, &name("t")).await.expect("a topic"), back);
+}
+
+async fn grows_and_keeps_its_partitions(s: &Stage) {
+    let small = s.topic("t", 2).await;
+    s.append(Place::Inline, home(&small, 1), &[1, 2]).await;
+    let large = s.topic("t", 5).await;
+    assert_eq!(large.partitions[..2], small.partitions[..]);
+    assert_eq!(large.partition_count(), 5);
+    assert_eq!(s.topic_with("t", TopicChange::default()).await, large);
+    assert_eq!(s.tags(home(&large, 1)).await, [1, 2]);
+    assert_eq!(s.append(Place::Segment, home(&large, 4), &[3]).await, 0);
+}
+
+async fn never_shrinks(s: &Stage) {
+    let made = s.topic("t", 3).await;
+    let change = TopicChange { retention_ms: Some(Some(1)), ..partitions(2) };
+    let refused = s.plane.put_topic(&s.tenant, &name("t"), &change, 1).await.expect_err("refused");
+    assert!(matches!(refused, Error::Rejected(PutTopicRejected::PartitionsShrink { current: 3 })), "{refused:?}");
+    assert_eq!(s.plane.topic(&s.tenant, &name("t")).await.expect("a topic"), made);
+}
+
+async fn has_a_number_of_partitions_in_range(s: &Stage) {
+    for count in [-1, 0, limits::PARTITIONS_MAX + 1] {
+        let refused = s.plane.put_topic(&s.tenant, &name("t"), &partitions(count), 1).await.expect_err("refused");
+        assert!(matches!(refused, Error::Rejected(PutTopicRejected::PartitionsOutOfRange)), "{refused:?}");
+    }
+    assert!(s.plane.topics(&s.tenant).await.expect("a list").is_empty());
+}
+
+async fn lists_by_name(s: &Stage) {
+    assert!(s.plane.topics(&s.tenant).await.expect("a list").is_empty());
+    for text in ["b", "a.b", "B", "a-b", "a_b", "a", "10", "9", "A", "ab"] {
+        s.topic(text, 1).await;
+    }
+    let listed = s.plane.topics(&s.tenant).await.expect("a list");
+    let names: Vec<&str> = listed.iter().map(|t| t.name.as_str()).collect();
+    assert_eq!(names, ["10", "9", "A", "B", "a", "a-b", "a.b", "a_b", "ab", "b"]);
+    for topic in &listed {
+        assert_eq!(s.plane.topic(&s.tenant, &topic.name).await.expect("a topic"), *topic);
+    }
+}
+
+async fn is_gone_after_its_end(s: &Stage) {
+    let topic = s.topic("t", 2).await;
+    let p = home(&topic, 0);
+    s.append(Place::Inline, p, &[1]).await;
+    s.delete_topic("t").await;
+    assert!(!s.plane.delete_topic(&s.tenant, &name("t")).await.expect("an answer"));
+    assert!(matches!(s.plane.topic(&s.tenant, &name("t")).await, Err(Error::Rejected(NoSuchTopic))));
+    assert!(s.plane.topics(&s.tenant).await.expect("a list").is_empty());
+    assert!(s.plane.partitions(topic.id).await.expect("a list").is_empty());
+    assert!(s.plane.high_watermarks(&topic.partitions).await.expect("a list").is_empty());
+    assert!(s.plane.offsets_at(topic.id, 0).await.expect("a list").is_empty());
+    assert_eq!(s.find(p.id, 0, 1).await, None);
+}
+
+async fn of_the_same_name_shares_nothing(s: &Stage) {
+    for place in BOTH {
+        let old = s.topic("t", 1).await;
+        s.send(place, &[Draft::new().to(home(&old, 0), &[1]).once(home(&old, 0), 2, 77)]).await;
+        s.delete_topic("t").await;
+        let new = s.topic("t", 2).await;
+        assert_ne!(new.id, old.id);
+        assert!(!new.partitions.contains(&old.partitions[0]));
+        assert_eq!(s.log(home(&new, 0)).await.expect("a partition").end, 0);
+        let sent = s.send(place, &[Draft::new().once(home(&new, 0), 3, 77)]).await;
+        assert_eq!((sent.base(0, home(&new, 0)), s.tags(home(&new, 0)).await), (Some(0), vec![3]));
+        s.delete_topic("t").await;
+    }
+}
+
+async fn of_another_tenant_is_another(s: &Stage) {
+    let ours = s.topic("t", 1).await;
+    let (theirs, made) = s.plane.put_topic(&name("them"), &name("t"), &partitions(2), 1).await.expect("a topic");
+    assert!(made || s.resends());
+    assert_ne!(ours.id, theirs.id);
+    s.append(Place::Inline, home(&theirs, 0), &[1]).await;
+    assert!(s.tags(home(&ours, 0)).await.is_empty());
+    assert_eq!(s.plane.topics(&name("them")).await.expect("a list"), [theirs]);
+    assert_eq!(s.plane.topics(&s.tenant).await.expect("a list"), [ours]);
+    s.delete_topic("t").await;
+    assert!(s.plane.topic(&name("them"), &name("t")).await.is_ok());
+    assert!(s.plane.topics(&name("nobody")).await.expect("a list").is_empty());
+}
+
+async fn reports_its_partitions(s: &Stage) {
+    let topic = s.topic("t", 2).await;
+    s.append(Place::Inline, home(&topic, 1), &[1, 2, 3]).await;
+    s.append(Place::Segment, home(&topic, 1), &[4]).await;
+    let status = s.plane.partitions(topic.id).await.expect("a list");
+    let seen: Vec<_> = status.iter().map(|p| (p.partition, p.id, p.log_start_offset, p.high_watermark, p.bytes)).collect();
+    assert_eq!(seen, [(0, topic.partitions[0], Offset(0), Offset(0), 0), (1, topic.partitions[1], Offset(0), Offset(4), 32)]);
+}

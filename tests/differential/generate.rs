@@ -1,0 +1,184 @@
+//! What happens next. Few names, keys and ids, so that they meet.
+
+use crate::pair::Pair;
+use millpond_tests::stage::{HOUR, MINUTE, Place};
+use rand::Rng;
+use rand::rngs::StdRng;
+use std::collections::BTreeSet;
+
+const NAMES: usize = 4;
+const KEYS: u128 = 8;
+const IDS: u128 = 12;
+/// Of records that stay out of one another's way.
+const TIMESTAMPS: i64 = 20;
+
+#[derive(Clone, Debug)]
+pub struct Write {
+    pub slot: usize,
+    pub partition: i32,
+    /// Per record its dedup id.
+    pub records: Vec<Option<u128>>,
+    pub timestamp: i64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub key: Option<(u128, u128)>,
+    pub expect: Option<i64>,
+    pub writes: Vec<Write>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Operation {
+    Put {
+        name: usize,
+        partitions: Option<i32>,
+        retention_ms: Option<Option<i64>>,
+        retention_bytes: Option<Option<i64>>,
+    },
+    Delete {
+        name: usize,
+    },
+    Commit {
+        place: Place,
+        calls: Vec<Call>,
+    },
+    /// Uploads without committing.
+    Prepare {
+        calls: Vec<Call>,
+    },
+    /// Sends one of the last commits once more, or one that was only prepared.
+    Resend {
+        nth: usize,
+    },
+    Plan {
+        max_bytes: i64,
+    },
+    Compact {
+        slot: usize,
+        partition: i32,
+        from: i64,
+    },
+    /// Sends one of the last swaps, maybe again.
+    Swap {
+        nth: usize,
+    },
+    Advance {
+        ms: i64,
+    },
+    Retain {
+        limit: i64,
+    },
+    Forget,
+    Sweep {
+        says_swept: bool,
+    },
+    Find {
+        slot: usize,
+        partition: i32,
+        offset: i64,
+        max_bytes: i64,
+    },
+    OffsetsAt {
+        slot: usize,
+        timestamp: i64,
+    },
+}
+
+pub struct Generator {
+    rng: StdRng,
+}
+
+impl Generator {
+    pub fn new(rng: StdRng) -> Self {
+        Self { rng }
+    }
+
+    pub fn next(&mut self, pair: &Pair) -> Operation {
+        if pair.slots.is_empty() {
+            return self.put();
+        }
+        match self.rng.random_range(0..100) {
+            0..6 => self.put(),
+            6..8 => Operation::Delete { name: self.rng.random_range(0..NAMES) },
+            8..46 => Operation::Commit { place: self.place(), calls: self.calls(pair) },
+            46..48 => Operation::Prepare { calls: self.calls(pair) },
+            48..58 => Operation::Resend { nth: self.rng.random_range(0..8) },
+            58..64 => Operation::Plan { max_bytes: self.rng.random_range(0..400) },
+            64..68 => {
+                let (slot, partition) = self.home(pair);
+                Operation::Compact { slot, partition, from: self.rng.random_range(0..10) }
+            }
+            68..76 => Operation::Swap { nth: self.rng.random_range(0..3) },
+            76..81 => Operation::Advance { ms: self.rng.random_range(1..4) * 25 * MINUTE },
+            81..86 => Operation::Retain { limit: 1_000 },
+            86..88 => Operation::Forget,
+            88..92 => Operation::Sweep { says_swept: self.rng.random() },
+            92..98 => {
+                let (slot, partition) = self.home(pair);
+                Operation::Find { slot, partition, offset: self.rng.random_range(0..40), max_bytes: self.rng.random_range(0..300) }
+            }
+            _ => Operation::OffsetsAt { slot: self.home(pair).0, timestamp: self.rng.random_range(0..=TIMESTAMPS) },
+        }
+    }
+
+    fn place(&mut self) -> Place {
+        if self.rng.random_bool(0.6) { Place::Inline } else { Place::Segment }
+    }
+
+    fn put(&mut self) -> Operation {
+        let partitions = [None, None, Some(1), Some(2), Some(3), Some(0)][self.rng.random_range(0..6)];
+        let retention_ms = [None, None, Some(None), Some(Some(HOUR)), Some(Some(3 * HOUR))][self.rng.random_range(0..5)];
+        let retention_bytes = [None, None, None, Some(None), Some(Some(200))][self.rng.random_range(0..5)];
+        Operation::Put { name: self.rng.random_range(0..NAMES), partitions, retention_ms, retention_bytes }
+    }
+
+    /// Mostly of topics that are alive.
+    fn home(&mut self, pair: &Pair) -> (usize, i32) {
+        let alive: Vec<usize> = (0..pair.slots.len()).filter(|n| pair.slots[*n].alive).collect();
+        let slot = if alive.is_empty() || self.rng.random_bool(0.04) {
+            self.rng.random_range(0..pair.slots.len())
+        } else {
+            alive[self.rng.random_range(0..alive.len())]
+        };
+        (slot, self.rng.random_range(0..pair.slots[slot].memory.partition_count()))
+    }
+
+    fn calls(&mut self, pair: &Pair) -> Vec<Call> {
+        if self.rng.random_bool(0.15) {
+            return vec![self.conditional(pair)];
+        }
+        let mut keys = BTreeSet::new();
+        let count = self.rng.random_range(1..7);
+        (0..count)
+            .map(|_| {
+                let writes = (0..self.rng.random_range(1..4)).map(|_| self.write(pair)).collect();
+                Call { key: self.key().filter(|(key, _)| keys.insert(*key)), expect: None, writes }
+            })
+            .collect()
+    }
+
+    /// One partition, and as often as not what it really ends with.
+    fn conditional(&mut self, pair: &Pair) -> Call {
+        let write = self.write(pair);
+        let end = pair.ends.get(&(write.slot, write.partition)).copied().unwrap_or(0);
+        Call { key: self.key(), expect: Some(end + self.rng.random_range(0..2)), writes: vec![write] }
+    }
+
+    fn key(&mut self) -> Option<(u128, u128)> {
+        self.rng.random_bool(0.3).then(|| (self.rng.random_range(0..KEYS), u128::from(self.rng.random_bool(0.2))))
+    }
+
+    fn write(&mut self, pair: &Pair) -> Write {
+        let (slot, partition) = self.home(pair);
+        let ids = self.rng.random_bool(0.3);
+        let count = self.rng.random_range(1..5);
+        let records = (0..count).map(|_| (ids && self.rng.random_bool(0.6)).then(|| self.rng.random_range(0..IDS))).collect();
+        Write { slot, partition, records, timestamp: self.rng.random_range(0..TIMESTAMPS) }
+    }
+}
+
+/// Every dedup id that is ever used.
+pub fn all_ids() -> Vec<uuid::Uuid> {
+    (0..IDS).map(uuid::Uuid::from_u128).collect()
+}

@@ -1,0 +1,118 @@
+//! One real Postgres per test process, and a fresh database with the current schema per test.
+//!
+//! The server ends with the process, however that ends; its folder goes after it.
+
+use millpond_control_plane::PostgresControlPlane;
+use millpond_control_plane::embedded::{DATABASE, EmbeddedPostgres, Settings};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+const TEMPLATE: &str = "template_millpond";
+
+/// Waits for the end of its input, which is the end of the test process, and of the server; then removes the folder.
+const CLEANER: &str =
+    r#"cat >/dev/null; n=0; while [ -e "$1/postgres/postmaster.pid" ] && [ $n -lt 300 ]; do sleep 0.1; n=$((n+1)); done; rm -rf "$1""#;
+
+/// Every stored instant that the control plane compares with its clock.
+const INSTANTS: [(&str, &str); 14] = [
+    ("topic", "created_at"),
+    ("topic", "deleted_at"),
+    ("segment", "registered_at"),
+    ("segment", "committed_at"),
+    ("segment", "delete_at"),
+    ("inline_payload", "committed_at"),
+    ("inline_payload", "drained_at"),
+    ("batch", "committed_at"),
+    ("request_key", "expires_at"),
+    ("answer", "expires_at"),
+    ("dedup", "expires_at"),
+    ("agent", "seen_at"),
+    ("job", "until"),
+    ("job", "due_at"),
+];
+
+struct Server {
+    options: PgConnectOptions,
+    databases: AtomicU32,
+    /// Its input closes when this process ends.
+    _cleaner: Child,
+}
+
+static SERVER: LazyLock<Server> = LazyLock::new(Server::start);
+
+impl Server {
+    /// The server gets a thread and a runtime of its own, since it serves tests that each have theirs.
+    fn start() -> Self {
+        let folder = tempfile::Builder::new().prefix("millpond-test-").tempdir().expect("a temporary folder").keep();
+        let cleaner = Command::new("sh")
+            .args(["-c", CLEANER, "sh"])
+            .arg(&folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("a cleaner");
+        let (ready, started) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let postgres = EmbeddedPostgres::start(Settings { data_dir: folder, durable: true }).await.expect("a Postgres");
+                let mut connection = PgConnection::connect_with(&postgres.connect_options(DATABASE)).await.expect("connected");
+                execute(&mut connection, format!("create database {TEMPLATE}")).await;
+                PostgresControlPlane::migrate(postgres.connect_options(TEMPLATE)).await.expect("migrated");
+                ready.send(postgres.connect_options(DATABASE)).expect("awaited");
+                std::future::pending::<()>().await;
+            });
+        });
+        let options = started.recv().expect("Postgres started");
+        Self { options, databases: AtomicU32::new(0), _cleaner: cleaner }
+    }
+}
+
+async fn execute(connection: &mut PgConnection, statement: String) {
+    connection.execute(AssertSqlSafe(statement.as_str())).await.expect(&statement);
+}
+
+/// A database with the current schema and nothing in it.
+pub struct Database {
+    name: String,
+}
+
+impl Database {
+    pub async fn new() -> Self {
+        let name = format!("test_{}", SERVER.databases.fetch_add(1, Ordering::SeqCst));
+        let mut connection = PgConnection::connect_with(&SERVER.options).await.expect("connected");
+        execute(&mut connection, format!("create database {name} template {TEMPLATE}")).await;
+        Self { name }
+    }
+
+    #[must_use]
+    pub fn options(&self) -> PgConnectOptions {
+        SERVER.options.clone().database(&self.name)
+    }
+
+    /// A connection apart from the control plane's, to hold locks and to look.
+    pub async fn connect(&self) -> PgConnection {
+        PgConnection::connect_with(&self.options()).await.expect("connected")
+    }
+
+    /// The server's clock cannot be set: what it has noted moves back instead.
+    pub async fn advance(&self, ms: i64) {
+        let mut connection = self.connect().await;
+        let statements: Vec<String> = INSTANTS
+            .iter()
+            .map(|(table, column)| format!("update {table} set {column} = {column} - {ms} * interval '1 ms' where {column} is not null"))
+            .collect();
+        execute(&mut connection, statements.join("; ")).await;
+    }
+
+    pub async fn close(&self) {
+        let mut connection = PgConnection::connect_with(&SERVER.options).await.expect("connected");
+        execute(&mut connection, format!("drop database {} with (force)", self.name)).await;
+    }
+}

@@ -1,0 +1,521 @@
+//! What a case does to a world: topics, commits of small numbered records, and the reading of what became of them.
+//!
+//! A record is a tag of eight bytes; a batch is its records' tags one after another. So whoever reads a batch knows which records
+//! it holds, and in which order, without a codec.
+
+use crate::world::World;
+use bytes::Bytes;
+use millpond_core::control_plane::{
+    Batch, BatchFlags, Commit, Committed, Dedup, DrainBatch, FindRequest, Found, Part, PartBody, PayloadRange, Piece, PieceOutcome,
+    Request, RequestKey, Run, Swap, SwapInput, SwapOutput, SwapRejected, Verdict,
+};
+use millpond_core::{AgentId, ControlPlane, Error, Ids, Name, Offset, PartId, PartitionId, RequestId, Topic, TopicChange, TopicId};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use uuid::Uuid;
+
+pub type Tag = u64;
+
+pub const AGENT: AgentId = AgentId(Uuid::from_u128(0xa9e47));
+pub const SECOND: i64 = 1_000;
+pub const MINUTE: i64 = 60 * SECOND;
+pub const HOUR: i64 = 60 * MINUTE;
+pub const DAY: i64 = 24 * HOUR;
+/// How long the keys and dedup ids of [`Draft`] are remembered.
+pub const REMEMBERED_MS: i64 = HOUR;
+const TAG_BYTES: usize = 8;
+/// Pieces after which a run of one partition goes on in another, as the agent does by size.
+const PIECES_PER_RUN: usize = 3;
+/// Of a record without a time of its own.
+const TIMESTAMP: i64 = 1_000_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Home {
+    pub topic: TopicId,
+    pub number: i32,
+    pub id: PartitionId,
+}
+
+#[must_use]
+pub fn home(topic: &Topic, number: i32) -> Home {
+    Home { topic: topic.id, number, id: topic.partition_id(number).expect("a partition") }
+}
+
+#[must_use]
+pub fn name(text: &str) -> Name {
+    Name::new(text).expect("a name")
+}
+
+#[derive(Clone, Debug, Default)]
+struct Append {
+    records: Vec<Tag>,
+    dedups: BTreeMap<i32, u128>,
+    timestamp: Option<i64>,
+}
+
+/// One request, before it is laid out in a commit. It has one piece per partition.
+#[derive(Clone, Debug, Default)]
+pub struct Draft {
+    key: Option<(u128, u128)>,
+    expect: Option<Offset>,
+    appends: BTreeMap<Home, Append>,
+}
+
+impl Draft {
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    #[must_use]
+    pub fn to(mut self, home: Home, records: &[Tag]) -> Self {
+        self.appends.entry(home).or_default().records.extend(records);
+        self
+    }
+
+    /// A record that has a dedup id.
+    #[must_use]
+    pub fn once(mut self, home: Home, record: Tag, id: u128) -> Self {
+        let append = self.appends.entry(home).or_default();
+        append.dedups.insert(int(append.records.len()), id);
+        append.records.push(record);
+        self
+    }
+
+    #[must_use]
+    pub fn at(mut self, home: Home, timestamp: i64) -> Self {
+        self.appends.entry(home).or_default().timestamp = Some(timestamp);
+        self
+    }
+
+    #[must_use]
+    pub fn key(mut self, key: u128, body: u128) -> Self {
+        self.key = Some((key, body));
+        self
+    }
+
+    #[must_use]
+    pub fn expect(mut self, high_watermark: i64) -> Self {
+        self.expect = Some(Offset(high_watermark));
+        self
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Inline,
+    Segment,
+}
+
+pub const BOTH: [Place; 2] = [Place::Inline, Place::Segment];
+
+/// A commit and what was answered.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    pub commit: Commit,
+    pub committed: Committed,
+}
+
+impl Sent {
+    #[must_use]
+    pub fn verdict(&self, request: usize) -> &Verdict {
+        &self.committed.verdicts[request]
+    }
+
+    /// The outcome of a request's piece in a partition; looks at the partition only, where the request was stored.
+    #[must_use]
+    pub fn outcome(&self, request: usize, home: Home) -> &PieceOutcome {
+        assert_eq!(*self.verdict(request), Verdict::Stored);
+        let is_it = |p: &Piece| p.request == request && self.commit.runs[p.run].partition == home.id;
+        let number = self.commit.pieces.iter().position(is_it).expect("a piece");
+        &self.committed.pieces[number]
+    }
+
+    #[must_use]
+    pub fn base(&self, request: usize, home: Home) -> Option<i64> {
+        self.outcome(request, home).base.map(|o| o.0)
+    }
+
+    /// What the request's pieces were answered, in their order.
+    #[must_use]
+    pub fn outcomes(&self, request: usize) -> Vec<PieceOutcome> {
+        let own = self.commit.pieces.iter().zip(&self.committed.pieces).filter(|(p, _)| p.request == request);
+        own.map(|(_, o)| o.clone()).collect()
+    }
+}
+
+/// What a partition holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    pub start: i64,
+    pub end: i64,
+    pub records: Vec<(i64, Tag)>,
+}
+
+impl Log {
+    #[must_use]
+    pub fn tags(&self) -> Vec<Tag> {
+        self.records.iter().map(|(_, tag)| *tag).collect()
+    }
+}
+
+pub struct Stage {
+    pub world: Box<dyn World>,
+    pub plane: Arc<dyn ControlPlane>,
+    pub tenant: Name,
+    ids: Ids,
+    /// The objects of the bucket.
+    objects: Mutex<HashMap<PartId, Bytes>>,
+}
+
+#[must_use]
+pub fn int(n: usize) -> i32 {
+    i32::try_from(n).expect("small")
+}
+
+fn size(n: i32) -> usize {
+    usize::try_from(n).expect("not negative")
+}
+
+impl Stage {
+    #[must_use]
+    pub fn on(world: Box<dyn World>) -> Self {
+        Self::seeded(world, 1)
+    }
+
+    /// Stages of one seed draw the same ids.
+    #[must_use]
+    pub fn seeded(world: Box<dyn World>, seed: u64) -> Self {
+        let plane = world.plane();
+        Self { world, plane, tenant: Name::default_tenant(), ids: Ids::seeded(seed), objects: Mutex::default() }
+    }
+
+    pub async fn close(self) {
+        drop(self.plane);
+        self.world.close().await;
+    }
+
+    /// See [`World::resends`].
+    #[must_use]
+    pub fn resends(&self) -> bool {
+        self.world.resends()
+    }
+
+    pub async fn advance(&self, ms: i64) {
+        self.world.advance(ms).await;
+    }
+
+    #[must_use]
+    pub fn uuid(&self) -> Uuid {
+        self.ids.uuid(0)
+    }
+
+    pub async fn topic(&self, text: &str, partitions: i32) -> Topic {
+        self.topic_with(text, TopicChange { partitions: Some(partitions), ..TopicChange::default() }).await
+    }
+
+    pub async fn topic_with(&self, text: &str, change: TopicChange) -> Topic {
+        self.plane.put_topic(&self.tenant, &name(text), &change, 1).await.expect("a topic").0
+    }
+
+    pub async fn delete_topic(&self, text: &str) {
+        let deleted = self.plane.delete_topic(&self.tenant, &name(text)).await.expect("an answer");
+        assert!(deleted || self.resends());
+    }
+
+    pub async fn register(&self, parts: &[PartId]) {
+        self.plane.register_parts(AGENT, parts).await.expect("registered");
+    }
+
+    /// Lays requests out in one part of its own, uploads it and makes it known where it is a segment.
+    pub async fn prepare(&self, place: Place, drafts: &[Draft]) -> Commit {
+        let commit = self.lay_out(place, drafts);
+        if place == Place::Segment {
+            let ids: Vec<PartId> = commit.parts.iter().map(|p| p.id).collect();
+            self.register(&ids).await;
+        }
+        commit
+    }
+
+    /// As [`prepare`](Self::prepare), but a segment is not registered.
+    pub fn lay_out(&self, place: Place, drafts: &[Draft]) -> Commit {
+        let id = PartId(self.uuid());
+        let mut bytes = Vec::new();
+        let mut commit = Commit { requests: drafts.iter().map(|d| self.request(d)).collect(), ..Commit::default() };
+        let homes: BTreeSet<Home> = drafts.iter().flat_map(|d| d.appends.keys().copied()).collect();
+        for home in homes {
+            let in_home = drafts.iter().enumerate().filter_map(|(n, d)| d.appends.get(&home).map(|a| (n, a)));
+            for (number, (request, append)) in in_home.enumerate() {
+                if number % PIECES_PER_RUN == 0 {
+                    commit.runs.push(empty_run(home.id, bytes.len()));
+                }
+                let run = commit.runs.len() - 1;
+                append_to(&mut commit, home, run, request, append);
+                bytes.extend(append.records.iter().flat_map(|tag| tag.to_be_bytes()));
+            }
+        }
+        let bytes = Bytes::from(bytes);
+        let body = match place {
+            Place::Inline => PartBody::Inline(bytes),
+            Place::Segment => {
+                let length = i64::try_from(bytes.len()).expect("small");
+                self.objects.lock().insert(id, bytes);
+                PartBody::Segment { bytes: length, crc: 1 }
+            }
+        };
+        commit.parts = vec![Part { id, body }];
+        commit
+    }
+
+    fn request(&self, draft: &Draft) -> Request {
+        let key = draft.key.map(|(key, body)| RequestKey {
+            key_hash: Uuid::from_u128(key),
+            body_hash: Uuid::from_u128(body),
+            ttl_ms: REMEMBERED_MS,
+        });
+        let id = RequestId(self.uuid());
+        Request { id, key, expect: draft.expect, context: Bytes::copy_from_slice(id.0.as_bytes()) }
+    }
+
+    pub async fn commit(&self, commit: &Commit) -> Committed {
+        let committed = self.plane.commit(commit).await.expect("an answer");
+        assert_eq!(committed.verdicts.len(), commit.requests.len());
+        assert_eq!(committed.pieces.len(), commit.pieces.len());
+        committed
+    }
+
+    pub async fn send(&self, place: Place, drafts: &[Draft]) -> Sent {
+        let commit = self.prepare(place, drafts).await;
+        let committed = self.commit(&commit).await;
+        Sent { commit, committed }
+    }
+
+    /// Sends records to one partition; the offset of the first.
+    pub async fn append(&self, place: Place, home: Home, records: &[Tag]) -> i64 {
+        let sent = self.send(place, &[Draft::new().to(home, records)]).await;
+        sent.base(0, home).expect("a base")
+    }
+
+    /// The verdict on a request that is to be refused. Its first sending may be lost with its answer; its caller then sends anew.
+    pub async fn refusal(&self, place: Place, draft: &Draft) -> Verdict {
+        loop {
+            let sent = self.send(place, std::slice::from_ref(draft)).await;
+            match sent.verdict(0) {
+                Verdict::Unknown if self.resends() => {}
+                Verdict::Stored => panic!("{draft:?} was stored"),
+                verdict => return verdict.clone(),
+            }
+        }
+    }
+
+    pub async fn find(&self, partition: PartitionId, offset: i64, max_bytes: i64) -> Option<Found> {
+        let asked = [FindRequest { partition, offset: Offset(offset), max_bytes }];
+        let mut found = self.plane.find(&asked).await.expect("found");
+        assert_eq!(found.len(), 1);
+        found.remove(0)
+    }
+
+    /// The records of a batch with their offsets; `None` when its bytes are gone.
+    pub async fn read(&self, batch: &Batch) -> Option<Vec<(i64, Tag)>> {
+        let bytes = if batch.inline {
+            let range = PayloadRange { part: batch.part, byte_offset: batch.byte_offset, byte_length: batch.byte_length };
+            self.plane.payloads(&[range]).await.expect("an answer").remove(0)?
+        } else {
+            let object = self.objects.lock().get(&batch.part).cloned().expect("an object");
+            object.slice(size(batch.byte_offset)..size(batch.byte_offset + batch.byte_length))
+        };
+        Some(decode(batch, &bytes))
+    }
+
+    /// Everything that can be read in a partition, checked to be dense; `None` when the partition is gone.
+    pub async fn log(&self, home: Home) -> Option<Log> {
+        let first = self.find(home.id, 0, 1).await?;
+        let (start, end) = (first.log_start_offset.0, first.high_watermark.0);
+        let mut records = Vec::new();
+        let mut next = start;
+        while next < end {
+            let found = self.find(home.id, next, i64::MAX).await?;
+            assert!(!found.batches.is_empty(), "a hole at {next} below {end}");
+            for batch in &found.batches {
+                assert!(batch.base.0 <= next && next < batch.end().0, "{batch:?} does not follow {next}");
+                let read = self.read(batch).await.expect("a payload that is referenced");
+                records.extend(read.into_iter().filter(|(offset, _)| *offset >= next));
+                next = batch.end().0;
+            }
+        }
+        assert_eq!(next, end.max(start));
+        let offsets: Vec<i64> = records.iter().map(|(offset, _)| *offset).collect();
+        assert_eq!(offsets, (start..end).collect::<Vec<i64>>());
+        Some(Log { start, end, records })
+    }
+
+    pub async fn tags(&self, home: Home) -> Vec<Tag> {
+        self.log(home).await.expect("a partition").tags()
+    }
+
+    /// The swap that moves planned batches into a new segment, neighbours joined, which it uploads and registers.
+    pub async fn rewrite(&self, plan: &[DrainBatch]) -> Swap {
+        let segment = PartId(self.uuid());
+        let sources: Vec<Source> = plan
+            .iter()
+            .map(|d| Source { partition: d.partition_id, batch: d.batch.clone(), expires_at_ms: d.expires_at_ms, bytes: d.bytes.clone() })
+            .collect();
+        let (bytes, mut swap) = join(&sources, segment);
+        swap.drained = plan.iter().map(|d| d.batch.part).collect::<BTreeSet<PartId>>().into_iter().collect();
+        self.objects.lock().insert(segment, bytes);
+        self.register(&[segment]).await;
+        swap
+    }
+
+    /// The swap that joins the batches of a partition, as compaction does.
+    pub async fn compaction(&self, home: Home, from: i64) -> Swap {
+        let found = self.find(home.id, from, i64::MAX).await.expect("a partition");
+        let mut sources = Vec::new();
+        for batch in found.batches.into_iter().filter(|b| !b.inline) {
+            let object = self.objects.lock().get(&batch.part).cloned().expect("an object");
+            let bytes = object.slice(size(batch.byte_offset)..size(batch.byte_offset + batch.byte_length));
+            sources.push(Source { partition: home.id, batch, expires_at_ms: None, bytes });
+        }
+        let segment = PartId(self.uuid());
+        let (bytes, swap) = join(&sources, segment);
+        self.objects.lock().insert(segment, bytes);
+        self.register(&[segment]).await;
+        swap
+    }
+
+    pub async fn swap(&self, swap: &Swap) -> Result<(), SwapRejected> {
+        match self.plane.swap(swap).await {
+            Ok(()) => Ok(()),
+            Err(Error::Rejected(rejected)) => Err(rejected),
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+
+    /// One round of the drain; how many batches it moved.
+    pub async fn drain(&self, max_bytes: i64) -> usize {
+        let plan = self.plane.drain_plan(max_bytes).await.expect("a plan");
+        if !plan.is_empty() {
+            let swap = self.rewrite(&plan).await;
+            self.swap(&swap).await.expect("swapped");
+        }
+        plan.len()
+    }
+
+    /// Unlinks until nothing is left to unlink; how many batches.
+    pub async fn retain(&self) -> i64 {
+        let mut all = 0;
+        loop {
+            let now = self.plane.retain(1_000).await.expect("an answer");
+            if now == 0 {
+                return all;
+            }
+            all += now;
+        }
+    }
+
+    pub async fn sweep_plan(&self) -> BTreeSet<PartId> {
+        self.plane.sweep_plan(1_000).await.expect("a plan").into_iter().collect()
+    }
+
+    pub async fn swept(&self, parts: &BTreeSet<PartId>) {
+        let parts: Vec<PartId> = parts.iter().copied().collect();
+        self.plane.swept(&parts).await.expect("an answer");
+    }
+
+    /// Every part that a living batch of these partitions lies in.
+    pub async fn parts_in_use(&self, homes: &[Home]) -> BTreeSet<PartId> {
+        let mut parts = BTreeSet::new();
+        for home in homes {
+            let Some(found) = self.find(home.id, 0, 1).await else { continue };
+            let found = self.find(home.id, found.log_start_offset.0, i64::MAX).await.expect("a partition");
+            parts.extend(found.batches.iter().map(|b| b.part));
+        }
+        parts
+    }
+}
+
+fn empty_run(partition: PartitionId, at: usize) -> Run {
+    Run {
+        part: 0,
+        partition,
+        records: 0,
+        byte_offset: int(at),
+        byte_length: 0,
+        raw_bytes: 0,
+        crc: 0,
+        max_timestamp: 0,
+        expires_at_ms: None,
+        flags: BatchFlags::JSON,
+    }
+}
+
+fn append_to(commit: &mut Commit, home: Home, run: usize, request: usize, append: &Append) {
+    let records = int(append.records.len());
+    let piece = Piece { request, run, first: commit.runs[run].records, records };
+    let at = &mut commit.runs[run];
+    at.records += records;
+    at.byte_length += records * int(TAG_BYTES);
+    at.raw_bytes = 2 * at.byte_length;
+    at.crc = at.byte_offset + at.byte_length;
+    at.max_timestamp = at.max_timestamp.max(append.timestamp.unwrap_or(TIMESTAMP));
+    commit.dedups.extend(append.dedups.iter().map(|(position, id)| Dedup {
+        piece: commit.pieces.len(),
+        position: *position,
+        topic: home.topic,
+        id_hash: Uuid::from_u128(*id),
+        window_ms: REMEMBERED_MS,
+        partition: home.number,
+    }));
+    commit.pieces.push(piece);
+}
+
+fn decode(batch: &Batch, bytes: &[u8]) -> Vec<(i64, Tag)> {
+    let all = bytes.chunks_exact(TAG_BYTES).map(|b| Tag::from_be_bytes(b.try_into().expect("eight bytes")));
+    let kept = (0..).zip(all).filter(|(position, _)| !batch.skip.iter().any(|r| r.contains(position)));
+    let records: Vec<(i64, Tag)> = (batch.base.0..).zip(kept.map(|(_, tag)| tag)).collect();
+    assert_eq!(records.len(), size(batch.records), "{batch:?}");
+    assert!(batch.skip.windows(2).all(|w| w[0].end < w[1].start) && batch.skip.iter().all(|r| r.start < r.end), "{batch:?}");
+    records
+}
+
+struct Source {
+    partition: PartitionId,
+    batch: Batch,
+    expires_at_ms: Option<i64>,
+    bytes: Bytes,
+}
+
+fn join(sources: &[Source], segment: PartId) -> (Bytes, Swap) {
+    let mut bytes = Vec::new();
+    let mut outputs: Vec<SwapOutput> = Vec::new();
+    for source in sources {
+        let records = decode(&source.batch, &source.bytes);
+        let follows = outputs.last().is_some_and(|o| o.partition == source.partition && o.batch.end() == source.batch.base);
+        if !follows {
+            let batch = Batch {
+                records: 0,
+                part: segment,
+                inline: false,
+                byte_offset: int(bytes.len()),
+                byte_length: 0,
+                skip: Vec::new(),
+                ..source.batch.clone()
+            };
+            outputs.push(SwapOutput { partition: source.partition, expires_at_ms: source.expires_at_ms, batch });
+        }
+        let batch = &mut outputs.last_mut().expect("one").batch;
+        batch.records += source.batch.records;
+        batch.committed_at_ms = batch.committed_at_ms.max(source.batch.committed_at_ms);
+        batch.max_timestamp = batch.max_timestamp.max(source.batch.max_timestamp);
+        batch.byte_length += int(records.len() * TAG_BYTES);
+        batch.raw_bytes = 2 * batch.byte_length;
+        bytes.extend(records.iter().flat_map(|(_, tag)| tag.to_be_bytes()));
+    }
+    let inputs = sources
+        .iter()
+        .map(|s| SwapInput { partition: s.partition, base: s.batch.base, records: s.batch.records, part: s.batch.part })
+        .collect();
+    let length = i64::try_from(bytes.len()).expect("small");
+    (Bytes::from(bytes), Swap { segment, bytes: length, crc: 1, inputs, outputs, drained: Vec::new() })
+}

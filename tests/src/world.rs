@@ -1,0 +1,151 @@
+//! Where a case runs: a control plane and its time.
+
+use crate::faulty::{Faulty, Resending};
+use crate::postgres::Database;
+use async_trait::async_trait;
+use millpond_control_plane::PostgresControlPlane;
+use millpond_core::{Clock, ControlPlane, MemoryControlPlane};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+#[async_trait]
+pub trait World: Send + Sync {
+    fn plane(&self) -> Arc<dyn ControlPlane>;
+
+    /// Lets time pass for the control plane.
+    async fn advance(&self, ms: i64);
+
+    /// Whether a call may be sent more than once before its caller has the answer, so that answers which speak of the first time
+    /// alone (made, deleted, how many, why it was refused) may be missing.
+    fn resends(&self) -> bool {
+        false
+    }
+
+    /// Leaves nothing behind.
+    async fn close(self: Box<Self>) {}
+}
+
+/// Moves by a millisecond at every look, so that no two instants are the same, and by what it is told.
+#[derive(Debug)]
+pub struct ManualClock(AtomicI64);
+
+impl ManualClock {
+    #[must_use]
+    pub fn new() -> Self {
+        Self(AtomicI64::new(1_700_000_000_000))
+    }
+
+    pub fn advance(&self, ms: i64) {
+        self.0.fetch_add(ms, Ordering::SeqCst);
+    }
+}
+
+impl Default for ManualClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for ManualClock {
+    fn now_ms(&self) -> i64 {
+        self.0.fetch_add(1, Ordering::SeqCst)
+    }
+}
+
+pub struct MemoryWorld {
+    clock: Arc<ManualClock>,
+    plane: Arc<MemoryControlPlane>,
+}
+
+impl MemoryWorld {
+    #[must_use]
+    pub fn new() -> Self {
+        let clock = Arc::new(ManualClock::new());
+        let plane = Arc::new(MemoryControlPlane::new(clock.clone()));
+        Self { clock, plane }
+    }
+}
+
+impl Default for MemoryWorld {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[async_trait]
+impl World for MemoryWorld {
+    fn plane(&self) -> Arc<dyn ControlPlane> {
+        self.plane.clone()
+    }
+
+    async fn advance(&self, ms: i64) {
+        self.clock.advance(ms);
+    }
+}
+
+pub struct PostgresWorld {
+    pub database: Arc<Database>,
+    plane: PostgresControlPlane,
+}
+
+impl PostgresWorld {
+    pub async fn new() -> Self {
+        let database = Arc::new(Database::new().await);
+        let plane = PostgresControlPlane::connect(database.options()).await.expect("a control plane");
+        Self { database, plane }
+    }
+}
+
+#[async_trait]
+impl World for PostgresWorld {
+    fn plane(&self) -> Arc<dyn ControlPlane> {
+        Arc::new(self.plane.clone())
+    }
+
+    async fn advance(&self, ms: i64) {
+        self.database.advance(ms).await;
+    }
+
+    async fn close(self: Box<Self>) {
+        self.plane.close().await;
+        self.database.close().await;
+    }
+}
+
+/// Another world behind a bad network and a caller that copes with it.
+pub struct FaultyWorld {
+    inner: Box<dyn World>,
+    faulty: Arc<Faulty>,
+}
+
+impl FaultyWorld {
+    #[must_use]
+    pub fn new(inner: Box<dyn World>, seed: u64) -> Self {
+        println!("faults of seed {seed}");
+        let faulty = Arc::new(Faulty::new(inner.plane(), seed));
+        Self { inner, faulty }
+    }
+}
+
+#[async_trait]
+impl World for FaultyWorld {
+    fn plane(&self) -> Arc<dyn ControlPlane> {
+        Arc::new(Resending::new(self.faulty.clone()))
+    }
+
+    /// What is late arrives before: no call outlives the time-outs of a connection.
+    async fn advance(&self, ms: i64) {
+        self.faulty.settle().await;
+        self.inner.advance(ms).await;
+    }
+
+    fn resends(&self) -> bool {
+        true
+    }
+
+    async fn close(self: Box<Self>) {
+        self.faulty.settle().await;
+        println!("injected: {:?}", self.faulty.injected());
+        self.inner.close().await;
+    }
+}
