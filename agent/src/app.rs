@@ -7,6 +7,7 @@ use crate::fetch::cache::BlockCache;
 use crate::fetch::reader::Reader;
 use crate::fetch::watcher::Watcher;
 use crate::health::Health;
+use crate::plane::Timed;
 use crate::produce::committer::Committer;
 use crate::produce::flush::Origin;
 use crate::produce::parts::PartPool;
@@ -53,9 +54,10 @@ impl App {
     #[must_use]
     pub fn start(parts: Parts, config: &Config) -> Arc<Self> {
         let Parts { plane, store, clock, ids, cluster, epoch, prometheus } = parts;
+        let plane = Timed::around(plane);
         let agent = AgentId(ids.uuid(clock.now_ms()));
         let origin = Origin { cluster: cluster.clone(), epoch, agent: agent.to_string() };
-        let health = Arc::new(Health::default());
+        let health = Health::start(Arc::clone(&plane));
         let cache = BlockCache::new(config.cache_bytes, store.clone(), cluster.clone());
         let watcher = Watcher::start(Arc::clone(&plane));
         let pool = PartPool::new(Arc::clone(&plane), agent, Arc::clone(&ids), Arc::clone(&clock));

@@ -1,8 +1,9 @@
 //! The `millpond` agent: HTTP, batching, segments, object store, fetch, background work, command line.
 //!
-//! Only `main`, `app`, `dev` and `cli` may know which control plane there is; all else speaks `millpond_core::ControlPlane`.
+//! Only `main`, `app`, `serve`, `dev`, `agent` and `cli` know which control plane there is; all else speaks `millpond_core::ControlPlane`.
 
 pub mod admission;
+pub mod agent;
 pub mod app;
 pub mod background;
 pub mod cli;
@@ -13,8 +14,10 @@ pub mod hash;
 pub mod health;
 pub mod http;
 pub mod metrics;
+pub mod plane;
 pub mod produce;
 pub mod segment;
+pub mod serve;
 pub mod store;
 pub mod topics;
 

@@ -1,7 +1,7 @@
 //! The `millpond` binary.
 
 use clap::{Parser, Subcommand};
-use millpond::{cli, dev};
+use millpond::{agent, cli, dev, serve};
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -30,6 +30,10 @@ enum LogFormat {
 enum Command {
     /// Run everything in one process, on embedded Postgres and a local folder
     Dev(dev::DevArgs),
+    /// Run one agent on a given Postgres and bucket
+    Agent(agent::AgentArgs),
+    /// Bring a database to this version's schema
+    Migrate(agent::DatabaseArgs),
     #[command(flatten)]
     Client(cli::ClientCommand),
 }
@@ -46,23 +50,22 @@ fn log(format: LogFormat) {
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Millpond::parse();
-    match args.command {
-        Command::Dev(dev) => {
-            log(args.log_format);
-            match dev::run(dev).await {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    eprintln!("error: {}", millpond::error_chain(&*error));
-                    ExitCode::FAILURE
-                }
-            }
+    let outcome = match args.command {
+        Command::Dev(dev) => server(args.log_format, dev::run(dev)).await,
+        Command::Agent(agent) => server(args.log_format, agent::run(agent)).await,
+        Command::Migrate(database) => server(args.log_format, agent::migrate(database)).await,
+        Command::Client(command) => cli::run(command).await.map_err(|error| error.report()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(report) => {
+            eprintln!("{report}");
+            ExitCode::FAILURE
         }
-        Command::Client(command) => match cli::run(command).await {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("{}", error.report());
-                ExitCode::FAILURE
-            }
-        },
     }
+}
+
+async fn server(format: LogFormat, run: impl Future<Output = serve::Outcome<()>>) -> Result<(), String> {
+    log(format);
+    run.await.map_err(|error| format!("error: {}", millpond::error_chain(&*error)))
 }

@@ -4,8 +4,10 @@ use crate::metrics;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
+use object_store::prefix::PrefixStore;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions,
     PutOptions, PutPayload, PutResult, Result,
@@ -16,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+use url::Url;
 
 /// One try of a PUT or GET may take so long.
 const ATTEMPT: Duration = Duration::from_secs(15);
@@ -38,9 +41,38 @@ pub enum StoreError {
     Failed(#[source] object_store::Error),
 }
 
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("the store cannot be told from its URL: {0}")]
+    Url(String),
+    #[error("the folder cannot be made")]
+    Folder(#[source] std::io::Error),
+    #[error("the store cannot be opened")]
+    Store(#[from] object_store::Error),
+}
+
 impl Store {
     pub fn new(inner: Arc<dyn ObjectStore>) -> Self {
         Self { inner }
+    }
+
+    /// What a URL names: `s3://bucket/prefix`, with the rest of the usual AWS variables, or `file:///folder`.
+    pub fn open(url: &str) -> Result<Self, OpenError> {
+        let url = Url::parse(url).map_err(|e| OpenError::Url(e.to_string()))?;
+        match url.scheme() {
+            "file" => {
+                let folder = url.to_file_path().map_err(|()| OpenError::Url("a file URL has three slashes: file:///folder".to_owned()))?;
+                std::fs::create_dir_all(&folder).map_err(OpenError::Folder)?;
+                Ok(Self::local(&folder)?)
+            }
+            "s3" => {
+                let bucket = url.host_str().ok_or_else(|| OpenError::Url("an S3 URL names a bucket: s3://bucket/prefix".to_owned()))?;
+                let s3 = AmazonS3Builder::from_env().with_bucket_name(bucket).build()?;
+                let prefix = url.path().trim_matches('/');
+                Ok(if prefix.is_empty() { Self::new(Arc::new(s3)) } else { Self::new(Arc::new(PrefixStore::new(s3, prefix))) })
+            }
+            other => Err(OpenError::Url(format!("unknown scheme {other}: s3://bucket/prefix or file:///folder"))),
+        }
     }
 
     /// A folder, each PUT of which is on disk before it counts.

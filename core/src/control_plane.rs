@@ -43,7 +43,7 @@ pub enum PartBody {
 }
 
 /// One record batch: records of one partition, contiguous in one part.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Run {
     pub part: usize,
     pub partition: PartitionId,
@@ -88,7 +88,7 @@ impl BatchFlags {
 }
 
 /// The records of one request within one run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
     pub request: usize,
     pub run: usize,
@@ -117,7 +117,7 @@ pub struct RequestKey {
 }
 
 /// A record that is stored only if its id is new to the topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dedup {
     pub piece: usize,
     /// Position in the piece.

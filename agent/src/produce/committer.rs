@@ -79,8 +79,6 @@ impl Committer {
             backoff = (backoff * 2).min(BACKOFF_MAX);
         };
         let Some(committed) = outcome else {
-            // Nothing asks any more whether the database is back: the next request does.
-            self.health.control_plane_up();
             for pending in flushes.into_iter().flat_map(|f| f.pendings) {
                 pending.reply.send(Err(AppendError::ControlPlane)).ok();
             }

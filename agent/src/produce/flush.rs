@@ -183,9 +183,9 @@ pub fn fold(flushes: &[Flush]) -> Commit {
         };
         let body = if flush.inline { PartBody::Inline(flush.bytes.clone()) } else { segment() };
         commit.parts.push(Part { id: flush.part, body });
-        commit.runs.extend(flush.runs.iter().map(|r| Run { part, ..r.clone() }));
-        commit.pieces.extend(flush.pieces.iter().map(|p| Piece { request: p.request + requests, run: p.run + runs, ..p.clone() }));
-        commit.dedups.extend(flush.dedups.iter().map(|d| Dedup { piece: d.piece + pieces, ..d.clone() }));
+        commit.runs.extend(flush.runs.iter().map(|r| Run { part, ..*r }));
+        commit.pieces.extend(flush.pieces.iter().map(|p| Piece { request: p.request + requests, run: p.run + runs, ..*p }));
+        commit.dedups.extend(flush.dedups.iter().map(|d| Dedup { piece: d.piece + pieces, ..*d }));
         let request = |(pending, context): (&Pending, &Bytes)| Request {
             id: pending.append.id,
             key: pending.append.key,

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -59,7 +60,7 @@ impl Writer {
     pub fn start(shared: Arc<Shared>, config: BatcherConfig) -> Arc<Self> {
         let (events, inbox) = mpsc::unbounded_channel();
         let (ready, uploaded) = mpsc::unbounded_channel();
-        tokio::spawn(Arc::clone(&shared.committer).run(uploaded));
+        let committer = tokio::spawn(Arc::clone(&shared.committer).run(uploaded));
         let hub = Hub {
             batcher: Batcher::new(config, Instant::now()),
             small: VecDeque::new(),
@@ -68,7 +69,7 @@ impl Writer {
             events: events.clone(),
             ready,
         };
-        tokio::spawn(hub.run(inbox));
+        tokio::spawn(hub.run(inbox, committer));
         Arc::new(Self { events, shared, keys: Mutex::new(HashMap::new()) })
     }
 
@@ -134,7 +135,7 @@ struct Hub {
 }
 
 impl Hub {
-    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Event>) {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Event>, committer: JoinHandle<()>) {
         let mut closing: Option<oneshot::Sender<()>> = None;
         loop {
             while let Ok(event) = inbox.try_recv() {
@@ -157,6 +158,8 @@ impl Hub {
                 Decision::Idle if closing.is_some() && self.batcher.is_empty() => {
                     self.shared.tasks.close();
                     self.shared.tasks.wait().await;
+                    drop(self.ready);
+                    committer.await.ok();
                     drop(closing);
                     return;
                 }

@@ -21,6 +21,7 @@ pub struct BatchEncoder {
     records: Vec<u8>,
     count: i32,
     base_timestamp: i64,
+    min_timestamp: i64,
     max_timestamp: i64,
 }
 
@@ -52,8 +53,10 @@ impl BatchEncoder {
     pub fn push(&mut self, timestamp: i64, tail: &[u8]) {
         if self.count == 0 {
             self.base_timestamp = timestamp;
+            self.min_timestamp = timestamp;
             self.max_timestamp = timestamp;
         }
+        self.min_timestamp = self.min_timestamp.min(timestamp);
         self.max_timestamp = self.max_timestamp.max(timestamp);
         let delta = timestamp - self.base_timestamp;
         let position = i64::from(self.count);
@@ -107,7 +110,7 @@ impl BatchEncoder {
             byte_length: out.len() - start,
             raw_bytes: self.records.len(),
             crc: crc32c::crc32c(&out[start..]),
-            min_timestamp: self.base_timestamp,
+            min_timestamp: self.min_timestamp,
             max_timestamp: self.max_timestamp,
         };
         self.records.clear();

@@ -39,8 +39,10 @@ pub enum ConnectError {
     Unreachable(#[source] sqlx::Error),
     #[error("the database runs with {setting} = off, which can lose acknowledged records: turn it on")]
     Unsafe { setting: String },
-    #[error("the database's schema is not the one of this version: run `millpond migrate`")]
+    #[error("the database's schema could not be brought to this version")]
     Schema(#[source] sqlx::migrate::MigrateError),
+    #[error("the database has schema {found}, this version needs {wanted}: run `millpond migrate` of the newest version in use")]
+    OtherSchema { found: i64, wanted: i64 },
 }
 
 /// Session settings: plans must not depend on when ANALYZE looked at tables that are empty most of the time, and a commit that
@@ -86,6 +88,20 @@ impl PostgresControlPlane {
         let outcome = MIGRATIONS.run(&pool).await.map_err(ConnectError::Schema);
         pool.close().await;
         outcome
+    }
+
+    /// Refuses a database whose schema is older or newer than this version's.
+    pub async fn check_schema(&self) -> Result<(), ConnectError> {
+        let exists = sqlx::query_scalar::<_, bool>("select to_regclass('_sqlx_migrations') is not null");
+        let newest = match exists.fetch_one(&self.pool).await.map_err(ConnectError::Unreachable)? {
+            true => sqlx::query_scalar::<_, i64>("select coalesce(max(version), 0) from _sqlx_migrations where success")
+                .fetch_one(&self.pool)
+                .await
+                .map_err(ConnectError::Unreachable)?,
+            false => 0,
+        };
+        let wanted = MIGRATIONS.iter().map(|m| m.version).max().unwrap_or(0);
+        if newest == wanted { Ok(()) } else { Err(ConnectError::OtherSchema { found: newest, wanted }) }
     }
 
     /// Name of the cluster, drawn when its database was made, and its epoch.

@@ -1,0 +1,87 @@
+//! What `dev` and `agent` have in common: settings, and an agent that serves until it is told to stop.
+
+use crate::app::{App, Parts};
+use crate::config::Config;
+use crate::http;
+use crate::metrics;
+use crate::store::Store;
+use clap::builder::FalseyValueParser;
+use millpond_control_plane::PostgresControlPlane;
+use millpond_core::{Ids, SystemClock};
+use std::error::Error;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+#[derive(Debug, clap::Args)]
+pub struct ServerArgs {
+    /// Partitions of topics that are made without saying how many
+    #[arg(long, env = "MILLPOND_DEFAULT_PARTITIONS", default_value_t = 8, value_parser = clap::value_parser!(i32).range(1..=10_000))]
+    default_partitions: i32,
+    /// Refuse to produce to topics that were not made before
+    #[arg(long, env = "MILLPOND_NO_AUTO_CREATE", value_parser = FalseyValueParser::new())]
+    no_auto_create: bool,
+    /// PUTs a second that an agent makes when it has a choice
+    #[arg(long, env = "MILLPOND_PUT_RATE", default_value_t = 4.0, value_parser = rate)]
+    put_rate: f64,
+    /// Send everything to segments, nothing inline
+    #[arg(long, env = "MILLPOND_NO_INLINE", value_parser = FalseyValueParser::new())]
+    no_inline: bool,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if rate.is_finite() && rate > 0.0 { Ok(rate) } else { Err("a rate is above 0".to_owned()) }
+}
+
+/// Serves until SIGINT or SIGTERM; then finishes what is in flight and commits what was taken in.
+pub async fn run(
+    args: &ServerArgs,
+    loopback_only: bool,
+    plane: PostgresControlPlane,
+    store: Store,
+    listener: TcpListener,
+    ready: impl FnOnce(),
+) -> Outcome<()> {
+    let (cluster, epoch) = plane.cluster().await?;
+    let mut config =
+        Config { default_partitions: args.default_partitions, auto_create: !args.no_auto_create, loopback_only, ..Config::default() };
+    config.batcher.puts_per_s = args.put_rate;
+    config.batcher.put_burst = config.batcher.put_burst.max(args.put_rate);
+    config.batcher.inline = !args.no_inline;
+    let parts = Parts {
+        plane: Arc::new(plane.clone()),
+        store,
+        clock: Arc::new(SystemClock),
+        ids: Arc::new(Ids::from_os()),
+        cluster,
+        epoch,
+        prometheus: metrics::install(),
+    };
+    let app = App::start(parts, &config);
+    let signal = stop_signal()?;
+    let watcher = Arc::clone(&app.watcher);
+    let stop = async move {
+        signal.await;
+        watcher.stop();
+    };
+    ready();
+    http::server::serve(listener, http::router(Arc::clone(&app)), stop).await;
+    tracing::info!("stopping");
+    app.close().await;
+    plane.close().await;
+    Ok(())
+}
+
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
