@@ -1,9 +1,5 @@
-<<<<<<< HEAD
--- Oldest payloads that are due, up to a number of bytes, with the batches that live in them.
--- Returns a row per batch, by partition and offset; a payload without batches comes alone.
-=======
 -- Oldest payloads that are due, within a number of bytes but one at least, with the batches that live in them; a payload without batches comes alone.
->>>>>>> conf
+-- Returns a row per batch, by partition and offset.
 -- Locks nothing: the swap looks again. Index: inline_payload_live, batch_inline.
 with due as materialized (
     select d.payload_id, d.payload

@@ -1,11 +1,6 @@
-<<<<<<< HEAD
--- Unlinks batches that age, size or the topic's end let go: bounded, oldest first, never leaving a hole.
--- Returns how many. Locks partitions by id, then batches, then segments by id. Index: topic_pkey, topic_partition_number, batch_pkey, segment_pkey.
-=======
 -- Unlinks batches that age, size or the topic's end let go: bounded, oldest first, never leaving a hole. By size a topic's oldest batches
 --   go, whatever their partition, as long as what stays is not less than the limit.
--- Locks partitions by id, then batches, then segments by id. Index: topic_pkey, topic_partition_number, batch_pkey, segment_pkey.
->>>>>>> conf
+-- Returns how many. Locks partitions by id, then batches, then segments by id. Index: topic_pkey, topic_partition_number, batch_pkey, segment_pkey.
 with at as materialized (select clock_timestamp() as now),
 held as materialized (
     select p.partition_id, p.topic_id, p.log_start_offset, p.deleted, t.retention_ms,
