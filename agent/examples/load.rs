@@ -13,7 +13,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
 
 #[derive(Parser)]
@@ -157,17 +157,32 @@ async fn send(client: &reqwest::Client, url: &str, body: String) -> Result<(), r
     Ok(())
 }
 
+/// When each request is due, handed over when it is. The runtime's timers count whole milliseconds, so a thread of its own waits.
+#[expect(clippy::disallowed_methods, reason = "finer than the runtime's timers")]
+fn schedule(rate: u32, total: u32) -> mpsc::UnboundedReceiver<(u32, Instant)> {
+    let (hand_over, due_requests) = mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        let start = Instant::now();
+        for number in 0..total {
+            let due = start + Duration::from_secs_f64(f64::from(number) / f64::from(rate));
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            if hand_over.send((number, due)).is_err() {
+                return;
+            }
+        }
+    });
+    due_requests
+}
+
 async fn latency(client: &reqwest::Client, url: &str, args: &Args) -> Outcome<()> {
     let ids = Ids::seeded(1);
     let body = format!("{{\"records\":[{{\"value\":{}}}]}}", value(1, args.record_bytes, &ids));
     let histogram = Arc::new(Mutex::new(Histogram::<u64>::new_with_bounds(1, 60_000_000, 3)?));
     let warm_up = args.rate;
     let total = args.rate * args.seconds + warm_up;
-    let start = Instant::now();
+    let mut due_requests = schedule(args.rate, total);
     let mut tasks = tokio::task::JoinSet::new();
-    for number in 0..total {
-        let due = start + Duration::from_secs_f64(f64::from(number) / f64::from(args.rate));
-        tokio::time::sleep_until(due).await;
+    while let Some((number, due)) = due_requests.recv().await {
         let (client, url, body, histogram) = (client.clone(), url.to_owned(), body.clone(), Arc::clone(&histogram));
         tasks.spawn(async move {
             let outcome = send(&client, &url, body).await;

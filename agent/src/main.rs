@@ -47,8 +47,21 @@ fn log(format: LogFormat) {
     }
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+/// Threads for work that blocks: files, compression, parsing of large bodies. Each keeps memory that its allocator freed for itself.
+const BLOCKING_THREADS: usize = 8;
+
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(run()),
+        Err(error) => {
+            eprintln!("error: the runtime cannot be started: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> ExitCode {
     let args = Millpond::parse();
     let outcome = match args.command {
         Command::Dev(dev) => server(args.log_format, dev::run(dev)).await,

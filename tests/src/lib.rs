@@ -1,5 +1,6 @@
 //! What the tests of the product share: worlds to run in, faults, commits of numbered records.
 
+pub mod draft;
 pub mod faulty;
 pub mod postgres;
 pub mod stage;

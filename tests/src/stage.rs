@@ -3,6 +3,8 @@
 //! A record is a tag of eight bytes; a batch is its records' tags one after another. So whoever reads a batch knows which records
 //! it holds, and in which order, without a codec.
 
+use crate::draft::Append;
+pub use crate::draft::{Draft, Home, Tag, home, int, name};
 use crate::world::World;
 use bytes::Bytes;
 use millpond_core::control_plane::{
@@ -14,8 +16,6 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use uuid::Uuid;
-
-pub type Tag = u64;
 
 pub const AGENT: AgentId = AgentId(Uuid::from_u128(0xa9e47));
 pub const SECOND: i64 = 1_000;
@@ -29,78 +29,6 @@ const TAG_BYTES: usize = 8;
 const PIECES_PER_RUN: usize = 3;
 /// Of a record without a time of its own.
 const TIMESTAMP: i64 = 1_000_000;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Home {
-    pub topic: TopicId,
-    pub number: i32,
-    pub id: PartitionId,
-}
-
-#[must_use]
-pub fn home(topic: &Topic, number: i32) -> Home {
-    Home { topic: topic.id, number, id: topic.partition_id(number).expect("a partition") }
-}
-
-#[must_use]
-pub fn name(text: &str) -> Name {
-    Name::new(text).expect("a name")
-}
-
-#[derive(Clone, Debug, Default)]
-struct Append {
-    records: Vec<Tag>,
-    dedups: BTreeMap<i32, u128>,
-    timestamp: Option<i64>,
-}
-
-/// One request, before it is laid out in a commit. It has one piece per partition.
-#[derive(Clone, Debug, Default)]
-pub struct Draft {
-    key: Option<(u128, u128)>,
-    expect: Option<Offset>,
-    appends: BTreeMap<Home, Append>,
-}
-
-impl Draft {
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    #[must_use]
-    pub fn to(mut self, home: Home, records: &[Tag]) -> Self {
-        self.appends.entry(home).or_default().records.extend(records);
-        self
-    }
-
-    /// A record that has a dedup id.
-    #[must_use]
-    pub fn once(mut self, home: Home, record: Tag, id: u128) -> Self {
-        let append = self.appends.entry(home).or_default();
-        append.dedups.insert(int(append.records.len()), id);
-        append.records.push(record);
-        self
-    }
-
-    #[must_use]
-    pub fn at(mut self, home: Home, timestamp: i64) -> Self {
-        self.appends.entry(home).or_default().timestamp = Some(timestamp);
-        self
-    }
-
-    #[must_use]
-    pub fn key(mut self, key: u128, body: u128) -> Self {
-        self.key = Some((key, body));
-        self
-    }
-
-    #[must_use]
-    pub fn expect(mut self, high_watermark: i64) -> Self {
-        self.expect = Some(Offset(high_watermark));
-        self
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -167,11 +95,6 @@ pub struct Stage {
     ids: Ids,
     /// The objects of the bucket.
     objects: Mutex<HashMap<PartId, Bytes>>,
-}
-
-#[must_use]
-pub fn int(n: usize) -> i32 {
-    i32::try_from(n).expect("small")
 }
 
 fn size(n: i32) -> usize {

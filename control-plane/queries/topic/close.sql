@@ -1,5 +1,5 @@
 -- Closes the partitions of a topic that ends: they take no commit and answer no find any more.
--- Locks them by id, as a commit does. Index: topic_partition_number.
+-- Returns nothing. Locks them by id, as a commit does. Index: topic_partition_number.
 with locked as materialized (
     select p.partition_id from topic_partition p where p.topic_id = $1 order by p.partition_id for no key update
 )
