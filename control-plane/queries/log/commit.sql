@@ -19,9 +19,6 @@ run as materialized (
     select u.* from unnest($6::uuid[], $7::bool[], $8::int8[], $9::int4[], $10::int4[], $11::int4[], $12::int4[], $13::int8[], $14::int8[], $15::int2[])
         with ordinality as u(part_id, inline, partition_id, byte_offset, byte_length, raw_bytes, crc, max_timestamp, expires_at, flags, run)
 ),
-piece as materialized (
-    select u.* from unnest($16::int4[], $17::int4[], $18::int4[], $19::int4[], $32::int4[]) with ordinality as u(req, run, first, records, nth, piece)
-),
 request as materialized (
     select u.* from unnest($20::uuid[], $21::uuid[], $22::uuid[], $23::int8[], $24::int8[], $25::bytea[])
         with ordinality as u(request_id, key_hash, body_hash, keep_ms, expect, context, req)
@@ -32,19 +29,23 @@ dedup_id as materialized (
 ),
 locked as materialized (
     select p.partition_id, p.high_watermark
-    from (select distinct r.partition_id from run r where r.part_id in (select part_id from mine) order by 1) u
+    from unnest($33::int8[]) u(partition_id)
     join topic_partition p on p.partition_id = u.partition_id
-    where not p.deleted
+    where not p.deleted and exists (select from mine)
     order by p.partition_id for no key update of p
 ),
+piece as materialized (
+    select u.*, l.high_watermark
+    from unnest($16::int4[], $17::int4[], $18::int4[], $19::int4[], $32::int4[], $34::int8[], $35::uuid[])
+        with ordinality as u(req, run, first, records, nth, partition_id, part_id, piece)
+    left join locked l on l.partition_id = u.partition_id
+),
 refused as materialized (
-    select p.req, min(case when m.part_id is null then 'a repeat' when l.partition_id is null then 'b gone' else 'c mismatch' end) as why
+    select p.req, min(case when m.part_id is null then 'a repeat' when p.high_watermark is null then 'b gone' else 'c mismatch' end) as why
     from piece p
-    join run r on r.run = p.run
     join request q on q.req = p.req
-    left join mine m on m.part_id = r.part_id
-    left join locked l on l.partition_id = r.partition_id
-    where m.part_id is null or l.partition_id is null or q.expect <> l.high_watermark
+    left join mine m on m.part_id = p.part_id
+    where m.part_id is null or p.high_watermark is null or q.expect <> p.high_watermark
     group by p.req
 ),
 keyed as (
@@ -87,17 +88,14 @@ dropped as materialized (
         or (d.piece, d.position) not in (select o.piece, o.position from offered o)
 ),
 kept as materialized (
-    select p.piece, p.req, p.run, p.nth, p.records - coalesce(d.n, 0)::int4 as records, coalesce(d.positions, '{}') as positions
+    select p.piece, p.req, p.run, p.nth, p.partition_id, p.high_watermark, p.records - coalesce(d.n, 0)::int4 as records,
+        coalesce(d.positions, '{}') as positions
     from piece p
     join accepted a on a.req = p.req
     left join (select piece, count(*) as n, array_agg(position order by position) as positions from dropped group by piece) d on d.piece = p.piece
 ),
 placed as materialized (
-    select k.piece, k.req, k.run, k.nth, k.records, k.positions, r.partition_id,
-        l.high_watermark + (sum(k.records) over (partition by r.partition_id order by k.piece))::int8 - k.records as base
-    from kept k
-    join run r on r.run = k.run
-    join locked l on l.partition_id = r.partition_id
+    select k.*, k.high_watermark + (sum(k.records) over (partition by k.partition_id order by k.piece))::int8 - k.records as base from kept k
 ),
 skipped as materialized (
     select x.run, range_agg(x.positions) as skip
@@ -152,11 +150,9 @@ answers as (
 )
 select p.piece as "piece!", case when k.records > 0 then k.base end as "base?", coalesce(k.positions, '{}') as "dropped!",
     case when k.piece is null then coalesce(substr(r.why, 3), 'key') end as "refused?",
-    l.high_watermark as "high_watermark?", (extract(epoch from at.now) * 1000)::int8 as "at_ms!"
+    p.high_watermark as "high_watermark?", (extract(epoch from at.now) * 1000)::int8 as "at_ms!"
 from piece p
 cross join at
-join run u on u.run = p.run
 left join placed k on k.piece = p.piece
 left join refused r on r.req = p.req
-left join locked l on l.partition_id = u.partition_id
 order by p.piece

@@ -6,7 +6,7 @@ use super::find::ranges;
 use super::topic::retried;
 use bytes::Bytes;
 use millpond_core::assign;
-use millpond_core::control_plane::{Answer, Batch, BatchFlags, Commit, Committed, PartBody, PieceOutcome, Verdict};
+use millpond_core::control_plane::{Answer, Batch, BatchFlags, Commit, Committed, PartBody, Piece, PieceOutcome, Verdict};
 use millpond_core::{AgentId, Error, Offset, PartId, TopicId};
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -34,43 +34,120 @@ enum Said {
 }
 
 pub(super) async fn commit(plane: &PostgresControlPlane, commit: &Commit) -> Result<Committed, Error> {
+    let plain = commit.dedups.is_empty() && commit.requests.iter().all(|r| r.key.is_none() && r.expect.is_none());
+    if plain && let Some(committed) = send_plain(plane, commit).await? {
+        return Ok(committed);
+    }
     let (mut committed, said) = send(plane, commit).await?;
     resolve_answers(plane, commit, &said, &mut committed).await?;
     resolve_repeats(plane, commit, &said, &mut committed).await?;
     Ok(committed)
 }
 
-/// One round trip: the statement of `queries/log/commit.sql`, its parameters laid out by column.
-async fn send(plane: &PostgresControlPlane, commit: &Commit) -> Result<(Committed, Vec<Said>), Error> {
-    let mut segment_ids = Vec::new();
-    let mut segment_bytes = Vec::new();
-    let mut segment_crcs = Vec::new();
-    let mut payload_ids = Vec::new();
-    let mut payloads: Vec<&[u8]> = Vec::new();
-    for part in &commit.parts {
-        match &part.body {
-            PartBody::Segment { bytes, crc } => {
-                segment_ids.push(part.id.0);
-                segment_bytes.push(*bytes);
-                segment_crcs.push(*crc);
-            }
-            PartBody::Inline(bytes) => {
-                payload_ids.push(part.id.0);
-                payloads.push(bytes);
+/// Parts and runs of a commit by column, as both statements take them.
+struct Columns<'a> {
+    segment_ids: Vec<Uuid>,
+    segment_bytes: Vec<i64>,
+    segment_crcs: Vec<i32>,
+    payload_ids: Vec<Uuid>,
+    payloads: Vec<&'a [u8]>,
+    parts: Vec<Uuid>,
+    inline: Vec<bool>,
+    partitions: Vec<i64>,
+    offsets: Vec<i32>,
+    lengths: Vec<i32>,
+    raw: Vec<i32>,
+    crcs: Vec<i32>,
+    times: Vec<i64>,
+    expiries: Vec<Option<i64>>,
+    flags: Vec<i16>,
+    /// Each partition once, in the order of ids.
+    distinct: Vec<i64>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(commit: &'a Commit) -> Self {
+        let runs = &commit.runs;
+        let mut columns = Self {
+            segment_ids: Vec::new(),
+            segment_bytes: Vec::new(),
+            segment_crcs: Vec::new(),
+            payload_ids: Vec::new(),
+            payloads: Vec::new(),
+            parts: runs.iter().map(|r| commit.parts[r.part].id.0).collect(),
+            inline: runs.iter().map(|r| matches!(commit.parts[r.part].body, PartBody::Inline(_))).collect(),
+            partitions: runs.iter().map(|r| r.partition.0).collect(),
+            offsets: runs.iter().map(|r| r.byte_offset).collect(),
+            lengths: runs.iter().map(|r| r.byte_length).collect(),
+            raw: runs.iter().map(|r| r.raw_bytes).collect(),
+            crcs: runs.iter().map(|r| r.crc).collect(),
+            times: runs.iter().map(|r| r.max_timestamp).collect(),
+            expiries: runs.iter().map(|r| r.expires_at_ms).collect(),
+            flags: runs.iter().map(|r| r.flags.0).collect(),
+            distinct: runs.iter().map(|r| r.partition.0).collect(),
+        };
+        columns.distinct.sort_unstable();
+        columns.distinct.dedup();
+        for part in &commit.parts {
+            match &part.body {
+                PartBody::Segment { bytes, crc } => {
+                    columns.segment_ids.push(part.id.0);
+                    columns.segment_bytes.push(*bytes);
+                    columns.segment_crcs.push(*crc);
+                }
+                PartBody::Inline(bytes) => {
+                    columns.payload_ids.push(part.id.0);
+                    columns.payloads.push(bytes);
+                }
             }
         }
+        columns
     }
-    let runs = &commit.runs;
-    let run_parts: Vec<Uuid> = runs.iter().map(|r| commit.parts[r.part].id.0).collect();
-    let run_inline: Vec<bool> = runs.iter().map(|r| matches!(commit.parts[r.part].body, PartBody::Inline(_))).collect();
-    let run_partitions: Vec<i64> = runs.iter().map(|r| r.partition.0).collect();
-    let run_offsets: Vec<i32> = runs.iter().map(|r| r.byte_offset).collect();
-    let run_lengths: Vec<i32> = runs.iter().map(|r| r.byte_length).collect();
-    let run_raw: Vec<i32> = runs.iter().map(|r| r.raw_bytes).collect();
-    let run_crcs: Vec<i32> = runs.iter().map(|r| r.crc).collect();
-    let run_times: Vec<i64> = runs.iter().map(|r| r.max_timestamp).collect();
-    let run_expiries: Vec<Option<i64>> = runs.iter().map(|r| r.expires_at_ms).collect();
-    let run_flags: Vec<i16> = runs.iter().map(|r| r.flags.0).collect();
+}
+
+/// The statement of `queries/log/commit_plain.sql`; `None` when it changed nothing.
+async fn send_plain(plane: &PostgresControlPlane, commit: &Commit) -> Result<Option<Committed>, Error> {
+    let c = Columns::of(commit);
+    let mut records = vec![0; commit.runs.len()];
+    for piece in &commit.pieces {
+        records[piece.run] += piece.records;
+    }
+    let live: Vec<i32> = c.segment_ids.iter().map(|id| int(c.parts.iter().filter(|p| *p == id).count())).collect();
+    let statement = sqlx::query_file!(
+        "queries/log/commit_plain.sql",
+        &c.segment_ids,
+        &c.segment_bytes,
+        &c.segment_crcs,
+        &c.payload_ids,
+        &c.payloads as _,
+        &c.parts,
+        &c.inline,
+        &c.partitions,
+        &c.offsets,
+        &c.lengths,
+        &c.raw,
+        &c.crcs,
+        &c.times,
+        &c.expiries as _,
+        &c.flags,
+        &c.distinct,
+        &records,
+        &live
+    );
+    let mut connection = plane.connection().await?;
+    let rows = statement.fetch_all(&mut *connection).await.map_err(classify)?;
+    let Some(first) = rows.first() else { return Ok(None) };
+    let piece = |p: &Piece| PieceOutcome { base: Some(Offset(rows[p.run].base + i64::from(p.first))), dropped: Vec::new() };
+    Ok(Some(Committed {
+        at_ms: first.at_ms,
+        verdicts: vec![Verdict::Stored; commit.requests.len()],
+        pieces: commit.pieces.iter().map(piece).collect(),
+    }))
+}
+
+/// One round trip: the statement of `queries/log/commit.sql`, its parameters laid out by column.
+async fn send(plane: &PostgresControlPlane, commit: &Commit) -> Result<(Committed, Vec<Said>), Error> {
+    let c = Columns::of(commit);
     let pieces = &commit.pieces;
     let piece_requests: Vec<i32> = pieces.iter().map(|p| int(p.request) + 1).collect();
     let piece_runs: Vec<i32> = pieces.iter().map(|p| int(p.run) + 1).collect();
@@ -82,6 +159,8 @@ async fn send(plane: &PostgresControlPlane, commit: &Commit) -> Result<(Committe
         next[request]
     };
     let piece_nths: Vec<i32> = pieces.iter().map(|p| nth(p.request)).collect();
+    let piece_partitions: Vec<i64> = pieces.iter().map(|p| c.partitions[p.run]).collect();
+    let piece_parts: Vec<Uuid> = pieces.iter().map(|p| c.parts[p.run]).collect();
     let mut keep: Vec<Option<i64>> = commit.requests.iter().map(|r| r.key.map(|k| k.ttl_ms)).collect();
     for dedup in &commit.dedups {
         let keep = &mut keep[pieces[dedup.piece].request];
@@ -103,21 +182,21 @@ async fn send(plane: &PostgresControlPlane, commit: &Commit) -> Result<(Committe
 
     let statement = sqlx::query_file!(
         "queries/log/commit.sql",
-        &segment_ids,
-        &segment_bytes,
-        &segment_crcs,
-        &payload_ids,
-        &payloads as _,
-        &run_parts,
-        &run_inline,
-        &run_partitions,
-        &run_offsets,
-        &run_lengths,
-        &run_raw,
-        &run_crcs,
-        &run_times,
-        &run_expiries as _,
-        &run_flags,
+        &c.segment_ids,
+        &c.segment_bytes,
+        &c.segment_crcs,
+        &c.payload_ids,
+        &c.payloads as _,
+        &c.parts,
+        &c.inline,
+        &c.partitions,
+        &c.offsets,
+        &c.lengths,
+        &c.raw,
+        &c.crcs,
+        &c.times,
+        &c.expiries as _,
+        &c.flags,
         &piece_requests,
         &piece_runs,
         &piece_firsts,
@@ -134,7 +213,10 @@ async fn send(plane: &PostgresControlPlane, commit: &Commit) -> Result<(Committe
         &dedup_hashes,
         &dedup_windows,
         &dedup_partitions,
-        &piece_nths
+        &piece_nths,
+        &c.distinct,
+        &piece_partitions,
+        &piece_parts
     );
     let mut connection = plane.connection().await?;
     let rows = statement.fetch_all(&mut *connection).await.map_err(classify)?;
