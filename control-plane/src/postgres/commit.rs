@@ -23,6 +23,9 @@ fn int(n: usize) -> i32 {
     i32::try_from(n).unwrap_or(i32::MAX)
 }
 
+/// How the plain statement says that a partition is gone: an error undoes what it did to the others.
+const DIVISION_BY_ZERO: &str = "22012";
+
 /// What the statement said of a request as a whole.
 #[derive(Clone, Copy, PartialEq)]
 enum Said {
@@ -112,6 +115,14 @@ async fn send_plain(plane: &PostgresControlPlane, commit: &Commit) -> Result<Opt
     for piece in &commit.pieces {
         records[piece.run] += piece.records;
     }
+    let mut partition_records = vec![0_i64; c.distinct.len()];
+    let mut partition_bytes = vec![0_i64; c.distinct.len()];
+    for (run, records) in commit.runs.iter().zip(&records) {
+        if let Ok(at) = c.distinct.binary_search(&run.partition.0) {
+            partition_records[at] += i64::from(*records);
+            partition_bytes[at] += i64::from(run.byte_length);
+        }
+    }
     let live: Vec<i32> = c.segment_ids.iter().map(|id| int(c.parts.iter().filter(|p| *p == id).count())).collect();
     let statement = sqlx::query_file!(
         "queries/log/commit_plain.sql",
@@ -131,11 +142,16 @@ async fn send_plain(plane: &PostgresControlPlane, commit: &Commit) -> Result<Opt
         &c.expiries as _,
         &c.flags,
         &c.distinct,
+        &partition_records,
+        &partition_bytes,
         &records,
         &live
     );
     let mut connection = plane.connection().await?;
-    let rows = statement.fetch_all(&mut *connection).await.map_err(classify)?;
+    let rows = match statement.fetch_all(&mut *connection).await {
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(DIVISION_BY_ZERO) => return Ok(None),
+        outcome => outcome.map_err(classify)?,
+    };
     let Some(first) = rows.first() else { return Ok(None) };
     let piece = |p: &Piece| PieceOutcome { base: Some(Offset(rows[p.run].base + i64::from(p.first))), dropped: Vec::new() };
     Ok(Some(Committed {
