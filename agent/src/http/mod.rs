@@ -17,7 +17,7 @@ use crate::metrics;
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Json, Response};
+use axum::response::{IntoResponse, Response};
 use error::{Code, Problem};
 use http::{HeaderName, HeaderValue, header};
 use std::sync::Arc;
@@ -55,10 +55,8 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 }
 
 pub fn router(app: AppState) -> Router {
-    let (router, document) = described();
-    let document = Arc::new(document);
-    router
-        .route("/openapi.json", axum::routing::get(move || async move { Json(document.as_ref().clone()) }))
+    described()
+        .0
         .fallback(|| async { Problem::new(Code::NotFound, "there is nothing at this path") })
         .method_not_allowed_fallback(|| async { Problem::new(Code::MethodNotAllowed, "the path does not take this method") })
         .layer(CatchPanicLayer::custom(|_| Problem::new(Code::Internal, "the request ended in a panic; it is logged").into_response()))

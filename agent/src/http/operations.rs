@@ -9,13 +9,19 @@ use axum::response::{IntoResponse, Json, Response};
 use http::{StatusCode, header};
 use millpond_core::PartId;
 use serde::Serialize;
+use std::sync::LazyLock;
 use std::time::Duration;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
 pub fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(healthz)).routes(routes!(readyz)).routes(routes!(prometheus)).routes(routes!(cluster))
+    OpenApiRouter::new()
+        .routes(routes!(healthz))
+        .routes(routes!(readyz))
+        .routes(routes!(prometheus))
+        .routes(routes!(cluster))
+        .routes(routes!(openapi))
 }
 
 /// The process is up.
@@ -84,4 +90,12 @@ async fn cluster(State(app): State<AppState>) -> Result<Json<Cluster>, Problem> 
         version: env!("CARGO_PKG_VERSION").to_owned(),
         agent: app.agent.to_string(),
     }))
+}
+
+static DOCUMENT: LazyLock<String> = LazyLock::new(|| super::openapi().to_json().unwrap_or_default());
+
+/// This document.
+#[utoipa::path(get, path = "/openapi.json", tag = "operations", responses((status = 200, description = "OpenAPI 3.1", body = Object)))]
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.as_str()).into_response()
 }

@@ -269,12 +269,7 @@ pub fn read_records(body: &[u8], builder: &mut AppendBuilder, shared: &Shared) -
     }
     let mut problem = None;
     let outcome = read(body, V(Records { builder, topic: 0, shared, problem: &mut problem }));
-    outcome.map_err(|error| problem.unwrap_or_else(|| shape_problem(&error)))
-}
-
-/// A body whose shape is wrong is a bad request; what lies within a record is the record's.
-fn shape_problem(error: &serde_json::Error) -> Problem {
-    problem_of(error)
+    outcome.map_err(|error| problem.unwrap_or_else(|| problem_of(&error)))
 }
 
 /// The body of `/v1/batches`, but for its records: names of the topics in their order.
