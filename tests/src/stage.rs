@@ -11,9 +11,9 @@ use millpond_core::control_plane::{
     Batch, BatchFlags, Commit, Committed, Dedup, DrainBatch, FindRequest, Found, Part, PartBody, PayloadRange, Piece, PieceOutcome,
     Request, RequestKey, Run, Swap, SwapInput, SwapOutput, SwapRejected, Verdict,
 };
-use millpond_core::{AgentId, ControlPlane, Error, Ids, Name, Offset, PartId, PartitionId, RequestId, Topic, TopicChange, TopicId};
+use millpond_core::{AgentId, ControlPlane, Error, Ids, Name, Offset, PartId, PartitionId, RequestId, Topic, TopicChange};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use uuid::Uuid;
 
