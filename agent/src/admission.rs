@@ -49,6 +49,11 @@ impl Admission {
     }
 
     #[must_use]
+    pub fn chunks_are_taken(&self) -> bool {
+        self.chunks.available_permits() == 0
+    }
+
+    #[must_use]
     pub fn used_bytes(&self) -> usize {
         (self.request_kib - self.requests.available_permits()) * limits::KIB
     }

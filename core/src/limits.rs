@@ -15,6 +15,8 @@ pub const HEADERS_MAX_BYTES: usize = 64 * KIB;
 pub const IDEMPOTENCY_KEY_MAX_BYTES: usize = 128;
 pub const DEDUP_ID_MAX_BYTES: usize = 256;
 pub const DEDUP_WINDOW_MAX_MS: i64 = 24 * 3_600_000;
+/// About 100 years: Postgres' instants do not reach back much further than its calendar.
+pub const RETENTION_MAX_MS: i64 = 3_200_000_000_000;
 pub const TOPICS_PER_BATCH: usize = 64;
 /// Latest timestamp that a record may carry: the last millisecond of the year 9999.
 pub const TIMESTAMP_MAX_MS: i64 = 253_402_300_799_999;

@@ -117,8 +117,14 @@ impl Watcher {
 impl Watch {
     /// What a look found; only more than this wakes.
     pub fn saw(&self, partition: PartitionId, high_watermark: Offset) {
-        if let Some(entry) = self.watcher.watched.lock().get_mut(&partition) {
-            entry.known = entry.known.max(high_watermark);
+        if let Some(entry) = self.watcher.watched.lock().get_mut(&partition)
+            && entry.known < high_watermark
+        {
+            entry.known = high_watermark;
+            // Others may not have looked since: what one has seen by itself, nobody else would tell them.
+            for (_, waiter) in entry.waiters.iter().filter(|(id, _)| *id != self.id) {
+                waiter.notify_one();
+            }
         }
     }
 
@@ -142,5 +148,22 @@ impl Drop for Watch {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millpond_core::{MemoryControlPlane, SystemClock};
+
+    #[tokio::test]
+    async fn what_one_watch_saw_wakes_the_others() {
+        let watcher = Watcher::start(Arc::new(MemoryControlPlane::new(Arc::new(SystemClock))));
+        let (partition, all) = (PartitionId(1), vec![PartitionId(1)]);
+        let (first, second) = (watcher.watch(all.clone()), watcher.watch(all));
+        first.saw(partition, Offset(9));
+        second.saw(partition, Offset(10));
+        watcher.advance(partition, Offset(10));
+        tokio::time::timeout(Duration::from_secs(5), first.moved()).await.expect("it has not seen offset 10");
     }
 }

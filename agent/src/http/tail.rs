@@ -28,6 +28,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_secs(1);
 /// What a partition gets of a chunk, however many there are.
 const SHARE_MIN_BYTES: usize = 64 << 10;
+/// Partitions that are read at once: each may give a whole batch, however little is asked for.
+const GROUP: usize = 32;
 
 /// Next offset of every partition. The token names the topic's id, so that a later topic of the name does not take it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,40 +149,55 @@ impl Tail {
 
     /// Records of all partitions in turn, within the limits; waits for the first until the deadline.
     async fn next_chunk(&mut self, deadline: Instant) -> Result<Bytes, Problem> {
+        self.grow().await?;
         let waits = deadline > Instant::now();
         let watch = waits.then(|| self.app.watcher.watch(self.ids.iter().map(|(_, id)| *id).collect()));
         loop {
-            let fetched = self.fetch().await?;
             let mut chunk = Chunk::new(self.form, self.encoding, self.limits);
             let count = self.ids.len();
-            for n in 0..count {
-                let at = (self.turn + n) % count;
-                chunk.take(self.topic.name.as_str(), self.ids[at].0, &fetched[at], &mut self.position)?;
-            }
+            let turns: Vec<(i32, PartitionId)> = (0..count).map(|n| self.ids[(self.turn + n) % count]).collect();
             self.turn = (self.turn + 1) % count.max(1);
-            if chunk.records > 0 {
-                return chunk.finish(&self.position);
+            for group in turns.chunks(GROUP) {
+                let fetched = self.fetch(group).await?;
+                for ((partition, id), one) in group.iter().zip(&fetched) {
+                    chunk.take(self.topic.name.as_str(), *partition, one, &mut self.position)?;
+                    if let Some(watch) = &watch {
+                        watch.saw(*id, one.high_watermark);
+                    }
+                }
+                if chunk.records > 0 {
+                    return chunk.finish(&self.position);
+                }
             }
             if Instant::now() >= deadline || self.app.watcher.is_stopping() {
                 return if self.limits.follow || self.form == Form::Events { Ok(self.keep_alive()) } else { chunk.finish(&self.position) };
             }
             if let Some(watch) = &watch {
-                for ((_, id), one) in self.ids.iter().zip(&fetched) {
-                    watch.saw(*id, one.high_watermark);
-                }
                 tokio::time::timeout_at(deadline, watch.moved()).await.ok();
             }
         }
     }
 
+    /// Partitions that were added in the meantime are read from their beginning.
+    async fn grow(&mut self) -> Result<(), Problem> {
+        let topic = self.app.topics.get(&self.topic.tenant, &self.topic.name).await?;
+        if topic.id == self.topic.id && topic.partition_count() > self.topic.partition_count() {
+            let added = self.topic.partition_count()..topic.partition_count();
+            self.ids.extend(added.clone().filter_map(|p| topic.partition_id(p).map(|id| (p, id))));
+            self.position.next.extend(added.map(|p| (p, Offset::ZERO)));
+            self.topic = topic;
+        }
+        Ok(())
+    }
+
     /// One answer per partition, after those that retention has passed were moved up to the log start.
-    async fn fetch(&mut self) -> Result<Vec<Fetched>, Problem> {
-        let share = (self.limits.max_bytes / self.ids.len().max(1)).max(SHARE_MIN_BYTES.min(self.limits.max_bytes));
+    async fn fetch(&mut self, group: &[(i32, PartitionId)]) -> Result<Vec<Fetched>, Problem> {
+        let share = (self.limits.max_bytes / group.len().max(1)).max(SHARE_MIN_BYTES.min(self.limits.max_bytes));
         loop {
-            let requests: Vec<_> = self.ids.iter().map(|(p, id)| find_from(*id, self.position.next[p], share)).collect();
+            let requests: Vec<_> = group.iter().map(|(p, id)| find_from(*id, self.position.next[p], share)).collect();
             let fetched: Vec<Fetched> = self.app.reader.fetch(&requests).await?.into_iter().collect::<Option<_>>().ok_or_else(gone)?;
             let mut moved = false;
-            for ((partition, _), one) in self.ids.iter().zip(&fetched) {
+            for ((partition, _), one) in group.iter().zip(&fetched) {
                 let next = self.position.next.entry(*partition).or_insert(Offset::ZERO);
                 if *next < one.log_start_offset {
                     *next = one.log_start_offset;

@@ -92,9 +92,9 @@ impl TopicSettings {
     fn change(self) -> Result<TopicChange, Problem> {
         let ranges = [
             ("partitions", self.partitions.map(i64::from), 1, i64::from(limits::PARTITIONS_MAX)),
-            ("retention_ms", self.retention_ms.flatten(), 1, i64::MAX / 2_000),
+            ("retention_ms", self.retention_ms.flatten(), 1, limits::RETENTION_MAX_MS),
             ("retention_bytes", self.retention_bytes.flatten(), 0, i64::MAX),
-            ("retention_hold_ms", self.retention_hold_ms, 0, i64::MAX / 2_000),
+            ("retention_hold_ms", self.retention_hold_ms, 0, limits::RETENTION_MAX_MS),
             ("dedup_window_ms", self.dedup_window_ms, 0, limits::DEDUP_WINDOW_MAX_MS),
             ("max_record_bytes", self.max_record_bytes.map(i64::from), 1, i64::from(limits::RECORD_MAX_BYTES_CAP)),
         ];

@@ -17,8 +17,11 @@ use tokio::time::Instant;
 
 /// A commit is sent again until its outcome is known, or so long; the clients have been told "unknown" well before.
 const RESOLVE_FOR: Duration = Duration::from_millis(limits::PART_USABLE_MS / 2);
+/// With an inline payload: its row is the commit's identity, and goes 70 s after the commit at the earliest (drain, then plan TTL). The last
+/// call may take half of them.
+const RESOLVE_INLINE_FOR: Duration = Duration::from_secs(30);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
-/// A commit without answer for so long counts as a failed call: a database that hangs breaks no connection.
+/// Who waits for a commit is told "unknown" after so long, and a call without answer counts as failed: a database that hangs breaks no connection.
 const SILENCE: Duration = Duration::from_secs(3);
 
 pub struct Committer {
@@ -54,18 +57,19 @@ impl Committer {
     }
 
     /// Commits flushes together and answers all who wait for them.
-    pub async fn commit(&self, flushes: Vec<Flush>) {
+    pub async fn commit(&self, mut flushes: Vec<Flush>) {
         let commit = fold(&flushes);
         let start = Instant::now();
+        let resolve_for = if flushes.iter().any(|f| f.inline) { RESOLVE_INLINE_FOR } else { RESOLVE_FOR };
         let mut backoff = Duration::from_millis(10);
         let outcome = loop {
-            match self.unless_silent(self.plane.commit(&commit)).await {
+            match self.unless_silent(self.plane.commit(&commit), &mut flushes, start).await {
                 Ok(committed) => {
                     self.health.control_plane_up();
                     break Some(committed);
                 }
                 Err(error) => {
-                    let resend = start.elapsed() < RESOLVE_FOR;
+                    let resend = start.elapsed() < resolve_for;
                     let maybe = matches!(error, Error::MaybeApplied(_));
                     tracing::warn!(error = %crate::error_chain(&error), maybe, resend, "commit failed");
                     self.health.control_plane_down();
@@ -79,9 +83,7 @@ impl Committer {
             backoff = (backoff * 2).min(BACKOFF_MAX);
         };
         let Some(committed) = outcome else {
-            for pending in flushes.into_iter().flat_map(|f| f.pendings) {
-                pending.reply.send(Err(AppendError::ControlPlane)).ok();
-            }
+            tell_unknown(&mut flushes);
             return;
         };
         let records = commit.pieces.iter().map(|p| usize::try_from(p.records).unwrap_or(0)).sum();
@@ -90,16 +92,15 @@ impl Committer {
         answer(flushes, committed);
     }
 
-    /// The call's outcome; meanwhile those who wait are told that there is none yet.
-    async fn unless_silent<T>(&self, call: impl Future<Output = T>) -> T {
+    /// The call's outcome. Once the commit has taken too long, those who wait are told that there is none yet; what they hold stays held.
+    async fn unless_silent<T>(&self, call: impl Future<Output = T>, flushes: &mut [Flush], start: Instant) -> T {
         tokio::pin!(call);
-        match tokio::time::timeout(SILENCE, &mut call).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                self.health.control_plane_down();
-                call.await
-            }
+        if let Ok(outcome) = tokio::time::timeout_at(start + SILENCE, &mut call).await {
+            return outcome;
         }
+        self.health.control_plane_down();
+        tell_unknown(flushes);
+        call.await
     }
 
     /// Lets readers see what was committed, from memory.
@@ -117,6 +118,12 @@ impl Committer {
         for (partition, top) in tops {
             self.watcher.advance(partition, top);
         }
+    }
+}
+
+fn tell_unknown(flushes: &mut [Flush]) {
+    for reply in flushes.iter_mut().flat_map(|f| &mut f.pendings).filter_map(|p| p.reply.take()) {
+        reply.send(Err(AppendError::ControlPlane)).ok();
     }
 }
 
@@ -160,7 +167,9 @@ fn answer(flushes: Vec<Flush>, committed: Committed) {
                 Verdict::Unknown => Err(AppendError::ControlPlane),
             };
             drop(key_lock);
-            reply.send(outcome).ok();
+            if let Some(reply) = reply {
+                reply.send(outcome).ok();
+            }
         }
     }
 }

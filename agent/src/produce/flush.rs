@@ -13,7 +13,8 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub struct Pending {
     pub append: Append,
-    pub reply: oneshot::Sender<Result<Appended, AppendError>>,
+    /// Gone once it was told that the outcome is unknown.
+    pub reply: Option<oneshot::Sender<Result<Appended, AppendError>>>,
     pub since: Instant,
     /// Held while the append's idempotency key is in flight in this agent.
     pub key_lock: Option<OwnedMutexGuard<()>>,

@@ -83,7 +83,7 @@ impl Writer {
             None => None,
         };
         let (reply, answer) = oneshot::channel();
-        let pending = Pending { append, reply, since: Instant::now(), key_lock };
+        let pending = Pending { append, reply: Some(reply), since: Instant::now(), key_lock };
         self.events.send(Event::Append(Box::new(pending))).map_err(|_| AppendError::ShuttingDown)?;
         tokio::select! {
             answer = answer => answer.unwrap_or(Err(AppendError::ControlPlane)),
@@ -293,7 +293,7 @@ impl Shared {
 }
 
 fn refuse(pendings: Vec<Pending>, error: impl Fn() -> AppendError) {
-    for pending in pendings {
-        pending.reply.send(Err(error())).ok();
+    for reply in pendings.into_iter().filter_map(|p| p.reply) {
+        reply.send(Err(error())).ok();
     }
 }

@@ -1,18 +1,20 @@
 -- Unlinks batches that age, size or the topic's end let go: bounded, oldest first, never leaving a hole. By size a topic's oldest batches
---   go, whatever their partition, as long as what stays is not less than the limit.
+--   go, whatever their partition, as long as what stays is not less than the limit. Where more partitions want than fit, chance decides,
+--   so that none waits for ever behind others.
 -- Returns how many. Locks partitions by id, then batches, then segments by id. Index: topic_pkey, topic_partition_number, batch_pkey, segment_pkey.
 with at as materialized (select clock_timestamp() as now),
 held as materialized (
-    select p.partition_id, p.topic_id, p.log_start_offset, p.deleted, t.retention_ms,
+    select p.partition_id, p.topic_id, p.log_start_offset, p.deleted, least(t.retention_ms, 3200000000000) as retention_ms,
         coalesce(sum(p.bytes) over (partition by p.topic_id) - t.retention_bytes, 0)::int8 as over_bytes
     from topic_partition p join topic t on t.topic_id = p.topic_id
 ),
 wanting as materialized (
-    select h.* from held h, at
-    where h.deleted or h.over_bytes > 0
-        or (h.retention_ms is not null
-            and (select b.committed_at from batch b where b.partition_id = h.partition_id order by b.base_offset limit 1) < at.now - h.retention_ms * interval '1 ms')
-    order by h.partition_id limit $1
+    select h.*
+    from held h
+    cross join at
+    cross join lateral (select b.committed_at, b.byte_length from batch b where b.partition_id = h.partition_id order by b.base_offset limit 1) oldest
+    where h.deleted or oldest.byte_length <= h.over_bytes or oldest.committed_at < at.now - h.retention_ms * interval '1 ms'
+    order by random() limit $1
 ),
 locked as materialized (
     select w.* from wanting w join topic_partition p on p.partition_id = w.partition_id order by p.partition_id for no key update of p

@@ -16,12 +16,16 @@ use millpond_core::control_plane::RequestKey;
 use millpond_core::{RequestId, Topic, limits};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// So much of a body is buffered before memory is set aside for a chunk.
 const FREE_BYTES: usize = 64 * limits::KIB;
+/// A chunk may hold its memory so long while it fills, if there is none left for others.
+const SLOW: Duration = Duration::from_secs(30);
 
 /// Cuts a body into chunks and reads their records.
 pub trait Chunker: Send + Sized + 'static {
@@ -85,7 +89,8 @@ pub async fn run<C: Chunker>(app: &AppState, call: Call, mut chunker: C, mut bod
     let mut stream = Stream { app, call, number: 0, in_flight: None, committed: Summary::default() };
     let outcome = stream.consume(&mut chunker, &mut body).await;
     let finished = stream.settle().await;
-    match outcome.and(finished) {
+    // An outcome that is unknown weighs more than what is wrong with a later chunk: a 4xx says that nothing else was stored.
+    match finished.and(outcome) {
         Ok(()) => Ok(Json(stream.committed.answer()).into_response()),
         Err(problem) => {
             let committed = serde_json::to_value(stream.committed.answer()).unwrap_or_default();
@@ -98,20 +103,26 @@ impl Stream<'_> {
     async fn consume<C: Chunker>(&mut self, chunker: &mut C, body: &mut Body) -> Result<(), Problem> {
         let mut permit: Option<OwnedSemaphorePermit> = None;
         let mut topic = self.topic().await?;
+        let mut held_since = Instant::now();
         loop {
             let data = next_frame(body).await?;
+            if permit.is_some() && held_since.elapsed() > SLOW && self.app.admission.chunks_are_taken() {
+                return Err(Problem::new(Code::Throttled, "the body comes too slowly while others wait for memory: send it again"));
+            }
             let end = data.is_none();
             if let Some(data) = data {
                 chunker.add(data)?;
             }
             if permit.is_none() && chunker.buffered_bytes() > FREE_BYTES {
                 permit = self.room().await?;
+                held_since = Instant::now();
             }
             let max = usize::try_from(topic.config.max_record_bytes).unwrap_or(limits::REQUEST_MAX_BYTES);
             while let Some(chunk) = chunker.cut(max, end)? {
                 self.hand_over(chunk, &mut topic, permit.take()).await?;
                 if chunker.buffered_bytes() > FREE_BYTES {
                     permit = self.room().await?;
+                    held_since = Instant::now();
                 }
             }
             if end {
