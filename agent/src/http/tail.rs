@@ -29,7 +29,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// What a partition gets of a chunk, however many there are.
 const SHARE_MIN_BYTES: usize = 64 << 10;
 /// Partitions that are read at once: each may give a whole batch, however little is asked for.
-const GROUP: usize = 32;
+const GROUP: usize = 64;
 
 /// Next offset of every partition. The token names the topic's id, so that a later topic of the name does not take it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,9 +165,12 @@ impl Tail {
                         watch.saw(*id, one.high_watermark);
                     }
                 }
-                if chunk.records > 0 {
-                    return chunk.finish(&self.position);
+                if chunk.full {
+                    break;
                 }
+            }
+            if chunk.records > 0 {
+                return chunk.finish(&self.position);
             }
             if Instant::now() >= deadline || self.app.watcher.is_stopping() {
                 return if self.limits.follow || self.form == Form::Events { Ok(self.keep_alive()) } else { chunk.finish(&self.position) };
@@ -219,6 +222,8 @@ struct Chunk {
     arrow: ArrowWriter,
     records: usize,
     bytes: usize,
+    /// A record was left behind for the limits.
+    full: bool,
     /// SSE: where the last event begins, to put the position before it.
     last_event: usize,
 }
@@ -226,7 +231,7 @@ struct Chunk {
 impl Chunk {
     fn new(form: Form, encoding: Encoding, limits: Limits) -> Self {
         let out = if form == Form::Json { b"{\"records\":[".to_vec() } else { Vec::new() };
-        Self { form, encoding, limits, out, arrow: ArrowWriter::default(), records: 0, bytes: 0, last_event: 0 }
+        Self { form, encoding, limits, out, arrow: ArrowWriter::default(), records: 0, bytes: 0, full: false, last_event: 0 }
     }
 
     fn take(&mut self, topic: &str, partition: i32, fetched: &Fetched, position: &mut Position) -> Result<(), Problem> {
@@ -242,6 +247,7 @@ impl Chunk {
                 }
                 let size = record.tail.len();
                 if self.records == self.limits.max_records || (self.records > 0 && self.bytes + size > self.limits.max_bytes) {
+                    self.full = true;
                     return Ok(());
                 }
                 self.push(&prefix, partition, offset, &record, json).map_err(corrupt)?;

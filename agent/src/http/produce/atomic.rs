@@ -125,7 +125,8 @@ struct Placed {
 struct RecordResult {
     topic: usize,
     partition: i32,
-    offset: i64,
+    /// `None` where the window of a dedup id has ended since, and with it the memory of where the first record lies.
+    offset: Option<Offset>,
     timestamp: i64,
     duplicate: bool,
 }
@@ -153,12 +154,12 @@ impl Placed {
         }
         let result = |((place, timestamp), hash): ((&Place, &i64), &Option<Uuid>)| {
             let (partition, offset, first) = match offset(place) {
-                Some(offset) => (place.partition, offset, true),
+                Some(offset) => (place.partition, Some(offset), true),
                 None => {
-                    hash.and_then(|h| known.get(&(place.topic, h))).map_or((place.partition, Offset(-1), false), |(p, o)| (*p, *o, false))
+                    hash.and_then(|h| known.get(&(place.topic, h))).map_or((place.partition, None, false), |(p, o)| (*p, Some(*o), false))
                 }
             };
-            RecordResult { topic: place.topic, partition, offset: offset.0, timestamp: *timestamp, duplicate: !first || appended.duplicate }
+            RecordResult { topic: place.topic, partition, offset, timestamp: *timestamp, duplicate: !first || appended.duplicate }
         };
         Ok(self.order.iter().zip(&self.times).zip(&self.dedups).map(result).collect())
     }
@@ -172,9 +173,13 @@ fn render(results: &[RecordResult], duplicate: bool, shape: ResultsShape, topics
             if n > 0 {
                 out.push(b',');
             }
-            let RecordResult { partition, offset, timestamp, duplicate, .. } = r;
-            write!(out, "{{\"partition\":{partition},\"offset\":{offset},\"timestamp\":{timestamp},\"duplicate\":{duplicate}}}")
-                .unwrap_or_default();
+            let RecordResult { partition, timestamp, duplicate, .. } = r;
+            write!(out, "{{\"partition\":{partition},\"offset\":").unwrap_or_default();
+            match r.offset {
+                Some(offset) => write!(out, "{offset}").unwrap_or_default(),
+                None => out.extend_from_slice(b"null"),
+            }
+            write!(out, ",\"timestamp\":{timestamp},\"duplicate\":{duplicate}}}").unwrap_or_default();
         }
         out.push(b']');
     };

@@ -70,7 +70,8 @@ pub struct ProducedRecords {
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct ProduceResult {
     partition: i32,
-    offset: i64,
+    /// null for a duplicate by dedup id whose window has ended since.
+    offset: Option<i64>,
     timestamp: i64,
     duplicate: bool,
 }
