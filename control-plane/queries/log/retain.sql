@@ -8,12 +8,15 @@ held as materialized (
         coalesce(sum(p.bytes) over (partition by p.topic_id) - t.retention_bytes, 0)::int8 as over_bytes
     from topic_partition p join topic t on t.topic_id = p.topic_id
 ),
-wanting as materialized (
-    select h.*
+oldest as materialized (
+    select h.*, b.committed_at, first_value(b.byte_length) over (partition by h.topic_id order by b.committed_at, h.partition_id) as topic_bytes
     from held h
-    cross join at
-    cross join lateral (select b.committed_at, b.byte_length from batch b where b.partition_id = h.partition_id order by b.base_offset limit 1) oldest
-    where h.deleted or oldest.byte_length <= h.over_bytes or oldest.committed_at < at.now - h.retention_ms * interval '1 ms'
+    cross join lateral (select x.committed_at, x.byte_length from batch x where x.partition_id = h.partition_id order by x.base_offset limit 1) b
+),
+wanting as materialized (
+    select o.partition_id, o.topic_id, o.log_start_offset, o.deleted, o.retention_ms, o.over_bytes
+    from oldest o, at
+    where o.deleted or o.topic_bytes <= o.over_bytes or o.committed_at < at.now - o.retention_ms * interval '1 ms'
     order by random() limit $1
 ),
 locked as materialized (
