@@ -10,6 +10,8 @@ suite!(
     by_bytes_keeps_the_rest_without_an_age,
     by_bytes_takes_the_oldest_of_all_partitions,
     by_bytes_keeps_what_the_limit_allows,
+    an_age_beyond_the_calendar_stops_nobody,
+    topics_that_cannot_give_starve_nobody,
     lets_a_deleted_topic_go,
     goes_in_bounded_steps,
     deletes_a_segment_twice_and_forgets_it,
@@ -107,6 +109,30 @@ async fn by_bytes_keeps_what_the_limit_allows(s: &Stage) {
     s.append(Place::Inline, homes[3], &[6, 7]).await;
     s.retain().await;
     assert_eq!(bounds(s, homes[0]).await, (3, 5));
+}
+
+async fn an_age_beyond_the_calendar_stops_nobody(s: &Stage) {
+    let old = home(&s.topic_with("old", retention(1, Some(i64::MAX / 2_000), None)).await, 0);
+    let young = home(&s.topic_with("young", retention(1, Some(HOUR), None)).await, 0);
+    s.append(Place::Inline, old, &[1]).await;
+    s.append(Place::Inline, young, &[2]).await;
+    s.advance(2 * HOUR).await;
+    s.retain().await;
+    assert_eq!((s.tags(old).await, s.tags(young).await), (vec![1], vec![]));
+}
+
+/// Over their size, but by less than their oldest batch.
+async fn topics_that_cannot_give_starve_nobody(s: &Stage) {
+    let stuck = s.topic_with("stuck", retention(6, None, Some(90))).await;
+    for number in 0..6 {
+        s.append(Place::Inline, home(&stuck, number), &[1, 2]).await;
+    }
+    let young = home(&s.topic_with("young", retention(1, Some(HOUR), None)).await, 0);
+    s.append(Place::Inline, young, &[3]).await;
+    s.advance(2 * HOUR).await;
+    while s.plane.retain(2).await.expect("an answer") > 0 {}
+    assert!(s.tags(young).await.is_empty());
+    assert_eq!(s.tags(home(&stuck, 0)).await, [1, 2]);
 }
 
 async fn lets_a_deleted_topic_go(s: &Stage) {
