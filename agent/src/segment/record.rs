@@ -179,6 +179,12 @@ fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>, Corrupt> {
     Ok(Some(head))
 }
 
+fn take_header<'a>(bytes: &mut &'a [u8]) -> Result<(&'a str, &'a [u8]), Corrupt> {
+    let name = take_bytes(bytes)?.ok_or(Corrupt("a header has no name"))?;
+    let name = std::str::from_utf8(name).map_err(|_| Corrupt("a header name is not UTF-8"))?;
+    Ok((name, take_bytes(bytes)?.unwrap_or_default()))
+}
+
 /// A stored record, borrowed from its batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordView<'a> {
@@ -210,14 +216,17 @@ impl<'a> RecordView<'a> {
         Ok(Self { position, timestamp, key, value, headers: record, header_count, tail })
     }
 
-    /// All headers in their order, Millpond's own included.
+    /// All headers in their order, Millpond's own included; ends after the first corrupt one.
     pub fn headers(&self) -> impl Iterator<Item = Result<(&'a str, &'a [u8]), Corrupt>> {
         let mut rest = self.headers;
-        (0..self.header_count).map(move |_| {
-            let name = take_bytes(&mut rest)?.ok_or(Corrupt("a header has no name"))?;
-            let name = std::str::from_utf8(name).map_err(|_| Corrupt("a header name is not UTF-8"))?;
-            let value = take_bytes(&mut rest)?.unwrap_or_default();
-            Ok((name, value))
+        let mut left = self.header_count;
+        std::iter::from_fn(move || {
+            left = left.checked_sub(1)?;
+            let header = take_header(&mut rest);
+            if header.is_err() {
+                left = 0;
+            }
+            Some(header)
         })
     }
 
