@@ -3,6 +3,7 @@
 use crate::serve::{self, Outcome, ServerArgs};
 use crate::store::Store;
 use millpond_control_plane::{DatabaseOptions, PostgresControlPlane};
+use std::io::Write;
 use std::net::SocketAddr;
 use tokio::net::TcpListener;
 
@@ -41,7 +42,14 @@ pub async fn run(args: AgentArgs) -> Outcome<()> {
     let address = listener.local_addr()?;
     let plane = PostgresControlPlane::connect(args.database.database_url).await?;
     plane.check_schema().await?;
-    serve::run(&args.server, loopback, plane, store, listener, || tracing::info!(%address, "ready")).await
+    serve::run(&args.server, loopback, plane, store, listener, || ready(address)).await
+}
+
+/// On standard output for who started the agent, since the port may be any; nobody has to read it.
+fn ready(address: SocketAddr) {
+    tracing::info!(%address, "ready");
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "Millpond is ready on http://{address}").and_then(|()| out.flush()).ok();
 }
 
 /// Brings the database to this version's schema; does nothing where it is that already.

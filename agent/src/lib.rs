@@ -1,11 +1,12 @@
 //! The `millpond` agent: HTTP, batching, segments, object store, fetch, background work, command line.
 //!
-//! Only `main`, `app`, `serve`, `dev`, `agent` and `cli` know which control plane there is; all else speaks `millpond_core::ControlPlane`.
+//! Only `main`, `app`, `serve`, `dev`, `agent`, `bench` and `cli` know which control plane there is; all else speaks `millpond_core::ControlPlane`.
 
 pub mod admission;
 pub mod agent;
 pub mod app;
 pub mod background;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod dev;

@@ -1,7 +1,7 @@
 //! The `millpond` binary.
 
 use clap::{Parser, Subcommand};
-use millpond::{agent, cli, dev, serve};
+use millpond::{agent, bench, cli, dev, serve};
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -34,12 +34,14 @@ enum Command {
     Agent(agent::AgentArgs),
     /// Bring a database to this version's schema
     Migrate(agent::DatabaseArgs),
+    /// Measure latency and throughput, on servers of its own or on a running one
+    Bench(bench::BenchArgs),
     #[command(flatten)]
     Client(cli::ClientCommand),
 }
 
-fn log(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("MILLPOND_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+fn log(format: LogFormat, default: &str) {
+    let filter = EnvFilter::try_from_env("MILLPOND_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
     match format {
         LogFormat::Human => builder.init(),
@@ -67,6 +69,10 @@ async fn run() -> ExitCode {
         Command::Dev(dev) => server(args.log_format, dev::run(dev)).await,
         Command::Agent(agent) => server(args.log_format, agent::run(agent)).await,
         Command::Migrate(database) => server(args.log_format, agent::migrate(database)).await,
+        Command::Bench(bench) => {
+            log(args.log_format, "warn");
+            bench::run(bench).await.map_err(|error| format!("error: {}", millpond::error_chain(&*error)))
+        }
         Command::Client(command) => cli::run(command).await.map_err(|error| error.report()),
     };
     match outcome {
@@ -79,6 +85,6 @@ async fn run() -> ExitCode {
 }
 
 async fn server(format: LogFormat, run: impl Future<Output = serve::Outcome<()>>) -> Result<(), String> {
-    log(format);
+    log(format, "info");
     run.await.map_err(|error| format!("error: {}", millpond::error_chain(&*error)))
 }

@@ -5,6 +5,10 @@ use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use std::time::Duration;
 
+pub const COMMITS: &str = "millpond_produce_commits_total";
+/// By `operation`: put, get, delete.
+pub const STORE_REQUESTS: &str = "millpond_store_requests_total";
+
 const SECONDS: [f64; 14] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const BYTES: [f64; 8] = [1024.0, 8192.0, 65536.0, 262_144.0, 1_048_576.0, 2_097_152.0, 4_194_304.0, 8_388_608.0];
 
@@ -49,7 +53,7 @@ pub fn encoded(placement: Lane, took: Duration) {
 
 pub fn committed(took: Duration, flushes: usize, records: usize) {
     histogram!("millpond_produce_commit_seconds").record(took);
-    counter!("millpond_produce_commits_total").increment(1);
+    counter!(COMMITS).increment(1);
     counter!("millpond_produce_committed_flushes_total").increment(count(flushes));
     counter!("millpond_produce_records_total").increment(count(records));
 }
@@ -64,7 +68,7 @@ pub fn throttled() {
 }
 
 pub fn store_request(operation: &'static str) {
-    counter!("millpond_store_requests_total", "operation" => operation).increment(1);
+    counter!(STORE_REQUESTS, "operation" => operation).increment(1);
 }
 
 pub fn store_put(took: Duration, bytes: usize) {

@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::http;
 use crate::metrics;
 use crate::store::Store;
+use crate::store::latency::{Pace, StoreLatency};
 use clap::builder::FalseyValueParser;
 use millpond_control_plane::PostgresControlPlane;
 use millpond_core::{Ids, SystemClock};
@@ -29,6 +30,9 @@ pub struct ServerArgs {
     /// Send everything to segments, nothing inline
     #[arg(long, env = "MILLPOND_NO_INLINE", value_parser = FalseyValueParser::new())]
     no_inline: bool,
+    /// For measurements: let every request to the store take as long as one far away would, as p50=100ms,p99=300ms
+    #[arg(long, env = "MILLPOND_STORE_LATENCY")]
+    store_latency: Option<StoreLatency>,
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -51,9 +55,10 @@ pub async fn run(
     config.batcher.puts_per_s = args.put_rate;
     config.batcher.put_burst = config.batcher.put_burst.max(args.put_rate);
     config.batcher.inline = !args.no_inline;
+    let pace = args.store_latency.map(|latency| Pace { latency, ids: Arc::new(Ids::from_os()) });
     let parts = Parts {
         plane: Arc::new(plane.clone()),
-        store,
+        store: store.slowed(pace),
         clock: Arc::new(SystemClock),
         ids: Arc::new(Ids::from_os()),
         cluster,

@@ -1,9 +1,12 @@
 //! Object stores: opened, made durable, counted.
 
+pub mod latency;
+
 use crate::metrics;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use latency::Pace;
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -29,6 +32,7 @@ const PUT_BACKOFF: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<dyn ObjectStore>,
+    pace: Option<Pace>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +57,20 @@ pub enum OpenError {
 
 impl Store {
     pub fn new(inner: Arc<dyn ObjectStore>) -> Self {
-        Self { inner }
+        Self { inner, pace: None }
+    }
+
+    /// The same store with a latency in front of it.
+    #[must_use]
+    pub fn slowed(self, pace: Option<Pace>) -> Self {
+        Self { pace, ..self }
+    }
+
+    async fn held<T>(&self, work: impl Future<Output = T>) -> T {
+        match &self.pace {
+            Some(pace) => pace.held(work).await,
+            None => work.await,
+        }
     }
 
     /// What a URL names: `s3://bucket/prefix`, with the rest of the usual AWS variables, or `file:///folder`.
@@ -89,7 +106,7 @@ impl Store {
                 tokio::time::sleep(PUT_BACKOFF * 2_u32.pow(attempt)).await;
             }
             metrics::store_request("put");
-            match tokio::time::timeout(ATTEMPT, self.inner.put(key, PutPayload::from_bytes(bytes.clone()))).await {
+            match tokio::time::timeout(ATTEMPT, self.held(self.inner.put(key, PutPayload::from_bytes(bytes.clone())))).await {
                 Ok(Ok(_)) => {
                     metrics::store_put(start.elapsed(), bytes.len());
                     return Ok(());
@@ -105,7 +122,7 @@ impl Store {
     pub async fn get_range(&self, key: &Path, range: Range<u64>) -> Result<Bytes, StoreError> {
         let start = Instant::now();
         metrics::store_request("get");
-        match tokio::time::timeout(ATTEMPT, self.inner.get_range(key, range)).await {
+        match tokio::time::timeout(ATTEMPT, self.held(self.inner.get_range(key, range))).await {
             Ok(Ok(bytes)) => {
                 metrics::store_get(start.elapsed(), bytes.len());
                 Ok(bytes)
@@ -119,7 +136,7 @@ impl Store {
     /// Gone already is as good as deleted.
     pub async fn delete(&self, key: &Path) -> Result<(), StoreError> {
         metrics::store_request("delete");
-        match tokio::time::timeout(ATTEMPT, self.inner.delete(key)).await {
+        match tokio::time::timeout(ATTEMPT, self.held(self.inner.delete(key))).await {
             Ok(Ok(()) | Err(object_store::Error::NotFound { .. })) => Ok(()),
             Ok(Err(e)) => Err(StoreError::Failed(e)),
             Err(_) => Err(StoreError::Timeout),

@@ -4,6 +4,7 @@
 //! Postgres that Millpond can run itself ([`embedded`]).
 //! Must not: know HTTP or object stores.
 
+pub mod bare;
 pub mod embedded;
 pub mod postgres;
 

@@ -78,6 +78,7 @@ fn dependencies_point_inward() {
     check(|path| path.starts_with("control-plane/") && is_rust(path), |f| sources::names_crate(&f.text, &["millpond"]));
     let may = |path: &str| {
         ["agent/src/main.rs", "agent/src/app.rs", "agent/src/serve.rs", "agent/src/dev.rs", "agent/src/agent.rs"].contains(&path)
+            || path.starts_with("agent/src/bench/")
             || path.starts_with("agent/src/cli/")
             || path.starts_with("agent/tests/")
     };

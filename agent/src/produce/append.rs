@@ -157,6 +157,8 @@ pub struct AppendBuilder {
     pub order: Vec<Place>,
     /// Whether every record named its partition.
     pub explicit: bool,
+    /// What all records together will have, if that is known.
+    expected_bytes: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,7 +172,12 @@ impl AppendBuilder {
     /// `stickies`: for each topic the partition of its records without key.
     #[must_use]
     pub fn new(topics: Vec<Arc<Topic>>, basis: Basis) -> Self {
-        Self { topics, basis, pieces: BTreeMap::new(), order: Vec::new(), explicit: true }
+        Self { topics, basis, pieces: BTreeMap::new(), order: Vec::new(), explicit: true, expected_bytes: 0 }
+    }
+
+    /// So that the room for records is taken once: about so many bytes are to come, spread evenly where they have keys.
+    pub fn expect_bytes(&mut self, bytes: usize) {
+        self.expected_bytes = bytes;
     }
 
     pub fn push(&mut self, topic: usize, input: &Input<'_>) -> Result<(), InputError> {
@@ -190,11 +197,13 @@ impl AppendBuilder {
         if i32::try_from(bytes).map_or(true, |b| b > of.config.max_record_bytes) {
             return Err(InputError::TooLarge { bytes, max: of.config.max_record_bytes });
         }
+        let spread = if input.key.is_some() { usize::try_from(basis.partitions).unwrap_or(1).max(1) } else { 1 };
+        let share = (self.expected_bytes / spread).saturating_mul(9) / 8;
         let piece = self.pieces.entry((topic, partition)).or_insert_with(|| AppendPiece {
             topic_number: topic,
             topic: Arc::clone(of),
             partition,
-            records: RecordSet::default(),
+            records: RecordSet::with_capacity(share),
             dedups: Vec::new(),
         });
         let position = i32::try_from(piece.records.len()).unwrap_or(i32::MAX);

@@ -82,6 +82,11 @@ pub struct NewRecord<'a> {
 }
 
 impl RecordSet {
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { tails: Vec::with_capacity(bytes), ..Self::default() }
+    }
+
     pub fn push(&mut self, record: &NewRecord<'_>) {
         if self.index.is_empty() {
             self.flags = BatchFlags::JSON;

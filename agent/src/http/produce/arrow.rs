@@ -8,7 +8,9 @@ use crate::http::error::{Code, Problem};
 use crate::produce::append::{AppendBuilder, Input};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type};
-use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_array::{
+    Array, ArrayRef, BinaryArray, BinaryViewArray, LargeBinaryArray, LargeStringArray, RecordBatch, StringArray, StringViewArray,
+};
 use arrow_buffer::Buffer;
 use arrow_ipc::reader::StreamDecoder;
 use arrow_ipc::{CompressionType, MessageHeader, root_as_message};
@@ -42,6 +44,7 @@ pub struct Rows {
 
 pub struct RowChunk {
     rows: Vec<(Columns, Range<usize>)>,
+    bytes: usize,
 }
 
 #[derive(Clone)]
@@ -55,8 +58,16 @@ struct Columns {
     headers: Option<ArrayRef>,
 }
 
+/// Bytes or text, by type, so that a row costs no look at the type.
 #[derive(Clone)]
-struct BytesColumn(ArrayRef);
+enum BytesColumn {
+    Binary(BinaryArray),
+    LargeBinary(LargeBinaryArray),
+    BinaryView(BinaryViewArray),
+    Utf8(StringArray),
+    LargeUtf8(LargeStringArray),
+    Utf8View(StringViewArray),
+}
 
 fn invalid(detail: impl Into<String>) -> Problem {
     Problem::new(Code::InvalidRecord, detail)
@@ -64,26 +75,25 @@ fn invalid(detail: impl Into<String>) -> Problem {
 
 impl BytesColumn {
     fn new(name: &str, array: &ArrayRef) -> Result<Self, Problem> {
-        match array.data_type() {
-            DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
-                Ok(Self(array.clone()))
-            }
-            other => Err(invalid(format!("column {name} is {other}, not binary or utf8"))),
-        }
+        Ok(match array.data_type() {
+            DataType::Binary => Self::Binary(array.as_binary().clone()),
+            DataType::LargeBinary => Self::LargeBinary(array.as_binary().clone()),
+            DataType::BinaryView => Self::BinaryView(array.as_binary_view().clone()),
+            DataType::Utf8 => Self::Utf8(array.as_string().clone()),
+            DataType::LargeUtf8 => Self::LargeUtf8(array.as_string().clone()),
+            DataType::Utf8View => Self::Utf8View(array.as_string_view().clone()),
+            other => return Err(invalid(format!("column {name} is {other}, not binary or utf8"))),
+        })
     }
 
     fn get(&self, row: usize) -> Option<&[u8]> {
-        if self.0.is_null(row) {
-            return None;
-        }
-        match self.0.data_type() {
-            DataType::Binary => Some(self.0.as_binary::<i32>().value(row)),
-            DataType::LargeBinary => Some(self.0.as_binary::<i64>().value(row)),
-            DataType::BinaryView => Some(self.0.as_binary_view().value(row)),
-            DataType::Utf8 => Some(self.0.as_string::<i32>().value(row).as_bytes()),
-            DataType::LargeUtf8 => Some(self.0.as_string::<i64>().value(row).as_bytes()),
-            DataType::Utf8View => Some(self.0.as_string_view().value(row).as_bytes()),
-            _ => None,
+        match self {
+            Self::Binary(array) => array.is_valid(row).then(|| array.value(row)),
+            Self::LargeBinary(array) => array.is_valid(row).then(|| array.value(row)),
+            Self::BinaryView(array) => array.is_valid(row).then(|| array.value(row)),
+            Self::Utf8(array) => array.is_valid(row).then(|| array.value(row).as_bytes()),
+            Self::LargeUtf8(array) => array.is_valid(row).then(|| array.value(row).as_bytes()),
+            Self::Utf8View(array) => array.is_valid(row).then(|| array.value(row).as_bytes()),
         }
     }
 }
@@ -93,7 +103,7 @@ impl Columns {
         let mut columns = Self {
             rows: batch.num_rows(),
             bytes: batch.get_array_memory_size(),
-            value: BytesColumn(batch.column_by_name("value").ok_or_else(|| invalid("the stream has no column value"))?.clone()),
+            value: BytesColumn::new("value", batch.column_by_name("value").ok_or_else(|| invalid("the stream has no column value"))?)?,
             key: None,
             timestamp: None,
             partition: None,
@@ -101,7 +111,6 @@ impl Columns {
         };
         for (field, array) in batch.schema_ref().fields().iter().zip(batch.columns()) {
             match field.name().as_str() {
-                "value" => columns.value = BytesColumn::new("value", array)?,
                 "key" => columns.key = Some(BytesColumn::new("key", array)?),
                 "timestamp" => columns.timestamp = Some(timestamps(array)?),
                 "partition" if matches!(array.data_type(), DataType::Int32 | DataType::Int64) => columns.partition = Some(array.clone()),
@@ -110,8 +119,8 @@ impl Columns {
                     check_header_column(array)?;
                     columns.headers = Some(array.clone());
                 }
-                // What a read gave: a new offset is given.
-                "offset" => {}
+                // Of what a read gave, the offset: a new one is given.
+                "value" | "offset" => {}
                 other => return Err(invalid(format!("unknown column {other}"))),
             }
         }
@@ -150,8 +159,8 @@ impl Columns {
         if let Some(array) = self.headers.as_ref().filter(|a| a.is_valid(row)) {
             let list = array.as_list::<i32>().value(row);
             let pairs = list.as_struct();
-            names = BytesColumn(pairs.column(0).clone());
-            values = BytesColumn(pairs.column(1).clone());
+            names = BytesColumn::new("headers", pairs.column(0))?;
+            values = BytesColumn::new("headers", pairs.column(1))?;
             let mut size = 0;
             for n in 0..pairs.len() {
                 let name = names.get(n).and_then(|b| std::str::from_utf8(b).ok()).ok_or_else(|| invalid("a header has no name"))?;
@@ -294,6 +303,8 @@ impl Chunker for Rows {
     type Chunk = RowChunk;
 
     fn add(&mut self, data: Bytes) -> Result<(), Problem> {
+        // A message that is larger than what came so far takes its room once.
+        self.incoming.reserve(data.len().max(self.wanted.saturating_sub(self.incoming.len())));
         self.incoming.extend_from_slice(&data);
         while let Some(message) = self.next_message()? {
             check_unpacked(&message)?;
@@ -345,7 +356,7 @@ impl Chunker for Rows {
                 self.row = range.end;
             }
         }
-        Ok(Some(RowChunk { rows }))
+        Ok(Some(RowChunk { rows, bytes }))
     }
 
     fn buffered_bytes(&self) -> usize {
@@ -371,7 +382,7 @@ impl Chunk for RowChunk {
                 if let Some(array) = columns.headers.as_ref().filter(|a| a.is_valid(row)) {
                     let list = array.as_list::<i32>().value(row);
                     let pairs = list.as_struct();
-                    for column in pairs.columns().iter().map(|c| BytesColumn(c.clone())) {
+                    for column in pairs.columns().iter().filter_map(|c| BytesColumn::new("headers", c).ok()) {
                         (0..pairs.len()).for_each(|n| field(column.get(n)));
                     }
                 }
@@ -382,6 +393,7 @@ impl Chunk for RowChunk {
     }
 
     fn read(&self, builder: &mut AppendBuilder) -> Result<(), Problem> {
+        builder.expect_bytes(self.bytes);
         for (columns, rows) in &self.rows {
             for row in rows.clone() {
                 let number = builder.records();

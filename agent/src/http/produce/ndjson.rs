@@ -101,6 +101,7 @@ impl Chunk for LineChunk {
     }
 
     fn read(&self, builder: &mut AppendBuilder) -> Result<(), Problem> {
+        builder.expect_bytes(self.text.len());
         let mut start = 0;
         let ends = memchr_iter(b'\n', &self.text).chain(std::iter::once(self.text.len()));
         for (number, end) in (self.first_line..).zip(ends) {

@@ -1,0 +1,86 @@
+//! A latency in front of an object store, so that a laptop measures what a bucket far away would do.
+
+use millpond_core::Ids;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A log-normal distribution, told by its median and its 99th percentile.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StoreLatency {
+    median_s: f64,
+    sigma: f64,
+}
+
+/// What 99 of 100 standard normal numbers stay below.
+const Z99: f64 = 2.326_347_874;
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("a latency is given as p50=100ms,p99=300ms, p99 not below p50")]
+pub struct NoLatency;
+
+impl FromStr for StoreLatency {
+    type Err = NoLatency;
+
+    fn from_str(text: &str) -> Result<Self, NoLatency> {
+        let (p50, p99) = text.split_once(',').ok_or(NoLatency)?;
+        let seconds = |part: &str, name: &str| -> Result<f64, NoLatency> {
+            let number = part.strip_prefix(name).and_then(|n| n.strip_suffix("ms")).ok_or(NoLatency)?;
+            let ms: f64 = number.parse().map_err(|_| NoLatency)?;
+            if ms.is_finite() && ms > 0.0 && ms <= 600_000.0 { Ok(ms / 1_000.0) } else { Err(NoLatency) }
+        };
+        let (median_s, high_s) = (seconds(p50, "p50=")?, seconds(p99, "p99=")?);
+        if high_s < median_s {
+            return Err(NoLatency);
+        }
+        Ok(Self { median_s, sigma: (high_s / median_s).ln() / Z99 })
+    }
+}
+
+impl StoreLatency {
+    /// One draw, by the Box–Muller transform of two uniform numbers.
+    fn draw(self, ids: &Ids) -> Duration {
+        let uniform = || (f64::from(ids.random_u32()) + 0.5) / 4_294_967_296.0;
+        let normal = (-2.0 * uniform().ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos();
+        Duration::from_secs_f64(self.median_s * (self.sigma * normal).exp())
+    }
+}
+
+/// Makes every request take as long as a draw of the distribution, if it does not take longer by itself.
+#[derive(Debug, Clone)]
+pub struct Pace {
+    pub latency: StoreLatency,
+    pub ids: Arc<Ids>,
+}
+
+impl Pace {
+    pub async fn held<T>(&self, work: impl Future<Output = T>) -> T {
+        let until = Instant::now() + self.latency.draw(&self.ids);
+        let outcome = work.await;
+        tokio::time::sleep_until(until).await;
+        outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn draws_have_the_median_and_the_tail_that_were_asked_for() {
+        let latency: StoreLatency = "p50=100ms,p99=300ms".parse().expect("a latency");
+        let ids = Ids::seeded(1);
+        let mut ms: Vec<u128> = (0..20_000).map(|_| latency.draw(&ids).as_millis()).collect();
+        ms.sort_unstable();
+        assert!((95..=105).contains(&ms[10_000]), "median {}", ms[10_000]);
+        assert!((280..=320).contains(&ms[19_800]), "p99 {}", ms[19_800]);
+    }
+
+    #[test]
+    fn what_is_no_latency_is_refused() {
+        for text in ["", "p50=100ms", "p50=100,p99=300", "p50=300ms,p99=100ms", "p50=0ms,p99=1ms", "p50=NaNms,p99=1ms"] {
+            assert_eq!(text.parse::<StoreLatency>(), Err(NoLatency), "{text}");
+        }
+    }
+}
