@@ -159,10 +159,10 @@ impl<'a> Checker<'a> {
             if record.tainted {
                 return;
             }
-            if let Some(place) = record.read.or(record.acknowledged) {
-                if last.insert(place.log, place.offset).is_some_and(|before| before > place.offset) {
-                    inverted = Some(place);
-                }
+            if let Some(place) = record.read.or(record.acknowledged)
+                && last.insert(place.log, place.offset).is_some_and(|before| before > place.offset)
+            {
+                inverted = Some(place);
             }
             let in_final = |place: &Place| {
                 let answer = self.final_answer(place.log);
