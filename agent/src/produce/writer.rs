@@ -279,7 +279,7 @@ impl Shared {
             }
         };
         let origin = self.origin.clone();
-        let flush = tokio::task::spawn_blocking(move || Flush::encode(part, false, &origin, pendings)).await.ok()?;
+        let flush = crate::blocking::run(move || Flush::encode(part, false, &origin, pendings)).await.ok()?;
         metrics::encoded(Lane::Bulk, start.elapsed());
         match self.store.put(&key::ingest(&self.origin.cluster, part), &flush.bytes).await {
             Ok(()) => Some(flush),
