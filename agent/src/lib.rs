@@ -7,6 +7,7 @@ pub mod agent;
 pub mod app;
 pub mod background;
 pub mod bench;
+pub mod blocking;
 pub mod cli;
 pub mod config;
 pub mod dev;
