@@ -4,5 +4,6 @@ pub mod draft;
 pub mod faulty;
 pub mod history;
 pub mod postgres;
+pub mod s3;
 pub mod stage;
 pub mod world;
