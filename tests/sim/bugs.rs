@@ -50,6 +50,8 @@ pub enum Bug {
     SwapLosesBatch,
     /// Objects are deleted though batches lie in them.
     SweepDeletesLive,
+    /// Objects that nothing refers to stay for ever.
+    SweepForgets,
     /// Records are deleted that nobody asked to be.
     RetainsTooLittle,
     /// A PUT is answered without being stored.
@@ -59,7 +61,7 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::AnswerBeforeCommit,
         Self::CommitDropped,
         Self::NewPartOnResend,
@@ -79,6 +81,7 @@ impl Bug {
         Self::SwapWithoutInputs,
         Self::SwapLosesBatch,
         Self::SweepDeletesLive,
+        Self::SweepForgets,
         Self::RetainsTooLittle,
         Self::PutNotStored,
         Self::MissingIsSkipped,
@@ -333,6 +336,9 @@ impl ControlPlane for Wrong {
         let mut parts = self.inner.sweep_plan(limit).await?;
         let live = std::mem::take(&mut self.state.lock().live);
         parts.extend(live);
+        if self.bug == Bug::SweepForgets {
+            parts.clear();
+        }
         Ok(parts)
     }
 

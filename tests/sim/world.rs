@@ -5,16 +5,22 @@ use crate::bugs::{Bug, Wrong};
 use crate::client::Client;
 use crate::fate::{Fates, Weather};
 use crate::link::Link;
+use futures::TryStreamExt;
 use millpond::app::{App, Parts};
 use millpond::config::Config;
 use millpond::produce::batcher::BatcherConfig;
+use millpond::segment::key;
 use millpond::store::Store;
-use millpond_core::{Clock, ControlPlane, Ids, MemoryControlPlane, Name, Placement, Topic, TopicChange};
+use millpond_core::control_plane::FindRequest;
+use millpond_core::{Clock, ControlPlane, Ids, MemoryControlPlane, Name, Offset, Placement, Topic, TopicChange};
 use millpond_tests::history::{Options, Shelf, check};
+use object_store::ObjectStore;
 use object_store::memory::InMemory;
+use object_store::path::Path;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -78,7 +84,7 @@ pub struct Report {
 /// What was done to the run.
 #[derive(Debug)]
 pub struct Fatal {
-    pub cells: std::collections::BTreeMap<(crate::fate::Step, crate::fate::Fault), u64>,
+    pub cells: BTreeMap<(crate::fate::Step, crate::fate::Fault), u64>,
     pub calls: u64,
 }
 
@@ -214,6 +220,24 @@ impl World {
         alive.get(choice).map(|agent| (*agent).clone())
     }
 
+    /// After an hour and a plan's life the bucket holds what the log refers to, and nothing else.
+    async fn look_for_orphans(&self) {
+        let mut wanted = BTreeSet::new();
+        for partition in self.topics.iter().flat_map(|t| &t.partitions) {
+            let request = FindRequest { partition: *partition, offset: Offset::ZERO, max_bytes: i64::MAX };
+            let start = self.plane.find(&[request]).await.ok().and_then(|mut f| f.pop()?).map_or(Offset::ZERO, |f| f.log_start_offset);
+            let found = self.plane.find(&[FindRequest { offset: start, ..request }]).await.ok().and_then(|mut f| f.pop()?);
+            wanted.extend(found.into_iter().flat_map(|f| f.batches).filter(|b| !b.inline).map(|b| key::ingest("sim", b.part)));
+        }
+        let there: BTreeSet<Path> = self.objects.list(None).map_ok(|o| o.location).try_collect().await.expect("in memory");
+        let orphans = there.difference(&wanted).count();
+        let missing = wanted.difference(&there).count();
+        self.fates.note(("objects", there.len(), orphans, missing));
+        if orphans + missing > 0 {
+            self.flaw(format!("the bucket holds {orphans} objects that nothing refers to, and lacks {missing}"));
+        }
+    }
+
     /// Kills agents and starts others in their place.
     async fn nemesis(self: Arc<Self>, mut rng: StdRng) {
         let slots = self.agents.lock().len();
@@ -270,8 +294,12 @@ async fn play(seed: u64, bug: Option<Bug>, keep_lines: bool) -> Report {
     world.fates.heal();
     world.fates.note("healed");
     // Longer than any call is late, and long enough for a drain; in some runs for what goes by hours too.
-    let wait = if rng.random_ratio(1, 25) { 8_000 } else { rng.random_range(30..90) };
+    let hours = rng.random_ratio(1, 25);
+    let wait = if hours { 8_000 } else { rng.random_range(40..100) };
     tokio::time::sleep(Duration::from_secs(wait)).await;
+    if hours {
+        world.look_for_orphans().await;
+    }
     if rng.random() {
         let slots = world.agents.lock().len();
         (0..slots).for_each(|slot| world.kill(slot));
