@@ -45,6 +45,8 @@ pub const PUT_BURST: f64 = 8.0;
 pub const UPLOADS_IN_FLIGHT: usize = 8;
 /// Batches that one commit statement may carry.
 pub const COMMIT_MAX_RUNS: usize = 4_096;
+/// Shares of requests in the batches of one part.
+pub const COMMIT_MAX_PIECES: usize = 16_384;
 
 /// Part ids are registered so many at a time, and used within this time of the agent's monotonic clock.
 pub const PARTS_PER_REGISTRATION: usize = 64;

@@ -13,9 +13,9 @@ use crate::health::Health;
 use crate::metrics;
 use crate::segment::key;
 use crate::store::Store;
-use millpond_core::{Placement, limits};
+use millpond_core::{PartitionId, Placement, limits};
 use parking_lot::Mutex;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Weak};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -205,9 +205,12 @@ impl Hub {
         let max = self.batcher.flush_bytes(lane);
         let queue = if lane == Lane::Small { &mut self.small } else { &mut self.bulk };
         let (mut bytes, mut pieces, mut taken) = (0, 0, Vec::new());
+        let mut partitions: HashSet<Option<PartitionId>> = HashSet::new();
         while let Some(next) = queue.front() {
             let (size, count) = (next.append.bytes(), next.append.pieces.len());
-            if !taken.is_empty() && (bytes + size > max || pieces + count > limits::COMMIT_MAX_RUNS) {
+            partitions.extend(next.append.pieces.iter().map(|p| p.topic.partition_id(p.partition)));
+            let fits = bytes + size <= max && pieces + count <= limits::COMMIT_MAX_PIECES && partitions.len() <= limits::COMMIT_MAX_RUNS;
+            if !taken.is_empty() && !fits {
                 break;
             }
             bytes += size;
@@ -224,21 +227,19 @@ impl Hub {
 
     /// `alone`: in a commit of its own, outside the lanes' bookkeeping.
     fn send(&self, lane: Lane, pendings: Vec<Pending>, alone: bool) {
-        let (shared, events, ready) = (Arc::clone(&self.shared), self.events.clone(), self.ready.clone());
+        let (shared, ready) = (Arc::clone(&self.shared), self.ready.clone());
+        let event = if lane == Lane::Small { Event::InlineDone } else { Event::PutDone };
+        let done = Done { events: self.events.clone(), event: Some(event).filter(|_| !alone) };
         let task = async move {
             match lane {
                 Lane::Small => {
                     let flush = shared.inline(pendings);
                     shared.committer.commit(vec![flush]).await;
-                    if !alone {
-                        events.send(Event::InlineDone).ok();
-                    }
+                    drop(done);
                 }
                 Lane::Bulk => {
                     let uploaded = shared.upload(pendings).await;
-                    if !alone {
-                        events.send(Event::PutDone).ok();
-                    }
+                    drop(done);
                     match uploaded {
                         Some(flush) if alone => shared.committer.commit(vec![flush]).await,
                         Some(flush) => {
@@ -250,6 +251,20 @@ impl Hub {
             }
         };
         self.shared.tasks.spawn(task);
+    }
+}
+
+/// Tells the hub that a flush is out of the way, also when its task panics: a lane must not wait for it for ever.
+struct Done {
+    events: mpsc::UnboundedSender<Event>,
+    event: Option<Event>,
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        if let Some(event) = self.event.take() {
+            self.events.send(event).ok();
+        }
     }
 }
 
