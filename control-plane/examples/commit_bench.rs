@@ -52,7 +52,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                         context: Bytes::new(),
                     })
                     .collect(),
-                dedups: Vec::new(),
+                ..Commit::default()
             };
             let start = Instant::now();
             plane.commit(&commit).await?;

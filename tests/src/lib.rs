@@ -2,6 +2,7 @@
 
 pub mod draft;
 pub mod faulty;
+pub mod members;
 pub mod postgres;
 pub mod stage;
 pub mod world;
