@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::fetch::cache::BlockCache;
 use crate::fetch::reader::Reader;
 use crate::fetch::watcher::Watcher;
+use crate::group::Groups;
 use crate::health::Health;
 use crate::plane::Timed;
 use crate::produce::committer::Committer;
@@ -29,6 +30,7 @@ pub struct App {
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<Ids>,
     pub topics: Topics,
+    pub groups: Groups,
     pub writer: Arc<Writer>,
     pub reader: Reader,
     pub cache: Arc<BlockCache>,
@@ -83,6 +85,7 @@ impl App {
             cluster,
             epoch,
             topics: Topics::new(Arc::clone(&plane), config.default_partitions, config.auto_create),
+            groups: Groups::new(Arc::clone(&plane)),
             reader: Reader::new(Arc::clone(&plane), Arc::clone(&cache), config.read_bytes),
             admission: Admission::new(config.admission_bytes),
             plane,

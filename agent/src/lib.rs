@@ -12,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod dev;
 pub mod fetch;
+pub mod group;
 pub mod hash;
 pub mod health;
 pub mod http;

@@ -92,6 +92,16 @@ pub fn fetched(plan: Duration, total: Duration, records: usize, bytes: usize) {
     counter!("millpond_fetch_bytes_total").increment(count(bytes));
 }
 
+/// A generation that this agent made, and how many partitions it took from somebody.
+pub fn regrouped(moved: usize) {
+    counter!("millpond_group_generations_total").increment(1);
+    counter!("millpond_group_moved_partitions_total").increment(count(moved));
+}
+
+pub fn offsets_committed(outcome: &'static str) {
+    counter!("millpond_group_commits_total", "outcome" => outcome).increment(1);
+}
+
 /// A referenced object that is missing or not what it should be: a person must act.
 pub fn corrupt() {
     counter!("millpond_fetch_corrupt_total").increment(1);

@@ -6,8 +6,14 @@ use crate::metrics;
 use async_trait::async_trait;
 use bytes::Bytes;
 use millpond_core::control_plane::{Beat, Commit, Committed, DrainBatch, FindRequest, Found, PayloadRange, Swap, SwapRejected};
+use millpond_core::group::{
+    DeleteGroupRejected, GenerationMoved, GroupState, NoSuchGroup, OffsetCommit, OffsetsRejected, Progress, Regroup, RenewRejected,
+    Renewed, ResetRejected,
+};
 use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
-use millpond_core::{AgentId, ControlPlane, Error, Name, Offset, PartId, PartitionId, Topic, TopicChange, TopicId};
+use millpond_core::{
+    AgentId, ControlPlane, Error, Generation, GroupId, MemberId, Name, Offset, PartId, PartitionId, Topic, TopicChange, TopicId,
+};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -91,6 +97,46 @@ impl ControlPlane for Timed {
 
     async fn offsets_at(&self, topic: TopicId, timestamp_ms: i64) -> Result<Vec<(i32, PartitionId, Offset)>, Error> {
         bounded("offsets_at", SERVING, self.inner.offsets_at(topic, timestamp_ms)).await
+    }
+
+    async fn group(&self, tenant: &Name, name: &Name, also: &[Name]) -> Result<GroupState, Error<NoSuchGroup>> {
+        bounded("group", SERVING, self.inner.group(tenant, name, also)).await
+    }
+
+    async fn make_group(&self, tenant: &Name, name: &Name) -> Result<(), Error> {
+        bounded("make_group", SERVING, self.inner.make_group(tenant, name)).await
+    }
+
+    async fn groups(&self, tenant: &Name) -> Result<Vec<Name>, Error> {
+        bounded("groups", SERVING, self.inner.groups(tenant)).await
+    }
+
+    async fn progress(&self, group: GroupId) -> Result<Vec<Progress>, Error> {
+        bounded("progress", SERVING, self.inner.progress(group)).await
+    }
+
+    async fn regroup(&self, change: &Regroup) -> Result<Generation, Error<GenerationMoved>> {
+        bounded("regroup", SERVING, self.inner.regroup(change)).await
+    }
+
+    async fn renew(&self, tenant: &Name, group: &Name, member: MemberId) -> Result<Renewed, Error<RenewRejected>> {
+        bounded("renew", SERVING, self.inner.renew(tenant, group, member)).await
+    }
+
+    async fn generations(&self, groups: &[GroupId]) -> Result<Vec<(GroupId, Generation, bool)>, Error> {
+        bounded("generations", SERVING, self.inner.generations(groups)).await
+    }
+
+    async fn commit_offsets(&self, commit: &OffsetCommit) -> Result<Vec<(PartitionId, Offset)>, Error<OffsetsRejected>> {
+        bounded("commit_offsets", SERVING, self.inner.commit_offsets(commit)).await
+    }
+
+    async fn reset_offsets(&self, tenant: &Name, group: &Name, offsets: &[(PartitionId, Offset)]) -> Result<(), Error<ResetRejected>> {
+        bounded("reset_offsets", SERVING, self.inner.reset_offsets(tenant, group, offsets)).await
+    }
+
+    async fn delete_group(&self, tenant: &Name, group: &Name) -> Result<(), Error<DeleteGroupRejected>> {
+        bounded("delete_group", SERVING, self.inner.delete_group(tenant, group)).await
     }
 
     async fn beat(&self, agent: AgentId) -> Result<Beat, Error> {

@@ -5,7 +5,11 @@
 //! pass one conformance suite.
 
 use crate::error::Error;
-use crate::id::{AgentId, Offset, PartId, PartitionId, RequestId, TopicId};
+use crate::group::{
+    DeleteGroupRejected, GenerationMoved, GroupState, NoSuchGroup, OffsetCommit, OffsetsRejected, Progress, Regroup, RenewRejected,
+    Renewed, ResetRejected,
+};
+use crate::id::{AgentId, Generation, GroupId, MemberId, Offset, PartId, PartitionId, RequestId, TopicId};
 use crate::name::Name;
 use crate::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected, Topic, TopicChange};
 use async_trait::async_trait;
@@ -18,7 +22,7 @@ use uuid::Uuid;
 /// Indexes: a piece names its request and its run, a run names its part. Pieces come in the order in which offsets are given
 /// within a partition, and lie in their run from 0 without holes. Dedups come by piece and position.
 /// Preconditions, which the agent keeps: a key stands in at most one request of a commit and of those in flight from one agent; a
-/// request with `expect` is the only one of its commit.
+/// request with `expect` is the only one of its commit, and so is that of a commit with a guard, which may do without records.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Commit {
     pub parts: Vec<Part>,
@@ -26,6 +30,14 @@ pub struct Commit {
     pub pieces: Vec<Piece>,
     pub requests: Vec<Request>,
     pub dedups: Vec<Dedup>,
+    pub guard: Option<Guard>,
+}
+
+/// What else is changed together with the records, or refuses them. The key of the request is looked at first, so the retry of a
+/// success is a success; its answer is kept even without a key, so that the same commit is recognized when it is sent again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guard {
+    pub offsets: Option<OffsetCommit>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -150,6 +162,8 @@ pub enum Verdict {
     },
     /// A partition is gone: the topic was deleted.
     PartitionGone,
+    /// The group offsets of the commit's guard were.
+    OffsetsRejected(OffsetsRejected),
     /// The part was committed by an earlier sending, or was abandoned, and it can no longer be told what became of this request: it
     /// was refused then, or was stored without a key and has moved since. It is not stored now.
     Unknown,
@@ -315,6 +329,26 @@ pub trait ControlPlane: Send + Sync + 'static {
     /// watermark; exact up to the batch, the reader looks into it.
     async fn offsets_at(&self, topic: TopicId, timestamp_ms: i64) -> Result<Vec<(i32, PartitionId, Offset)>, Error>;
 
+    /// The group, with the topics that its members subscribe to and those named in `also`. Written to by [`Self::regroup`] only.
+    async fn group(&self, tenant: &Name, name: &Name, also: &[Name]) -> Result<GroupState, Error<NoSuchGroup>>;
+    /// Makes a group without members, if there is none of the name.
+    async fn make_group(&self, tenant: &Name, name: &Name) -> Result<(), Error>;
+    /// All groups of the tenant by name.
+    async fn groups(&self, tenant: &Name) -> Result<Vec<Name>, Error>;
+    /// Partitions that are assigned or committed and alive, by topic name and number.
+    async fn progress(&self, group: GroupId) -> Result<Vec<Progress>, Error>;
+    /// Answers the generation that it made. Who loses to another reads the group again; so does who sends a change twice.
+    async fn regroup(&self, change: &Regroup) -> Result<Generation, Error<GenerationMoved>>;
+    /// A member's sign of life, noted if the last one is older than a part of the session.
+    async fn renew(&self, tenant: &Name, group: &Name, member: MemberId) -> Result<Renewed, Error<RenewRejected>>;
+    /// Generation of each group that is there, and whether a new one is due; cheap, for those who wait.
+    async fn generations(&self, groups: &[GroupId]) -> Result<Vec<(GroupId, Generation, bool)>, Error>;
+    /// What is committed then, by partition: the greater of what was and what comes. All or nothing.
+    async fn commit_offsets(&self, commit: &OffsetCommit) -> Result<Vec<(PartitionId, Offset)>, Error<OffsetsRejected>>;
+    /// Sets offsets, also backwards, by partition, each once; in a group without living members, which is made if there is none.
+    async fn reset_offsets(&self, tenant: &Name, group: &Name, offsets: &[(PartitionId, Offset)]) -> Result<(), Error<ResetRejected>>;
+    async fn delete_group(&self, tenant: &Name, group: &Name) -> Result<(), Error<DeleteGroupRejected>>;
+
     async fn beat(&self, agent: AgentId) -> Result<Beat, Error>;
     /// Oldest inline batches that are due, whole payloads, within `max_bytes` but one at least; by partition and offset.
     async fn drain_plan(&self, max_bytes: i64) -> Result<Vec<DrainBatch>, Error>;
@@ -322,7 +356,7 @@ pub trait ControlPlane: Send + Sync + 'static {
     /// Unlinks batches that retention or the end of their topic lets go, at most `limit`; returns how many. By size the oldest of a
     /// topic go, and what stays is never less than the limit.
     async fn retain(&self, limit: i64) -> Result<i64, Error>;
-    /// Forgets expired keys, answers, dedup ids and drained payloads, at most `limit` rows of each; returns how many.
+    /// Forgets expired keys, answers, dedup ids, drained payloads and members long dead, at most `limit` rows of each; returns how many.
     async fn forget(&self, limit: i64) -> Result<i64, Error>;
     /// Segments whose object is to be deleted now.
     async fn sweep_plan(&self, limit: i64) -> Result<Vec<PartId>, Error>;

@@ -23,6 +23,9 @@ newtype!(/** Place of a record in its partition: dense, from 0. */ Offset(i64));
 newtype!(/** One upload: a segment, or an inline payload. uuidv7, never reused. */ PartId(Uuid));
 newtype!(/** One atomic produce request or chunk of a stream, kept across its retries inside the agent. */ RequestId(Uuid));
 newtype!(/** One run of an agent process. */ AgentId(Uuid));
+newtype!(/** A consumer group's row; a later group of the same name has another. */ GroupId(i64));
+newtype!(/** One membership of a consumer group, from joining to leaving or expiring. uuidv7, never reused. */ MemberId(Uuid));
+newtype!(/** Counts the changes of a group's members and of their assignment. */ Generation(i64));
 
 impl Offset {
     pub const ZERO: Self = Self(0);

@@ -1,12 +1,13 @@
 //! The vocabulary and the pure decisions of Millpond, the seam to the control plane, and that seam's executable specification.
 //!
-//! Owns: names, ids, offsets, limits, time, partitioning, offset assignment, [`ControlPlane`], [`MemoryControlPlane`].
+//! Owns: names, ids, offsets, limits, time, partitioning, offset assignment, group assignment, [`ControlPlane`], [`MemoryControlPlane`].
 //! Must not: do I/O, read the clock, or know HTTP, SQL or object stores.
 
 pub mod assign;
 pub mod clock;
 pub mod control_plane;
 pub mod error;
+pub mod group;
 pub mod id;
 pub mod limits;
 pub mod memory;
@@ -17,7 +18,7 @@ pub mod topic;
 pub use clock::{Clock, Ids, SystemClock};
 pub use control_plane::ControlPlane;
 pub use error::{Error, Source};
-pub use id::{AgentId, Offset, PartId, PartitionId, RequestId, TopicId};
+pub use id::{AgentId, Generation, GroupId, MemberId, Offset, PartId, PartitionId, RequestId, TopicId};
 pub use memory::MemoryControlPlane;
 pub use name::{Name, NameError};
 pub use topic::{Placement, Topic, TopicChange, TopicConfig};

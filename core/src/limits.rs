@@ -69,3 +69,20 @@ pub const CACHE_BLOCK_BYTES: u64 = 4 << 20;
 
 pub const IDEMPOTENCY_KEY_TTL_MS: i64 = 3_600_000;
 pub const HEARTBEAT_MS: u64 = 5_000;
+
+/// Of a member of a consumer group.
+pub const SESSION_MIN_MS: i64 = 1_000;
+pub const SESSION_MAX_MS: i64 = 1_800_000;
+pub const SESSION_DEFAULT_MS: i64 = 30_000;
+/// A sign of life is noted when the last one is older than this part of the session.
+pub const SESSION_NOTED_PARTS: i64 = 6;
+pub const TOPICS_PER_MEMBER: usize = 64;
+pub const CLIENT_ID_MAX_BYTES: usize = 256;
+/// Partitions that one commit of group offsets may name.
+pub const OFFSETS_PER_COMMIT: usize = 10_000;
+/// Members that expired so long ago are forgotten though nobody in their group has called since.
+pub const MEMBER_FORGET_AFTER_MS: i64 = 3_600_000;
+/// A group without members and committed offsets is forgotten when it has not changed for so long.
+pub const GROUP_FORGET_AFTER_MS: i64 = 86_400_000;
+/// The answer of a commit that carries group offsets is kept so long, key or not: longer than the commit is sent again.
+pub const GUARDED_ANSWER_TTL_MS: i64 = 600_000;

@@ -1,13 +1,18 @@
 //! The executable specification of [`ControlPlane`]: the pure parts behind a mutex.
 
-use crate::assign::{self, View};
+mod commit;
+mod group;
+
 use crate::clock::Clock;
 use crate::control_plane::{
-    Answer, Batch, Beat, Commit, Committed, ControlPlane, DrainBatch, FindRequest, Found, PartBody, PayloadRange, Swap, SwapRejected,
-    TopicLabel, Verdict,
+    Answer, Batch, Beat, Commit, Committed, ControlPlane, DrainBatch, FindRequest, Found, PayloadRange, Swap, SwapRejected, TopicLabel,
 };
 use crate::error::Error;
-use crate::id::{AgentId, Offset, PartId, PartitionId, RequestId, TopicId};
+use crate::group::{
+    DeleteGroupRejected, GenerationMoved, GroupState, NoSuchGroup, OffsetCommit, OffsetsRejected, Progress, Regroup, RenewRejected,
+    Renewed, ResetRejected,
+};
+use crate::id::{AgentId, Generation, GroupId, MemberId, Offset, PartId, PartitionId, RequestId, TopicId};
 use crate::limits;
 use crate::name::Name;
 use crate::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected, Topic, TopicChange, TopicConfig};
@@ -35,6 +40,7 @@ struct State {
     keys: HashMap<Uuid, KeyRow>,
     answers: HashMap<RequestId, (i64, Answer)>,
     dedups: HashMap<(TopicId, Uuid), DedupRow>,
+    groups: BTreeMap<(Name, Name), group::GroupRow>,
 }
 
 struct PartitionRow {
@@ -127,36 +133,6 @@ impl State {
     }
 }
 
-struct CommitView<'a> {
-    state: &'a State,
-    commit: &'a Commit,
-    now: i64,
-}
-
-impl View for CommitView<'_> {
-    fn part_is_new(&self, part: usize) -> bool {
-        let part = &self.commit.parts[part];
-        match part.body {
-            PartBody::Segment { .. } => self.state.segments.get(&part.id).is_some_and(|s| s.state == SegmentState::Pending),
-            PartBody::Inline(_) => !self.state.payloads.contains_key(&part.id),
-        }
-    }
-
-    fn high_watermark(&self, partition: PartitionId) -> Option<Offset> {
-        self.state.alive(partition).map(|p| p.high_watermark)
-    }
-
-    fn key(&self, key_hash: Uuid) -> Option<(Uuid, Answer)> {
-        let key = self.state.keys.get(&key_hash).filter(|k| k.expires_ms > self.now)?;
-        let answer = self.state.answers.get(&key.request).map(|(_, a)| a.clone())?;
-        Some((key.body_hash, answer))
-    }
-
-    fn dedup_is_known(&self, topic: TopicId, id_hash: Uuid) -> bool {
-        self.state.dedups.get(&(topic, id_hash)).is_some_and(|d| d.expires_ms > self.now)
-    }
-}
-
 #[async_trait]
 impl ControlPlane for MemoryControlPlane {
     async fn put_topic(
@@ -240,93 +216,7 @@ impl ControlPlane for MemoryControlPlane {
     }
 
     async fn commit(&self, commit: &Commit) -> Result<Committed, Error> {
-        let now = self.clock.now_ms();
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
-        let new_parts: Vec<bool> = (0..commit.parts.len()).map(|p| CommitView { state, commit, now }.part_is_new(p)).collect();
-        let decision = assign::decide(commit, &CommitView { state, commit, now }, now);
-        let mut committed = decision.committed;
-        for (part, _) in commit.parts.iter().zip(&new_parts).filter(|(_, new)| **new) {
-            match &part.body {
-                PartBody::Segment { .. } => {
-                    let live = decision.batches.iter().filter(|(_, b)| b.part == part.id).count();
-                    if let Some(row) = state.segments.get_mut(&part.id) {
-                        row.live = i64::try_from(live).unwrap_or(i64::MAX);
-                        let unlinked = SegmentState::Unlinked { delete_at_ms: now, again: false };
-                        row.state = if live == 0 { unlinked } else { SegmentState::Committed };
-                    }
-                }
-                PartBody::Inline(bytes) => {
-                    state.payloads.insert(part.id, PayloadRow { committed_ms: now, drained_ms: None, bytes: bytes.clone() });
-                }
-            }
-        }
-        for taken in &decision.taken {
-            let dedup = &commit.dedups[*taken];
-            let outcome = &committed.pieces[dedup.piece];
-            let before = outcome.dropped.iter().filter(|p| **p < dedup.position).count();
-            let offset = outcome.base.map_or(0, |b| b.0) + i64::from(dedup.position) - i64::try_from(before).unwrap_or(0);
-            let row = DedupRow { partition: dedup.partition, offset: Offset(offset), expires_ms: now + dedup.window_ms };
-            state.dedups.insert((dedup.topic, dedup.id_hash), row);
-        }
-        for (partition, batch) in decision.batches {
-            let expires_at_ms = commit
-                .runs
-                .iter()
-                .find(|r| commit.parts[r.part].id == batch.part && r.byte_offset == batch.byte_offset)
-                .and_then(|r| r.expires_at_ms);
-            state.batches.insert((partition, batch.base), BatchRow { batch, expires_at_ms });
-        }
-        for (partition, high_watermark) in decision.high_watermarks {
-            if let Some(row) = state.partitions.get_mut(&partition) {
-                row.high_watermark = high_watermark;
-            }
-        }
-        for (number, request) in commit.requests.iter().enumerate() {
-            let pieces = || commit.pieces.iter().enumerate().filter(move |(_, p)| p.request == number);
-            let has_dedup = commit.dedups.iter().any(|d| commit.pieces[d.piece].request == number);
-            if committed.verdicts[number] == Verdict::Stored && (request.key.is_some() || has_dedup) {
-                let outcomes = pieces().map(|(n, _)| committed.pieces[n].clone()).collect();
-                state.answers.insert(request.id, (now, Answer { context: request.context.clone(), pieces: outcomes }));
-                if let Some(key) = request.key {
-                    let row = KeyRow { body_hash: key.body_hash, request: request.id, expires_ms: now + key.ttl_ms };
-                    state.keys.insert(key.key_hash, row);
-                }
-            }
-        }
-        for number in decision.repeats {
-            let pieces: Vec<usize> = commit.pieces.iter().enumerate().filter(|(_, p)| p.request == number).map(|(n, _)| n).collect();
-            if let Some((_, answer)) = state.answers.get(&commit.requests[number].id) {
-                for (n, outcome) in pieces.iter().zip(&answer.pieces) {
-                    committed.pieces[*n] = outcome.clone();
-                }
-                committed.verdicts[number] = Verdict::Stored;
-                continue;
-            }
-            let key = commit.requests[number].key;
-            if let Some((key, (body_hash, answer))) = key.and_then(|k| Some((k, CommitView { state, commit, now }.key(k.key_hash)?))) {
-                committed.verdicts[number] = if body_hash == key.body_hash { Verdict::Duplicate(answer) } else { Verdict::Conflict };
-                continue;
-            }
-            let found: Vec<_> = pieces
-                .iter()
-                .filter_map(|n| {
-                    let piece = &commit.pieces[*n];
-                    let run = &commit.runs[piece.run];
-                    let row = state
-                        .batches_of(run.partition)
-                        .find(|b| b.batch.part == commit.parts[run.part].id && b.batch.byte_offset == run.byte_offset)?;
-                    Some(assign::recover(piece.first, piece.records, &row.batch)).filter(|o| o.base.is_some())
-                })
-                .collect();
-            if found.len() == pieces.len() {
-                for (n, outcome) in pieces.into_iter().zip(found) {
-                    committed.pieces[n] = outcome;
-                }
-                committed.verdicts[number] = Verdict::Stored;
-            }
-        }
-        Ok(committed)
+        Ok(self.state.lock().commit(commit, self.clock.now_ms()))
     }
 
     async fn dedup_offsets(&self, topic: TopicId, id_hashes: &[Uuid]) -> Result<Vec<Option<(i32, Offset)>>, Error> {
@@ -389,6 +279,47 @@ impl ControlPlane for MemoryControlPlane {
             .collect();
         all.sort_unstable_by_key(|p| p.0);
         Ok(all)
+    }
+
+    async fn group(&self, tenant: &Name, name: &Name, also: &[Name]) -> Result<GroupState, Error<NoSuchGroup>> {
+        self.state.lock().group(tenant, name, also, self.clock.now_ms()).map_err(Error::Rejected)
+    }
+
+    async fn make_group(&self, tenant: &Name, name: &Name) -> Result<(), Error> {
+        self.state.lock().make_group(tenant, name, self.clock.now_ms());
+        Ok(())
+    }
+
+    async fn groups(&self, tenant: &Name) -> Result<Vec<Name>, Error> {
+        Ok(self.state.lock().groups.keys().filter(|(t, _)| t == tenant).map(|(_, name)| name.clone()).collect())
+    }
+
+    async fn progress(&self, group: GroupId) -> Result<Vec<Progress>, Error> {
+        Ok(self.state.lock().progress(group))
+    }
+
+    async fn regroup(&self, change: &Regroup) -> Result<Generation, Error<GenerationMoved>> {
+        self.state.lock().regroup(change, self.clock.now_ms()).map_err(Error::Rejected)
+    }
+
+    async fn renew(&self, tenant: &Name, group: &Name, member: MemberId) -> Result<Renewed, Error<RenewRejected>> {
+        self.state.lock().renew(tenant, group, member, self.clock.now_ms()).map_err(Error::Rejected)
+    }
+
+    async fn generations(&self, groups: &[GroupId]) -> Result<Vec<(GroupId, Generation, bool)>, Error> {
+        Ok(self.state.lock().generations(groups, self.clock.now_ms()))
+    }
+
+    async fn commit_offsets(&self, commit: &OffsetCommit) -> Result<Vec<(PartitionId, Offset)>, Error<OffsetsRejected>> {
+        self.state.lock().commit_offsets(commit).map_err(Error::Rejected)
+    }
+
+    async fn reset_offsets(&self, tenant: &Name, group: &Name, offsets: &[(PartitionId, Offset)]) -> Result<(), Error<ResetRejected>> {
+        self.state.lock().reset_offsets(tenant, group, offsets, self.clock.now_ms()).map_err(Error::Rejected)
+    }
+
+    async fn delete_group(&self, tenant: &Name, group: &Name) -> Result<(), Error<DeleteGroupRejected>> {
+        self.state.lock().delete_group(tenant, group, self.clock.now_ms()).map_err(Error::Rejected)
     }
 
     async fn beat(&self, _agent: AgentId) -> Result<Beat, Error> {
@@ -525,7 +456,7 @@ impl ControlPlane for MemoryControlPlane {
         state.dedups.retain(|_, d| d.expires_ms > now);
         state.payloads.retain(|_, p| p.drained_ms.is_none_or(|at| at > now - limits::INLINE_PLAN_TTL_MS));
         let rows = before - (state.keys.len() + state.dedups.len() + state.payloads.len());
-        Ok(i64::try_from(rows).unwrap_or(0))
+        Ok(i64::try_from(rows + state.forget_groups(now)).unwrap_or(0))
     }
 
     async fn sweep_plan(&self, limit: i64) -> Result<Vec<PartId>, Error> {

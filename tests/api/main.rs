@@ -6,12 +6,14 @@ mod harness;
 
 mod arrow;
 mod batches;
+mod groups;
 mod hostile;
 mod idempotency;
 mod json;
 mod limits;
 mod ndjson;
 mod octets;
+mod offsets;
 mod openapi;
 mod operations;
 mod read;

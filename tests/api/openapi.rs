@@ -18,6 +18,13 @@ const CALLS: &[(&str, &str)] = &[
     ("get", "/v1/topics/{topic}/partitions/{partition}/records"),
     ("get", "/v1/topics/{topic}/records"),
     ("get", "/v1/topics/{topic}/offsets"),
+    ("post", "/v1/groups/{group}/members"),
+    ("post", "/v1/groups/{group}/members/{member}/poll"),
+    ("delete", "/v1/groups/{group}/members/{member}"),
+    ("post", "/v1/groups/{group}/offsets"),
+    ("get", "/v1/groups"),
+    ("get", "/v1/groups/{group}"),
+    ("delete", "/v1/groups/{group}"),
     ("get", "/healthz"),
     ("get", "/readyz"),
     ("get", "/metrics"),
@@ -49,7 +56,7 @@ async fn every_call_it_lists_is_answered() {
     let document = api.get("/openapi.json").await.ok();
     let topic = unique("described");
     for (method, path) in calls(&document) {
-        let path = path.replace("{topic}", &topic).replace("{partition}", "0");
+        let path = path.replace("{topic}", &topic).replace("{partition}", "0").replace("{group}", &topic).replace("{member}", "0");
         let answer = send(api.request(Method::from_bytes(method.to_uppercase().as_bytes()).unwrap(), &path)).await;
         if answer.status >= 400 {
             let code = answer.json()["code"].as_str().unwrap().to_owned();

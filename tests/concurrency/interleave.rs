@@ -1,6 +1,7 @@
 //! Interleavings that break near variants of the statements: a connection apart holds a lock until the calls of interest wait.
 
-use millpond_core::control_plane::{Commit, Committed, SwapRejected, Verdict};
+use millpond_core::control_plane::{Commit, Committed, Guard, SwapRejected, Verdict};
+use millpond_core::group::OffsetsRejected;
 use millpond_core::{Offset, TopicChange};
 use millpond_tests::postgres::Database;
 use millpond_tests::stage::{BOTH, Draft, HOUR, Home, MINUTE, Place, Stage, home, name};
@@ -366,5 +367,80 @@ async fn two_retentions_at_once_let_go_what_is_too_much_and_no_more() {
     holder.end("commit").await;
     assert_eq!(ended(one).await + ended(two).await, 5);
     assert_eq!(s.tags(p).await, [5, 6, 7, 8, 9]);
+    end(s).await;
+}
+
+/// What the statement's snapshot says of the assignment is old by the time it has the group.
+#[tokio::test]
+async fn offsets_that_wait_for_a_generation_are_judged_by_it() {
+    let (s, database) = stage().await;
+    let p = home(&s.topic("t", 1).await, 0);
+    s.append(Place::Inline, p, &[1, 2, 3]).await;
+    let out = home(&s.topic("out", 1).await, 0);
+    let member = s.join("g", &["t"]).await;
+    let state = s.group("g").await;
+    let offsets = s.offsets("g", member, state.generation, &[(p, 2)]);
+    let sending = s.prepare(Place::Inline, &[Draft::new().to(out, &[1])]).await;
+    let sending = Commit { guard: Some(Guard { offsets: Some(offsets.clone()) }), ..sending };
+    let taken = format!(
+        "update consumer_group set generation = generation + 1; update group_assignment set member_id = '{}', since = {}",
+        uuid::Uuid::from_u128(9),
+        state.generation.0 + 1
+    );
+    let holder = Holder::begin(&database, &taken).await;
+    let alone = {
+        let (s, offsets) = (Arc::clone(&s), offsets.clone());
+        tokio::spawn(async move { s.commit_offsets(&offsets).await })
+    };
+    let with_records = commit(&s, &sending);
+    waiting(&database, 2).await;
+    holder.end("commit").await;
+    let fenced = OffsetsRejected::Fenced { nth: 0 };
+    assert_eq!(ended(alone).await, Err(fenced.clone()));
+    assert_eq!(ended(with_records).await.verdicts, [Verdict::OffsetsRejected(fenced)]);
+    assert!(s.tags(out).await.is_empty() && s.committed("g").await.is_empty());
+    end(s).await;
+}
+
+#[tokio::test]
+async fn offsets_and_records_sent_twice_at_once_are_stored_once() {
+    let (s, database) = stage().await;
+    let p = home(&s.topic("t", 1).await, 0);
+    s.append(Place::Inline, p, &[1, 2, 3]).await;
+    let out = home(&s.topic("out", 1).await, 0);
+    let member = s.join("g", &["t"]).await;
+    let generation = s.generation("g").await;
+    for (round, place) in (1..).zip(BOTH) {
+        let sending = s.prepare(place, &[Draft::new().to(out, &[1])]).await;
+        let sending = Commit { guard: Some(Guard { offsets: Some(s.offsets("g", member, generation, &[(p, round)])) }), ..sending };
+        let holder = Holder::lock(&database, out).await;
+        let (first, second) = (commit(&s, &sending), commit(&s, &sending));
+        waiting(&database, 2).await;
+        holder.end("commit").await;
+        let (first, second) = (ended(first).await, ended(second).await);
+        assert_eq!((&first.verdicts, &first.pieces), (&second.verdicts, &second.pieces));
+        assert_eq!(first.verdicts, [Verdict::Stored]);
+    }
+    assert_eq!((s.tags(out).await, s.committed("g").await[&("t".to_owned(), 0)]), (vec![1, 1], 2));
+    end(s).await;
+}
+
+/// Of those who make the same generation one wins; the others find their member missing and go on from the next.
+#[tokio::test]
+async fn members_that_join_at_once_all_get_in() {
+    let (s, _) = stage().await;
+    s.topic("t", 12).await;
+    s.join("g", &["t"]).await;
+    let joins: Vec<_> = (0..5)
+        .map(|_| {
+            let s = Arc::clone(&s);
+            tokio::spawn(async move { s.join("g", &["t"]).await })
+        })
+        .collect();
+    for join in joins {
+        ended(join).await;
+    }
+    let (shares, state) = (s.shares("g").await, s.group("g").await);
+    assert_eq!((shares.len(), shares.values().all(|n| *n == 2), state.generation.0), (6, true, 6));
     end(s).await;
 }

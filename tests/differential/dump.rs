@@ -30,6 +30,7 @@ pub async fn compare(pair: &Pair) {
     }
     let left = memory.plane.payloads(&ranges).await.expect("an answer");
     assert_eq!(left, postgres.plane.payloads(&ranges).await.expect("an answer"));
+    crate::group::compare(pair).await;
     let agent = AgentId(Uuid::from_u128(1));
     let left = memory.plane.beat(agent).await.expect("an answer").inline_live_bytes;
     assert_eq!(left, postgres.plane.beat(agent).await.expect("an answer").inline_live_bytes);

@@ -7,6 +7,7 @@ use rand::rngs::StdRng;
 use std::collections::BTreeSet;
 
 const NAMES: usize = 4;
+pub const GROUPS: usize = 2;
 const KEYS: u128 = 8;
 const IDS: u128 = 12;
 /// Of records that stay out of one another's way.
@@ -83,6 +84,47 @@ pub enum Operation {
         slot: usize,
         timestamp: i64,
     },
+    Group(GroupOperation),
+}
+
+/// `member` counts those that joined last, whatever became of them.
+#[derive(Clone, Debug)]
+pub enum GroupOperation {
+    Join {
+        group: usize,
+        names: Vec<usize>,
+    },
+    Leave {
+        member: usize,
+    },
+    Settle {
+        group: usize,
+    },
+    Renew {
+        member: usize,
+    },
+    Commit(Offsets),
+    /// With records in the same commit, or without.
+    Guarded {
+        place: Place,
+        call: Call,
+        offsets: Offsets,
+    },
+    Reset {
+        group: usize,
+        offsets: Vec<(usize, i32, i64)>,
+    },
+    Delete {
+        group: usize,
+    },
+}
+
+/// Of a member, under a generation so many before the current one: slot, partition and offset, each partition once.
+#[derive(Clone, Debug)]
+pub struct Offsets {
+    pub member: usize,
+    pub before: i64,
+    pub offsets: Vec<(usize, i32, i64)>,
 }
 
 pub struct Generator {
@@ -97,6 +139,9 @@ impl Generator {
     pub fn next(&mut self, pair: &Pair) -> Operation {
         if pair.slots.is_empty() {
             return self.put();
+        }
+        if self.rng.random_bool(0.3) {
+            return Operation::Group(self.group(pair));
         }
         match self.rng.random_range(0..100) {
             0..6 => self.put(),
@@ -120,6 +165,39 @@ impl Generator {
             }
             _ => Operation::OffsetsAt { slot: self.home(pair).0, timestamp: self.rng.random_range(0..=TIMESTAMPS) },
         }
+    }
+
+    fn group(&mut self, pair: &Pair) -> GroupOperation {
+        let (group, member) = (self.rng.random_range(0..GROUPS), self.rng.random_range(0..6));
+        match self.rng.random_range(0..20) {
+            0..4 => GroupOperation::Join { group, names: (0..NAMES).filter(|_| self.rng.random()).collect() },
+            4..5 => GroupOperation::Leave { member },
+            5..8 => GroupOperation::Settle { group },
+            8..11 => GroupOperation::Renew { member },
+            11..14 => GroupOperation::Commit(self.offsets(pair)),
+            14..18 => {
+                let call = self.calls(pair).remove(0);
+                let writes = if self.rng.random_bool(0.2) { Vec::new() } else { call.writes };
+                GroupOperation::Guarded { place: self.place(), call: Call { expect: None, writes, ..call }, offsets: self.offsets(pair) }
+            }
+            18..19 => GroupOperation::Reset { group, offsets: self.partitions(pair) },
+            _ => GroupOperation::Delete { group },
+        }
+    }
+
+    fn offsets(&mut self, pair: &Pair) -> Offsets {
+        Offsets { member: self.rng.random_range(0..4), before: i64::from(self.rng.random_bool(0.2)), offsets: self.partitions(pair) }
+    }
+
+    /// Mostly within the log.
+    fn partitions(&mut self, pair: &Pair) -> Vec<(usize, i32, i64)> {
+        let homes: BTreeSet<(usize, i32)> = (0..self.rng.random_range(0..4)).map(|_| self.home(pair)).collect();
+        let end = |home: &(usize, i32)| pair.ends.get(home).copied().unwrap_or(0);
+        let mut offset = |home: (usize, i32)| {
+            let beyond = i64::from(self.rng.random_bool(0.1));
+            (home.0, home.1, self.rng.random_range(0..=end(&home) + beyond))
+        };
+        homes.into_iter().map(&mut offset).collect()
     }
 
     fn place(&mut self) -> Place {

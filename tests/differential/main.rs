@@ -5,6 +5,7 @@
 
 mod dump;
 mod generate;
+mod group;
 mod pair;
 
 use generate::Generator;

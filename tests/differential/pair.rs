@@ -3,7 +3,7 @@
 use crate::generate::{Call, Operation, Write};
 use millpond_core::control_plane::{Batch, Commit, Committed, DrainBatch, Found, PieceOutcome, Swap, Verdict};
 use millpond_core::topic::{NoSuchTopic, PutTopicRejected};
-use millpond_core::{Error, Name, Offset, Topic, TopicChange};
+use millpond_core::{Error, MemberId, Name, Offset, Topic, TopicChange};
 use millpond_tests::stage::{Draft, Home, MINUTE, Place, Stage, home, name};
 use millpond_tests::world::{MemoryWorld, PostgresWorld};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,12 +27,13 @@ pub struct Pair {
     pub ends: BTreeMap<(usize, i32), i64>,
     /// How often each verdict was given.
     pub counts: BTreeMap<&'static str, usize>,
+    pub members: Vec<(usize, MemberId)>,
     commits: Vec<(Commit, Commit)>,
     swaps: Vec<(Swap, Swap)>,
     next_tag: u64,
 }
 
-fn topic_name(n: usize) -> Name {
+pub fn topic_name(n: usize) -> Name {
     name(["a", "b", "c", "d"][n])
 }
 
@@ -61,6 +62,7 @@ impl Pair {
             slots: Vec::new(),
             ends: BTreeMap::new(),
             counts: BTreeMap::new(),
+            members: Vec::new(),
             commits: Vec::new(),
             swaps: Vec::new(),
             next_tag: 0,
@@ -78,7 +80,7 @@ impl Pair {
         (home(&slot.memory, partition), home(&slot.postgres, partition))
     }
 
-    fn count(&mut self, what: &'static str) {
+    pub fn count(&mut self, what: &'static str) {
         *self.counts.entry(what).or_default() += 1;
     }
 
@@ -120,6 +122,7 @@ impl Pair {
                 let memory = plain_found(self.memory.find(m.id, offset, max_bytes).await);
                 assert_eq!(memory, plain_found(self.postgres.find(p.id, offset, max_bytes).await));
             }
+            Operation::Group(operation) => self.apply_to_group(operation).await,
             Operation::OffsetsAt { slot, timestamp } => {
                 let (m, p) = (self.slots[slot].memory.id, self.slots[slot].postgres.id);
                 let memory = self.memory.plane.offsets_at(m, timestamp).await.expect("an answer");
@@ -176,7 +179,7 @@ impl Pair {
     }
 
     /// The calls as requests of either world; records are numbered, so that each is another.
-    fn drafts(&mut self, calls: &[Call]) -> (Vec<Draft>, Vec<Draft>) {
+    pub fn drafts(&mut self, calls: &[Call]) -> (Vec<Draft>, Vec<Draft>) {
         let (mut memory, mut postgres) = (Vec::new(), Vec::new());
         for call in calls {
             let mut drafts = [Draft::new(), Draft::new()];
@@ -209,16 +212,21 @@ impl Pair {
         let (memory, postgres) = self.drafts(calls);
         let memory = self.memory.prepare(place, &memory).await;
         let postgres = self.postgres.prepare(place, &postgres).await;
-        self.commits.push((memory.clone(), postgres.clone()));
-        if self.commits.len() > REMEMBERED {
-            self.commits.remove(0);
-        }
+        self.keep(&memory, &postgres);
         if sends {
             self.send(memory, postgres).await;
         }
     }
 
-    async fn send(&mut self, memory: Commit, postgres: Commit) {
+    /// Remembers a commit, to be sent again.
+    pub fn keep(&mut self, memory: &Commit, postgres: &Commit) {
+        self.commits.push((memory.clone(), postgres.clone()));
+        if self.commits.len() > REMEMBERED {
+            self.commits.remove(0);
+        }
+    }
+
+    pub async fn send(&mut self, memory: Commit, postgres: Commit) {
         let in_memory = self.memory.commit(&memory).await;
         let in_postgres = self.postgres.commit(&postgres).await;
         // The model's instants are never the same; neither are those of the server a millisecond later.
@@ -231,6 +239,7 @@ impl Pair {
                 Verdict::Conflict => "conflict",
                 Verdict::OffsetMismatch { .. } => "mismatch",
                 Verdict::PartitionGone => "gone",
+                Verdict::OffsetsRejected(_) => "offsets rejected",
                 Verdict::Unknown => "unknown",
             });
         }

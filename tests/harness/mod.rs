@@ -5,9 +5,12 @@
 
 pub mod cli;
 pub mod client;
+pub mod consumers;
 pub mod load;
+pub mod member;
 pub mod process;
 pub mod raw;
+pub mod second;
 pub mod wait;
 
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -109,3 +109,56 @@ async fn following_shows_what_comes_until_it_is_interrupted() {
     let status = until(20, "the end of the command", || std::future::ready(child.try_wait().unwrap())).await;
     assert!(status.success(), "{status}");
 }
+
+#[tokio::test]
+async fn a_group_goes_on_where_it_was_until_it_is_reset() {
+    let home = Home::new();
+    let dev = Dev::start(&home, &[]);
+    cli(&dev, &["topic", "create", "t", "--partitions", "1"], "").await.ok();
+    cli(&dev, &["produce", "t"], "1\n2\n3\n").await.ok();
+    let consume = ["consume", "t", "--group", "g"];
+    assert_eq!(cli(&dev, &[&consume[..], &["--max", "1"]].concat(), "").await.ok(), "1\n");
+    assert_eq!(cli(&dev, &consume, "").await.ok(), "2\n3\n");
+    assert_eq!(cli(&dev, &consume, "").await.ok(), "");
+    let told = cli(&dev, &["group", "reset", "g", "--topic", "t", "--to", "1"], "").await.ok();
+    assert!(told.lines().nth(1).is_some_and(|row| row.split_whitespace().eq(["t", "0", "1"])), "{told}");
+    assert_eq!(cli(&dev, &consume, "").await.ok(), "2\n3\n");
+    let told = cli(&dev, &["group", "list"], "").await.ok();
+    assert!(told.lines().nth(1).is_some_and(|row| row.starts_with('g') && row.ends_with('0')), "{told}");
+    let json: Value = serde_json::from_str(&cli(&dev, &["group", "describe", "g", "--json"], "").await.ok()).unwrap();
+    assert_eq!((&json["partitions"][0]["committed_offset"], &json["members"]), (&json!(3), &json!([])));
+    assert_eq!(cli(&dev, &["group", "delete", "g"], "").await.ok(), "deleted group g\n");
+    for command in ["describe", "delete"] {
+        let told = cli(&dev, &["group", command, "g"], "").await.error();
+        assert!(told.contains("(group_not_found)") && told.contains("millpond group list"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_is_told_to_stop_leaves_its_group() {
+    let home = Home::new();
+    let dev = Dev::start(&home, &[]);
+    let api = dev.api();
+    cli(&dev, &["produce", "t"], "1\n").await.ok();
+    for (name, value) in [("INT", "1"), ("TERM", "2")] {
+        let mut command = tokio::process::Command::from(millpond());
+        command.args(["consume", "t", "--group", "g", "--follow"]).env("MILLPOND_URL", &api.base);
+        let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        if value == "2" {
+            cli(&dev, &["produce", "t"], "2\n").await.ok();
+        }
+        assert_eq!(within(30, "the next record", lines.next_line()).await.unwrap().as_deref(), Some(value));
+        let members = async || api.get("/v1/groups/g").await.ok()["members"].as_array().unwrap().len();
+        assert_eq!(members().await, 1);
+        // Printed is not yet committed.
+        let lag = async || {
+            api.get("/v1/groups/g").await.ok()["partitions"].as_array().unwrap().iter().filter_map(|p| p["lag"].as_i64()).sum::<i64>()
+        };
+        until(20, "the commit", async || (lag().await == 0).then_some(())).await;
+        super::harness::process::signal(name, &[child.id().unwrap()]);
+        let status = until(20, "the end of the command", || std::future::ready(child.try_wait().unwrap())).await;
+        assert!(status.success(), "{status}");
+        assert_eq!(members().await, 0);
+    }
+}

@@ -16,6 +16,8 @@ mod corrupt;
 mod crash_between;
 #[path = "08_drain.rs"]
 mod drain;
+#[path = "12_groups.rs"]
+mod groups;
 #[path = "09_idle.rs"]
 mod idle;
 #[path = "04_postgres_killed.rs"]

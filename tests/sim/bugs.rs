@@ -7,8 +7,14 @@ use millpond_core::control_plane::{
     Batch, Beat, Commit, Committed, ControlPlane, DrainBatch, FindRequest, Found, PartBody, PayloadRange, Request, Swap, SwapRejected,
     Verdict,
 };
+use millpond_core::group::{
+    DeleteGroupRejected, GenerationMoved, GroupState, NoSuchGroup, OffsetCommit, OffsetsRejected, Progress, Regroup, RenewRejected,
+    Renewed, ResetRejected,
+};
 use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
-use millpond_core::{AgentId, Error, Name, Offset, PartId, PartitionId, Topic, TopicChange, TopicId, assign};
+use millpond_core::{
+    AgentId, Error, Generation, GroupId, MemberId, Name, Offset, PartId, PartitionId, Topic, TopicChange, TopicId, assign,
+};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -365,6 +371,36 @@ impl ControlPlane for Wrong {
     }
     async fn offsets_at(&self, topic: TopicId, timestamp_ms: i64) -> Result<Vec<(i32, PartitionId, Offset)>, Error> {
         self.inner.offsets_at(topic, timestamp_ms).await
+    }
+    async fn group(&self, tenant: &Name, name: &Name, also: &[Name]) -> Result<GroupState, Error<NoSuchGroup>> {
+        self.inner.group(tenant, name, also).await
+    }
+    async fn make_group(&self, tenant: &Name, name: &Name) -> Result<(), Error> {
+        self.inner.make_group(tenant, name).await
+    }
+    async fn groups(&self, tenant: &Name) -> Result<Vec<Name>, Error> {
+        self.inner.groups(tenant).await
+    }
+    async fn progress(&self, group: GroupId) -> Result<Vec<Progress>, Error> {
+        self.inner.progress(group).await
+    }
+    async fn regroup(&self, change: &Regroup) -> Result<Generation, Error<GenerationMoved>> {
+        self.inner.regroup(change).await
+    }
+    async fn renew(&self, tenant: &Name, group: &Name, member: MemberId) -> Result<Renewed, Error<RenewRejected>> {
+        self.inner.renew(tenant, group, member).await
+    }
+    async fn generations(&self, groups: &[GroupId]) -> Result<Vec<(GroupId, Generation, bool)>, Error> {
+        self.inner.generations(groups).await
+    }
+    async fn commit_offsets(&self, commit: &OffsetCommit) -> Result<Vec<(PartitionId, Offset)>, Error<OffsetsRejected>> {
+        self.inner.commit_offsets(commit).await
+    }
+    async fn reset_offsets(&self, tenant: &Name, group: &Name, offsets: &[(PartitionId, Offset)]) -> Result<(), Error<ResetRejected>> {
+        self.inner.reset_offsets(tenant, group, offsets).await
+    }
+    async fn delete_group(&self, tenant: &Name, group: &Name) -> Result<(), Error<DeleteGroupRejected>> {
+        self.inner.delete_group(tenant, group).await
     }
     async fn beat(&self, agent: AgentId) -> Result<Beat, Error> {
         self.inner.beat(agent).await

@@ -6,8 +6,12 @@ use bytes::Bytes;
 use millpond_core::control_plane::{
     Beat, Commit, Committed, ControlPlane, DrainBatch, FindRequest, Found, PayloadRange, Swap, SwapRejected,
 };
+use millpond_core::group::{
+    DeleteGroupRejected, GenerationMoved, GroupState, NoSuchGroup, OffsetCommit, OffsetsRejected, Progress, Regroup, RenewRejected,
+    Renewed, ResetRejected,
+};
 use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
-use millpond_core::{AgentId, Error, Name, Offset, PartId, PartitionId, Topic, TopicChange, TopicId};
+use millpond_core::{AgentId, Error, Generation, GroupId, MemberId, Name, Offset, PartId, PartitionId, Topic, TopicChange, TopicId};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -125,6 +129,17 @@ methods! {
     payloads(ranges: &[PayloadRange] => to_vec) -> Result<Vec<Option<Bytes>>, Error>;
     high_watermarks(partitions: &[PartitionId] => to_vec) -> Result<Vec<(PartitionId, Offset)>, Error>;
     offsets_at(topic: TopicId => clone, timestamp_ms: i64 => clone) -> Result<Vec<(i32, PartitionId, Offset)>, Error>;
+    group(tenant: &Name => to_owned, name: &Name => to_owned, also: &[Name] => to_vec) -> Result<GroupState, Error<NoSuchGroup>>;
+    make_group(tenant: &Name => to_owned, name: &Name => to_owned) -> Result<(), Error>;
+    groups(tenant: &Name => to_owned) -> Result<Vec<Name>, Error>;
+    progress(group: GroupId => clone) -> Result<Vec<Progress>, Error>;
+    regroup(change: &Regroup => to_owned) -> Result<Generation, Error<GenerationMoved>>;
+    renew(tenant: &Name => to_owned, group: &Name => to_owned, member: MemberId => clone) -> Result<Renewed, Error<RenewRejected>>;
+    generations(groups: &[GroupId] => to_vec) -> Result<Vec<(GroupId, Generation, bool)>, Error>;
+    commit_offsets(commit: &OffsetCommit => to_owned) -> Result<Vec<(PartitionId, Offset)>, Error<OffsetsRejected>>;
+    reset_offsets(tenant: &Name => to_owned, group: &Name => to_owned, offsets: &[(PartitionId, Offset)] => to_vec)
+        -> Result<(), Error<ResetRejected>>;
+    delete_group(tenant: &Name => to_owned, group: &Name => to_owned) -> Result<(), Error<DeleteGroupRejected>>;
     beat(agent: AgentId => clone) -> Result<Beat, Error>;
     drain_plan(max_bytes: i64 => clone) -> Result<Vec<DrainBatch>, Error>;
     swap(swap: &Swap => to_owned) -> Result<(), Error<SwapRejected>>;

@@ -8,8 +8,12 @@ use bytes::Bytes;
 use millpond_core::control_plane::{
     Beat, Commit, Committed, ControlPlane, DrainBatch, FindRequest, Found, PayloadRange, Swap, SwapRejected,
 };
+use millpond_core::group::{
+    DeleteGroupRejected, GenerationMoved, GroupState, NoSuchGroup, OffsetCommit, OffsetsRejected, Progress, Regroup, RenewRejected,
+    Renewed, ResetRejected,
+};
 use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
-use millpond_core::{AgentId, Error, Name, Offset, PartId, PartitionId, Topic, TopicChange, TopicId};
+use millpond_core::{AgentId, Error, Generation, GroupId, MemberId, Name, Offset, PartId, PartitionId, Topic, TopicChange, TopicId};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -142,6 +146,36 @@ macro_rules! forward {
             }
             async fn offsets_at(&self, topic: TopicId, timestamp_ms: i64) -> Result<Vec<(i32, PartitionId, Offset)>, Error> {
                 self.$via(|| self.inner.offsets_at(topic, timestamp_ms)).await
+            }
+            async fn group(&self, tenant: &Name, name: &Name, also: &[Name]) -> Result<GroupState, Error<NoSuchGroup>> {
+                self.$via(|| self.inner.group(tenant, name, also)).await
+            }
+            async fn make_group(&self, tenant: &Name, name: &Name) -> Result<(), Error> {
+                self.$via(|| self.inner.make_group(tenant, name)).await
+            }
+            async fn groups(&self, tenant: &Name) -> Result<Vec<Name>, Error> {
+                self.$via(|| self.inner.groups(tenant)).await
+            }
+            async fn progress(&self, group: GroupId) -> Result<Vec<Progress>, Error> {
+                self.$via(|| self.inner.progress(group)).await
+            }
+            async fn regroup(&self, change: &Regroup) -> Result<Generation, Error<GenerationMoved>> {
+                self.$via(|| self.inner.regroup(change)).await
+            }
+            async fn renew(&self, tenant: &Name, group: &Name, member: MemberId) -> Result<Renewed, Error<RenewRejected>> {
+                self.$via(|| self.inner.renew(tenant, group, member)).await
+            }
+            async fn generations(&self, groups: &[GroupId]) -> Result<Vec<(GroupId, Generation, bool)>, Error> {
+                self.$via(|| self.inner.generations(groups)).await
+            }
+            async fn commit_offsets(&self, commit: &OffsetCommit) -> Result<Vec<(PartitionId, Offset)>, Error<OffsetsRejected>> {
+                self.$via(|| self.inner.commit_offsets(commit)).await
+            }
+            async fn reset_offsets(&self, tenant: &Name, group: &Name, offsets: &[(PartitionId, Offset)]) -> Result<(), Error<ResetRejected>> {
+                self.$via(|| self.inner.reset_offsets(tenant, group, offsets)).await
+            }
+            async fn delete_group(&self, tenant: &Name, group: &Name) -> Result<(), Error<DeleteGroupRejected>> {
+                self.$via(|| self.inner.delete_group(tenant, group)).await
             }
             async fn beat(&self, agent: AgentId) -> Result<Beat, Error> {
                 self.$via(|| self.inner.beat(agent)).await

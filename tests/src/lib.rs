@@ -3,6 +3,7 @@
 pub mod draft;
 pub mod faulty;
 pub mod history;
+pub mod members;
 pub mod postgres;
 pub mod s3;
 pub mod stage;

@@ -18,7 +18,7 @@ const CLEANER: &str =
     r#"cat >/dev/null; n=0; while [ -e "$1/postgres/postmaster.pid" ] && [ $n -lt 300 ]; do sleep 0.1; n=$((n+1)); done; rm -rf "$1""#;
 
 /// Every stored instant that the control plane compares with its clock.
-const INSTANTS: [(&str, &str); 14] = [
+const INSTANTS: [(&str, &str); 17] = [
     ("topic", "created_at"),
     ("topic", "deleted_at"),
     ("segment", "registered_at"),
@@ -33,6 +33,9 @@ const INSTANTS: [(&str, &str); 14] = [
     ("agent", "seen_at"),
     ("job", "until"),
     ("job", "due_at"),
+    ("consumer_group", "changed_at"),
+    ("group_member", "seen_at"),
+    ("group_offset", "committed_at"),
 ];
 
 struct Server {

@@ -106,6 +106,6 @@ fn commit_of(part: PartId, topic: &Topic, ids: &Ids, size: usize, keys: usize) -
         runs: (0..size).map(run).collect::<Outcome<_>>()?,
         pieces: (0..size).map(|n| Piece { request: n % requests, run: n, first: 0, records: 10 }).collect(),
         requests: (0..requests).map(request).collect(),
-        dedups: Vec::new(),
+        ..Commit::default()
     })
 }

@@ -18,6 +18,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::client::Client;
 use super::error::CliError;
 use super::humane;
+use super::member;
 use super::partition::{Batch, PartitionReader, Position};
 use super::record;
 use super::retry::Patience;
@@ -57,10 +58,32 @@ pub struct ConsumeArgs {
     #[arg(long, value_enum, default_value_t = Format::Ndjson)]
     pub format: Format,
 
+    /// Read as a member of this consumer group: what is printed is committed, and other members read the rest
+    #[arg(long, value_name = "GROUP", conflicts_with = "partition")]
+    pub group: Option<String>,
+
+    /// With --group: read this topic too
+    #[arg(long, value_name = "TOPIC", requires = "group")]
+    pub also: Vec<String>,
+
+    /// With --group: how long the group waits for a member that is silent: milliseconds, or such as 30s
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humane::parse_ms, requires = "group")]
+    pub session_ms: u64,
+
     /// How long to go on trying when the server cannot be read; 60s by default, for ever with
     /// --follow
     #[arg(long, value_name = "DURATION", value_parser = humane::parse_duration)]
     pub retry_for: Option<Duration>,
+}
+
+impl ConsumeArgs {
+    pub fn patience(&self) -> Patience {
+        let limit = match (self.retry_for, self.follow) {
+            (None, true) => None,
+            (given, _) => Some(given.unwrap_or(DEFAULT_RETRY_FOR)),
+        };
+        Patience::new(limit, StdRng::from_os_rng())
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -100,6 +123,9 @@ impl FromStr for Place {
 
 /// Prints until the end, `--max`, or, with `--follow`, Ctrl-C.
 pub async fn run(client: &Client, args: &ConsumeArgs, out: &mut impl Write) -> Result<(), CliError> {
+    if let Some(group) = &args.group {
+        return member::run(client, args, group, out).await;
+    }
     let follow = args.follow;
     let interrupted = async move {
         if !follow || tokio::signal::ctrl_c().await.is_err() {
@@ -216,10 +242,6 @@ impl<'a> Readers<'a> {
     }
 
     fn reader(&self, partition: Partition, from: Place, batches: mpsc::Sender<Batch>) -> PartitionReader {
-        let limit = match (self.args.retry_for, self.args.follow) {
-            (None, true) => None,
-            (given, _) => Some(given.unwrap_or(DEFAULT_RETRY_FOR)),
-        };
         PartitionReader {
             client: self.client.clone(),
             topic: self.args.topic.clone(),
@@ -234,7 +256,7 @@ impl<'a> Readers<'a> {
             max_records: self.args.max.unwrap_or(u64::MAX),
             format: self.args.format,
             skip_lost: !matches!(from, Place::Offset(_)),
-            patience: Patience::new(limit, StdRng::from_os_rng()),
+            patience: self.args.patience(),
             batches,
         }
     }

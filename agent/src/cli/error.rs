@@ -33,6 +33,8 @@ pub enum CliError {
     Answer { what: &'static str, source: Option<serde_json::Error> },
     #[error("topic {topic} has no partition {partition}")]
     NoPartition { topic: String, partition: u32 },
+    #[error("a consumer group begins at earliest or latest")]
+    GroupPlace,
     #[error("cannot read {name}")]
     Input { name: String, source: io::Error },
     #[error("cannot write the output")]
@@ -54,6 +56,7 @@ impl CliError {
             | Self::Request(_)
             | Self::Answer { .. }
             | Self::NoPartition { .. }
+            | Self::GroupPlace
             | Self::Input { .. }
             | Self::Output(_)
             | Self::GaveUp { .. }
@@ -105,6 +108,7 @@ impl CliError {
                 "send the same input again with `--idempotency-key {idempotency_key}`: the server stores only what is missing"
             )),
             Self::NoPartition { topic, .. } => Some(format!("see `millpond topic describe {topic}`")),
+            Self::GroupPlace => Some("put the group elsewhere with `millpond group reset GROUP --topic TOPIC --to PLACE`".to_owned()),
             Self::GaveUp { source, .. } => source.hint(),
             Self::Problem(problem) => problem_hint(&problem.code).map(str::to_owned),
             _ => None,
@@ -125,6 +129,8 @@ fn problem_hint(code: &str) -> Option<&'static str> {
         "forbidden" => "the token has no right to this",
         "topic_not_found" => "see `millpond topic list`, or make it with `millpond topic create NAME`",
         "partition_not_found" => "see `millpond topic describe NAME`",
+        "group_not_found" => "see `millpond group list`",
+        "group_not_empty" => "stop its members first; one that died is removed when its session is over",
         "offset_out_of_range" => "read from another place: `--from earliest` or `--from latest`",
         "idempotency_conflict" => "this --idempotency-key was used for another input: leave it out, or choose another",
         "invalid_change" => "partitions only grow; delete the topic and make it anew for less",

@@ -1,4 +1,4 @@
-//! The command-line client: topics, produce, consume, over HTTP only.
+//! The command-line client: topics, produce, consume, consumer groups, over HTTP only.
 //!
 //! Owns what a user sees of a client command: its options, standard output, and the wording of its
 //! errors. Data goes to standard output; progress and notices go to standard error. Must not use
@@ -8,8 +8,10 @@
 mod client;
 mod consume;
 mod error;
+mod group;
 mod humane;
 mod input;
+mod member;
 mod partition;
 mod produce;
 mod progress;
@@ -24,6 +26,7 @@ use std::io::{BufWriter, ErrorKind, stdout};
 pub use client::{ClientOptions, Committed, PartitionRange, Problem};
 pub use consume::{ConsumeArgs, Format, Place};
 pub use error::CliError;
+pub use group::GroupCommand;
 pub use produce::ProduceArgs;
 pub use topic::{Placement, TopicCommand};
 
@@ -37,6 +40,13 @@ pub enum ClientCommand {
     Topic {
         #[command(subcommand)]
         command: TopicCommand,
+        #[command(flatten)]
+        options: ClientOptions,
+    },
+    /// List, describe, reset and delete consumer groups
+    Group {
+        #[command(subcommand)]
+        command: GroupCommand,
         #[command(flatten)]
         options: ClientOptions,
     },
@@ -57,13 +67,14 @@ pub enum ClientCommand {
 }
 
 /// Runs one command to its end. A reader of standard output that has gone away is a normal end, as
-/// is Ctrl-C under `consume --follow`.
+/// is Ctrl-C under `consume --follow` and `consume --group`.
 ///
 /// The caller prints an error with [`CliError::report`] and exits with 1.
 pub async fn run(command: ClientCommand) -> Result<(), CliError> {
     let mut out = BufWriter::with_capacity(OUTPUT_BUFFER_BYTES, stdout());
     let result = match command {
         ClientCommand::Topic { command, options } => topic::run(&client::Client::new(&options)?, &command, &mut out).await,
+        ClientCommand::Group { command, options } => group::run(&client::Client::new(&options)?, &command, &mut out).await,
         ClientCommand::Produce { args, options } => produce::run(&client::Client::new(&options)?, &args, &mut out).await,
         ClientCommand::Consume { args, options } => consume::run(&client::Client::new(&options)?, &args, &mut out).await,
     };

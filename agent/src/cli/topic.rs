@@ -47,7 +47,7 @@ pub enum TopicCommand {
 pub struct OutputOptions {
     /// Print the server's JSON
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 }
 
 /// What is left out keeps its value, or the server's default in a new topic.

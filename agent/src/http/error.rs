@@ -5,8 +5,9 @@ use crate::produce::AppendError;
 use crate::produce::append::InputError;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
+use millpond_core::group::{DeleteGroupRejected, NoSuchGroup, OffsetsRejected, RenewRejected, ResetRejected};
 use millpond_core::topic::{NoSuchTopic, PutTopicRejected};
-use millpond_core::{Error, NameError};
+use millpond_core::{Error, NameError, Offset};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -17,6 +18,10 @@ pub enum Code {
     NotFound,
     TopicNotFound,
     PartitionNotFound,
+    GroupNotFound,
+    MemberNotFound,
+    GenerationFenced,
+    GroupNotEmpty,
     OffsetMismatch,
     InvalidChange,
     IdempotencyConflict,
@@ -44,6 +49,10 @@ impl Code {
             Self::NotFound => ("not_found", 404, false, "There is nothing at this path"),
             Self::TopicNotFound => ("topic_not_found", 404, false, "There is no such topic"),
             Self::PartitionNotFound => ("partition_not_found", 404, false, "The topic has no such partition"),
+            Self::GroupNotFound => ("group_not_found", 404, false, "There is no such consumer group"),
+            Self::MemberNotFound => ("member_not_found", 404, false, "The group has no such member"),
+            Self::GenerationFenced => ("generation_fenced", 409, false, "The partition is not the member's"),
+            Self::GroupNotEmpty => ("group_not_empty", 409, false, "The group has members"),
             Self::OffsetMismatch => ("offset_mismatch", 409, false, "The high watermark is another"),
             Self::InvalidChange => ("invalid_change", 409, false, "The change is not possible"),
             Self::IdempotencyConflict => ("idempotency_conflict", 409, false, "The idempotency key was used with another request"),
@@ -177,6 +186,86 @@ impl From<Error<PutTopicRejected>> for Problem {
     }
 }
 
+fn no_such_group() -> Problem {
+    Problem::new(Code::GroupNotFound, "there is no such group")
+}
+
+fn gone() -> Problem {
+    Problem::new(Code::TopicNotFound, "the topic was deleted")
+}
+
+fn beyond(nth: usize, high_watermark: Offset) -> Problem {
+    let detail = format!("an offset is beyond the high watermark {high_watermark}");
+    Problem::new(Code::OffsetOutOfRange, detail).with("nth", nth).with("high_watermark", high_watermark.0)
+}
+
+impl From<OffsetsRejected> for Problem {
+    fn from(rejected: OffsetsRejected) -> Self {
+        match rejected {
+            OffsetsRejected::NoSuchGroup => no_such_group(),
+            OffsetsRejected::PartitionGone { .. } => gone(),
+            OffsetsRejected::Fenced { nth } => {
+                Self::new(Code::GenerationFenced, "the member does not have a partition, or not since the generation named: poll")
+                    .with("nth", nth)
+            }
+            OffsetsRejected::BeyondHighWatermark { nth, high_watermark } => beyond(nth, high_watermark),
+        }
+    }
+}
+
+impl From<Error<OffsetsRejected>> for Problem {
+    fn from(error: Error<OffsetsRejected>) -> Self {
+        match error {
+            Error::Rejected(rejected) => rejected.into(),
+            other => control_plane(&other),
+        }
+    }
+}
+
+impl From<Error<NoSuchGroup>> for Problem {
+    fn from(error: Error<NoSuchGroup>) -> Self {
+        match error {
+            Error::Rejected(NoSuchGroup) => no_such_group(),
+            other => control_plane(&other),
+        }
+    }
+}
+
+impl From<Error<RenewRejected>> for Problem {
+    fn from(error: Error<RenewRejected>) -> Self {
+        match error {
+            Error::Rejected(RenewRejected::NoSuchGroup) => no_such_group(),
+            Error::Rejected(RenewRejected::NoSuchMember) => {
+                Self::new(Code::MemberNotFound, "there is no such member: it has left or its session has ended; join again")
+            }
+            other => control_plane(&other),
+        }
+    }
+}
+
+impl From<Error<ResetRejected>> for Problem {
+    fn from(error: Error<ResetRejected>) -> Self {
+        match error {
+            Error::Rejected(ResetRejected::NotEmpty) => {
+                Self::new(Code::GroupNotEmpty, "offsets are set without a member only while the group has none")
+            }
+            Error::Rejected(ResetRejected::PartitionGone { .. }) => gone(),
+            Error::Rejected(ResetRejected::BeyondHighWatermark { nth, high_watermark }) => beyond(nth, high_watermark),
+            other => control_plane(&other),
+        }
+    }
+}
+
+impl From<Error<DeleteGroupRejected>> for Problem {
+    fn from(error: Error<DeleteGroupRejected>) -> Self {
+        match error {
+            Error::Rejected(DeleteGroupRejected::NoSuchGroup) => no_such_group(),
+            Error::Rejected(DeleteGroupRejected::NotEmpty) => Self::new(Code::GroupNotEmpty, "the group has members: they leave first"),
+            other => control_plane(&other),
+        }
+    }
+}
+
 impl From<AppendError> for Problem {
     fn from(error: AppendError) -> Self {
         let detail = error.to_string();
@@ -184,6 +273,7 @@ impl From<AppendError> for Problem {
             AppendError::PartitionGone => Self::new(Code::TopicNotFound, "the topic was deleted"),
             AppendError::Conflict => Self::new(Code::IdempotencyConflict, detail),
             AppendError::OffsetMismatch { current } => Self::new(Code::OffsetMismatch, detail).with("high_watermark", current.0),
+            AppendError::OffsetsRejected(rejected) => rejected.into(),
             AppendError::Throttled => Self::new(Code::Throttled, detail),
             AppendError::ControlPlane => Self::new(Code::ControlPlaneUnavailable, detail),
             AppendError::ObjectStore => Self::new(Code::ObjectStoreUnavailable, detail),

@@ -4,7 +4,7 @@ use super::error::{Code, Problem};
 use axum::extract::{FromRequestParts, Path, Query};
 use http::HeaderMap;
 use http::request::Parts;
-use millpond_core::Name;
+use millpond_core::{MemberId, Name};
 use serde::de::DeserializeOwned;
 
 /// Who calls, and for which tenant. Without authentication configured: everybody is the default tenant.
@@ -30,6 +30,31 @@ impl<S: Send + Sync> FromRequestParts<S> for TopicName {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         Ok(Self(Name::new(&path_parameter(parts, state, "topic").await?)?))
+    }
+}
+
+/// The `{group}` of the path.
+#[derive(Debug, Clone)]
+pub struct GroupName(pub Name);
+
+impl<S: Send + Sync> FromRequestParts<S> for GroupName {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        Ok(Self(Name::new(&path_parameter(parts, state, "group").await?)?))
+    }
+}
+
+/// The `{member}` of the path. What is no id is no member's.
+#[derive(Debug, Clone, Copy)]
+pub struct Member(pub MemberId);
+
+impl<S: Send + Sync> FromRequestParts<S> for Member {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let id = path_parameter(parts, state, "member").await?.parse();
+        id.map(|id| Self(MemberId(id))).map_err(|_| Problem::new(Code::MemberNotFound, "there is no such member"))
     }
 }
 

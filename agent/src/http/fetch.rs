@@ -455,7 +455,7 @@ async fn topic_records(
         position,
         form,
         query.encoding,
-        super::tail::Limits {
+        super::chunk::Limits {
             max_records: query.max_records,
             max_bytes: query.max_bytes,
             wait: Duration::from_millis(query.wait_ms),

@@ -1,9 +1,11 @@
 //! The HTTP API: routes, what every request goes through, the server.
 
 pub mod arrow;
+pub mod chunk;
 pub mod error;
 pub mod extract;
 pub mod fetch;
+pub mod group;
 mod linger;
 pub mod operations;
 pub mod produce;
@@ -44,6 +46,7 @@ fn described() -> (Router<AppState>, utoipa::openapi::OpenApi) {
         .merge(topic::routes())
         .merge(produce::routes())
         .merge(fetch::routes())
+        .merge(group::routes())
         .merge(operations::routes())
         .split_for_parts()
 }

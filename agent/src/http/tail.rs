@@ -1,13 +1,11 @@
 //! A whole topic, read in chunks over all its partitions, once or for ever.
 
 use super::AppState;
-use super::arrow::ArrowWriter;
+use super::chunk::{Chunk, Limits};
 use super::error::{Code, Problem};
 use super::fetch::{Form, find_from, gone};
-use super::render::{self, Encoding, Prefix};
+use super::render::Encoding;
 use crate::fetch::reader::Fetched;
-use crate::segment::Corrupt;
-use crate::segment::record::RecordView;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -15,7 +13,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use futures::Stream;
 use http::{HeaderValue, header};
-use millpond_core::control_plane::BatchFlags;
 use millpond_core::{Offset, PartitionId, Topic};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -27,9 +24,9 @@ use tokio::time::Instant;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_secs(1);
 /// What a partition gets of a chunk, however many there are.
-const SHARE_MIN_BYTES: usize = 64 << 10;
+pub const SHARE_MIN_BYTES: usize = 64 << 10;
 /// Partitions that are read at once: each may give a whole batch, however little is asked for.
-const GROUP: usize = 64;
+pub const GROUP: usize = 64;
 
 /// Next offset of every partition. The token names the topic's id, so that a later topic of the name does not take it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,14 +70,6 @@ impl Position {
         }
         URL_SAFE_NO_PAD.encode(text)
     }
-}
-
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    pub max_records: usize,
-    pub max_bytes: usize,
-    pub wait: Duration,
-    pub follow: bool,
 }
 
 struct Tail {
@@ -160,7 +149,7 @@ impl Tail {
             for group in turns.chunks(GROUP) {
                 let fetched = self.fetch(group).await?;
                 for ((partition, id), one) in group.iter().zip(&fetched) {
-                    chunk.take(self.topic.name.as_str(), *partition, one, &mut self.position)?;
+                    chunk.take(self.topic.name.as_str(), *partition, one, self.position.next.entry(*partition).or_insert(Offset::ZERO))?;
                     if let Some(watch) = &watch {
                         watch.saw(*id, one.high_watermark);
                     }
@@ -170,10 +159,14 @@ impl Tail {
                 }
             }
             if chunk.records > 0 {
-                return chunk.finish(&self.position);
+                return chunk.finish(&self.position.token(), "");
             }
             if Instant::now() >= deadline || self.app.watcher.is_stopping() {
-                return if self.limits.follow || self.form == Form::Events { Ok(self.keep_alive()) } else { chunk.finish(&self.position) };
+                return if self.limits.follow || self.form == Form::Events {
+                    Ok(self.keep_alive())
+                } else {
+                    chunk.finish(&self.position.token(), "")
+                };
             }
             if let Some(watch) = &watch {
                 tokio::time::timeout_at(deadline, watch.moved()).await.ok();
@@ -211,90 +204,5 @@ impl Tail {
                 return Ok(fetched);
             }
         }
-    }
-}
-
-struct Chunk {
-    form: Form,
-    encoding: Encoding,
-    limits: Limits,
-    out: Vec<u8>,
-    arrow: ArrowWriter,
-    records: usize,
-    bytes: usize,
-    /// A record was left behind for the limits.
-    full: bool,
-    /// SSE: where the last event begins, to put the position before it.
-    last_event: usize,
-}
-
-impl Chunk {
-    fn new(form: Form, encoding: Encoding, limits: Limits) -> Self {
-        let out = if form == Form::Json { b"{\"records\":[".to_vec() } else { Vec::new() };
-        Self { form, encoding, limits, out, arrow: ArrowWriter::default(), records: 0, bytes: 0, full: false, last_event: 0 }
-    }
-
-    fn take(&mut self, topic: &str, partition: i32, fetched: &Fetched, position: &mut Position) -> Result<(), Problem> {
-        let corrupt = |e: Corrupt| Problem::new(Code::Corrupt, e.to_string());
-        let prefix = Prefix::new(topic, partition);
-        let next = position.next.entry(partition).or_insert(Offset::ZERO);
-        for batch in &fetched.batches {
-            let json = batch.batch.flags.has(BatchFlags::JSON);
-            for record in batch.records() {
-                let (offset, record) = record.map_err(corrupt)?;
-                if offset < *next {
-                    continue;
-                }
-                let size = record.tail.len();
-                if self.records == self.limits.max_records || (self.records > 0 && self.bytes + size > self.limits.max_bytes) {
-                    self.full = true;
-                    return Ok(());
-                }
-                self.push(&prefix, partition, offset, &record, json).map_err(corrupt)?;
-                self.records += 1;
-                self.bytes += size;
-                *next = offset.plus(1);
-            }
-        }
-        Ok(())
-    }
-
-    fn push(&mut self, prefix: &Prefix, partition: i32, offset: Offset, record: &RecordView<'_>, json: bool) -> Result<(), Corrupt> {
-        let out = &mut self.out;
-        match self.form {
-            Form::Arrow => self.arrow.push(partition, offset.0, record)?,
-            Form::Json => {
-                if self.records > 0 {
-                    out.push(b',');
-                }
-                render::record(out, prefix, offset.0, record, json, self.encoding)?;
-            }
-            Form::NdJson => {
-                render::record(out, prefix, offset.0, record, json, self.encoding)?;
-                out.push(b'\n');
-            }
-            Form::Events => {
-                self.last_event = out.len();
-                out.extend_from_slice(b"data: ");
-                render::record(out, prefix, offset.0, record, json, self.encoding)?;
-                out.extend_from_slice(b"\n\n");
-            }
-        }
-        Ok(())
-    }
-
-    fn finish(mut self, position: &Position) -> Result<Bytes, Problem> {
-        let token = position.token();
-        match self.form {
-            Form::Arrow => return self.arrow.finish().map(Bytes::from),
-            Form::Json => self.out.extend_from_slice(format!("],\"next\":\"{token}\"}}").as_bytes()),
-            Form::NdJson => self.out.extend_from_slice(format!("{{\"next\":\"{token}\"}}\n").as_bytes()),
-            Form::Events => {
-                let last = self.out.split_off(self.last_event);
-                self.out.extend_from_slice(format!("id: {token}\n").as_bytes());
-                self.out.extend_from_slice(&last);
-            }
-        }
-        Ok(self.out.into())
     }
 }

@@ -1,7 +1,7 @@
 //! One atomic request, or one chunk of a stream, on its way to a commit.
 
 use crate::segment::record::{NewRecord, RecordSet};
-use millpond_core::control_plane::{PieceOutcome, RequestKey};
+use millpond_core::control_plane::{Guard, PieceOutcome, RequestKey};
 use millpond_core::{Offset, RequestId, Topic, partition};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -28,6 +28,8 @@ pub struct Append {
     pub pieces: Vec<AppendPiece>,
     pub key: Option<RequestKey>,
     pub expect: Option<Offset>,
+    /// With one, there may be no piece.
+    pub guard: Option<Guard>,
     pub basis: Basis,
     /// Held until the outcome is known.
     pub permit: Option<OwnedSemaphorePermit>,
@@ -252,6 +254,6 @@ impl AppendBuilder {
 
     #[must_use]
     pub fn into_append(self, id: RequestId, key: Option<RequestKey>, expect: Option<Offset>) -> Append {
-        Append { id, pieces: self.pieces.into_values().collect(), key, expect, basis: self.basis, permit: None }
+        Append { id, pieces: self.pieces.into_values().collect(), key, expect, guard: None, basis: self.basis, permit: None }
     }
 }

@@ -105,7 +105,7 @@ impl Committer {
 
     /// Lets readers see what was committed, from memory.
     async fn publish(&self, flushes: &[Flush], commit: &Commit, committed: &Committed) {
-        for flush in flushes {
+        for flush in flushes.iter().filter(|f| !f.runs.is_empty()) {
             self.cache.insert_part(flush.part, &flush.bytes).await;
         }
         let mut tops: BTreeMap<PartitionId, Offset> = BTreeMap::new();
@@ -164,6 +164,7 @@ fn answer(flushes: Vec<Flush>, committed: Committed) {
                 Verdict::Conflict => Err(AppendError::Conflict),
                 Verdict::OffsetMismatch { current } => Err(AppendError::OffsetMismatch { current }),
                 Verdict::PartitionGone => Err(AppendError::PartitionGone),
+                Verdict::OffsetsRejected(rejected) => Err(AppendError::OffsetsRejected(rejected)),
                 Verdict::Unknown => Err(AppendError::ControlPlane),
             };
             drop(key_lock);

@@ -183,7 +183,9 @@ pub fn fold(flushes: &[Flush]) -> Commit {
             crc: crc32c::crc32c(&flush.bytes).cast_signed(),
         };
         let body = if flush.inline { PartBody::Inline(flush.bytes.clone()) } else { segment() };
-        commit.parts.push(Part { id: flush.part, body });
+        if !flush.runs.is_empty() {
+            commit.parts.push(Part { id: flush.part, body });
+        }
         commit.runs.extend(flush.runs.iter().map(|r| Run { part, ..*r }));
         commit.pieces.extend(flush.pieces.iter().map(|p| Piece { request: p.request + requests, run: p.run + runs, ..*p }));
         commit.dedups.extend(flush.dedups.iter().map(|d| Dedup { piece: d.piece + pieces, ..*d }));
@@ -194,6 +196,8 @@ pub fn fold(flushes: &[Flush]) -> Commit {
             context: context.clone(),
         };
         commit.requests.extend(flush.pendings.iter().zip(&flush.contexts).map(request));
+        // One that has a guard is alone in its commit.
+        commit.guard = commit.guard.or_else(|| flush.pendings.iter().find_map(|p| p.append.guard.clone()));
     }
     commit
 }

@@ -8,6 +8,7 @@ pub mod parts;
 pub mod writer;
 
 use millpond_core::Offset;
+use millpond_core::group::OffsetsRejected;
 
 /// Why an append stored nothing, or why its outcome is unknown to us.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +19,8 @@ pub enum AppendError {
     Conflict,
     #[error("the high watermark is {current}")]
     OffsetMismatch { current: Offset },
+    #[error("the group offsets were refused")]
+    OffsetsRejected(#[source] OffsetsRejected),
     #[error("the agent has no memory left for more records")]
     Throttled,
     #[error("the control plane does not answer; whether the records were stored is unknown")]

@@ -189,8 +189,9 @@ impl Hub {
         let now = Instant::now();
         let bytes = pending.append.bytes();
         let placement = pending.append.pieces.iter().map(|p| p.topic.config.placement).reduce(stricter).unwrap_or_default();
-        let lane = self.batcher.lane(bytes, placement, now);
-        if pending.append.expect.is_some() {
+        // Without records there is nothing to upload.
+        let lane = if pending.append.pieces.is_empty() { Lane::Small } else { self.batcher.lane(bytes, placement, now) };
+        if pending.append.expect.is_some() || pending.append.guard.is_some() {
             self.send(lane, vec![pending], true);
             return;
         }

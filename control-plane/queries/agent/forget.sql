@@ -1,6 +1,7 @@
--- Forgets what has expired, so many rows of each kind at most: keys, answers, dedup ids, drained payloads, silent agents, dead topics.
+-- Forgets what has expired, so many rows of each kind at most: keys, answers, dedup ids, drained payloads, silent agents, dead topics
+--   with the group offsets in them.
 -- Returns how many rows in all. Locks what it deletes, passing over keys, answers, dedup ids and payloads that others hold.
--- Index: the *_expires indexes, inline_payload_drained, topic_deleted.
+-- Index: the *_expires indexes, inline_payload_drained, topic_deleted, group_offset_partition.
 with k as (delete from request_key where key_hash = any (array(select key_hash from request_key where expires_at <= (select clock_timestamp()) order by expires_at limit $1 for update skip locked)) returning 1),
 a as (delete from answer where request_id = any (array(select request_id from answer where expires_at <= (select clock_timestamp()) order by expires_at limit $1 for update skip locked)) returning 1),
 d as (delete from dedup x using (select topic_id, id_hash from dedup where expires_at <= (select clock_timestamp()) order by expires_at limit $1 for update skip locked) y
@@ -10,6 +11,9 @@ g as (delete from agent where seen_at < (select clock_timestamp()) - interval '1
 empty as materialized (
     select t.topic_id from topic t where t.deleted_at is not null
         and not exists (select from topic_partition q join batch b on b.partition_id = q.partition_id where q.topic_id = t.topic_id) limit $1
+),
+o as (
+    delete from group_offset where partition_id = any (array(select partition_id from topic_partition where topic_id = any (array(select topic_id from empty))))
 ),
 q as (delete from topic_partition where topic_id = any (array(select topic_id from empty)) returning 1),
 t as (delete from topic where topic_id = any (array(select topic_id from empty)) returning 1)

@@ -119,10 +119,10 @@ pub(super) async fn retain(plane: &PostgresControlPlane, limit: i64) -> Result<i
 
 pub(super) async fn forget(plane: &PostgresControlPlane, limit: i64) -> Result<i64, Error> {
     let mut connection = plane.connection().await?;
-    sqlx::query_file_scalar!("queries/agent/forget.sql", limit, limits::INLINE_PLAN_TTL_MS)
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(classify)
+    let expired = sqlx::query_file_scalar!("queries/agent/forget.sql", limit, limits::INLINE_PLAN_TTL_MS);
+    let expired = expired.fetch_one(&mut *connection).await.map_err(classify)?;
+    let groups = sqlx::query_file_scalar!("queries/group/forget.sql", limit, limits::MEMBER_FORGET_AFTER_MS, limits::GROUP_FORGET_AFTER_MS);
+    Ok(expired + groups.fetch_one(&mut *connection).await.map_err(classify)?)
 }
 
 pub(super) async fn sweep_plan(plane: &PostgresControlPlane, limit: i64) -> Result<Vec<PartId>, Error> {

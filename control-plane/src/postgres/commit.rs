@@ -7,7 +7,8 @@ use super::topic::retried;
 use bytes::Bytes;
 use millpond_core::assign;
 use millpond_core::control_plane::{Answer, Batch, BatchFlags, Commit, Committed, PartBody, Piece, PieceOutcome, Verdict};
-use millpond_core::{AgentId, Error, Offset, PartId, TopicId};
+use millpond_core::{AgentId, Error, Offset, PartId, TopicId, limits};
+use sqlx::PgConnection;
 use std::collections::HashMap;
 use uuid::Uuid;
 
@@ -28,7 +29,7 @@ const DIVISION_BY_ZERO: &str = "22012";
 
 /// What the statement said of a request as a whole.
 #[derive(Clone, Copy, PartialEq)]
-enum Said {
+pub(super) enum Said {
     Stored,
     Repeat,
     Gone,
@@ -37,11 +38,14 @@ enum Said {
 }
 
 pub(super) async fn commit(plane: &PostgresControlPlane, commit: &Commit) -> Result<Committed, Error> {
+    if commit.guard.is_some() {
+        return super::guarded::commit(plane, commit).await;
+    }
     let plain = commit.dedups.is_empty() && commit.requests.iter().all(|r| r.key.is_none() && r.expect.is_none());
     if plain && let Some(committed) = send_plain(plane, commit).await? {
         return Ok(committed);
     }
-    let (mut committed, said) = send(plane, commit).await?;
+    let (mut committed, said) = send(&mut *plane.connection().await?, commit).await?;
     resolve_answers(plane, commit, &said, &mut committed).await?;
     resolve_repeats(plane, commit, &said, &mut committed).await?;
     Ok(committed)
@@ -162,7 +166,7 @@ async fn send_plain(plane: &PostgresControlPlane, commit: &Commit) -> Result<Opt
 }
 
 /// One round trip: the statement of `queries/log/commit.sql`, its parameters laid out by column.
-async fn send(plane: &PostgresControlPlane, commit: &Commit) -> Result<(Committed, Vec<Said>), Error> {
+pub(super) async fn send(connection: &mut PgConnection, commit: &Commit) -> Result<(Committed, Vec<Said>), Error> {
     let c = Columns::of(commit);
     let pieces = &commit.pieces;
     let piece_requests: Vec<i32> = pieces.iter().map(|p| int(p.request) + 1).collect();
@@ -181,6 +185,9 @@ async fn send(plane: &PostgresControlPlane, commit: &Commit) -> Result<(Committe
     for dedup in &commit.dedups {
         let keep = &mut keep[pieces[dedup.piece].request];
         *keep = (*keep).max(Some(dedup.window_ms));
+    }
+    if commit.guard.is_some() {
+        keep.iter_mut().for_each(|keep| *keep = (*keep).max(Some(limits::GUARDED_ANSWER_TTL_MS)));
     }
     let requests = &commit.requests;
     let request_ids: Vec<Uuid> = requests.iter().map(|r| r.id.0).collect();
@@ -234,9 +241,7 @@ async fn send(plane: &PostgresControlPlane, commit: &Commit) -> Result<(Committe
         &piece_partitions,
         &piece_parts
     );
-    let mut connection = plane.connection().await?;
-    let rows = statement.fetch_all(&mut *connection).await.map_err(classify)?;
-    drop(connection);
+    let rows = statement.fetch_all(connection).await.map_err(classify)?;
 
     let mut committed = Committed { at_ms: 0, verdicts: vec![Verdict::Stored; requests.len()], pieces: Vec::with_capacity(rows.len()) };
     let mut said = vec![Said::Stored; requests.len()];
@@ -292,7 +297,7 @@ async fn resolve_answers(plane: &PostgresControlPlane, commit: &Commit, said: &[
     Ok(())
 }
 
-fn outcomes(bases: &[Option<i64>], dropped: &[i64]) -> Vec<PieceOutcome> {
+pub(super) fn outcomes(bases: &[Option<i64>], dropped: &[i64]) -> Vec<PieceOutcome> {
     let mut pieces: Vec<PieceOutcome> = bases.iter().map(|b| PieceOutcome { base: b.map(Offset), dropped: Vec::new() }).collect();
     for packed in dropped {
         let position = i32::try_from(packed & 0xffff_ffff).unwrap_or(i32::MAX);

@@ -7,6 +7,8 @@ mod background;
 mod commit;
 mod error;
 mod find;
+mod group;
+mod guarded;
 mod topic;
 
 use async_trait::async_trait;
@@ -14,8 +16,12 @@ use bytes::Bytes;
 use millpond_core::control_plane::{
     Beat, Commit, Committed, ControlPlane, DrainBatch, FindRequest, Found, PayloadRange, Swap, SwapRejected,
 };
+use millpond_core::group::{
+    DeleteGroupRejected, GenerationMoved, GroupState, NoSuchGroup, OffsetCommit, OffsetsRejected, Progress, Regroup, RenewRejected,
+    Renewed, ResetRejected,
+};
 use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
-use millpond_core::{AgentId, Error, Name, Offset, PartId, PartitionId, Topic, TopicChange, TopicId};
+use millpond_core::{AgentId, Error, Generation, GroupId, MemberId, Name, Offset, PartId, PartitionId, Topic, TopicChange, TopicId};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, Postgres};
 use std::time::Duration;
@@ -174,6 +180,46 @@ impl ControlPlane for PostgresControlPlane {
 
     async fn offsets_at(&self, topic: TopicId, timestamp_ms: i64) -> Result<Vec<(i32, PartitionId, Offset)>, Error> {
         find::offsets_at(self, topic, timestamp_ms).await
+    }
+
+    async fn group(&self, tenant: &Name, name: &Name, also: &[Name]) -> Result<GroupState, Error<NoSuchGroup>> {
+        group::get(self, tenant, name, also).await
+    }
+
+    async fn make_group(&self, tenant: &Name, name: &Name) -> Result<(), Error> {
+        group::make(self, tenant, name).await
+    }
+
+    async fn groups(&self, tenant: &Name) -> Result<Vec<Name>, Error> {
+        group::list(self, tenant).await
+    }
+
+    async fn progress(&self, group: GroupId) -> Result<Vec<Progress>, Error> {
+        group::progress(self, group).await
+    }
+
+    async fn regroup(&self, change: &Regroup) -> Result<Generation, Error<GenerationMoved>> {
+        group::regroup(self, change).await
+    }
+
+    async fn renew(&self, tenant: &Name, group: &Name, member: MemberId) -> Result<Renewed, Error<RenewRejected>> {
+        group::renew(self, tenant, group, member).await
+    }
+
+    async fn generations(&self, groups: &[GroupId]) -> Result<Vec<(GroupId, Generation, bool)>, Error> {
+        group::generations(self, groups).await
+    }
+
+    async fn commit_offsets(&self, commit: &OffsetCommit) -> Result<Vec<(PartitionId, Offset)>, Error<OffsetsRejected>> {
+        group::commit_offsets(self, commit).await
+    }
+
+    async fn reset_offsets(&self, tenant: &Name, group: &Name, offsets: &[(PartitionId, Offset)]) -> Result<(), Error<ResetRejected>> {
+        group::reset_offsets(self, tenant, group, offsets).await
+    }
+
+    async fn delete_group(&self, tenant: &Name, group: &Name) -> Result<(), Error<DeleteGroupRejected>> {
+        group::delete(self, tenant, group).await
     }
 
     async fn beat(&self, agent: AgentId) -> Result<Beat, Error> {

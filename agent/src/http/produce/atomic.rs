@@ -4,12 +4,14 @@ use super::{Call, stream};
 use crate::hash;
 use crate::http::AppState;
 use crate::http::error::Problem;
+use crate::http::group::offsets::BatchOffsets;
 use crate::produce::AppendError;
 use crate::produce::append::{AppendBuilder, Appended, Basis, BasisTopic, Place};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderValue, header};
-use millpond_core::control_plane::RequestKey;
+use millpond_core::control_plane::{Guard, RequestKey};
+use millpond_core::group::OffsetsRejected;
 use millpond_core::{Name, Offset, RequestId, Topic, limits};
 use std::collections::HashMap;
 use std::io::Write;
@@ -32,6 +34,8 @@ pub struct Atomic<'a> {
     pub call: &'a Call,
     pub topics: Vec<Name>,
     pub expect: Option<Offset>,
+    /// Group offsets to be committed with the records, of which there may be none.
+    pub offsets: Option<BatchOffsets>,
     pub shape: ResultsShape,
     /// What a retry must bring again.
     pub body: Bytes,
@@ -44,7 +48,11 @@ impl Atomic<'_> {
         loop {
             let (topics, basis) = self.resolve(app).await?;
             let builder = self.parse(&parse, &topics, basis).await?;
-            if builder.records() == 0 {
+            let guard = match &self.offsets {
+                Some(offsets) => Some(Guard { offsets: Some(offsets.resolve(app, &self.call.principal.tenant).await?) }),
+                None => None,
+            };
+            if builder.records() == 0 && guard.is_none() {
                 return Ok(render(&[], false, self.shape, &self.topics));
             }
             self.check_expect(&builder)?;
@@ -52,11 +60,12 @@ impl Atomic<'_> {
             let id = RequestId(app.ids.uuid(app.clock.now_ms()));
             let mine = builder.basis.clone();
             let mut append = builder.into_append(id, self.key(&topics), self.expect);
+            append.guard = guard;
             append.permit = self.permit.take();
             let appended = match app.writer.append(append).await {
-                Err(AppendError::PartitionGone) if again => {
+                Err(AppendError::PartitionGone | AppendError::OffsetsRejected(OffsetsRejected::PartitionGone { .. })) if again => {
                     again = false;
-                    for name in &self.topics {
+                    for name in self.topics.iter().chain(&self.offsets.as_ref().map(BatchOffsets::topics).unwrap_or_default()) {
                         app.topics.forget(&self.call.principal.tenant, name).await;
                     }
                     continue;

@@ -1,6 +1,7 @@
 //! Records as JSON, read straight into an [`AppendBuilder`].
 
 use crate::http::error::{Code, Problem};
+use crate::http::group::offsets::BatchOffsets;
 use crate::produce::append::{AppendBuilder, Input};
 use crate::segment::record::RESERVED;
 use base64::Engine;
@@ -272,8 +273,8 @@ pub fn read_records(body: &[u8], builder: &mut AppendBuilder, shared: &Shared) -
     outcome.map_err(|error| problem.unwrap_or_else(|| problem_of(&error)))
 }
 
-/// The body of `/v1/batches`, but for its records: names of the topics in their order.
-pub fn read_batch_topics(body: &[u8]) -> Result<Vec<String>, Problem> {
+/// The body of `/v1/batches`, but for its records: names of the topics in their order, and group offsets.
+pub fn read_batch_topics(body: &[u8]) -> Result<(Vec<String>, Option<BatchOffsets>), Problem> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Shape {
@@ -282,7 +283,7 @@ pub fn read_batch_topics(body: &[u8]) -> Result<Vec<String>, Problem> {
         #[serde(default)]
         acks: Option<Vec<IgnoredAny>>,
         #[serde(default)]
-        offsets: Option<IgnoredAny>,
+        offsets: Option<BatchOffsets>,
     }
     #[derive(Default)]
     struct TopicNames(Vec<String>);
@@ -306,8 +307,11 @@ pub fn read_batch_topics(body: &[u8]) -> Result<Vec<String>, Problem> {
         }
     }
     let shape: Shape = serde_json::from_slice(body).map_err(|e| Problem::bad_request(e.to_string()))?;
-    if shape.acks.is_some_and(|a| !a.is_empty()) || shape.offsets.is_some() {
-        return Err(Problem::bad_request("this version takes no acks and no offsets in a batch"));
+    if shape.acks.is_some_and(|a| !a.is_empty()) {
+        return Err(Problem::bad_request("this version takes no acks in a batch"));
+    }
+    if let Some(offsets) = &shape.offsets {
+        offsets.check()?;
     }
     let mut sorted = shape.topics.0.clone();
     sorted.sort_unstable();
@@ -317,7 +321,7 @@ pub fn read_batch_topics(body: &[u8]) -> Result<Vec<String>, Problem> {
     if sorted.len() > limits::TOPICS_PER_BATCH {
         return Err(Problem::bad_request(format!("a batch has at most {} topics", limits::TOPICS_PER_BATCH)));
     }
-    Ok(shape.topics.0)
+    Ok((shape.topics.0, shape.offsets))
 }
 
 /// The records of `/v1/batches` into the topics of a builder, which come in the order of the body.

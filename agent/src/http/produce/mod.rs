@@ -10,6 +10,7 @@ pub mod stream;
 use super::AppState;
 use super::error::{Code, Problem, ProblemBody};
 use super::extract::{Params, Principal, TopicName, text_header};
+use crate::http::group::offsets::BatchOffsets;
 use crate::produce::append::Input;
 use atomic::{Atomic, ResultsShape};
 use axum::body::Body;
@@ -104,14 +105,16 @@ pub struct PartitionRange {
     pub count: u64,
 }
 
-#[derive(Serialize, utoipa::ToSchema)]
+/// For the document: a batch is read piece by piece.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "describes a body")]
 pub struct BatchBody {
     /// Records of each topic.
     topics: std::collections::BTreeMap<String, Vec<ProducedRecord>>,
     /// Receipts of queue records: not taken yet.
     acks: Option<Vec<String>>,
-    /// Offsets of a consumer group: not taken yet.
-    offsets: Option<serde_json::Value>,
+    /// Offsets of a member of a consumer group, committed together with the records or not at all.
+    offsets: Option<BatchOffsets>,
 }
 
 #[derive(Serialize, utoipa::ToSchema)]
@@ -225,7 +228,7 @@ async fn records(
             let (body, permit) = body::admitted(body, limits::REQUEST_MAX_BYTES, Some(&app.admission)).await?;
             let (bytes, shared) = (body.clone(), call.shared.clone());
             let parse = move |builder: &mut _| json::read_records(&bytes, builder, &shared);
-            Atomic { call: &call, topics: vec![call.topic.clone()], expect, shape: ResultsShape::One, body, permit }
+            Atomic { call: &call, topics: vec![call.topic.clone()], expect, offsets: None, shape: ResultsShape::One, body, permit }
                 .run(&app, Arc::new(parse))
                 .await
         }
@@ -282,19 +285,21 @@ async fn octets(
         hashed.push(b'\n');
     }
     hashed.extend_from_slice(&body);
-    Atomic { call, topics: vec![call.topic.clone()], expect, shape: ResultsShape::One, body: hashed.into(), permit }
+    Atomic { call, topics: vec![call.topic.clone()], expect, offsets: None, shape: ResultsShape::One, body: hashed.into(), permit }
         .run(app, Arc::new(parse))
         .await
 }
 
-/// Stores records in several topics in one atomic commit.
+/// Stores records in several topics, and offsets of a consumer group, in one atomic commit. The `Idempotency-Key` is looked at before the
+/// offsets, so the retry of a success is a success.
 #[utoipa::path(
     post, path = "/v1/batches", tag = "produce",
     params(("Idempotency-Key" = Option<String>, Header)),
     request_body = BatchBody,
     responses((status = 200, description = "durable and committed, in every topic", body = BatchAnswer),
-        (status = 409, description = "idempotency_conflict", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request, topic_not_found, partition_not_found, record_too_large, body_too_large, invalid_record, throttled", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "idempotency_conflict, generation_fenced", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 416, description = "offset_out_of_range: a group offset beyond the high watermark", body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request, topic_not_found, partition_not_found, group_not_found, record_too_large, body_too_large, invalid_record, throttled", body = ProblemBody, content_type = "application/problem+json"),
         (status = "5XX", description = "unknown outcome: retry with the same Idempotency-Key", body = ProblemBody, content_type = "application/problem+json"))
 )]
 async fn batches(State(app): State<AppState>, principal: Principal, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
@@ -307,9 +312,9 @@ async fn batches(State(app): State<AppState>, principal: Principal, headers: Hea
     let shared = Shared { now_ms: app.clock.now_ms(), traceparent: traceparent(&headers) };
     let call = Call { principal, topic: Name::default_tenant(), idempotency_key: idempotency_key(&headers)?, shape: Vec::new(), shared };
     let (body, permit) = body::admitted(body, limits::REQUEST_MAX_BYTES, Some(&app.admission)).await?;
-    let names = json::read_batch_topics(&body)?;
+    let (names, offsets) = json::read_batch_topics(&body)?;
     let topics: Vec<Name> = names.iter().map(|n| Name::new(n)).collect::<Result<_, _>>()?;
     let (bytes, shared) = (body.clone(), call.shared.clone());
     let parse = move |builder: &mut _| json::read_batch(&bytes, builder, &shared);
-    Atomic { call: &call, topics, expect: None, shape: ResultsShape::ByTopic, body, permit }.run(&app, Arc::new(parse)).await
+    Atomic { call: &call, topics, expect: None, offsets, shape: ResultsShape::ByTopic, body, permit }.run(&app, Arc::new(parse)).await
 }

@@ -1,0 +1,253 @@
+//! `millpond consume --group`: reads as one of a group's members.
+//!
+//! Owns the membership: joins, polls, prints, commits what was printed, leaves. A record is printed at least once in the group; again
+//! only if its partition moved, or the command was killed, between printing and commit.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::time::Duration;
+
+use reqwest::Method;
+use reqwest::header::ACCEPT;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::client::Client;
+use super::consume::{ConsumeArgs, Format, Place};
+use super::error::CliError;
+use super::record::{self, Record};
+
+#[cfg(test)]
+mod tests;
+
+/// What is printed between two commits: little enough that a slow reader does not outlast the session.
+const POLL_RECORDS: u64 = 5_000;
+/// The server's limit is 30 s.
+const LONG_POLL: Duration = Duration::from_secs(20);
+/// An answer that does not come for this long, beyond the time it was asked to wait, is given up.
+const SILENCE_LIMIT: Duration = Duration::from_secs(30);
+const LEAVE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Reads until `--max`, SIGINT or SIGTERM, or, without `--follow`, until there is nothing more.
+pub async fn run(client: &Client, args: &ConsumeArgs, group: &str, out: &mut impl Write) -> Result<(), CliError> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let stop = async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    consume(client, args, group, out, stop).await
+}
+
+/// As [`run`], ending also when `stop` does.
+async fn consume(
+    client: &Client,
+    args: &ConsumeArgs,
+    group: &str,
+    out: &mut impl Write,
+    stop: impl Future<Output = ()>,
+) -> Result<(), CliError> {
+    if !matches!(args.from, Place::Earliest | Place::Latest) {
+        return Err(CliError::GroupPlace);
+    }
+    if args.format == Format::Table {
+        out.write_all(record::heading().as_bytes())?;
+    }
+    let mut member = Member { client, args, group, id: None, generation: 0, after: None, left: args.max.unwrap_or(u64::MAX) };
+    let outcome = member.read(out, stop).await;
+    member.leave().await;
+    outcome.and(out.flush().map_err(CliError::Output))
+}
+
+struct Member<'a> {
+    client: &'a Client,
+    args: &'a ConsumeArgs,
+    group: &'a str,
+    /// `None` until it has joined, and when its session has ended.
+    id: Option<String>,
+    generation: i64,
+    after: Option<String>,
+    /// Records still to be printed.
+    left: u64,
+}
+
+#[derive(Deserialize)]
+struct Joined {
+    member_id: String,
+    generation: i64,
+}
+
+/// The last line of an answer.
+#[derive(Deserialize)]
+struct Beside {
+    next: String,
+    generation: i64,
+}
+
+#[derive(Deserialize)]
+struct Home {
+    topic: String,
+    partition: u32,
+}
+
+/// Topic and partition, and the next record to read.
+type Offsets = BTreeMap<(String, u32), u64>;
+
+fn not_understood(error: serde_json::Error) -> CliError {
+    CliError::Answer { what: "a poll's answer", source: Some(error) }
+}
+
+impl Member<'_> {
+    async fn read(&mut self, out: &mut impl Write, stop: impl Future<Output = ()>) -> Result<(), CliError> {
+        tokio::pin!(stop);
+        let mut patience = self.args.patience();
+        while self.left > 0 {
+            let started = Instant::now();
+            let outcome = match self.join().await {
+                Err(error) => Err(error),
+                Ok(()) => tokio::select! {
+                    biased;
+                    () = &mut stop => return Ok(()),
+                    answer = self.poll() => answer,
+                },
+            };
+            let outcome = match outcome {
+                Ok(answer) => self.take(&answer, out).await,
+                Err(error) => Err(error),
+            };
+            let error = match outcome {
+                Ok(Taken::Records) => {
+                    patience.progressed();
+                    continue;
+                }
+                Ok(Taken::Nothing) if self.args.follow => continue,
+                Ok(Taken::Nothing) => return Ok(()),
+                Ok(Taken::Moved) => continue,
+                Err(error) => error,
+            };
+            if error.problem().is_some_and(|problem| problem.code == "member_not_found") {
+                eprintln!("the session ended: joining {} again", self.group);
+                self.id = None;
+                continue;
+            }
+            if !error.is_transient() {
+                return Err(error);
+            }
+            let retry_after = error.problem().and_then(|problem| problem.retry_after);
+            let Some(pause) = patience.pause(started.elapsed(), retry_after) else {
+                return Err(patience.give_up(error));
+            };
+            tokio::select! {
+                () = &mut stop => return Ok(()),
+                () = sleep(pause) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Not to be cancelled: a member whose id nobody knows holds its partitions until its session ends.
+    async fn join(&mut self) -> Result<(), CliError> {
+        if self.id.is_some() {
+            return Ok(());
+        }
+        let topics: Vec<&String> = [&self.args.topic].into_iter().chain(&self.args.also).collect();
+        let from = if self.args.from == Place::Latest { "latest" } else { "earliest" };
+        let body = json!({"topics": topics, "from": from, "session_ms": self.args.session_ms, "client_id": "millpond consume"});
+        let request = self.client.request(Method::POST, &["v1", "groups", self.group, "members"]).json(&body);
+        let joined: Joined = serde_json::from_str(&self.answer(request, Duration::ZERO).await?).map_err(not_understood)?;
+        (self.id, self.generation, self.after) = (Some(joined.member_id), joined.generation, None);
+        Ok(())
+    }
+
+    async fn answer(&self, request: reqwest::RequestBuilder, wait: Duration) -> Result<String, CliError> {
+        let limit = wait + SILENCE_LIMIT;
+        let (_, text) = timeout(limit, self.client.text(request)).await.map_err(|_| CliError::Stalled { idle: limit })??;
+        Ok(text)
+    }
+
+    async fn poll(&self) -> Result<String, CliError> {
+        let wait = if self.args.follow { LONG_POLL } else { Duration::ZERO };
+        let mut body = json!({"max_records": self.left.min(POLL_RECORDS), "wait_ms": u64::try_from(wait.as_millis()).unwrap_or(0)});
+        if let Some(after) = &self.after {
+            body["after"] = json!(after);
+        }
+        let id = self.id.as_deref().unwrap_or_default();
+        let path = ["v1", "groups", self.group, "members", id, "poll"];
+        self.answer(self.client.request(Method::POST, &path).header(ACCEPT, "application/x-ndjson").json(&body), wait).await
+    }
+
+    /// Prints an answer's records, then commits them, then moves on.
+    async fn take(&mut self, answer: &str, out: &mut impl Write) -> Result<Taken, CliError> {
+        let mut lines: Vec<&str> = answer.lines().filter(|line| !line.trim_ascii().is_empty()).collect();
+        let beside: Beside = serde_json::from_str(lines.pop().unwrap_or_default()).map_err(not_understood)?;
+        let mut offsets = Offsets::new();
+        let mut printed = Vec::new();
+        for line in &lines {
+            let record = Record::parse(line.as_bytes())?;
+            let home: Home = serde_json::from_str(line).map_err(not_understood)?;
+            record.render(line.as_bytes(), self.args.format, &mut printed)?;
+            offsets.insert((home.topic, home.partition), record.offset.saturating_add(1));
+        }
+        out.write_all(&printed)?;
+        out.flush()?;
+        self.left = self.left.saturating_sub(u64::try_from(lines.len()).unwrap_or(u64::MAX));
+        let moved = beside.generation != self.generation;
+        (self.generation, self.after) = (beside.generation, Some(beside.next));
+        self.commit(&offsets).await?;
+        Ok(match (lines.is_empty(), moved) {
+            (false, _) => Taken::Records,
+            (true, true) => Taken::Moved,
+            (true, false) => Taken::Nothing,
+        })
+    }
+
+    async fn commit(&self, offsets: &Offsets) -> Result<(), CliError> {
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let entry =
+            |((topic, partition), offset): (&(String, u32), &u64)| json!({"topic": topic, "partition": partition, "offset": offset});
+        let offsets: Vec<Value> = offsets.iter().map(entry).collect();
+        let body = json!({"member_id": self.id, "generation": self.generation, "offsets": offsets});
+        let mut patience = self.args.patience();
+        loop {
+            let started = Instant::now();
+            let request = self.client.request(Method::POST, &["v1", "groups", self.group, "offsets"]).json(&body);
+            let error = match self.answer(request, Duration::ZERO).await {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            let code = error.problem().map_or("", |problem| problem.code.as_str());
+            if matches!(code, "generation_fenced" | "group_not_found" | "topic_not_found") {
+                eprintln!("not committed, for a partition is another member's by now or gone: the records may be printed again ({code})");
+                return Ok(());
+            }
+            if !error.is_transient() {
+                return Err(error);
+            }
+            let retry_after = error.problem().and_then(|problem| problem.retry_after);
+            match patience.pause(started.elapsed(), retry_after) {
+                Some(pause) => sleep(pause).await,
+                None => return Err(patience.give_up(error)),
+            }
+        }
+    }
+
+    /// Gives its partitions to the others at once. If that fails they wait for the end of the session.
+    async fn leave(&self) {
+        if let Some(id) = &self.id {
+            let request = self.client.request(Method::DELETE, &["v1", "groups", self.group, "members", id]);
+            timeout(LEAVE_LIMIT, self.client.send(request)).await.ok();
+        }
+    }
+}
+
+enum Taken {
+    Records,
+    Nothing,
+    /// No records, but another generation.
+    Moved,
+}

@@ -1,0 +1,263 @@
+//! Consumer groups: membership, assignment, committed offsets.
+
+use super::PostgresControlPlane;
+use super::error::{classify, is_disconnect, read};
+use super::topic::retried;
+use millpond_core::group::{
+    Assigned, DeleteGroupRejected, GenerationMoved, GroupState, GroupTopic, Member, MemberState, NoSuchGroup, OffsetCommit,
+    OffsetsRejected, Owner, Progress, Regroup, RenewRejected, Renewed, ResetRejected, Start,
+};
+use millpond_core::{Error, Generation, GroupId, MemberId, Name, Offset, PartitionId, TopicId, limits};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+/// A statement that had to wait for a group sees that the group changed meanwhile; so often in a row it does not happen by chance.
+const SENDINGS_MAX: usize = 50;
+
+fn start(latest: bool) -> Start {
+    if latest { Start::Latest } else { Start::Earliest }
+}
+
+fn names(texts: &[String]) -> Vec<Name> {
+    texts.iter().filter_map(|t| Name::new(t).ok()).collect()
+}
+
+fn changing<R>() -> Error<R> {
+    Error::NotApplied("the group changes all the time".into())
+}
+
+pub(super) async fn get(plane: &PostgresControlPlane, tenant: &Name, name: &Name, also: &[Name]) -> Result<GroupState, Error<NoSuchGroup>> {
+    // The generation first: what is read after it is as new or newer, and a change that names it fails if it was newer.
+    let row = retried!(plane, c => sqlx::query_file!("queries/group/get.sql", tenant.as_str(), name.as_str()).fetch_optional(c))
+        .map_err(Error::from_infallible)?;
+    let row = row.ok_or(Error::Rejected(NoSuchGroup))?;
+    let id = row.group_id;
+    let members = retried!(plane, c => sqlx::query_file!("queries/group/members.sql", id).fetch_all(c)).map_err(Error::from_infallible)?;
+    let mut wanted: Vec<String> = also.iter().map(ToString::to_string).chain(members.iter().flat_map(|m| m.topics.clone())).collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let topics = retried!(plane, c => sqlx::query_file!("queries/group/topics.sql", tenant.as_str(), &wanted).fetch_all(c))
+        .map_err(Error::from_infallible)?;
+    let owners = retried!(plane, c => sqlx::query_file!("queries/group/owners.sql", id).fetch_all(c)).map_err(Error::from_infallible)?;
+    Ok(GroupState {
+        id: GroupId(id),
+        generation: Generation(row.generation),
+        basis: row.topic_ids.into_iter().map(TopicId).zip(row.partition_counts).collect(),
+        members: members
+            .into_iter()
+            .map(|m| MemberState {
+                member: Member {
+                    id: MemberId(m.member_id),
+                    topics: names(&m.topics),
+                    session_ms: m.session_ms,
+                    from: start(m.latest),
+                    client_id: m.client_id,
+                },
+                seen_at_ms: m.seen_at_ms,
+                expired: m.expired,
+            })
+            .collect(),
+        topics: topics
+            .into_iter()
+            .filter_map(|t| {
+                let partitions = t.partitions.into_iter().map(PartitionId).collect();
+                Some(GroupTopic { name: Name::new(&t.name).ok()?, id: TopicId(t.topic_id), partitions })
+            })
+            .collect(),
+        owners: owners
+            .into_iter()
+            .map(|o| (PartitionId(o.partition_id), Owner { member: MemberId(o.member_id), since: Generation(o.since) }))
+            .collect(),
+    })
+}
+
+pub(super) async fn make(plane: &PostgresControlPlane, tenant: &Name, name: &Name) -> Result<(), Error> {
+    let mut connection = plane.connection().await?;
+    let made = sqlx::query_file!("queries/group/make.sql", tenant.as_str(), name.as_str()).execute(&mut *connection).await;
+    made.map(|_| ()).map_err(classify)
+}
+
+pub(super) async fn list(plane: &PostgresControlPlane, tenant: &Name) -> Result<Vec<Name>, Error> {
+    let rows = retried!(plane, c => sqlx::query_file_scalar!("queries/group/list.sql", tenant.as_str()).fetch_all(c))?;
+    Ok(names(&rows))
+}
+
+pub(super) async fn progress(plane: &PostgresControlPlane, group: GroupId) -> Result<Vec<Progress>, Error> {
+    let rows = retried!(plane, c => sqlx::query_file!("queries/group/progress.sql", group.0).fetch_all(c))?;
+    let progress = rows.into_iter().filter_map(|row| {
+        Some(Progress {
+            topic: Name::new(&row.name).ok()?,
+            number: row.number,
+            partition: PartitionId(row.partition_id),
+            owner: row.member_id.map(MemberId),
+            committed: row.committed.map(Offset),
+            log_start_offset: Offset(row.log_start_offset),
+            high_watermark: Offset(row.high_watermark),
+        })
+    });
+    Ok(progress.collect())
+}
+
+pub(super) async fn regroup(plane: &PostgresControlPlane, change: &Regroup) -> Result<Generation, Error<GenerationMoved>> {
+    let topics: Vec<i64> = change.basis.iter().map(|(topic, _)| topic.0).collect();
+    let counts: Vec<i32> = change.basis.iter().map(|(_, partitions)| *partitions).collect();
+    let remove: Vec<Uuid> = change.remove.iter().map(|m| m.0).collect();
+    let partitions: Vec<i64> = change.owners.iter().map(|(partition, _)| partition.0).collect();
+    let members: Vec<Uuid> = change.owners.iter().map(|(_, member)| member.0).collect();
+    let add = change.add.as_ref();
+    let subscribed: Vec<String> = add.iter().flat_map(|m| &m.topics).map(ToString::to_string).collect();
+    let statement = sqlx::query_file_scalar!(
+        "queries/group/regroup.sql",
+        change.group.0,
+        change.generation.0,
+        &topics,
+        &counts,
+        &remove,
+        add.map(|m| m.id.0) as _,
+        add.and_then(|m| m.client_id.clone()) as _,
+        &subscribed,
+        add.map_or(0, |m| m.session_ms),
+        add.is_some_and(|m| m.from == Start::Latest),
+        &partitions,
+        &members
+    );
+    let mut connection = plane.connection().await.map_err(Error::from_infallible)?;
+    let generation = statement.fetch_optional(&mut *connection).await.map_err(|e| Error::from_infallible(classify(e)))?;
+    generation.map(Generation).ok_or(Error::Rejected(GenerationMoved))
+}
+
+pub(super) async fn renew(
+    plane: &PostgresControlPlane,
+    tenant: &Name,
+    group: &Name,
+    member: MemberId,
+) -> Result<Renewed, Error<RenewRejected>> {
+    let rows = retried!(plane, c => sqlx::query_file!("queries/group/renew.sql", tenant.as_str(), group.as_str(), member.0,
+            limits::SESSION_NOTED_PARTS).fetch_all(c))
+    .map_err(Error::from_infallible)?;
+    let first = rows.first().ok_or(Error::Rejected(RenewRejected::NoSuchGroup))?;
+    let (Some(_), Some(session_ms)) = (first.member_id, first.session_ms) else {
+        return Err(Error::Rejected(RenewRejected::NoSuchMember));
+    };
+    let partitions = rows.iter().filter_map(|row| {
+        Some(Assigned {
+            topic: Name::new(row.topic.as_deref()?).ok()?,
+            number: row.number?,
+            partition: PartitionId(row.partition_id?),
+            since: Generation(row.since?),
+            committed: row.committed.map(Offset),
+            log_start_offset: Offset(row.log_start_offset?),
+            high_watermark: Offset(row.high_watermark?),
+        })
+    });
+    Ok(Renewed {
+        group: GroupId(first.group_id),
+        generation: Generation(first.generation),
+        stale: first.stale,
+        session_ms,
+        from: start(first.latest.unwrap_or(false)),
+        noted_ms_ago: first.noted_ms_ago.unwrap_or(0),
+        partitions: partitions.collect(),
+    })
+}
+
+pub(super) async fn generations(plane: &PostgresControlPlane, groups: &[GroupId]) -> Result<Vec<(GroupId, Generation, bool)>, Error> {
+    let ids: Vec<i64> = groups.iter().map(|g| g.0).collect();
+    let rows = retried!(plane, c => sqlx::query_file!("queries/group/generations.sql", &ids).fetch_all(c))?;
+    Ok(rows.into_iter().map(|r| (GroupId(r.group_id), Generation(r.generation), r.stale)).collect())
+}
+
+fn columns(offsets: &[(PartitionId, Offset)]) -> (Vec<i64>, Vec<i64>) {
+    offsets.iter().map(|(partition, offset)| (partition.0, offset.0)).unzip()
+}
+
+pub(super) async fn commit_offsets(
+    plane: &PostgresControlPlane,
+    commit: &OffsetCommit,
+) -> Result<Vec<(PartitionId, Offset)>, Error<OffsetsRejected>> {
+    let mut connection = plane.connection().await.map_err(Error::from_infallible)?;
+    for _ in 0..SENDINGS_MAX {
+        if let Some(decided) = send_offsets(&mut connection, commit).await.map_err(Error::from_infallible)? {
+            return decided.map_err(Error::Rejected);
+        }
+    }
+    Err(changing())
+}
+
+type Kept = Vec<(PartitionId, Offset)>;
+
+/// One round trip; `None` when the group changed while it waited.
+pub(super) async fn send_offsets(
+    connection: &mut PgConnection,
+    commit: &OffsetCommit,
+) -> Result<Option<Result<Kept, OffsetsRejected>>, Error> {
+    let (partitions, offsets) = columns(&commit.offsets);
+    let statement = sqlx::query_file!(
+        "queries/group/commit.sql",
+        commit.tenant.as_str(),
+        commit.group.as_str(),
+        commit.member.0,
+        commit.generation.0,
+        &partitions,
+        &offsets
+    );
+    let rows = statement.fetch_all(connection).await.map_err(classify)?;
+    match rows.first() {
+        None => return Ok(Some(Err(OffsetsRejected::NoSuchGroup))),
+        Some(first) if !first.current => return Ok(None),
+        Some(_) => {}
+    }
+    for reason in ["gone", "fenced", "beyond"] {
+        let Some((nth, row)) = rows.iter().enumerate().find(|(_, row)| row.refused.as_deref() == Some(reason)) else { continue };
+        return Ok(Some(Err(match reason {
+            "gone" => OffsetsRejected::PartitionGone { nth },
+            "fenced" => OffsetsRejected::Fenced { nth },
+            _ => OffsetsRejected::BeyondHighWatermark { nth, high_watermark: Offset(row.high_watermark.unwrap_or(0)) },
+        })));
+    }
+    let kept = rows.iter().filter_map(|row| Some((PartitionId(row.partition_id?), Offset(row.committed?))));
+    Ok(Some(Ok(kept.collect())))
+}
+
+pub(super) async fn reset_offsets(
+    plane: &PostgresControlPlane,
+    tenant: &Name,
+    group: &Name,
+    offsets: &[(PartitionId, Offset)],
+) -> Result<(), Error<ResetRejected>> {
+    make(plane, tenant, group).await.map_err(Error::from_infallible)?;
+    let (partitions, values) = columns(offsets);
+    let mut connection = plane.connection().await.map_err(Error::from_infallible)?;
+    for _ in 0..SENDINGS_MAX {
+        let statement = sqlx::query_file!("queries/group/reset.sql", tenant.as_str(), group.as_str(), &partitions, &values);
+        let rows = statement.fetch_all(&mut *connection).await.map_err(|e| Error::from_infallible(classify(e)))?;
+        let Some(first) = rows.first().filter(|first| first.current) else { continue };
+        if first.alive {
+            return Err(Error::Rejected(ResetRejected::NotEmpty));
+        }
+        let refused = |reason: &str| rows.iter().enumerate().find(|(_, row)| row.refused.as_deref() == Some(reason));
+        if let Some((nth, _)) = refused("gone") {
+            return Err(Error::Rejected(ResetRejected::PartitionGone { nth }));
+        }
+        if let Some((nth, row)) = refused("beyond") {
+            let high_watermark = Offset(row.high_watermark.unwrap_or(0));
+            return Err(Error::Rejected(ResetRejected::BeyondHighWatermark { nth, high_watermark }));
+        }
+        return Ok(());
+    }
+    Err(changing())
+}
+
+pub(super) async fn delete(plane: &PostgresControlPlane, tenant: &Name, group: &Name) -> Result<(), Error<DeleteGroupRejected>> {
+    let mut connection = plane.connection().await.map_err(Error::from_infallible)?;
+    for _ in 0..SENDINGS_MAX {
+        let statement = sqlx::query_file!("queries/group/delete.sql", tenant.as_str(), group.as_str());
+        match statement.fetch_optional(&mut *connection).await.map_err(|e| Error::from_infallible(classify(e)))? {
+            None => return Err(Error::Rejected(DeleteGroupRejected::NoSuchGroup)),
+            Some(row) if !row.current => {}
+            Some(row) if row.alive => return Err(Error::Rejected(DeleteGroupRejected::NotEmpty)),
+            Some(_) => return Ok(()),
+        }
+    }
+    Err(changing())
+}

@@ -1,0 +1,98 @@
+//! Commits with a guard: a transaction of its own, which holds what the guard speaks of, looks in a later statement, and carries out all or
+//! nothing. Locks: group, partitions by id, offsets, keys.
+
+use super::PostgresControlPlane;
+use super::commit::{Said, outcomes, send};
+use super::error::classify;
+use super::group;
+use bytes::Bytes;
+use millpond_core::control_plane::{Answer, Commit, Committed, PieceOutcome, Verdict};
+use millpond_core::{Error, limits};
+use sqlx::{PgConnection, Postgres, Transaction};
+use uuid::Uuid;
+
+/// In a task that a caller who goes away does not cancel.
+pub(super) async fn commit(plane: &PostgresControlPlane, commit: &Commit) -> Result<Committed, Error> {
+    let (plane, commit) = (plane.clone(), commit.clone());
+    let task = tokio::spawn(async move {
+        let mut tx = plane.pool.begin().await.map_err(|e| Error::NotApplied(e.into()))?;
+        let committed = decide(&mut tx, &commit).await?;
+        if committed.verdicts != [Verdict::Stored] {
+            tx.rollback().await.ok();
+            return Ok(committed);
+        }
+        tx.commit().await.map_err(classify)?;
+        Ok(committed)
+    });
+    task.await.unwrap_or_else(|e| Err(Error::MaybeApplied(e.into())))
+}
+
+fn told(commit: &Commit, verdict: Verdict) -> Committed {
+    Committed { at_ms: 0, verdicts: vec![verdict], pieces: vec![PieceOutcome::default(); commit.pieces.len()] }
+}
+
+async fn decide(tx: &mut Transaction<'_, Postgres>, commit: &Commit) -> Result<Committed, Error> {
+    let offsets = commit.guard.as_ref().and_then(|g| g.offsets.as_ref());
+    if let Some(offsets) = offsets {
+        let share = sqlx::query_file!("queries/group/share.sql", offsets.tenant.as_str(), offsets.group.as_str());
+        share.fetch_optional(&mut **tx).await.map_err(classify)?;
+    }
+    let partitions: Vec<i64> = commit.runs.iter().map(|r| r.partition.0).collect();
+    if !partitions.is_empty() {
+        sqlx::query_file!("queries/log/lock.sql", &partitions).fetch_all(&mut **tx).await.map_err(classify)?;
+    }
+    if let Some(known) = look(tx, commit).await? {
+        return Ok(known);
+    }
+    if let Some(offsets) = offsets {
+        match group::send_offsets(tx, offsets).await? {
+            Some(Ok(_)) => {}
+            Some(Err(rejected)) => return Ok(told(commit, Verdict::OffsetsRejected(rejected))),
+            None => return Err(Error::NotApplied("a group changed although it was held".into())),
+        }
+    }
+    if commit.pieces.is_empty() {
+        return alone(tx, commit).await;
+    }
+    let (committed, said) = send(tx, commit).await?;
+    match said.first() {
+        // Another agent took the key since the look: sent again, the commit finds its answer.
+        Some(Said::Key) => Err(Error::NotApplied("the idempotency key is being used elsewhere".into())),
+        _ => Ok(committed),
+    }
+}
+
+/// What became of the commit when it was sent before, or of another under its key.
+async fn look(connection: &mut PgConnection, commit: &Commit) -> Result<Option<Committed>, Error> {
+    let Some(request) = commit.requests.first() else { return Ok(None) };
+    let keys: [Option<Uuid>; 1] = [request.key.map(|k| k.key_hash)];
+    let statement = sqlx::query_file!("queries/log/answers.sql", &[0], &[request.id.0], &keys as _);
+    let Some(row) = statement.fetch_optional(connection).await.map_err(classify)? else { return Ok(None) };
+    let pieces = outcomes(&row.bases, &row.dropped);
+    if row.request_id == request.id.0 {
+        return Ok(Some(Committed { at_ms: 0, verdicts: vec![Verdict::Stored], pieces }));
+    }
+    let same = row.body_hash == request.key.map(|k| k.body_hash);
+    let verdict = if same { Verdict::Duplicate(Answer { context: Bytes::from(row.context), pieces }) } else { Verdict::Conflict };
+    Ok(Some(told(commit, verdict)))
+}
+
+/// A request without records leaves its answer, and its key.
+async fn alone(connection: &mut PgConnection, commit: &Commit) -> Result<Committed, Error> {
+    let Some(request) = commit.requests.first() else { return Ok(told(commit, Verdict::Stored)) };
+    let key = request.key;
+    let keep_ms = key.map_or(0, |k| k.ttl_ms).max(limits::GUARDED_ANSWER_TTL_MS);
+    let statement = sqlx::query_file_scalar!(
+        "queries/log/answer_alone.sql",
+        request.id.0,
+        key.map(|k| k.key_hash) as _,
+        key.map(|k| k.body_hash) as _,
+        keep_ms,
+        &request.context[..]
+    );
+    if statement.fetch_one(connection).await.map_err(classify)? {
+        Ok(told(commit, Verdict::Stored))
+    } else {
+        Err(Error::NotApplied("the idempotency key is being used elsewhere".into()))
+    }
+}

@@ -1,0 +1,247 @@
+//! Consumer groups of the model.
+
+use super::State;
+use crate::group::{
+    self, Assigned, Basis, DeleteGroupRejected, GenerationMoved, GroupState, GroupTopic, Member, MemberState, NoSuchGroup, OffsetCommit,
+    OffsetsRejected, Owner, Progress, Regroup, RenewRejected, Renewed, ResetRejected,
+};
+use crate::id::{Generation, GroupId, MemberId, Offset, PartitionId};
+use crate::limits;
+use crate::name::Name;
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(super) struct GroupRow {
+    id: GroupId,
+    generation: Generation,
+    basis: Basis,
+    members: BTreeMap<MemberId, MemberRow>,
+    owners: BTreeMap<PartitionId, Owner>,
+    offsets: BTreeMap<PartitionId, Offset>,
+    changed_ms: i64,
+}
+
+struct MemberRow {
+    member: Member,
+    seen_ms: i64,
+}
+
+impl MemberRow {
+    fn expired(&self, now: i64) -> bool {
+        self.seen_ms + self.member.session_ms <= now
+    }
+}
+
+impl GroupRow {
+    fn expired(&self, now: i64) -> Vec<MemberId> {
+        self.members.iter().filter(|(_, m)| m.expired(now)).map(|(id, _)| *id).collect()
+    }
+
+    fn is_empty(&self, now: i64) -> bool {
+        self.members.values().all(|m| m.expired(now))
+    }
+
+    fn remove(&mut self, members: &[MemberId], now: i64) {
+        if members.is_empty() {
+            return;
+        }
+        self.members.retain(|id, _| !members.contains(id));
+        self.owners.retain(|_, owner| !members.contains(&owner.member));
+        self.generation.0 += 1;
+        self.changed_ms = now;
+    }
+}
+
+impl State {
+    fn by_id(&self, id: GroupId) -> Option<(&(Name, Name), &GroupRow)> {
+        self.groups.iter().find(|(_, row)| row.id == id)
+    }
+
+    fn group_topics<'n>(&self, tenant: &Name, names: impl Iterator<Item = &'n Name>) -> Vec<GroupTopic> {
+        let names: BTreeSet<&Name> = names.collect();
+        let topics = names.into_iter().filter_map(|name| self.topics.get(&(tenant.clone(), name.clone())));
+        topics.map(|t| GroupTopic { name: t.name.clone(), id: t.id, partitions: t.partitions.clone() }).collect()
+    }
+
+    pub(super) fn group(&self, tenant: &Name, name: &Name, also: &[Name], now: i64) -> Result<GroupState, NoSuchGroup> {
+        let row = self.groups.get(&(tenant.clone(), name.clone())).ok_or(NoSuchGroup)?;
+        let state = |m: &MemberRow| MemberState { member: m.member.clone(), seen_at_ms: m.seen_ms, expired: m.expired(now) };
+        let names = row.members.values().flat_map(|m| &m.member.topics).chain(also);
+        Ok(GroupState {
+            id: row.id,
+            generation: row.generation,
+            basis: row.basis.clone(),
+            members: row.members.values().map(state).collect(),
+            topics: self.group_topics(tenant, names),
+            owners: row.owners.clone(),
+        })
+    }
+
+    pub(super) fn make_group(&mut self, tenant: &Name, name: &Name, now: i64) {
+        let key = (tenant.clone(), name.clone());
+        if !self.groups.contains_key(&key) {
+            let row = GroupRow {
+                id: GroupId(self.id()),
+                generation: Generation(0),
+                basis: Vec::new(),
+                members: BTreeMap::new(),
+                owners: BTreeMap::new(),
+                offsets: BTreeMap::new(),
+                changed_ms: now,
+            };
+            self.groups.insert(key, row);
+        }
+    }
+
+    pub(super) fn progress(&self, id: GroupId) -> Vec<Progress> {
+        let Some((_, row)) = self.by_id(id) else { return Vec::new() };
+        let partitions: BTreeSet<PartitionId> = row.owners.keys().chain(row.offsets.keys()).copied().collect();
+        let mut progress: Vec<Progress> = partitions
+            .into_iter()
+            .filter_map(|partition| {
+                let place = self.place(partition)?;
+                Some(Progress {
+                    topic: place.0,
+                    number: place.1,
+                    partition,
+                    owner: row.owners.get(&partition).map(|o| o.member),
+                    committed: row.offsets.get(&partition).copied(),
+                    log_start_offset: place.2,
+                    high_watermark: place.3,
+                })
+            })
+            .collect();
+        progress.sort_by(|a, b| (&a.topic, a.number).cmp(&(&b.topic, b.number)));
+        progress
+    }
+
+    /// Topic, number, log start and high watermark of a partition that is alive.
+    fn place(&self, partition: PartitionId) -> Option<(Name, i32, Offset, Offset)> {
+        let row = self.alive(partition)?;
+        let topic = self.topics.values().find(|t| t.id == row.topic)?;
+        Some((topic.name.clone(), row.number, row.log_start, row.high_watermark))
+    }
+
+    pub(super) fn regroup(&mut self, change: &Regroup, now: i64) -> Result<Generation, GenerationMoved> {
+        let row = self.groups.values_mut().find(|row| row.id == change.group && row.generation == change.generation);
+        let row = row.ok_or(GenerationMoved)?;
+        row.generation.0 += 1;
+        row.changed_ms = now;
+        row.basis.clone_from(&change.basis);
+        row.members.retain(|id, _| !change.remove.contains(id));
+        if let Some(member) = &change.add {
+            row.members.insert(member.id, MemberRow { member: member.clone(), seen_ms: now });
+        }
+        let since = row.generation;
+        let before = std::mem::take(&mut row.owners);
+        let owner = |(partition, member): &(PartitionId, MemberId)| {
+            let kept = before.get(partition).filter(|o| o.member == *member);
+            (*partition, kept.copied().unwrap_or(Owner { member: *member, since }))
+        };
+        row.owners = change.owners.iter().map(owner).collect();
+        Ok(since)
+    }
+
+    fn is_stale(&self, tenant: &Name, row: &GroupRow, now: i64) -> bool {
+        let topics = self.group_topics(tenant, row.members.values().flat_map(|m| &m.member.topics));
+        let basis = group::basis(&topics, row.members.values().map(|m| &m.member));
+        row.members.values().any(|m| m.expired(now)) || row.basis != basis
+    }
+
+    pub(super) fn renew(&mut self, tenant: &Name, name: &Name, member: MemberId, now: i64) -> Result<Renewed, RenewRejected> {
+        let row = self.groups.get_mut(&(tenant.clone(), name.clone())).ok_or(RenewRejected::NoSuchGroup)?;
+        let own = row.members.get_mut(&member).filter(|m| !m.expired(now)).ok_or(RenewRejected::NoSuchMember)?;
+        if own.seen_ms <= now - own.member.session_ms / limits::SESSION_NOTED_PARTS {
+            own.seen_ms = now;
+        }
+        let (session_ms, from, noted_ms_ago) = (own.member.session_ms, own.member.from, now - own.seen_ms);
+        let row = &self.groups[&(tenant.clone(), name.clone())];
+        let assigned = |(partition, owner): (&PartitionId, &Owner)| {
+            let (topic, number, log_start_offset, high_watermark) = self.place(*partition)?;
+            let committed = row.offsets.get(partition).copied();
+            Some(Assigned { topic, number, partition: *partition, since: owner.since, committed, log_start_offset, high_watermark })
+        };
+        let mut partitions: Vec<Assigned> = row.owners.iter().filter(|(_, o)| o.member == member).filter_map(assigned).collect();
+        partitions.sort_by(|a, b| (&a.topic, a.number).cmp(&(&b.topic, b.number)));
+        let stale = self.is_stale(tenant, row, now);
+        Ok(Renewed { group: row.id, generation: row.generation, stale, session_ms, from, noted_ms_ago, partitions })
+    }
+
+    pub(super) fn generations(&self, groups: &[GroupId], now: i64) -> Vec<(GroupId, Generation, bool)> {
+        let known = groups.iter().filter_map(|id| self.by_id(*id));
+        known.map(|((tenant, _), row)| (row.id, row.generation, self.is_stale(tenant, row, now))).collect()
+    }
+
+    pub(super) fn judge_offsets(&self, commit: &OffsetCommit) -> Result<(), OffsetsRejected> {
+        let row = self.groups.get(&(commit.tenant.clone(), commit.group.clone())).ok_or(OffsetsRejected::NoSuchGroup)?;
+        group::judge(commit, |p| self.alive(p).map(|row| row.high_watermark), |p| row.owners.get(&p).copied())
+    }
+
+    /// Offsets that were judged; returns what is committed then.
+    pub(super) fn apply_offsets(&mut self, commit: &OffsetCommit) -> Vec<(PartitionId, Offset)> {
+        let Some(row) = self.groups.get_mut(&(commit.tenant.clone(), commit.group.clone())) else { return Vec::new() };
+        let apply = |(partition, offset): &(PartitionId, Offset)| {
+            let committed = row.offsets.entry(*partition).or_insert(*offset);
+            *committed = (*committed).max(*offset);
+            (*partition, *committed)
+        };
+        commit.offsets.iter().map(apply).collect()
+    }
+
+    pub(super) fn commit_offsets(&mut self, commit: &OffsetCommit) -> Result<Vec<(PartitionId, Offset)>, OffsetsRejected> {
+        self.judge_offsets(commit)?;
+        Ok(self.apply_offsets(commit))
+    }
+
+    pub(super) fn reset_offsets(
+        &mut self,
+        tenant: &Name,
+        name: &Name,
+        offsets: &[(PartitionId, Offset)],
+        now: i64,
+    ) -> Result<(), ResetRejected> {
+        self.make_group(tenant, name, now);
+        let ends: Vec<Option<Offset>> = offsets.iter().map(|(p, _)| self.alive(*p).map(|row| row.high_watermark)).collect();
+        let Some(row) = self.groups.get_mut(&(tenant.clone(), name.clone())) else { return Ok(()) };
+        if !row.is_empty(now) {
+            return Err(ResetRejected::NotEmpty);
+        }
+        if let Some(nth) = ends.iter().position(Option::is_none) {
+            return Err(ResetRejected::PartitionGone { nth });
+        }
+        let beyond = offsets.iter().zip(&ends).enumerate().find_map(|(nth, ((_, offset), end))| Some((nth, end.filter(|e| offset > e)?)));
+        if let Some((nth, high_watermark)) = beyond {
+            return Err(ResetRejected::BeyondHighWatermark { nth, high_watermark });
+        }
+        let dead = row.expired(now);
+        row.remove(&dead, now);
+        row.offsets.extend(offsets.iter().copied());
+        row.changed_ms = now;
+        Ok(())
+    }
+
+    pub(super) fn delete_group(&mut self, tenant: &Name, name: &Name, now: i64) -> Result<(), DeleteGroupRejected> {
+        let key = (tenant.clone(), name.clone());
+        let row = self.groups.get(&key).ok_or(DeleteGroupRejected::NoSuchGroup)?;
+        if !row.is_empty(now) {
+            return Err(DeleteGroupRejected::NotEmpty);
+        }
+        self.groups.remove(&key);
+        Ok(())
+    }
+
+    /// Members long dead, offsets of topics that are gone, groups of which nothing is left.
+    pub(super) fn forget_groups(&mut self, now: i64) -> usize {
+        let alive: BTreeSet<PartitionId> = self.partitions.iter().filter(|(_, p)| p.alive).map(|(id, _)| *id).collect();
+        let mut rows = 0;
+        for row in self.groups.values_mut() {
+            let long_dead = |m: &MemberRow| m.seen_ms + m.member.session_ms <= now - limits::MEMBER_FORGET_AFTER_MS;
+            let dead: Vec<MemberId> = row.members.iter().filter(|(_, m)| long_dead(m)).map(|(id, _)| *id).collect();
+            rows += dead.len();
+            row.remove(&dead, now);
+            row.offsets.retain(|partition, _| alive.contains(partition));
+        }
+        self.groups
+            .retain(|_, row| !row.members.is_empty() || !row.offsets.is_empty() || row.changed_ms > now - limits::GROUP_FORGET_AFTER_MS);
+        rows
+    }
+}
