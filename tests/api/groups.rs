@@ -152,12 +152,17 @@ async fn a_waiting_poll_returns_when_the_generation_changes() {
         let (api, member) = (api.clone(), member.clone());
         tokio::spawn(async move { member.poll_again(&api, json!({"wait_ms": 30_000})).await })
     };
+    member.poll(&api, json!({})).await;
+    let before = member.after.clone();
     let waiting = wait(&member);
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let second = Member::join(&api, &group, &[&topic], json!({"session_ms": 1_000})).await;
+    let second = Member::join(&api, &group, &[&topic], json!({"session_ms": 5_000})).await;
     let answer = within(20, "the join to be noticed", waiting).await.unwrap().ok();
     assert!(member.take(&answer).is_empty());
     assert_eq!((member.generation, member.assigned.len()), (second.generation, 2));
+    // What changed between two polls is told at once, too.
+    let waiting = within(20, "the news", wait(&Member { after: before, ..member.clone() })).await.unwrap().ok();
+    assert!(waiting["generation"].as_i64() >= Some(second.generation));
     // The second never polls: the first notices while it waits.
     let answer = within(20, "the death to be noticed", wait(&member)).await.unwrap().ok();
     member.take(&answer);

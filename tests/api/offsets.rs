@@ -187,4 +187,12 @@ async fn the_retry_of_a_batch_is_answered_as_the_first() {
     batch(&api, Some(&unique("key")), &body).await.problem(409, "generation_fenced");
     let other = json!({"topics": {out.clone(): [{"value": 2}]}});
     batch(&api, Some(&key), &other).await.problem(409, "idempotency_conflict");
+    // Nor does it matter that the topic of the offsets is gone.
+    assert_eq!(api.delete(&format!("/v1/topics/{topic}")).await.status, 204);
+    for (key, body) in [(&key, &body), (&lone_key, &alone)] {
+        assert_eq!(batch(&api, Some(key), body).await.ok()["duplicate"], json!(true));
+        batch(&api, Some(&unique("key")), body).await.problem(404, "topic_not_found");
+    }
+    let unknown = json!({"offsets": of_batch(&member, &[(&out, 99, 0)])});
+    batch(&api, Some(&unique("key")), &unknown).await.problem(404, "partition_not_found");
 }

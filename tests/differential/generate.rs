@@ -168,7 +168,7 @@ impl Generator {
     }
 
     fn group(&mut self, pair: &Pair) -> GroupOperation {
-        let (group, member) = (self.rng.random_range(0..GROUPS), self.rng.random_range(0..6));
+        let (group, member) = (self.rng.random_range(0..GROUPS), self.rng.random_range(0..3));
         match self.rng.random_range(0..20) {
             0..4 => GroupOperation::Join { group, names: (0..NAMES).filter(|_| self.rng.random()).collect() },
             4..5 => GroupOperation::Leave { member },
@@ -186,7 +186,7 @@ impl Generator {
     }
 
     fn offsets(&mut self, pair: &Pair) -> Offsets {
-        Offsets { member: self.rng.random_range(0..4), before: i64::from(self.rng.random_bool(0.2)), offsets: self.partitions(pair) }
+        Offsets { member: self.rng.random_range(0..3), before: i64::from(self.rng.random_bool(0.2)), offsets: self.partitions(pair) }
     }
 
     /// Mostly within the log.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::pin::Pin;
 use std::time::Duration;
 
 use reqwest::Method;
@@ -62,6 +63,19 @@ async fn consume(
     outcome.and(out.flush().map_err(CliError::Output))
 }
 
+/// The work's output; `None` when it is time to stop, after the work had a moment to come to its end.
+async fn unless<T>(stop: Pin<&mut impl Future<Output = ()>>, work: impl Future<Output = T>) -> Option<T> {
+    tokio::pin!(work);
+    tokio::select! {
+        biased;
+        output = &mut work => Some(output),
+        () = stop => {
+            timeout(LEAVE_LIMIT, work).await.ok();
+            None
+        }
+    }
+}
+
 struct Member<'a> {
     client: &'a Client,
     args: &'a ConsumeArgs,
@@ -106,7 +120,8 @@ impl Member<'_> {
         let mut patience = self.args.patience();
         while self.left > 0 {
             let started = Instant::now();
-            let outcome = match self.join().await {
+            let Some(joined) = unless(stop.as_mut(), self.join()).await else { return Ok(()) };
+            let outcome = match joined {
                 Err(error) => Err(error),
                 Ok(()) => tokio::select! {
                     biased;
@@ -115,8 +130,11 @@ impl Member<'_> {
                 },
             };
             let outcome = match outcome {
-                Ok(answer) => self.take(&answer, out).await,
                 Err(error) => Err(error),
+                Ok(answer) => match unless(stop.as_mut(), self.take(&answer, out)).await {
+                    Some(taken) => taken,
+                    None => return Ok(()),
+                },
             };
             let error = match outcome {
                 Ok(Taken::Records) => {
@@ -148,7 +166,7 @@ impl Member<'_> {
         Ok(())
     }
 
-    /// Not to be cancelled: a member whose id nobody knows holds its partitions until its session ends.
+    /// Not to be cancelled lightly: a member whose id nobody knows holds its partitions until its session ends.
     async fn join(&mut self) -> Result<(), CliError> {
         if self.id.is_some() {
             return Ok(());

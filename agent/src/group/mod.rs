@@ -21,6 +21,8 @@ use watcher::GroupWatcher;
 
 /// Changes that another agent got in before, in a row.
 const ATTEMPTS: u32 = 100;
+/// Of a group that others in this agent are changing.
+const TURN_WAIT: Duration = Duration::from_secs(10);
 const RESEND_FOR: Duration = Duration::from_secs(3);
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
@@ -137,7 +139,8 @@ impl Groups {
         leave: Option<MemberId>,
         done: impl Fn(&GroupState) -> bool,
     ) -> Result<GroupState, Error<NoSuchGroup>> {
-        let _turn = self.turn(tenant, group).await;
+        let turn = tokio::time::timeout(TURN_WAIT, self.turn(tenant, group)).await;
+        let _turn = turn.map_err(|_| changing())?;
         let also = add.map_or(&[][..], |m| &m.topics);
         let start = Instant::now();
         let mut pause = PAUSE_MIN;

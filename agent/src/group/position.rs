@@ -12,6 +12,7 @@ use std::fmt::Write as _;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position {
     group: GroupId,
+    generation: Generation,
     /// Counts answers: each begins with another partition, and the same position with the same.
     turn: usize,
     next: BTreeMap<PartitionId, (Generation, Offset)>,
@@ -34,6 +35,11 @@ pub fn within(offset: Option<Offset>, from: Start, log_start_offset: Offset, hig
 impl Position {
     /// Of the partitions that a member has: where it was, else where the group is, else where it wants to begin.
     pub fn of(renewed: &Renewed, after: Option<&str>) -> Result<Self, NotAPosition> {
+        Self::and_news(renewed, after).map(|(position, _)| position)
+    }
+
+    /// Also says whether the generation is another than the one that the client was told with its position.
+    pub fn and_news(renewed: &Renewed, after: Option<&str>) -> Result<(Self, bool), NotAPosition> {
         let after = after.map(Self::parse).transpose()?;
         if after.as_ref().is_some_and(|p| p.group != renewed.group) {
             return Err(NotAPosition);
@@ -44,27 +50,30 @@ impl Position {
             (a.partition, (a.since, within(offset, renewed.from, a.log_start_offset, a.high_watermark)))
         };
         let next = renewed.partitions.iter().map(start).collect();
-        Ok(Self { group: renewed.group, turn: after.as_ref().map_or(0, |p| p.turn), next })
+        let turn = after.as_ref().map_or(0, |p| p.turn);
+        let news = after.is_some_and(|p| p.generation != renewed.generation);
+        Ok((Self { group: renewed.group, generation: renewed.generation, turn, next }, news))
     }
 
     fn parse(token: &str) -> Result<Self, NotAPosition> {
         let text = URL_SAFE_NO_PAD.decode(token).ok().and_then(|b| String::from_utf8(b).ok()).ok_or(NotAPosition)?;
         let mut parts = text.split('.');
         let mut number = || parts.next().and_then(|p| p.parse::<i64>().ok()).filter(|n| *n >= 0).ok_or(NotAPosition);
-        let (group, turn) = (GroupId(number()?), usize::try_from(number()?).map_err(|_| NotAPosition)?);
+        let (group, generation) = (GroupId(number()?), Generation(number()?));
+        let turn = usize::try_from(number()?).map_err(|_| NotAPosition)?;
         let mut next = BTreeMap::new();
         for part in parts {
             let numbers: Vec<i64> = part.split('-').map(str::parse).collect::<Result<_, _>>().map_err(|_| NotAPosition)?;
             let [partition, since, offset] = numbers[..] else { return Err(NotAPosition) };
             next.insert(PartitionId(partition), (Generation(since), Offset(offset)));
         }
-        Ok(Self { group, turn, next })
+        Ok(Self { group, generation, turn, next })
     }
 
     /// What the next poll sends.
     #[must_use]
     pub fn token(&self) -> String {
-        let mut text = format!("{}.{}", self.group, self.turn);
+        let mut text = format!("{}.{}.{}", self.group, self.generation, self.turn);
         for (partition, (since, offset)) in &self.next {
             write!(text, ".{partition}-{since}-{offset}").unwrap_or_default();
         }
@@ -138,8 +147,11 @@ mod tests {
         position.set(PartitionId(7), Offset(1));
         position.take_turn();
         let token = position.token();
-        let same = Position::of(&first, Some(&token)).expect("a position");
-        assert_eq!(same, position);
+        position.next.remove(&PartitionId(7));
+        let (same, news) = Position::and_news(&first, Some(&token)).expect("a position");
+        assert_eq!((&same, news), (&position, false));
+        let later = Renewed { generation: Generation(10), ..first };
+        assert!(Position::and_news(&later, Some(&token)).expect("a position").1);
         assert_eq!((same.turn(2), same.turn(0)), (1, 0));
         let moved = renewed(Start::Earliest, vec![assigned(1, 6, Some(12)), assigned(2, 5, None), assigned(3, 6, Some(13))]);
         let after = Position::of(&moved, Some(&token)).expect("a position");
@@ -151,7 +163,7 @@ mod tests {
         let here = renewed(Start::Earliest, vec![assigned(1, 4, None)]);
         let mut other = Position::of(&here, None).expect("a position");
         other.group = GroupId(4);
-        for bad in [other.token().as_str(), "", "?", "MQ", &URL_SAFE_NO_PAD.encode("3.0.1-2"), &URL_SAFE_NO_PAD.encode("3.0.1-2-x")] {
+        for bad in [other.token().as_str(), "", "?", "MQ", &URL_SAFE_NO_PAD.encode("3.9.0.1-2"), &URL_SAFE_NO_PAD.encode("3.9.0.1-2-x")] {
             assert_eq!(Position::of(&here, Some(bad)), Err(NotAPosition), "{bad}");
         }
     }

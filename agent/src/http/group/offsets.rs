@@ -83,10 +83,11 @@ impl BatchOffsets {
         names
     }
 
-    /// Refuses what is beyond a high watermark before anything is sent, so that what was refused cannot be stored later by a sending that is
-    /// late: a member that is fenced stays so, but a log grows.
-    pub async fn resolve(&self, app: &AppState, tenant: &Name) -> Result<OffsetCommit, Problem> {
-        let placed = place(app, tenant, &self.offsets).await?;
+    /// The commit, and what is wrong with its partitions if they are not there: whether that matters is for the control plane to say, for the
+    /// retry of a success is a success though its topic is gone. Refuses what is beyond a high watermark before anything is sent, so that
+    /// what was refused cannot be stored later by a sending that is late: a member that is fenced stays so, but a log grows.
+    pub async fn resolve(&self, app: &AppState, tenant: &Name) -> Result<(OffsetCommit, Option<Problem>), Problem> {
+        let (placed, missing) = place(app, tenant, &self.offsets).await?;
         let offsets: Vec<(PartitionId, Offset)> = placed.iter().map(|(id, (_, _, offset))| (*id, *offset)).collect();
         let ids: Vec<PartitionId> = offsets.iter().map(|(id, _)| *id).collect();
         let ends: BTreeMap<PartitionId, Offset> = app.plane.high_watermarks(&ids).await?.into_iter().collect();
@@ -95,7 +96,7 @@ impl BatchOffsets {
             return Err(millpond_core::group::OffsetsRejected::BeyondHighWatermark { nth, high_watermark }.into());
         }
         let (group, member) = (Name::new(&self.group)?, member_id(&self.member_id)?);
-        Ok(OffsetCommit { tenant: tenant.clone(), group, member, generation: Generation(self.generation), offsets })
+        Ok((OffsetCommit { tenant: tenant.clone(), group, member, generation: Generation(self.generation), offsets }, missing))
     }
 }
 
@@ -124,19 +125,26 @@ async fn topic_with(app: &AppState, tenant: &Name, name: &Name, partition: i32) 
     }
 }
 
-/// A member's entries: an offset for each partition.
-async fn place(app: &AppState, tenant: &Name, entries: &[OffsetEntry]) -> Result<Placed, Problem> {
+/// A member's entries: an offset for each partition. One that is not there takes the place of none that is.
+async fn place(app: &AppState, tenant: &Name, entries: &[OffsetEntry]) -> Result<(Placed, Option<Problem>), Problem> {
     check_count(entries.len())?;
-    let mut placed = Placed::new();
-    for entry in entries {
+    let (mut placed, mut missing) = (Placed::new(), None);
+    for (nobody, entry) in (0..).map(|n: i64| PartitionId(-1 - n)).zip(entries) {
         let (Some(partition), Some(offset), None, None) = (entry.partition, entry.offset, entry.timestamp, entry.from) else {
             return Err(Problem::bad_request("a member's offset names topic, partition and offset"));
         };
         let name = Name::new(&entry.topic)?;
-        let (_, id) = topic_with(app, tenant, &name, partition).await?;
+        let id = match topic_with(app, tenant, &name, partition).await {
+            Ok((_, id)) => id,
+            Err(problem) if matches!(problem.code, Code::TopicNotFound | Code::PartitionNotFound) => {
+                missing.get_or_insert(problem);
+                nobody
+            }
+            Err(problem) => return Err(problem),
+        };
         put(&mut placed, id, (name, partition, not_negative(offset)?))?;
     }
-    Ok(placed)
+    Ok((placed, missing))
 }
 
 fn check_count(entries: usize) -> Result<(), Problem> {
@@ -229,7 +237,11 @@ async fn carry_out(app: &AppState, tenant: &Name, group: &Name, body: &OffsetsBo
     let mut placed;
     match (&body.member_id, body.generation) {
         (Some(member), Some(generation)) => {
-            placed = place(app, tenant, &body.offsets).await?;
+            let missing;
+            (placed, missing) = place(app, tenant, &body.offsets).await?;
+            if let Some(problem) = missing {
+                return Err(problem);
+            }
             let offsets = placed.iter().map(|(id, (_, _, offset))| (*id, *offset)).collect();
             let (tenant, group, member) = (tenant.clone(), group.clone(), member_id(member)?);
             let commit = OffsetCommit { tenant, group, member, generation: Generation(generation), offsets };

@@ -95,11 +95,12 @@ impl Poll {
     async fn run(&self, after: Option<&str>) -> Result<Response, Problem> {
         let deadline = Instant::now() + self.limits.wait;
         let mut alive = self.renew().await?;
-        let mut position = Position::of(&alive.renewed, after).map_err(|e| Problem::bad_request(e.to_string()))?;
+        let (mut position, news) = Position::and_news(&alive.renewed, after).map_err(|e| Problem::bad_request(e.to_string()))?;
         if self.limits.max_records == 0 {
             return self.answer(self.chunk(), &position, &alive.renewed);
         }
-        let waits = !self.limits.wait.is_zero();
+        // The client does not know its generation yet: what has changed between two polls is told as soon as what changes during one.
+        let waits = !self.limits.wait.is_zero() && !news;
         let ids: Vec<PartitionId> = alive.renewed.partitions.iter().map(|p| p.partition).collect();
         let watch = waits.then(|| self.app.watcher.watch(ids));
         let generations = waits.then(|| self.app.groups.watcher.watch(alive.renewed.group, alive.renewed.generation));

@@ -48,10 +48,7 @@ impl Atomic<'_> {
         loop {
             let (topics, basis) = self.resolve(app).await?;
             let builder = self.parse(&parse, &topics, basis).await?;
-            let guard = match &self.offsets {
-                Some(offsets) => Some(Guard { offsets: Some(offsets.resolve(app, &self.call.principal.tenant).await?) }),
-                None => None,
-            };
+            let (guard, missing) = self.guard(app).await?;
             if builder.records() == 0 && guard.is_none() {
                 return Ok(render(&[], false, self.shape, &self.topics));
             }
@@ -70,7 +67,10 @@ impl Atomic<'_> {
                     }
                     continue;
                 }
-                outcome => outcome?,
+                outcome => match (outcome, missing) {
+                    (Err(AppendError::OffsetsRejected(OffsetsRejected::PartitionGone { .. })), Some(missing)) => return Err(missing),
+                    (outcome, _) => outcome?,
+                },
             };
             // A retry under another partition count or turn: the same body under those of the first request has the stored places.
             let placed = match &appended.basis {
@@ -90,6 +90,17 @@ impl Atomic<'_> {
         let basis_of = |topic: &Arc<Topic>| BasisTopic { partitions: topic.partition_count(), sticky: app.topics.sticky(topic) };
         let basis = Basis { timestamp: self.call.shared.now_ms, topics: topics.iter().map(basis_of).collect() };
         Ok((topics, basis))
+    }
+
+    /// The group offsets, and what is wrong with them should they be looked at.
+    async fn guard(&self, app: &AppState) -> Result<(Option<Guard>, Option<Problem>), Problem> {
+        let Some(offsets) = &self.offsets else { return Ok((None, None)) };
+        let (offsets, missing) = offsets.resolve(app, &self.call.principal.tenant).await?;
+        match missing {
+            // Without a key nothing can have been stored before.
+            Some(problem) if self.call.idempotency_key.is_none() => Err(problem),
+            missing => Ok((Some(Guard { offsets: Some(offsets) }), missing)),
+        }
     }
 
     async fn parse(&self, parse: &Parse, topics: &[Arc<Topic>], basis: Basis) -> Result<AppendBuilder, Problem> {
