@@ -3,5 +3,6 @@
 pub mod draft;
 pub mod faulty;
 pub mod postgres;
+pub mod proxy;
 pub mod stage;
 pub mod world;
