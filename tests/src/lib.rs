@@ -2,6 +2,7 @@
 
 pub mod draft;
 pub mod faulty;
+pub mod history;
 pub mod postgres;
 pub mod proxy;
 pub mod stage;

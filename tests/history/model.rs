@@ -1,0 +1,1 @@
+//! Histories that a correct log made by chance, and what spoils them.
