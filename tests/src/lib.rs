@@ -5,5 +5,6 @@ pub mod faulty;
 pub mod history;
 pub mod postgres;
 pub mod proxy;
+pub mod s3;
 pub mod stage;
 pub mod world;
