@@ -2,11 +2,13 @@
 //!
 //! The server ends with the process, however that ends; its folder goes after it.
 
+use crate::proxy::Target;
 use millpond_control_plane::PostgresControlPlane;
 use millpond_control_plane::embedded::{DATABASE, EmbeddedPostgres, Settings};
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::{AssertSqlSafe, Connection, Executor};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -38,8 +40,37 @@ const INSTANTS: [(&str, &str); 14] = [
 struct Server {
     options: PgConnectOptions,
     databases: AtomicU32,
-    /// Its input closes when this process ends.
+    _folder: Folder,
+}
+
+/// A temporary folder for an embedded Postgres. It goes with this process, however that ends, once the server in it is gone.
+pub struct Folder {
+    pub path: PathBuf,
+    /// Its input closes when this process ends, or when this is dropped.
     _cleaner: Child,
+}
+
+impl Folder {
+    #[must_use]
+    pub fn new() -> Self {
+        let path = tempfile::Builder::new().prefix("millpond-test-").tempdir().expect("a temporary folder").keep();
+        let cleaner = Command::new("sh")
+            .args(["-c", CLEANER, "sh"])
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("a cleaner");
+        Self { path, _cleaner: cleaner }
+    }
+}
+
+impl Default for Folder {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 static SERVER: LazyLock<Server> = LazyLock::new(Server::start);
@@ -47,21 +78,13 @@ static SERVER: LazyLock<Server> = LazyLock::new(Server::start);
 impl Server {
     /// The server gets a thread and a runtime of its own, since it serves tests that each have theirs.
     fn start() -> Self {
-        let folder = tempfile::Builder::new().prefix("millpond-test-").tempdir().expect("a temporary folder").keep();
-        let cleaner = Command::new("sh")
-            .args(["-c", CLEANER, "sh"])
-            .arg(&folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .expect("a cleaner");
+        let folder = Folder::new();
+        let data_dir = folder.path.clone();
         let (ready, started) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
-                let postgres = EmbeddedPostgres::start(Settings { data_dir: folder, durable: true }).await.expect("a Postgres");
+                let postgres = EmbeddedPostgres::start(Settings { data_dir, durable: true }).await.expect("a Postgres");
                 let mut connection = PgConnection::connect_with(&postgres.connect_options(DATABASE)).await.expect("connected");
                 execute(&mut connection, format!("create database {TEMPLATE}")).await;
                 PostgresControlPlane::migrate(postgres.connect_options(TEMPLATE)).await.expect("migrated");
@@ -70,7 +93,7 @@ impl Server {
             });
         });
         let options = started.recv().expect("Postgres started");
-        Self { options, databases: AtomicU32::new(0), _cleaner: cleaner }
+        Self { options, databases: AtomicU32::new(0), _folder: folder }
     }
 }
 
@@ -94,6 +117,24 @@ impl Database {
     #[must_use]
     pub fn options(&self) -> PgConnectOptions {
         SERVER.options.clone().database(&self.name)
+    }
+
+    /// Where its server listens, for a proxy.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        let folder = SERVER.options.get_socket().expect("a socket");
+        Target::Unix(folder.join(format!(".s.PGSQL.{}", SERVER.options.get_port())))
+    }
+
+    /// How to connect through a proxy on that port.
+    #[must_use]
+    pub fn options_at(&self, port: u16) -> PgConnectOptions {
+        PgConnectOptions::new_without_pgpass()
+            .host("127.0.0.1")
+            .port(port)
+            .username(SERVER.options.get_username())
+            .database(&self.name)
+            .ssl_mode(PgSslMode::Disable)
     }
 
     /// A connection apart from the control plane's, to hold locks and to look.

@@ -5,19 +5,20 @@
 
 mod background;
 mod commit;
+mod connection;
 mod error;
 mod find;
 mod topic;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use connection::retried;
 use millpond_core::control_plane::{
     Beat, Commit, Committed, ControlPlane, DrainBatch, FindRequest, Found, PayloadRange, Swap, SwapRejected,
 };
 use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
 use millpond_core::{AgentId, Error, Name, Offset, PartId, PartitionId, Topic, TopicChange, TopicId};
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, Postgres};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -25,8 +26,8 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations")
 
 const CONNECTIONS: u32 = 16;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Of a read; the server's own timeout is of no use when the server hangs.
-const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// Of the wait for connections that are in use, at the end.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
 pub struct PostgresControlPlane {
@@ -106,17 +107,13 @@ impl PostgresControlPlane {
 
     /// Name of the cluster, drawn when its database was made, and its epoch.
     pub async fn cluster(&self) -> Result<(String, i64), Error> {
-        let mut connection = self.connection().await?;
-        let row = sqlx::query!("select cluster, epoch from cluster").fetch_one(&mut *connection).await.map_err(error::classify)?;
+        let row = retried!(self, c => sqlx::query!("select cluster, epoch from cluster").fetch_one(c))?;
         Ok((row.cluster, row.epoch))
     }
 
+    /// Ends its sessions, those that are silent without a word.
     pub async fn close(&self) {
-        self.pool.close().await;
-    }
-
-    async fn connection(&self) -> Result<PoolConnection<Postgres>, Error> {
-        self.pool.acquire().await.map_err(|e| Error::NotApplied(e.into()))
+        tokio::time::timeout(CLOSE_TIMEOUT, self.pool.close()).await.ok();
     }
 }
 
@@ -205,8 +202,6 @@ impl ControlPlane for PostgresControlPlane {
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        let mut connection = self.connection().await?;
-        sqlx::query_scalar!(r#"select 1 as "one!""#).fetch_one(&mut *connection).await.map_err(error::classify)?;
-        Ok(())
+        retried!(self, c => sqlx::query_scalar!(r#"select 1 as "one!""#).fetch_one(c)).map(|_| ())
     }
 }

@@ -150,9 +150,14 @@ impl Proxy {
     }
 
     pub fn set(&self, weather: Weather) {
+        self.change(|now| *now = weather);
+    }
+
+    /// One more fault, or one less.
+    pub fn change(&self, change: impl FnOnce(&mut Weather)) {
         self.control.weather.send_modify(|(number, now)| {
             *number += 1;
-            *now = weather;
+            change(now);
         });
     }
 

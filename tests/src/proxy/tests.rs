@@ -22,16 +22,9 @@ impl Rig {
     async fn start() -> Self {
         let database = Database::new().await;
         database.connect().await.execute("create table seen (name text)").await.expect("a table");
-        let direct = database.options();
-        let folder = direct.get_socket().expect("a socket");
-        let target = Target::Unix(folder.join(format!(".s.PGSQL.{}", direct.get_port())));
-        let proxy = Proxy::start(target, Protocol::Postgres { commits: [INSERT.to_owned()].into() }, 7).await;
-        let options = PgConnectOptions::new_without_pgpass()
-            .host("127.0.0.1")
-            .port(proxy.address().port())
-            .username(direct.get_username())
-            .database(direct.get_database().expect("a database"))
-            .ssl_mode(sqlx::postgres::PgSslMode::Disable);
+        let commits = [INSERT.to_owned()].into();
+        let proxy = Proxy::start(database.target(), Protocol::Postgres { commits }, 7).await;
+        let options = database.options_at(proxy.address().port());
         Self { database, proxy, options }
     }
 
