@@ -6,6 +6,7 @@ pub mod admission;
 pub mod agent;
 pub mod app;
 pub mod background;
+pub mod blocking;
 pub mod cli;
 pub mod config;
 pub mod dev;

@@ -24,7 +24,7 @@ impl Jobs {
             let origin = self.origin.clone();
             let count = plan.len();
             let (segment, swap) =
-                tokio::task::spawn_blocking(move || rewrite(&plan, part, &origin.cluster, origin.epoch, &origin.agent)).await??;
+                crate::blocking::run(move || rewrite(&plan, part, &origin.cluster, origin.epoch, &origin.agent)).await??;
             self.store.put(&key::ingest(&self.origin.cluster, part), &segment).await?;
             match self.plane.swap(&swap).await {
                 Ok(()) => drained += count,

@@ -115,7 +115,7 @@ impl Reader {
         let fetched = if raw <= i64::from(DECODE_INLINE_BYTES) {
             decode()
         } else {
-            match tokio::task::spawn_blocking(decode).await {
+            match crate::blocking::run(decode).await {
                 Ok(done) => done,
                 Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
             }

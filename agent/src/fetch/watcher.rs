@@ -2,7 +2,7 @@
 
 use millpond_core::{ControlPlane, Offset, PartitionId};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,7 +16,7 @@ const POLL_SPACING: u32 = 10;
 
 pub struct Watcher {
     plane: Arc<dyn ControlPlane>,
-    watched: Mutex<HashMap<PartitionId, Watched>>,
+    watched: Mutex<BTreeMap<PartitionId, Watched>>,
     wanted: Notify,
     next_id: AtomicU64,
     stopping: CancellationToken,
@@ -40,7 +40,7 @@ impl Watcher {
     pub fn start(plane: Arc<dyn ControlPlane>) -> Arc<Self> {
         let watcher = Arc::new(Self {
             plane,
-            watched: Mutex::new(HashMap::new()),
+            watched: Mutex::new(BTreeMap::new()),
             wanted: Notify::new(),
             next_id: AtomicU64::new(0),
             stopping: CancellationToken::new(),
@@ -131,6 +131,7 @@ impl Watch {
     /// Returns once some watched partition has more than was known, or the agent stops.
     pub async fn moved(&self) {
         tokio::select! {
+            biased;
             () = self.moved.notified() => {}
             () = self.watcher.stopping.cancelled() => {}
         }

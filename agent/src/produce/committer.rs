@@ -9,7 +9,7 @@ use crate::health::Health;
 use crate::metrics;
 use millpond_core::control_plane::{Commit, Committed, Verdict};
 use millpond_core::{ControlPlane, Error, Offset, PartitionId, limits};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -108,7 +108,7 @@ impl Committer {
         for flush in flushes {
             self.cache.insert_part(flush.part, &flush.bytes).await;
         }
-        let mut tops: HashMap<PartitionId, Offset> = HashMap::new();
+        let mut tops: BTreeMap<PartitionId, Offset> = BTreeMap::new();
         for (piece, outcome) in commit.pieces.iter().zip(&committed.pieces) {
             let Some(base) = outcome.base.filter(|_| committed.verdicts[piece.request] == Verdict::Stored) else { continue };
             let kept = i64::from(piece.records) - i64::try_from(outcome.dropped.len()).unwrap_or(0);

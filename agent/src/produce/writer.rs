@@ -86,6 +86,7 @@ impl Writer {
         let pending = Pending { append, reply: Some(reply), since: Instant::now(), key_lock };
         self.events.send(Event::Append(Box::new(pending))).map_err(|_| AppendError::ShuttingDown)?;
         tokio::select! {
+            biased;
             answer = answer => answer.unwrap_or(Err(AppendError::ControlPlane)),
             () = self.shared.health.control_plane_lost() => Err(AppendError::ControlPlane),
         }
@@ -106,6 +107,7 @@ impl Writer {
             })
         };
         tokio::select! {
+            biased;
             guard = lock.lock_owned() => Ok(guard),
             () = self.shared.health.control_plane_lost() => Err(AppendError::ControlPlane),
         }
@@ -152,6 +154,7 @@ impl Hub {
                     continue;
                 }
                 Decision::Wait(until) => tokio::select! {
+                    biased;
                     event = inbox.recv() => event,
                     () = tokio::time::sleep_until(until) => continue,
                 },
@@ -279,7 +282,7 @@ impl Shared {
             }
         };
         let origin = self.origin.clone();
-        let flush = tokio::task::spawn_blocking(move || Flush::encode(part, false, &origin, pendings)).await.ok()?;
+        let flush = crate::blocking::run(move || Flush::encode(part, false, &origin, pendings)).await.ok()?;
         metrics::encoded(Lane::Bulk, start.elapsed());
         match self.store.put(&key::ingest(&self.origin.cluster, part), &flush.bytes).await {
             Ok(()) => Some(flush),

@@ -1,0 +1,381 @@
+//! Control planes that are wrong in one way each. The checker has to find every one of them.
+
+use crate::fate::Fates;
+use async_trait::async_trait;
+use bytes::Bytes;
+use millpond_core::control_plane::{
+    Batch, Beat, Commit, Committed, ControlPlane, DrainBatch, FindRequest, Found, PartBody, PayloadRange, Request, Swap, SwapRejected,
+    Verdict,
+};
+use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
+use millpond_core::{AgentId, Error, Name, Offset, PartId, PartitionId, Topic, TopicChange, TopicId, assign};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bug {
+    /// A commit is answered, and takes effect a little later.
+    AnswerBeforeCommit,
+    /// Some commits are answered, and never take effect.
+    CommitDropped,
+    /// A commit that is sent again goes under new ids.
+    NewPartOnResend,
+    KeyIgnored,
+    /// A key lets another body have the first one's answer.
+    BodyNotCompared,
+    DedupIgnored,
+    ExpectIgnored,
+    /// A refused request leaves a hole, as a sequence would.
+    HoleOnRefusal,
+    /// What a request stores in several partitions becomes visible one after another.
+    TornCommit,
+    /// A request that was stored is answered as refused.
+    StoredThoughRefused,
+    /// Reads are planned from memory.
+    StaleFind,
+    /// The end of a log is told from memory.
+    StaleEnd,
+    /// The high watermark runs ahead of the records.
+    EndTooEarly,
+    FindSkipsBatch,
+    /// Positions that the commit dropped are given offsets.
+    SkipIgnored,
+    /// Two batches of a log are found under each other's offsets, as by a cache with the wrong key.
+    BatchesExchanged,
+    /// A swap does not say what it replaces.
+    SwapWithoutInputs,
+    SwapLosesBatch,
+    /// Objects are deleted though batches lie in them.
+    SweepDeletesLive,
+    /// Records are deleted that nobody asked to be.
+    RetainsTooLittle,
+    /// A PUT is answered without being stored.
+    PutNotStored,
+    /// A reader passes over what is missing; the store loses some objects.
+    MissingIsSkipped,
+}
+
+impl Bug {
+    pub const ALL: [Self; 22] = [
+        Self::AnswerBeforeCommit,
+        Self::CommitDropped,
+        Self::NewPartOnResend,
+        Self::KeyIgnored,
+        Self::BodyNotCompared,
+        Self::DedupIgnored,
+        Self::ExpectIgnored,
+        Self::HoleOnRefusal,
+        Self::TornCommit,
+        Self::StoredThoughRefused,
+        Self::StaleFind,
+        Self::StaleEnd,
+        Self::EndTooEarly,
+        Self::FindSkipsBatch,
+        Self::SkipIgnored,
+        Self::BatchesExchanged,
+        Self::SwapWithoutInputs,
+        Self::SwapLosesBatch,
+        Self::SweepDeletesLive,
+        Self::RetainsTooLittle,
+        Self::PutNotStored,
+        Self::MissingIsSkipped,
+    ];
+}
+
+#[derive(Default)]
+struct State {
+    found: BTreeMap<(PartitionId, Offset), Found>,
+    ends: BTreeMap<TopicId, Vec<PartitionStatus>>,
+    /// Batches of a hole.
+    holes: BTreeSet<PartId>,
+    live: BTreeSet<PartId>,
+    made: u128,
+}
+
+pub struct Wrong {
+    inner: Arc<dyn ControlPlane>,
+    bug: Bug,
+    fates: Arc<Fates>,
+    state: Mutex<State>,
+}
+
+/// What a commit would be answered by a control plane that remembers nothing but ends of logs.
+struct Ends(BTreeMap<PartitionId, Offset>);
+
+impl assign::View for Ends {
+    fn part_is_new(&self, _: usize) -> bool {
+        true
+    }
+    fn high_watermark(&self, partition: PartitionId) -> Option<Offset> {
+        self.0.get(&partition).copied()
+    }
+    fn key(&self, _: Uuid) -> Option<(Uuid, millpond_core::control_plane::Answer)> {
+        None
+    }
+    fn dedup_is_known(&self, _: TopicId, _: Uuid) -> bool {
+        false
+    }
+}
+
+impl Wrong {
+    pub fn new(inner: Arc<dyn ControlPlane>, bug: Bug, fates: Arc<Fates>) -> Self {
+        Self { inner, bug, fates, state: Mutex::default() }
+    }
+
+    fn new_id(&self) -> Uuid {
+        let mut state = self.state.lock();
+        state.made += 1;
+        Uuid::from_u128((0xb06_u128 << 96) + state.made)
+    }
+
+    /// Answers without asking, as long as nothing but offsets is to be decided.
+    async fn predict(&self, commit: &Commit) -> Option<Committed> {
+        let plain = |r: &Request| r.key.is_none() && r.expect.is_none();
+        if !commit.requests.iter().all(plain) || !commit.dedups.is_empty() {
+            return None;
+        }
+        let partitions: Vec<PartitionId> = commit.runs.iter().map(|r| r.partition).collect();
+        let ends = self.inner.high_watermarks(&partitions).await.ok()?.into_iter().collect();
+        Some(assign::decide(commit, &Ends(ends), 0).committed)
+    }
+
+    fn with_new_parts(&self, commit: &Commit) -> Commit {
+        let mut commit = commit.clone();
+        for part in commit.parts.iter_mut().filter(|p| matches!(p.body, PartBody::Inline(_))) {
+            part.id = PartId(self.new_id());
+        }
+        for request in &mut commit.requests {
+            request.id = millpond_core::RequestId(self.new_id());
+        }
+        commit
+    }
+
+    /// An inline commit of several partitions in two steps; `None` if it cannot be taken apart.
+    async fn tear(&self, commit: &Commit) -> Option<Committed> {
+        let committed = self.predict(commit).await?;
+        let torn = commit.parts.len() == 1 && matches!(commit.parts[0].body, PartBody::Inline(_));
+        let spread = (0..commit.requests.len()).any(|request| {
+            let mut homes = commit.pieces.iter().filter(|p| p.request == request).map(|p| commit.runs[p.run].partition);
+            let first = homes.next();
+            homes.any(|home| Some(home) != first)
+        });
+        if !torn || !spread {
+            return None;
+        }
+        let first = commit.runs[0].partition;
+        let half = |keep: &dyn Fn(PartitionId) -> bool| {
+            let mut half = self.with_new_parts(commit);
+            half.pieces.retain(|p| keep(commit.runs[p.run].partition));
+            half.requests = Vec::new();
+            let mut requests = BTreeMap::new();
+            for piece in &mut half.pieces {
+                let next = requests.len();
+                let number = *requests.entry(piece.request).or_insert(next);
+                if number == next {
+                    half.requests.push(commit.requests[piece.request].clone());
+                }
+                piece.request = number;
+            }
+            half
+        };
+        let (one, two) = (half(&|p| p == first), half(&|p| p != first));
+        self.inner.commit(&one).await.ok()?;
+        tokio::time::sleep(Duration::from_millis(self.fates.below(60))).await;
+        self.inner.commit(&two).await.ok()?;
+        Some(committed)
+    }
+
+    /// Something that takes offsets and is never found.
+    async fn dig(&self, commit: &Commit, refused: usize) {
+        let Some(piece) = commit.pieces.iter().find(|p| p.request == refused) else { return };
+        let mut hole = Commit { runs: vec![commit.runs[piece.run]], ..Commit::default() };
+        hole.runs[0].part = 0;
+        let id = PartId(self.new_id());
+        let source = &commit.parts[commit.runs[piece.run].part].body;
+        let bytes = match source {
+            PartBody::Inline(bytes) => bytes.clone(),
+            PartBody::Segment { bytes, .. } => Bytes::from(vec![0; usize::try_from(*bytes).unwrap_or(0)]),
+        };
+        hole.parts.push(millpond_core::control_plane::Part { id, body: PartBody::Inline(bytes) });
+        hole.pieces.push(millpond_core::control_plane::Piece { request: 0, run: 0, first: 0, records: 1 });
+        let request = millpond_core::RequestId(self.new_id());
+        hole.requests.push(Request { id: request, key: None, expect: None, context: Bytes::new() });
+        self.state.lock().holes.insert(id);
+        drop(self.inner.commit(&hole).await);
+    }
+
+    async fn commit_wrongly(&self, commit: &Commit) -> Result<Committed, Error> {
+        let mut changed = commit.clone();
+        match self.bug {
+            Bug::AnswerBeforeCommit | Bug::CommitDropped => {
+                if let Some(committed) = self.predict(commit).await {
+                    let (inner, delay) = (Arc::clone(&self.inner), Duration::from_millis(self.fates.below(100)));
+                    let dropped = self.bug == Bug::CommitDropped && self.fates.chance(100);
+                    if dropped {
+                        return Ok(committed);
+                    }
+                    if self.bug == Bug::AnswerBeforeCommit {
+                        tokio::spawn(async move {
+                            tokio::time::sleep(delay).await;
+                            drop(inner.commit(&changed).await);
+                        });
+                        return Ok(committed);
+                    }
+                }
+            }
+            Bug::NewPartOnResend => changed = self.with_new_parts(commit),
+            Bug::KeyIgnored => changed.requests.iter_mut().for_each(|r| r.key = None),
+            Bug::BodyNotCompared => {
+                changed.requests.iter_mut().filter_map(|r| r.key.as_mut()).for_each(|key| key.body_hash = Uuid::nil());
+            }
+            Bug::DedupIgnored => changed.dedups.clear(),
+            Bug::ExpectIgnored => changed.requests.iter_mut().for_each(|r| r.expect = None),
+            Bug::TornCommit => {
+                if let Some(committed) = self.tear(commit).await {
+                    return Ok(committed);
+                }
+            }
+            _ => {}
+        }
+        let mut committed = self.inner.commit(&changed).await?;
+        for number in 0..commit.requests.len() {
+            let stored = matches!(committed.verdicts[number], Verdict::Stored);
+            let refused = matches!(committed.verdicts[number], Verdict::Conflict | Verdict::OffsetMismatch { .. });
+            match self.bug {
+                Bug::StoredThoughRefused if stored && self.fates.chance(30) => committed.verdicts[number] = Verdict::Conflict,
+                Bug::HoleOnRefusal if refused => self.dig(commit, number).await,
+                _ => {}
+            }
+        }
+        if self.bug == Bug::SweepDeletesLive {
+            let segments = commit.parts.iter().filter(|p| matches!(p.body, PartBody::Segment { .. })).map(|p| p.id);
+            self.state.lock().live.extend(segments);
+        }
+        Ok(committed)
+    }
+
+    fn find_wrongly(&self, request: &FindRequest, mut found: Found) -> Found {
+        let mut state = self.state.lock();
+        let holes = &state.holes;
+        found.batches.retain(|b| !holes.contains(&b.part));
+        let count = found.batches.len();
+        match self.bug {
+            Bug::StaleFind => {
+                let known = state.found.entry((request.partition, request.offset)).or_insert_with(|| found.clone());
+                if self.fates.chance(300) {
+                    return known.clone();
+                }
+                *known = found.clone();
+            }
+            Bug::EndTooEarly if self.fates.chance(30) => found.high_watermark = found.high_watermark.plus(1),
+            Bug::FindSkipsBatch if count > 1 && self.fates.chance(50) => drop(found.batches.remove(count / 2)),
+            Bug::SkipIgnored => found.batches.iter_mut().for_each(|b| b.skip.clear()),
+            Bug::BatchesExchanged if self.fates.chance(100) => {
+                let pair = (1..count).find(|n| found.batches[*n].records == found.batches[0].records);
+                if let Some(other) = pair {
+                    let (one, two) = (found.batches[0].clone(), found.batches[other].clone());
+                    found.batches[0] = Batch { base: one.base, ..two };
+                    found.batches[other] = Batch { base: found.batches[other].base, ..one };
+                }
+            }
+            _ => {}
+        }
+        found
+    }
+}
+
+#[async_trait]
+impl ControlPlane for Wrong {
+    async fn put_topic(
+        &self,
+        tenant: &Name,
+        name: &Name,
+        change: &TopicChange,
+        default_partitions: i32,
+    ) -> Result<(Topic, bool), Error<PutTopicRejected>> {
+        let mut change = change.clone();
+        if self.bug == Bug::RetainsTooLittle {
+            change.retention_ms = Some(Some(3_000));
+        }
+        self.inner.put_topic(tenant, name, &change, default_partitions).await
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<Committed, Error> {
+        self.commit_wrongly(commit).await
+    }
+
+    async fn find(&self, requests: &[FindRequest]) -> Result<Vec<Option<Found>>, Error> {
+        let found = self.inner.find(requests).await?;
+        Ok(requests.iter().zip(found).map(|(request, found)| Some(self.find_wrongly(request, found?))).collect())
+    }
+
+    async fn partitions(&self, topic: TopicId) -> Result<Vec<PartitionStatus>, Error> {
+        let now = self.inner.partitions(topic).await?;
+        let before = self.state.lock().ends.insert(topic, now.clone());
+        let stale = self.bug == Bug::StaleEnd && self.fates.chance(300);
+        Ok(before.filter(|_| stale).unwrap_or(now))
+    }
+
+    async fn swap(&self, swap: &Swap) -> Result<(), Error<SwapRejected>> {
+        let mut swap = swap.clone();
+        match self.bug {
+            Bug::SwapWithoutInputs => swap.inputs.clear(),
+            Bug::SwapLosesBatch => drop(swap.outputs.pop()),
+            _ => {}
+        }
+        self.inner.swap(&swap).await
+    }
+
+    async fn sweep_plan(&self, limit: i64) -> Result<Vec<PartId>, Error> {
+        let mut parts = self.inner.sweep_plan(limit).await?;
+        let live = std::mem::take(&mut self.state.lock().live);
+        parts.extend(live);
+        Ok(parts)
+    }
+
+    async fn topic(&self, tenant: &Name, name: &Name) -> Result<Topic, Error<NoSuchTopic>> {
+        self.inner.topic(tenant, name).await
+    }
+    async fn topics(&self, tenant: &Name) -> Result<Vec<Topic>, Error> {
+        self.inner.topics(tenant).await
+    }
+    async fn delete_topic(&self, tenant: &Name, name: &Name) -> Result<bool, Error> {
+        self.inner.delete_topic(tenant, name).await
+    }
+    async fn register_parts(&self, agent: AgentId, ids: &[PartId]) -> Result<(), Error> {
+        self.inner.register_parts(agent, ids).await
+    }
+    async fn dedup_offsets(&self, topic: TopicId, id_hashes: &[Uuid]) -> Result<Vec<Option<(i32, Offset)>>, Error> {
+        self.inner.dedup_offsets(topic, id_hashes).await
+    }
+    async fn payloads(&self, ranges: &[PayloadRange]) -> Result<Vec<Option<Bytes>>, Error> {
+        self.inner.payloads(ranges).await
+    }
+    async fn high_watermarks(&self, partitions: &[PartitionId]) -> Result<Vec<(PartitionId, Offset)>, Error> {
+        self.inner.high_watermarks(partitions).await
+    }
+    async fn offsets_at(&self, topic: TopicId, timestamp_ms: i64) -> Result<Vec<(i32, PartitionId, Offset)>, Error> {
+        self.inner.offsets_at(topic, timestamp_ms).await
+    }
+    async fn beat(&self, agent: AgentId) -> Result<Beat, Error> {
+        self.inner.beat(agent).await
+    }
+    async fn drain_plan(&self, max_bytes: i64) -> Result<Vec<DrainBatch>, Error> {
+        self.inner.drain_plan(max_bytes).await
+    }
+    async fn retain(&self, limit: i64) -> Result<i64, Error> {
+        self.inner.retain(limit).await
+    }
+    async fn forget(&self, limit: i64) -> Result<i64, Error> {
+        self.inner.forget(limit).await
+    }
+    async fn swept(&self, parts: &[PartId]) -> Result<(), Error> {
+        self.inner.swept(parts).await
+    }
+    async fn ping(&self) -> Result<(), Error> {
+        self.inner.ping().await
+    }
+}

@@ -1,0 +1,315 @@
+//! Clients: they produce, read and poll, through whichever agent is alive, and write down what they were told.
+
+use crate::bugs::Bug;
+use crate::draft::Draft;
+use crate::world::{Agent, World};
+use millpond::fetch::reader::{FetchError, Fetched};
+use millpond_core::control_plane::FindRequest;
+use millpond_core::{Offset, PartitionId};
+use millpond_tests::history::{Call, From, Log, OpId, Outcome, Read, ReadAnswer, Recorder, identify};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Beyond everything an agent may take: a PUT's four tries, a commit's silence.
+const STUCK_AFTER: Duration = Duration::from_secs(600);
+const ATTEMPTS: u64 = 12;
+
+pub struct Client {
+    pub world: Arc<World>,
+    pub rng: StdRng,
+    pub recorder: Recorder,
+    /// Numbers its records.
+    pub counter: u64,
+    sessions: BTreeMap<Log, i64>,
+    /// The ends of logs, as far as it has seen.
+    ends: BTreeMap<Log, i64>,
+    stored_keys: Vec<String>,
+}
+
+impl Client {
+    pub fn new(world: &Arc<World>, number: u32, seed: u64) -> Self {
+        Self {
+            world: Arc::clone(world),
+            rng: StdRng::seed_from_u64(seed),
+            recorder: world.shelf.client(number).expect("in memory"),
+            counter: 0,
+            sessions: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            stored_keys: Vec::new(),
+        }
+    }
+
+    pub async fn work(mut self) {
+        for _ in 0..self.world.ops {
+            let pause = self.rng.random_range(0..=self.world.think_ms);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            match self.rng.random_range(0..100) {
+                0..20 => self.produce_once().await,
+                20..42 => self.produce_until_known().await,
+                42..52 => self.produce_if_match().await,
+                52..56 => self.repeat_a_key().await,
+                56..70 => self.read().await,
+                70..88 => self.poll().await,
+                _ => drop(self.end().await),
+            }
+        }
+    }
+
+    fn log(&mut self) -> (Log, PartitionId) {
+        let topic = &self.world.topics[self.rng.random_range(0..self.world.topics.len())];
+        let partition = self.rng.random_range(0..topic.partition_count());
+        (Log::new(topic.name.as_str(), partition), topic.partition_id(partition).expect("a partition"))
+    }
+
+    /// Does something through an agent, and writes down what came of it, or that nothing did.
+    async fn call<F: Future<Output = Outcome>>(&mut self, call: Call, act: impl FnOnce(Agent) -> F) -> Outcome {
+        let Some(agent) = self.world.agent(self.rng.random()) else { return Outcome::Fail { current: None } };
+        let leaves = self.rng.random_ratio(self.world.fates.weather().leave, 1_000);
+        let patience = if leaves { Duration::from_millis(self.rng.random_range(0..30)) } else { STUCK_AFTER };
+        self.call_at(&agent, call, patience, !leaves, act(agent.clone())).await.1
+    }
+
+    async fn call_at(
+        &self,
+        agent: &Agent,
+        call: Call,
+        patience: Duration,
+        stuck: bool,
+        act: impl Future<Output = Outcome>,
+    ) -> (OpId, Outcome) {
+        let op = self.recorder.invoke(self.world.now(), call);
+        let outcome = tokio::select! {
+            biased;
+            () = agent.dead.cancelled() => Outcome::Info,
+            outcome = act => outcome,
+            () = tokio::time::sleep(patience) => {
+                if stuck {
+                    self.world.flaw(format!("stuck: operation {op} has no answer after {} s", patience.as_secs()));
+                }
+                Outcome::Info
+            }
+        };
+        self.recorder.returned(self.world.now(), op, outcome.clone());
+        (op, outcome)
+    }
+
+    async fn send(&mut self, draft: &Draft) -> Outcome {
+        let world = Arc::clone(&self.world);
+        let outcome = self.call(Call::Produce(draft.produce.clone()), |agent| async move { draft.send(&world, &agent).await }).await;
+        if let Outcome::Produced { placed, .. } = &outcome {
+            for (sent, placed) in draft.produce.records.iter().zip(placed) {
+                self.saw(&Log::new(&sent.topic, placed.partition), placed.offset + 1);
+            }
+        }
+        outcome
+    }
+
+    fn saw(&mut self, log: &Log, end: i64) {
+        let known = self.ends.entry(log.clone()).or_default();
+        *known = (*known).max(end);
+    }
+
+    async fn produce_once(&mut self) {
+        let draft = Draft::random(self);
+        self.send(&draft).await;
+    }
+
+    /// With a key, or dedup ids: sent again until somebody knows what became of it.
+    async fn produce_until_known(&mut self) {
+        let mut draft = Draft::random(self);
+        if self.rng.random_ratio(1, 3) {
+            draft.dedup = true;
+        } else {
+            draft.produce.key = Some(format!("{}-{}", self.recorder.client, self.counter));
+        }
+        for attempt in 0..ATTEMPTS {
+            if let Outcome::Produced { .. } = self.send(&draft).await {
+                self.stored_keys.extend(draft.produce.key.clone());
+                // Some ask again although they know.
+                if self.rng.random_ratio(4, 5) {
+                    return;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(self.rng.random_range(0..200 << attempt.min(5)))).await;
+        }
+    }
+
+    /// A key that was used before must not let other records in.
+    async fn repeat_a_key(&mut self) {
+        let Some(key) = self.stored_keys.last().cloned() else { return };
+        let mut draft = Draft::random(self);
+        draft.produce.key = Some(key);
+        self.send(&draft).await;
+    }
+
+    async fn produce_if_match(&mut self) {
+        let Some((log, mut end)) = self.end().await else { return };
+        if self.rng.random_ratio(1, 4) {
+            end = self.rng.random_range(0..=end);
+        }
+        let mut draft = Draft::to(self, &log);
+        draft.produce.expect = Some(end);
+        self.send(&draft).await;
+    }
+
+    async fn end(&mut self) -> Option<(Log, i64)> {
+        let (log, id) = self.log();
+        let topic = self.world.topics.iter().find(|t| t.name.as_str() == log.topic).map(|t| t.id)?;
+        let act = |agent: Agent| async move {
+            match agent.app.plane.partitions(topic).await {
+                Ok(all) => match all.iter().find(|p| p.id == id) {
+                    Some(status) => Outcome::End { high_watermark: status.high_watermark.0 },
+                    None => Outcome::Fail { current: None },
+                },
+                Err(_) => Outcome::Info,
+            }
+        };
+        match self.call(Call::End(log.clone()), act).await {
+            Outcome::End { high_watermark } => {
+                self.saw(&log, high_watermark);
+                Some((log, high_watermark))
+            }
+            _ => None,
+        }
+    }
+
+    async fn read(&mut self) {
+        let (log, id) = self.log();
+        let known = self.ends.get(&log).copied().unwrap_or(0);
+        let from = if self.rng.random_ratio(1, 3) { From::Earliest } else { From::Offset(self.rng.random_range(0..=known)) };
+        let start = if let From::Offset(offset) = from { offset } else { 0 };
+        let (limit, max_bytes) = (self.rng.random_range(1..40), [1, 300, 1 << 20][self.rng.random_range(0..3)]);
+        let (retention, bug) = (self.world.retention, self.world.bug);
+        let act = |agent: Agent| async move {
+            match fetch(&agent, id, start, max_bytes, limit, bug).await {
+                Some(answer) if answer.log_start.is_some_and(|s| s > start) => match (from, retention) {
+                    (From::Earliest, _) => {
+                        let start = answer.log_start.unwrap_or(0);
+                        let again = fetch(&agent, id, start, max_bytes, limit, bug).await;
+                        again.filter(|a| a.log_start == Some(start)).map_or(Outcome::Info, Outcome::Records)
+                    }
+                    (_, true) => Outcome::Fail { current: None },
+                    (_, false) => Outcome::Records(answer),
+                },
+                Some(answer) => Outcome::Records(answer),
+                None => Outcome::Info,
+            }
+        };
+        // A session of its own: it does not move the polls'.
+        let outcome = self.call(Call::Read(Read { log: log.clone(), from, session: 1 }), act).await;
+        self.learn(&log, &outcome);
+    }
+
+    fn learn(&mut self, log: &Log, outcome: &Outcome) {
+        if let Outcome::Records(answer) = outcome {
+            self.saw(log, answer.high_watermark.unwrap_or(0));
+        }
+    }
+
+    /// Goes on where it was, and waits a while if there is nothing.
+    async fn poll(&mut self) {
+        let (log, id) = self.log();
+        let position = self.sessions.get(&log).copied();
+        let start = position.unwrap_or(0);
+        let from = if position.is_some() { From::Next } else { From::Earliest };
+        let (limit, wait) = (self.rng.random_range(1..20), Duration::from_millis(self.rng.random_range(0..1_500)));
+        let bug = self.world.bug;
+        let act = |agent: Agent| async move {
+            let watch = agent.app.watcher.watch(vec![id]);
+            let deadline = tokio::time::Instant::now() + wait;
+            let mut start = start;
+            loop {
+                let Some(answer) = fetch(&agent, id, start, 1 << 20, limit, bug).await else { return Outcome::Info };
+                match answer.log_start {
+                    Some(log_start) if log_start > start => {
+                        start = log_start;
+                        continue;
+                    }
+                    _ => {}
+                }
+                watch.saw(id, Offset(answer.high_watermark.unwrap_or(0)));
+                if !answer.records.is_empty() || tokio::time::timeout_at(deadline, watch.moved()).await.is_err() {
+                    return Outcome::Records(answer);
+                }
+            }
+        };
+        let outcome = self.call(Call::Read(Read { log: log.clone(), from, session: 0 }), act).await;
+        self.learn(&log, &outcome);
+        if let Outcome::Records(answer) = outcome {
+            let next = answer.records.last().map(|r| r.0 + 1).or(answer.log_start.filter(|s| *s > start)).unwrap_or(start);
+            self.sessions.insert(log, next);
+        }
+    }
+
+    /// After everything has healed: one more record gets in, and everything can be read.
+    pub async fn finish(mut self, agent: &Agent) {
+        let world = Arc::clone(&self.world);
+        let draft = Draft::random(&mut self);
+        let (_, outcome) = self.call_at(agent, Call::Produce(draft.produce.clone()), STUCK_AFTER, true, draft.send(&world, agent)).await;
+        if !matches!(outcome, Outcome::Produced { .. }) {
+            world.flaw(format!("stuck: after everything has healed a produce is answered {outcome:?}"));
+        }
+        for topic in &world.topics {
+            for (partition, id) in (0..).zip(&topic.partitions) {
+                let log = Log::new(topic.name.as_str(), partition);
+                let act = async { read_all(agent, *id, world.bug).await.map_or(Outcome::Info, Outcome::Records) };
+                let (_, outcome) = self.call_at(agent, Call::Final(log.clone()), STUCK_AFTER, true, act).await;
+                if outcome == Outcome::Info {
+                    world.flaw(format!("stuck: after everything has healed {log} cannot be read"));
+                }
+            }
+        }
+    }
+}
+
+async fn read_all(agent: &Agent, id: PartitionId, bug: Option<Bug>) -> Option<ReadAnswer> {
+    let mut all: Option<ReadAnswer> = None;
+    let mut start = 0;
+    loop {
+        let mut answer = fetch(agent, id, start, 400, usize::MAX, bug).await?;
+        let end = answer.high_watermark.unwrap_or(0);
+        let log_start = answer.log_start.unwrap_or(0);
+        if log_start > start {
+            // Retention went on meanwhile: again from there.
+            (start, all) = (log_start, None);
+            continue;
+        }
+        let (next, none) = (answer.records.last().map_or(start, |r| r.0 + 1), answer.records.is_empty());
+        answer.records.splice(0..0, all.map(|a| a.records).unwrap_or_default());
+        if none || next >= end || next <= start {
+            return Some(answer);
+        }
+        (start, all) = (next, Some(answer));
+    }
+}
+
+/// `None`: the agent could not say.
+async fn fetch(agent: &Agent, partition: PartitionId, offset: i64, max_bytes: i64, limit: usize, bug: Option<Bug>) -> Option<ReadAnswer> {
+    let request = FindRequest { partition, offset: Offset(offset), max_bytes };
+    match agent.app.reader.fetch(&[request]).await {
+        Ok(mut found) => found.pop().flatten().map(|fetched| answer(&fetched, offset, limit)),
+        // A planted bug: what is missing is passed over.
+        Err(FetchError::Corrupt { .. }) if bug == Some(Bug::MissingIsSkipped) => {
+            let request = FindRequest { partition, offset: Offset(offset + 1), max_bytes };
+            let mut found = agent.app.reader.fetch(&[request]).await.ok()?;
+            found.pop().flatten().map(|fetched| answer(&fetched, offset + 1, limit))
+        }
+        Err(_) => None,
+    }
+}
+
+fn answer(fetched: &Fetched, offset: i64, limit: usize) -> ReadAnswer {
+    let mut records = Vec::new();
+    for batch in &fetched.batches {
+        for record in batch.records() {
+            let (at, record) = record.expect("what was verified can be read");
+            records.push((at.0, identify(record.key, record.value.unwrap_or_default())));
+        }
+    }
+    records.retain(|(at, _)| *at >= offset);
+    records.truncate(limit);
+    ReadAnswer { log_start: Some(fetched.log_start_offset.0), high_watermark: Some(fetched.high_watermark.0), records }
+}
