@@ -24,6 +24,9 @@ const COMMITS: [&str; 3] = [
     include_str!("../../control-plane/queries/segment/swap.sql"),
 ];
 
+/// What an agent says that ends as it begins, since it does not reach its database.
+const REFUSALS: [&str; 2] = ["the database", "the control plane"];
+
 /// Kills process `$1` once its standard input ends, which it does with the test process at the latest.
 const LEASH: &str = r#"cat > /dev/null; kill -KILL "$1" 2> /dev/null"#;
 
@@ -158,7 +161,7 @@ impl Process {
 
     /// An agent that finds no database ends at once, for its service manager to start it again.
     fn may_refuse(&self) -> bool {
-        self.log.lock().lines().next_back().is_some_and(|line| line.starts_with("error: "))
+        self.log.lock().lines().next_back().is_some_and(|line| line.starts_with("error: ") && REFUSALS.iter().any(|why| line.contains(why)))
     }
 
     fn spawn(&self) -> Running {
@@ -180,7 +183,7 @@ impl Process {
     async fn attend(self: &Arc<Self>, mut running: Running) -> ExitStatus {
         let stderr = running.child.stderr.take().expect("a pipe");
         let (id, process) = (running.child.id(), Arc::clone(self));
-        std::thread::spawn(move || {
+        let reader = tokio::task::spawn_blocking(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 process.take(id, &line);
             }
@@ -196,6 +199,7 @@ impl Process {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
+        reader.await.expect("its last words");
         *self.ready.lock() = None;
         status
     }

@@ -2,7 +2,7 @@
 
 use super::agent::Agent;
 use super::rig::Rig;
-use millpond_tests::proxy::{COMMIT_CUTS, CommitCut, Proxy, Silence};
+use millpond_tests::proxy::{COMMIT_CUTS, CommitCut, Deed, Proxy, Silence};
 use millpond_tests::s3::{Fault as S3Fault, Op, Rule};
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -36,6 +36,7 @@ pub enum Trouble {
     CutWithin,
     Stall,
     Swallow,
+    SwallowAnswers,
     Refuse,
     CutAll,
 }
@@ -53,6 +54,8 @@ pub enum Fault {
     StatementsCancelled,
     /// Somebody holds the locks of partitions.
     PartitionsLocked,
+    /// Tables are written anew, under locks that shut everybody out.
+    TablesRewritten,
     Link(Link, Trouble),
     Commit(CommitCut),
     StoreErrors,
@@ -65,7 +68,7 @@ pub enum Fault {
 impl Fault {
     /// All of them, each once.
     pub fn all() -> Vec<Self> {
-        use Trouble::{CutAll, CutWithin, Delay, Refuse, Stall, Swallow};
+        use Trouble::{CutAll, CutWithin, Delay, Refuse, Stall, Swallow, SwallowAnswers};
         let mut all = vec![
             Self::AgentKilled,
             Self::AgentStopped,
@@ -75,14 +78,15 @@ impl Fault {
             Self::SessionsEnded,
             Self::StatementsCancelled,
             Self::PartitionsLocked,
+            Self::TablesRewritten,
             Self::StoreErrors,
             Self::StoreResets,
             Self::StoreSlow,
             Self::StoreBodies,
         ];
         all.extend(COMMIT_CUTS.map(Self::Commit));
-        all.extend([Delay, CutWithin, Stall, Swallow, Refuse, CutAll].map(|trouble| Self::Link(Link::Database, trouble)));
-        all.extend([CutWithin, Stall, Swallow, Refuse].map(|trouble| Self::Link(Link::Store, trouble)));
+        all.extend([Delay, CutWithin, Stall, Swallow, SwallowAnswers, Refuse, CutAll].map(|trouble| Self::Link(Link::Database, trouble)));
+        all.extend([CutWithin, Stall, Swallow, SwallowAnswers, Refuse].map(|trouble| Self::Link(Link::Store, trouble)));
         all.extend([CutWithin, Stall, CutAll].map(|trouble| Self::Link(Link::Front, trouble)));
         all
     }
@@ -90,13 +94,30 @@ impl Fault {
     pub fn role(self) -> Role {
         match self {
             Self::AgentKilled | Self::AgentStopped | Self::AgentTold => Role::Agents,
-            Self::PostgresKilled | Self::PostgresStopped | Self::SessionsEnded | Self::StatementsCancelled | Self::PartitionsLocked => {
-                Role::Postgres
-            }
+            Self::PostgresKilled
+            | Self::PostgresStopped
+            | Self::SessionsEnded
+            | Self::StatementsCancelled
+            | Self::PartitionsLocked
+            | Self::TablesRewritten => Role::Postgres,
             Self::Link(..) | Self::Commit(_) => Role::Network,
             Self::StoreErrors | Self::StoreResets | Self::StoreSlow | Self::StoreBodies => Role::Store,
         }
     }
+}
+
+/// What the proxies must have done at the end, and what makes them do it.
+pub fn wanted() -> Vec<(Deed, Fault)> {
+    let mut wanted = vec![
+        (Deed::Refused, Fault::Link(Link::Database, Trouble::Refuse)),
+        (Deed::Delayed, Fault::Link(Link::Database, Trouble::Delay)),
+        (Deed::Stalled, Fault::Link(Link::Database, Trouble::Stall)),
+        (Deed::Swallowed, Fault::Link(Link::Database, Trouble::Swallow)),
+        (Deed::CutWithin, Fault::Link(Link::Database, Trouble::CutWithin)),
+        (Deed::CutAll, Fault::Link(Link::Database, Trouble::CutAll)),
+    ];
+    wanted.extend(COMMIT_CUTS.map(|cut| (Deed::CutAtCommit(cut), Fault::Commit(cut))));
+    wanted
 }
 
 /// What has to be undone by hand at the end of a fault.
@@ -135,6 +156,7 @@ impl Rig {
                 )
                 .await
             }
+            Fault::TablesRewritten => self.sessions("vacuum full batch, topic_partition, segment, inline_payload, request_key", 1).await,
             Fault::PartitionsLocked => {
                 let mut connection = self.postgres.connect().await?;
                 connection
@@ -148,7 +170,9 @@ impl Rig {
                 Some(Remains::Nothing)
             }
             Fault::Commit(cut) => {
-                agent.database.change(|weather| weather.commit_cuts.push((cut, 25)));
+                for agent in &self.agents {
+                    agent.database.change(|weather| weather.commit_cuts.push((cut, 20)));
+                }
                 Some(Remains::Nothing)
             }
             Fault::StoreErrors | Fault::StoreResets | Fault::StoreSlow | Fault::StoreBodies => {
@@ -206,6 +230,7 @@ impl Trouble {
             }
             Self::Stall => link.change(|weather| weather.silence = Silence::Stall),
             Self::Swallow => link.change(|weather| weather.silence = Silence::Swallow),
+            Self::SwallowAnswers => link.change(|weather| weather.silence = Silence::SwallowAnswers),
             Self::Refuse => {
                 link.change(|weather| weather.refuse = true);
                 link.cut_all();

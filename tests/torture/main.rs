@@ -15,6 +15,7 @@ mod nemesis;
 mod postgres;
 mod report;
 mod rig;
+mod silent;
 
 use client::produce::{Form, spawn};
 use client::{Book, GUARDED, LARGE, SMALL, guard, logs, read, tail};
@@ -87,5 +88,5 @@ async fn whatever_fails_the_log_stays_one() {
     report::print(&rig, &book, &nemesis, start.elapsed());
     fsck::check(&rig).await;
     report::check(&rig, &book, goal);
-    rig.close().await;
+    rig.close(RECOVERY_S).await;
 }

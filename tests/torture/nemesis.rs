@@ -4,7 +4,7 @@
 //! everything heals, and every agent has to acknowledge a request before the next begins. A quarter of the windows is calm.
 
 use super::client::Client;
-use super::fault::{Fault, ROLES, Remains, Role};
+use super::fault::{self, Fault, ROLES, Remains, Role};
 use super::rig::Rig;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -16,6 +16,9 @@ use tokio::time::{Duration, Instant};
 const LONG: u64 = 30;
 /// A job's lease ends after 30 s.
 const LONG_STOP: Duration = Duration::from_secs(40);
+
+/// Windows for faults that did not come to do what they are for.
+const EXTRA_MAX: u64 = 20;
 
 /// How much there is to come.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +35,7 @@ pub struct Nemesis {
     pub windows: u64,
     pub calm: u64,
     long_stops: u64,
+    extra: u64,
     /// From the end of a window with such a fault until an agent acknowledged something.
     pub recoveries: BTreeMap<Role, Vec<Duration>>,
 }
@@ -39,14 +43,25 @@ pub struct Nemesis {
 impl Nemesis {
     pub fn new(seed: u64, goal: Goal) -> Self {
         let rng = StdRng::seed_from_u64(seed);
-        Self { rng, goal, deck: Vec::new(), made: BTreeMap::new(), windows: 0, calm: 0, long_stops: 0, recoveries: BTreeMap::new() }
+        Self {
+            rng,
+            goal,
+            deck: Vec::new(),
+            made: BTreeMap::new(),
+            windows: 0,
+            calm: 0,
+            long_stops: 0,
+            extra: 0,
+            recoveries: BTreeMap::new(),
+        }
     }
 
     fn count(&self, fault: Fault) -> u64 {
         self.made.get(&fault).copied().unwrap_or(0)
     }
 
-    fn is_done(&self) -> bool {
+    /// Whether every fault was made, and processes killed as often as they are to be.
+    fn is_through(&self) -> bool {
         self.count(Fault::AgentKilled) >= self.goal.agent_kills
             && self.count(Fault::PostgresKilled) >= self.goal.postgres_kills
             && Fault::all().into_iter().all(|fault| self.count(fault) > 0)
@@ -57,14 +72,21 @@ impl Nemesis {
         let mut deck = Fault::all();
         for (fault, goal) in [(Fault::AgentKilled, self.goal.agent_kills), (Fault::PostgresKilled, self.goal.postgres_kills)] {
             let left = goal.saturating_sub(self.count(fault));
-            deck.extend((1..left.min(goal.div_ceil(8).max(4))).map(|_| fault));
+            deck.extend((1..left.min(goal.div_ceil(4).max(4))).map(|_| fault));
         }
         deck.shuffle(&mut self.rng);
         self.deck = deck;
     }
 
-    /// Takes what a window is made of.
-    fn draw(&mut self) -> Vec<Fault> {
+    /// Takes what a window is made of; none when there is nothing left to do.
+    fn draw(&mut self, rig: &Rig) -> Option<Vec<Fault>> {
+        if self.is_through() {
+            // What a fault did not come to do among others, it does alone.
+            let deeds = rig.deeds();
+            let missing = fault::wanted().into_iter().find(|(deed, _)| !deeds.contains_key(deed) && self.extra < EXTRA_MAX);
+            self.extra += 1;
+            return missing.map(|(_, fault)| vec![fault]);
+        }
         if self.deck.is_empty() {
             self.shuffle();
         }
@@ -80,20 +102,19 @@ impl Nemesis {
             }
             !take
         });
-        drawn
+        Some(drawn)
     }
 
     pub async fn run(&mut self, rig: &Rig, probes: &mut [Client]) {
-        while !self.is_done() {
-            self.windows += 1;
-            if self.rng.random_range(0..4) == 0 {
+        while let Some(drawn) = self.draw(rig) {
+            if !drawn.is_empty() {
+                self.windows += 1;
+                self.window(rig, probes, drawn).await;
+            }
+            if self.rng.random_range(0..3) == 0 {
+                self.windows += 1;
                 self.calm += 1;
                 tokio::time::sleep(Duration::from_millis(self.rng.random_range(500..2_000))).await;
-                continue;
-            }
-            let drawn = self.draw();
-            if !drawn.is_empty() {
-                self.window(rig, probes, drawn).await;
             }
             if self.count(Fault::AgentKilled) >= LONG && self.long_stops < self.count(Fault::AgentKilled) / LONG {
                 self.stop_long(rig, probes).await;

@@ -4,7 +4,7 @@ use super::client::Book;
 use super::nemesis::{Goal, Nemesis};
 use super::rig::Rig;
 use millpond_tests::history::{Call, Options, Outcome, check as violations};
-use millpond_tests::proxy::{COMMIT_CUTS, Deed};
+use millpond_tests::proxy::Deed;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -37,17 +37,8 @@ pub fn print(rig: &Rig, book: &Book, nemesis: &Nemesis, took: Duration) {
     }
 }
 
-/// The faults happened, the clients got on, and the history is that of a log.
+/// The history is that of a log, the clients got on, and the faults happened.
 pub fn check(rig: &Rig, book: &Book, goal: Goal) {
-    let deeds = rig.deeds();
-    let mut wanted = vec![Deed::Refused, Deed::Delayed, Deed::Stalled, Deed::Swallowed, Deed::CutWithin, Deed::CutAll, Deed::Commit];
-    wanted.extend(COMMIT_CUTS.map(Deed::CutAtCommit));
-    let missing: Vec<&Deed> = wanted.iter().filter(|deed| !deeds.contains_key(deed)).collect();
-    assert!(missing.is_empty(), "no proxy did this: {missing:?}");
-    assert!(rig.s3.injected().values().sum::<u64>() > 10, "the store hardly failed: {:?}", rig.s3.injected());
-    let surprises: Vec<String> = rig.agents.iter().flat_map(super::agent::Agent::surprises).collect();
-    assert!(surprises.is_empty(), "agents ended by themselves: {surprises:?}");
-
     let history = book.history();
     let produced = |op: &&millpond_tests::history::Op| matches!(op.outcome(), Outcome::Produced { .. });
     let acknowledged = u64::try_from(history.ops.iter().filter(produced).count()).expect("a number");
@@ -63,4 +54,12 @@ pub fn check(rig: &Rig, book: &Book, goal: Goal) {
         }
     }
     assert!(found.is_empty(), "{} violations", found.len());
+
+    let deeds = rig.deeds();
+    let wanted = super::fault::wanted();
+    let missing: Vec<&Deed> = wanted.iter().map(|(deed, _)| deed).filter(|deed| !deeds.contains_key(deed)).collect();
+    assert!(missing.is_empty(), "no proxy did this: {missing:?}");
+    assert!(rig.s3.injected().values().sum::<u64>() > 10, "the store hardly failed: {:?}", rig.s3.injected());
+    let surprises: Vec<String> = rig.agents.iter().flat_map(super::agent::Agent::surprises).collect();
+    assert!(surprises.is_empty(), "agents ended by themselves: {surprises:?}");
 }

@@ -90,11 +90,11 @@ impl Rig {
         times
     }
 
-    /// Ends every process its own way.
-    pub async fn close(self) {
+    /// Ends every process its own way; each agent within so many seconds.
+    pub async fn close(self, seconds: u64) {
         for agent in self.agents {
             assert!(!agent.log().contains("panicked at"), "{} panicked:\n{}", agent.name, agent.log());
-            agent.close(60).await;
+            agent.close(seconds).await;
         }
         self.postgres.stop().await;
     }

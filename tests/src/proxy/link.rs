@@ -40,8 +40,11 @@ pub(super) async fn run(mut client: TcpStream, control: Arc<Control>) {
     control.count(Deed::Connected);
     client.set_nodelay(true).ok();
     let mut cuts = control.cut_all.subscribe();
-    let link =
-        Link { control: &control, state: Mutex::new(State { rng, weather: u64::MAX, left: None, lost: false }), doom: Mutex::new(None) };
+    let link = Link {
+        control: &control,
+        state: Mutex::new(State { rng, weather: u64::MAX, left: None, lost: Lost::Nothing }),
+        doom: Mutex::new(None),
+    };
     let end = {
         let (from_client, to_client) = client.split();
         let (from_server, to_server) = tokio::io::split(&mut *server);
@@ -55,9 +58,14 @@ pub(super) async fn run(mut client: TcpStream, control: Arc<Control>) {
         }
     };
     let lost = link.state.lock().lost;
-    if lost && end == End::Closed {
+    if lost > Lost::Nothing && end == End::Closed {
         // The other side does not hear of it while nothing gets through.
-        control.weather.subscribe().wait_for(|(_, weather)| weather.silence != Silence::Swallow).await.ok();
+        control
+            .weather
+            .subscribe()
+            .wait_for(|(_, weather)| !matches!(weather.silence, Silence::Swallow | Silence::SwallowAnswers))
+            .await
+            .ok();
     }
     if end == End::Cut && !gently {
         client.set_zero_linger().ok();
@@ -81,8 +89,21 @@ struct State {
     weather: u64,
     /// Bytes until the cut.
     left: Option<u64>,
-    /// Bytes were swallowed: nothing gets through any more.
-    lost: bool,
+    lost: Lost,
+}
+
+/// What does not get through any more, since bytes of it were swallowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Lost {
+    Nothing,
+    Answers,
+    Everything,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Up,
+    Down,
 }
 
 /// A commit whose answer will not arrive whole.
@@ -109,7 +130,7 @@ impl Link<'_> {
         loop {
             let Ok(read @ 1..) = from.read(&mut buffer).await else { return End::Closed };
             let Some((frames, statements)) = &mut reader else {
-                match self.pass(&buffer[..read], &mut to).await {
+                match self.pass(Way::Up, &buffer[..read], &mut to).await {
                     Some(end) => return end,
                     None => continue,
                 }
@@ -129,7 +150,7 @@ impl Link<'_> {
                 let synchronised = does == Does::Sync || frame.tag == b'Q';
                 end = (racing && synchronised).then_some(CommitCut::Racing);
             }
-            if let Some(end) = self.pass(&batch, &mut to).await {
+            if let Some(end) = self.pass(Way::Up, &batch, &mut to).await {
                 return end;
             }
             if let Some(cut) = end {
@@ -148,7 +169,7 @@ impl Link<'_> {
         loop {
             let Ok(read @ 1..) = from.read(&mut buffer).await else { return End::Closed };
             let Some(frames) = &mut frames else {
-                match self.pass(&buffer[..read], &mut to).await {
+                match self.pass(Way::Down, &buffer[..read], &mut to).await {
                     Some(end) => return end,
                     None => continue,
                 }
@@ -164,7 +185,7 @@ impl Link<'_> {
                     torn = doom.map(|doom| doom.cut);
                 }
             }
-            if let Some(end) = self.pass(&batch, &mut to).await {
+            if let Some(end) = self.pass(Way::Down, &batch, &mut to).await {
                 return end;
             }
             if let Some(cut) = torn {
@@ -180,7 +201,7 @@ impl Link<'_> {
             return End::Cut;
         }
         let length = self.state.lock().rng.random_range(1..answer.len());
-        self.pass(&answer[..length], to).await.unwrap_or(End::CutGently)
+        self.pass(Way::Down, &answer[..length], to).await.unwrap_or(End::CutGently)
     }
 
     /// Decides what becomes of a commit, and notes it if its answer is concerned.
@@ -200,7 +221,7 @@ impl Link<'_> {
     }
 
     /// Hands bytes on as the weather has it; `Some` when the connection is over.
-    async fn pass(&self, bytes: &[u8], to: &mut (impl AsyncWrite + Unpin)) -> Option<End> {
+    async fn pass(&self, way: Way, bytes: &[u8], to: &mut (impl AsyncWrite + Unpin)) -> Option<End> {
         if bytes.is_empty() {
             return None;
         }
@@ -208,10 +229,16 @@ impl Link<'_> {
         let (send, cut) = {
             let (number, weather) = self.control.weather.borrow().clone();
             let mut state = self.state.lock();
-            if weather.silence == Silence::Swallow && !std::mem::replace(&mut state.lost, true) {
+            let lost = match weather.silence {
+                Silence::Swallow => Lost::Everything,
+                Silence::SwallowAnswers if way == Way::Down => Lost::Answers,
+                _ => Lost::Nothing,
+            };
+            if lost > state.lost {
+                state.lost = lost;
                 self.control.count(Deed::Swallowed);
             }
-            if state.lost {
+            if state.lost == Lost::Everything || (state.lost == Lost::Answers && way == Way::Down) {
                 return None;
             }
             state.allow(number, &weather, bytes)

@@ -62,6 +62,8 @@ pub enum Silence {
     /// They are lost, and their connection says nothing any more, ever: a peer that vanished. The other side learns of a close when the
     /// weather is better.
     Swallow,
+    /// The same with what comes from the other side alone: requests arrive, and their answers are lost.
+    SwallowAnswers,
 }
 
 /// The faults of a link at one time; by default there is none.

@@ -112,6 +112,28 @@ async fn the_commit_of_a_transaction_is_one() {
     rig.database.close().await;
 }
 
+/// No connection breaks: the statement arrives, and its answer does not.
+#[tokio::test]
+async fn an_answer_that_is_swallowed_leaves_what_was_done() {
+    let rig = Rig::start().await;
+    let mut connection = rig.connect().await;
+    rig.proxy.set(Weather { silence: Silence::SwallowAnswers, ..Weather::default() });
+    let silent =
+        tokio::time::timeout(Duration::from_millis(500), sqlx::query_scalar::<_, String>(INSERT).bind("one").fetch_one(&mut connection));
+    assert!(silent.await.is_err(), "an answer came through");
+    assert!(!rig.is_there("one").await, "a statement is prepared first, and that is not answered");
+    drop(connection);
+    rig.proxy.heal();
+    let mut connection = rig.connect().await;
+    insert(&mut connection, "prepared").await.expect("fair weather");
+    rig.proxy.set(Weather { silence: Silence::SwallowAnswers, ..Weather::default() });
+    let silent =
+        tokio::time::timeout(Duration::from_millis(500), sqlx::query_scalar::<_, String>(INSERT).bind("two").fetch_one(&mut connection));
+    assert!(silent.await.is_err(), "an answer came through");
+    assert!(rig.is_there("two").await);
+    rig.database.close().await;
+}
+
 /// Answers every byte with itself.
 async fn echo() -> (Proxy, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
