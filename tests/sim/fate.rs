@@ -153,7 +153,7 @@ impl Fates {
             let later = Duration::from_millis(match rng.random_range(0..3) {
                 0 => rng.random_range(0..20),
                 1 => rng.random_range(0..2_000),
-                _ => rng.random_range(0..25_000),
+                _ => rng.random_range(0..34_000),
             });
             Fate { fault, before, after, later }
         };
