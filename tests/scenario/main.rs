@@ -6,6 +6,8 @@ mod harness;
 
 #[path = "03_agent_killed.rs"]
 mod agent_killed;
+#[path = "12_agents.rs"]
+mod agents;
 #[path = "07_closed_folder.rs"]
 mod closed_folder;
 #[path = "11_commands.rs"]
@@ -26,3 +28,5 @@ mod round_trip;
 mod second_instance;
 #[path = "05_stopped.rs"]
 mod stopped;
+#[path = "13_store_faults.rs"]
+mod store_faults;
