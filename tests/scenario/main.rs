@@ -16,6 +16,8 @@ mod commands;
 mod corrupt;
 #[path = "02_crash_between.rs"]
 mod crash_between;
+#[path = "14_doctor.rs"]
+mod doctor;
 #[path = "08_drain.rs"]
 mod drain;
 #[path = "09_idle.rs"]

@@ -6,6 +6,7 @@
 mod background;
 mod commit;
 mod error;
+pub mod examine;
 mod find;
 mod topic;
 
