@@ -63,7 +63,11 @@ impl Cluster {
 
     /// Starts an agent on a free port.
     pub fn agent(&self, more: &[&str]) -> Agent {
-        let mut command = self.command(&["agent", "--listen", "127.0.0.1:0"]);
+        self.agent_at("127.0.0.1:0", more)
+    }
+
+    pub fn agent_at(&self, listen: &str, more: &[&str]) -> Agent {
+        let mut command = self.command(&["agent", "--listen", listen]);
         command.args(more);
         let (process, lines) = Process::spawn(command, self.home.path());
         let line = process.next_line(&lines);

@@ -8,6 +8,8 @@ mod harness;
 mod agent_killed;
 #[path = "12_agents.rs"]
 mod agents;
+#[path = "15_agents_killed.rs"]
+mod agents_killed;
 #[path = "07_closed_folder.rs"]
 mod closed_folder;
 #[path = "11_commands.rs"]
