@@ -3,6 +3,7 @@
 use crate::serve::{self, Outcome, ServerArgs};
 use crate::store::Store;
 use millpond_control_plane::{DatabaseOptions, PostgresControlPlane};
+use std::io::Write;
 use std::net::SocketAddr;
 use tokio::net::TcpListener;
 
@@ -17,7 +18,8 @@ pub struct DatabaseArgs {
 pub struct AgentArgs {
     #[command(flatten)]
     database: DatabaseArgs,
-    /// Where segments lie: s3://bucket/prefix (credentials, region and endpoint from the usual AWS_* variables) or file:///folder
+    /// Where segments lie: s3://bucket/prefix (credentials, region and endpoint from the usual AWS_* variables) or file:///folder;
+    /// `memory:` is for tests: what it holds ends with the process, and the database then refers to nothing
     #[arg(long, env = "MILLPOND_STORE")]
     store: String,
     /// Address to listen on
@@ -41,7 +43,13 @@ pub async fn run(args: AgentArgs) -> Outcome<()> {
     let address = listener.local_addr()?;
     let plane = PostgresControlPlane::connect(args.database.database_url).await?;
     plane.check_schema().await?;
-    serve::run(&args.server, loopback, plane, store, listener, || tracing::info!(%address, "ready")).await
+    serve::run(&args.server, loopback, plane, store, listener, || ready(address)).await
+}
+
+/// For whoever waits for it, or gave port 0. Nobody has to read it.
+fn ready(address: SocketAddr) {
+    writeln!(std::io::stdout().lock(), "Millpond is ready on http://{address}").ok();
+    tracing::info!(%address, "ready");
 }
 
 /// Brings the database to this version's schema; does nothing where it is that already.

@@ -1,6 +1,6 @@
 //! The `millpond` agent: HTTP, batching, segments, object store, fetch, background work, command line.
 //!
-//! Only `main`, `app`, `serve`, `dev`, `agent` and `cli` know which control plane there is; all else speaks `millpond_core::ControlPlane`.
+//! Only `main`, `app`, `serve`, `dev`, `agent`, `doctor` and `cli` know which control plane there is; all else speaks `millpond_core::ControlPlane`.
 
 pub mod admission;
 pub mod agent;
@@ -10,6 +10,7 @@ pub mod blocking;
 pub mod cli;
 pub mod config;
 pub mod dev;
+pub mod doctor;
 pub mod fetch;
 pub mod hash;
 pub mod health;

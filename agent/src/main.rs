@@ -1,7 +1,7 @@
 //! The `millpond` binary.
 
 use clap::{Parser, Subcommand};
-use millpond::{agent, cli, dev, serve};
+use millpond::{agent, cli, dev, doctor, serve};
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -34,6 +34,8 @@ enum Command {
     Agent(agent::AgentArgs),
     /// Bring a database to this version's schema
     Migrate(agent::DatabaseArgs),
+    /// Look whether database and store are fit for agents, and say what to do where they are not
+    Doctor(doctor::DoctorArgs),
     #[command(flatten)]
     Client(cli::ClientCommand),
 }
@@ -67,6 +69,7 @@ async fn run() -> ExitCode {
         Command::Dev(dev) => server(args.log_format, dev::run(dev)).await,
         Command::Agent(agent) => server(args.log_format, agent::run(agent)).await,
         Command::Migrate(database) => server(args.log_format, agent::migrate(database)).await,
+        Command::Doctor(doctor) => return doctor::run(doctor).await,
         Command::Client(command) => cli::run(command).await.map_err(|error| error.report()),
     };
     match outcome {

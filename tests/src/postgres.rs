@@ -39,6 +39,8 @@ const INSTANTS: [(&str, &str); 14] = [
 
 struct Server {
     options: PgConnectOptions,
+    /// The same as text, of [`TEMPLATE`].
+    url: String,
     databases: AtomicU32,
     _folder: Folder,
 }
@@ -88,12 +90,12 @@ impl Server {
                 let mut connection = PgConnection::connect_with(&postgres.connect_options(DATABASE)).await.expect("connected");
                 execute(&mut connection, format!("create database {TEMPLATE}")).await;
                 PostgresControlPlane::migrate(postgres.connect_options(TEMPLATE)).await.expect("migrated");
-                ready.send(postgres.connect_options(DATABASE)).expect("awaited");
+                ready.send((postgres.connect_options(DATABASE), postgres.database_url(TEMPLATE))).expect("awaited");
                 std::future::pending::<()>().await;
             });
         });
-        let options = started.recv().expect("Postgres started");
-        Self { options, databases: AtomicU32::new(0), _folder: folder }
+        let (options, url) = started.recv().expect("Postgres started");
+        Self { options, url, databases: AtomicU32::new(0), _folder: folder }
     }
 }
 
@@ -112,6 +114,20 @@ impl Database {
         let mut connection = PgConnection::connect_with(&SERVER.options).await.expect("connected");
         execute(&mut connection, format!("create database {name} template {TEMPLATE}")).await;
         Self { name }
+    }
+
+    /// One without any schema.
+    pub async fn empty() -> Self {
+        let name = format!("test_{}", SERVER.databases.fetch_add(1, Ordering::SeqCst));
+        let mut connection = PgConnection::connect_with(&SERVER.options).await.expect("connected");
+        execute(&mut connection, format!("create database {name} template template0")).await;
+        Self { name }
+    }
+
+    /// As `postgres://…`, for processes.
+    #[must_use]
+    pub fn url(&self) -> String {
+        SERVER.url.replace(TEMPLATE, &self.name)
     }
 
     #[must_use]
@@ -135,6 +151,11 @@ impl Database {
             .username(SERVER.options.get_username())
             .database(&self.name)
             .ssl_mode(PgSslMode::Disable)
+    }
+
+    /// Executes a statement on a connection of its own.
+    pub async fn run(&self, statement: &str) {
+        execute(&mut self.connect().await, statement.to_owned()).await;
     }
 
     /// A connection apart from the control plane's, to hold locks and to look.

@@ -1,6 +1,7 @@
 //! An agent process that is started again whenever it ends, behind proxies on all its links.
 
-use super::harness::process::{millpond, signal};
+use super::harness::child::millpond;
+use super::harness::process::signal;
 use super::postgres::Postgres;
 use millpond_tests::proxy::{Protocol, Proxy, Target};
 use millpond_tests::s3::TestS3;

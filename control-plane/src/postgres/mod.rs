@@ -7,6 +7,7 @@ mod background;
 mod commit;
 mod connection;
 mod error;
+pub mod examine;
 mod find;
 mod topic;
 
