@@ -18,7 +18,8 @@ pub struct DatabaseArgs {
 pub struct AgentArgs {
     #[command(flatten)]
     database: DatabaseArgs,
-    /// Where segments lie: s3://bucket/prefix (credentials, region and endpoint from the usual AWS_* variables) or file:///folder
+    /// Where segments lie: s3://bucket/prefix (credentials, region and endpoint from the usual AWS_* variables) or file:///folder;
+    /// `memory:` is for tests: what it holds ends with the process, and the database then refers to nothing
     #[arg(long, env = "MILLPOND_STORE")]
     store: String,
     /// Address to listen on

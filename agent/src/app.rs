@@ -18,7 +18,11 @@ use crate::topics::Topics;
 use metrics_exporter_prometheus::PrometheusHandle;
 use millpond_core::{AgentId, Clock, ControlPlane, Ids};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinHandle;
+
+/// At its end an agent waits so long for commits and uploads. Whoever waited for their outcome was told "unknown" well before.
+const CLOSE: Duration = Duration::from_secs(30);
 
 /// One agent; nothing in it outlives the process.
 pub struct App {
@@ -101,9 +105,11 @@ impl App {
         })
     }
 
-    /// Flushes and commits what was taken in, and stops background work. Call it when no request is in flight any more.
+    /// Flushes and commits what was taken in, within [`CLOSE`], and stops background work. Call it when no request is in flight any more.
     pub async fn close(&self) {
-        self.writer.close().await;
+        if tokio::time::timeout(CLOSE, self.writer.close()).await.is_err() {
+            tracing::warn!(seconds = CLOSE.as_secs(), "stopping, though what became of the last requests is not known yet");
+        }
         self.background.abort();
     }
 }

@@ -1,7 +1,7 @@
 //! The `millpond` binary.
 
 use clap::{Parser, Subcommand};
-use millpond::{agent, bench, cli, dev, serve};
+use millpond::{agent, bench, cli, dev, doctor, serve};
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -36,6 +36,8 @@ enum Command {
     Migrate(agent::DatabaseArgs),
     /// Measure latency and throughput, on servers of its own or on a running one
     Bench(bench::BenchArgs),
+    /// Look whether database and store are fit for agents, and say what to do where they are not
+    Doctor(doctor::DoctorArgs),
     #[command(flatten)]
     Client(cli::ClientCommand),
 }
@@ -73,6 +75,7 @@ async fn run() -> ExitCode {
             log(args.log_format, "warn");
             bench::run(bench).await.map_err(|error| format!("error: {}", millpond::error_chain(&*error)))
         }
+        Command::Doctor(doctor) => return doctor::run(doctor).await,
         Command::Client(command) => cli::run(command).await.map_err(|error| error.report()),
     };
     match outcome {

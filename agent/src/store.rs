@@ -7,8 +7,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use latency::Pace;
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{
@@ -23,10 +24,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use url::Url;
 
-/// One try of a PUT or GET may take so long.
+/// One try of a PUT may take so long, and all tries of a GET together.
 const ATTEMPT: Duration = Duration::from_secs(15);
-const PUT_ATTEMPTS: u32 = 4;
-const PUT_BACKOFF: Duration = Duration::from_millis(100);
+/// The client tries again by itself what broke on the way, but not what was refused.
+const ATTEMPTS: u32 = 4;
+const BACKOFF: Duration = Duration::from_millis(100);
 
 /// What the write and read paths need of a store; every call is bounded in time and counted.
 #[derive(Clone)]
@@ -55,6 +57,38 @@ pub enum OpenError {
     Store(#[from] object_store::Error),
 }
 
+/// Where a URL says that objects lie.
+pub enum Place {
+    Memory,
+    Folder(PathBuf),
+    /// With the rest of the usual AWS variables.
+    Bucket {
+        s3: Box<AmazonS3Builder>,
+        bucket: String,
+        prefix: String,
+    },
+}
+
+impl Place {
+    /// `s3://bucket/prefix`, `file:///folder`, or `memory:`, which ends with the process.
+    pub fn parse(url: &str) -> Result<Self, OpenError> {
+        let url = Url::parse(url).map_err(|e| OpenError::Url(e.to_string()))?;
+        match url.scheme() {
+            "memory" => Ok(Self::Memory),
+            "file" => {
+                let folder = url.to_file_path().map_err(|()| OpenError::Url("a file URL has three slashes: file:///folder".to_owned()))?;
+                Ok(Self::Folder(folder))
+            }
+            "s3" => {
+                let bucket = url.host_str().ok_or_else(|| OpenError::Url("an S3 URL names a bucket: s3://bucket/prefix".to_owned()))?;
+                let s3 = Box::new(AmazonS3Builder::from_env().with_bucket_name(bucket));
+                Ok(Self::Bucket { s3, bucket: bucket.to_owned(), prefix: url.path().trim_matches('/').to_owned() })
+            }
+            other => Err(OpenError::Url(format!("unknown scheme {other}: s3://bucket/prefix or file:///folder"))),
+        }
+    }
+}
+
 impl Store {
     pub fn new(inner: Arc<dyn ObjectStore>) -> Self {
         Self { inner, pace: None }
@@ -73,23 +107,21 @@ impl Store {
         }
     }
 
-    /// What a URL names: `s3://bucket/prefix`, with the rest of the usual AWS variables, or `file:///folder`.
+    /// What a URL names, see [`Place::parse`].
     pub fn open(url: &str) -> Result<Self, OpenError> {
-        let url = Url::parse(url).map_err(|e| OpenError::Url(e.to_string()))?;
-        match url.scheme() {
-            "file" => {
-                let folder = url.to_file_path().map_err(|()| OpenError::Url("a file URL has three slashes: file:///folder".to_owned()))?;
+        match Place::parse(url)? {
+            Place::Memory => Ok(Self::new(Arc::new(InMemory::new()))),
+            Place::Folder(folder) => {
                 std::fs::create_dir_all(&folder).map_err(OpenError::Folder)?;
                 Ok(Self::local(&folder)?)
             }
-            "s3" => {
-                let bucket = url.host_str().ok_or_else(|| OpenError::Url("an S3 URL names a bucket: s3://bucket/prefix".to_owned()))?;
-                let s3 = AmazonS3Builder::from_env().with_bucket_name(bucket).build()?;
-                let prefix = url.path().trim_matches('/');
-                Ok(if prefix.is_empty() { Self::new(Arc::new(s3)) } else { Self::new(Arc::new(PrefixStore::new(s3, prefix))) })
-            }
-            other => Err(OpenError::Url(format!("unknown scheme {other}: s3://bucket/prefix or file:///folder"))),
+            Place::Bucket { s3, prefix, .. } => Ok(Self::bucket(s3.build()?, &prefix)),
         }
+    }
+
+    #[must_use]
+    pub fn bucket(s3: AmazonS3, prefix: &str) -> Self {
+        if prefix.is_empty() { Self::new(Arc::new(s3)) } else { Self::new(Arc::new(PrefixStore::new(s3, prefix))) }
     }
 
     /// A folder, each PUT of which is on disk before it counts.
@@ -101,9 +133,9 @@ impl Store {
     pub async fn put(&self, key: &Path, bytes: &Bytes) -> Result<(), StoreError> {
         let start = Instant::now();
         let mut failure = StoreError::Timeout;
-        for attempt in 0..PUT_ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
             if attempt > 0 {
-                tokio::time::sleep(PUT_BACKOFF * 2_u32.pow(attempt)).await;
+                tokio::time::sleep(BACKOFF * 2_u32.pow(attempt)).await;
             }
             metrics::store_request("put");
             match tokio::time::timeout(ATTEMPT, self.held(self.inner.put(key, PutPayload::from_bytes(bytes.clone())))).await {
@@ -119,17 +151,32 @@ impl Store {
         Err(failure)
     }
 
+    /// Bytes of an object, as many of the range as there are. Only a 404 says that it is missing; a refusal (403) can pass, or hide a 404.
     pub async fn get_range(&self, key: &Path, range: Range<u64>) -> Result<Bytes, StoreError> {
         let start = Instant::now();
-        metrics::store_request("get");
-        match tokio::time::timeout(ATTEMPT, self.held(self.inner.get_range(key, range))).await {
-            Ok(Ok(bytes)) => {
-                metrics::store_get(start.elapsed(), bytes.len());
-                Ok(bytes)
+        let bytes = tokio::time::timeout(ATTEMPT, self.try_get_range(key, range)).await.map_err(|_| StoreError::Timeout)??;
+        metrics::store_get(start.elapsed(), bytes.len());
+        Ok(bytes)
+    }
+
+    async fn try_get_range(&self, key: &Path, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let mut attempt = 0;
+        loop {
+            metrics::store_request("get");
+            let error = match self.held(self.inner.get_range(key, range.clone())).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) if is_missing(&error) => return Err(StoreError::NotFound),
+                Err(error) => error,
+            };
+            attempt += 1;
+            if attempt == ATTEMPTS {
+                if matches!(error, object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }) {
+                    tracing::error!(key = %key, error = %crate::error_chain(&error), "the store refuses a read");
+                }
+                return Err(StoreError::Failed(error));
             }
-            Ok(Err(object_store::Error::NotFound { .. })) => Err(StoreError::NotFound),
-            Ok(Err(e)) => Err(StoreError::Failed(e)),
-            Err(_) => Err(StoreError::Timeout),
+            tracing::warn!(key = %key, attempt, error = %crate::error_chain(&error), "get failed");
+            tokio::time::sleep(BACKOFF * 2_u32.pow(attempt)).await;
         }
     }
 
@@ -151,6 +198,11 @@ impl Store {
             Err(_) => Err(StoreError::Timeout),
         }
     }
+}
+
+/// A whole bucket that is not there says nothing about an object.
+fn is_missing(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::NotFound { .. }) && !crate::error_chain(error).contains("NoSuchBucket")
 }
 
 /// [`LocalFileSystem`] renames into place but never syncs: here file and folders are synced before a PUT is answered.
@@ -217,3 +269,6 @@ impl ObjectStore for DurableFolder {
         self.sync(to).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,8 @@
 //! Every wait is bounded and says what it waited for. Nothing that is started here outlives the test process, however that ends.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod agent;
+pub mod child;
 pub mod cli;
 pub mod client;
 pub mod consumers;

@@ -1,31 +1,16 @@
 //! The binary as a process of its own, with the folder it works in.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::process::{Command, ExitStatus, Stdio};
 
+pub use super::child::{millpond, signal};
+
+use super::child::{Process, READY};
 use super::client::Api;
 use super::wait::until;
-
-const BINARY: &str = env!("CARGO_BIN_EXE_millpond");
-const START: Duration = Duration::from_secs(60);
-
-/// Kills process `$1` and removes folder `$2` once its standard input ends, which it does with the test process at the latest.
-const LEASH: &str = r#"
-cat > /dev/null
-kill -TERM "$1" 2> /dev/null
-for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
-    kill -0 "$1" 2> /dev/null || break
-    sleep 1
-done
-kill -KILL "$1" 2> /dev/null
-rm -rf "$2"
-"#;
 
 /// A temporary folder that one Millpond after the other works in; removed at the end, with a database that had to be elsewhere.
 pub struct Home {
@@ -90,14 +75,12 @@ impl Drop for Home {
 
 /// A running `millpond dev`.
 pub struct Dev {
-    child: Child,
-    leash: Child,
+    process: Process,
     pub address: SocketAddr,
     /// Where Postgres' own files are.
     pub database: PathBuf,
     pub database_url: String,
     pub bucket: PathBuf,
-    log: Arc<Mutex<String>>,
     _own: Option<Home>,
 }
 
@@ -107,7 +90,8 @@ impl Dev {
         let home = Home::new();
         let mut command = Self::command(&["--ephemeral", "--listen", "127.0.0.1:0"]);
         command.env("TMPDIR", home.path());
-        Self::spawn(command, home.path().to_owned(), Some(home))
+        let root = home.path().to_owned();
+        Self::spawn(command, &root, Some(home))
     }
 
     pub fn start(home: &Home, more: &[&str]) -> Self {
@@ -117,7 +101,7 @@ impl Dev {
     pub fn start_at(home: &Home, listen: &str, more: &[&str]) -> Self {
         let mut command = Self::command(&["--listen", listen, "--data-dir"]);
         command.arg(home.data_dir()).args(more);
-        Self::spawn(command, home.path().to_owned(), None)
+        Self::spawn(command, home.path(), None)
     }
 
     pub fn command(args: &[&str]) -> Command {
@@ -126,43 +110,15 @@ impl Dev {
         command
     }
 
-    fn spawn(mut command: Command, root: PathBuf, own: Option<Home>) -> Self {
-        let mut child = command.spawn().expect("the binary starts");
-        let leash = Command::new("sh")
-            .args(["-c", LEASH, "leash"])
-            .arg(child.id().to_string())
-            .arg(root)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("sh starts");
-        let log = Arc::new(Mutex::new(String::new()));
-        let stderr = child.stderr.take().expect("a pipe");
-        let stdout = child.stdout.take().expect("a pipe");
-        collect(stderr, Arc::clone(&log));
-        let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                // Read on when nobody wants it any more: a closed pipe would end the process.
-                sender.send(line).ok();
-            }
-        });
+    fn spawn(command: Command, root: &Path, own: Option<Home>) -> Self {
+        let (process, lines) = Process::spawn(command, root);
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut dev = Self {
-            child,
-            leash,
-            address: nowhere,
-            database: PathBuf::new(),
-            database_url: String::new(),
-            bucket: PathBuf::new(),
-            log,
-            _own: own,
-        };
+        let (database, database_url, bucket) = (PathBuf::new(), String::new(), PathBuf::new());
+        let mut dev = Self { process, address: nowhere, database, database_url, bucket, _own: own };
         loop {
-            let Ok(line) = lines.recv_timeout(START) else { panic!("millpond dev did not get ready:\n{}", dev.log()) };
+            let line = dev.process.next_line(&lines);
             let line = line.trim();
-            if let Some(address) = line.strip_prefix("Millpond is ready on http://") {
+            if let Some(address) = line.strip_prefix(READY) {
                 dev.address = address.parse().expect("an address");
             } else if let Some(folder) = line.strip_prefix("records ") {
                 dev.bucket = PathBuf::from(folder.trim());
@@ -182,11 +138,11 @@ impl Dev {
 
     /// What it has logged so far.
     pub fn log(&self) -> String {
-        self.log.lock().expect("not poisoned").clone()
+        self.process.log()
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.pid()
     }
 
     /// The postmaster's process, while there is one.
@@ -215,17 +171,16 @@ impl Dev {
 
     /// Ends the agent as a crash would; its Postgres goes with it, a moment later.
     pub async fn kill(mut self) {
-        self.child.kill().expect("it can be killed");
-        self.child.wait().expect("it can be waited for");
+        self.process.kill();
         self.postgres_gone().await;
     }
 
     /// Ends agent and Postgres at once.
     pub async fn kill_all(mut self) {
         let mut doomed = self.postgres_processes();
-        doomed.push(self.child.id());
+        doomed.push(self.pid());
         signal("KILL", &doomed);
-        self.child.wait().expect("it can be waited for");
+        self.process.kill();
         self.postgres_gone().await;
     }
 
@@ -235,58 +190,18 @@ impl Dev {
 
     /// Sends a signal and waits for the end.
     pub async fn end_by(mut self, name: &str, seconds: u64) -> ExitStatus {
-        signal(name, &[self.child.id()]);
-        let log = Arc::clone(&self.log);
-        let what = format!("end after SIG{name}");
-        let child = &mut self.child;
-        let status = until(seconds, &what, || std::future::ready(child.try_wait().expect("it can be waited for"))).await;
-        if !status.success() {
-            println!("{}", log.lock().expect("not poisoned"));
-        }
-        status
+        self.process.end_by(name, seconds).await
     }
 }
 
 impl Drop for Dev {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("log of the agent on {}:\n{}", self.address, self.log());
-        }
-        // The leash first: it must not signal a process id that was given anew.
-        self.leash.kill().ok();
-        self.leash.wait().ok();
         let postgres = if self.database.as_os_str().is_empty() { Vec::new() } else { self.postgres_processes() };
-        self.child.kill().ok();
-        self.child.wait().ok();
+        self.process.stop();
         if !postgres.is_empty() {
             signal("KILL", &postgres);
         }
     }
-}
-
-/// The binary, with no setting of whoever runs the tests.
-pub fn millpond() -> Command {
-    let mut command = Command::new(BINARY);
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("MILLPOND_") && name != "MILLPOND_POSTGRES_BIN" {
-            command.env_remove(name);
-        }
-    }
-    command
-}
-
-fn collect(mut from: impl Read + Send + 'static, into: Arc<Mutex<String>>) {
-    std::thread::spawn(move || {
-        let mut piece = [0; 4096];
-        while let Ok(read @ 1..) = from.read(&mut piece) {
-            into.lock().expect("not poisoned").push_str(&String::from_utf8_lossy(&piece[..read]));
-        }
-    });
-}
-
-pub fn signal(name: &str, pids: &[u32]) {
-    let pids = pids.iter().map(u32::to_string);
-    Command::new("kill").arg(format!("-{name}")).args(pids).stderr(Stdio::null()).status().expect("kill can be run");
 }
 
 /// A process that waits to be reaped does not run.

@@ -6,6 +6,10 @@ mod harness;
 
 #[path = "03_agent_killed.rs"]
 mod agent_killed;
+#[path = "12_agents.rs"]
+mod agents;
+#[path = "15_agents_killed.rs"]
+mod agents_killed;
 #[path = "07_closed_folder.rs"]
 mod closed_folder;
 #[path = "11_commands.rs"]
@@ -14,6 +18,8 @@ mod commands;
 mod corrupt;
 #[path = "02_crash_between.rs"]
 mod crash_between;
+#[path = "14_doctor.rs"]
+mod doctor;
 #[path = "08_drain.rs"]
 mod drain;
 #[path = "12_groups.rs"]
@@ -28,3 +34,5 @@ mod round_trip;
 mod second_instance;
 #[path = "05_stopped.rs"]
 mod stopped;
+#[path = "13_store_faults.rs"]
+mod store_faults;

@@ -4,8 +4,8 @@ use crate::fate::Fates;
 use async_trait::async_trait;
 use bytes::Bytes;
 use millpond_core::control_plane::{
-    Batch, Beat, Commit, Committed, ControlPlane, DrainBatch, FindRequest, Found, PartBody, PayloadRange, Request, Swap, SwapRejected,
-    Verdict,
+    Batch, Beat, Commit, Committed, ControlPlane, DrainBatch, FindRequest, Found, PartBody, PayloadRange, Piece, Request, Swap,
+    SwapRejected, Verdict,
 };
 use millpond_core::group::{
     DeleteGroupRejected, GenerationMoved, GroupState, NoSuchGroup, OffsetCommit, OffsetsRejected, Progress, Regroup, RenewRejected,
@@ -162,39 +162,50 @@ impl Wrong {
         commit
     }
 
-    /// An inline commit of several partitions in two steps; `None` if it cannot be taken apart.
-    async fn tear(&self, commit: &Commit) -> Option<Committed> {
-        let committed = self.predict(commit).await?;
+    /// An inline commit of several partitions in two steps; `None` if it cannot be taken apart. Each step may be sent again.
+    async fn tear(&self, commit: &Commit) -> Option<Result<Committed, Error>> {
+        self.predict(commit).await?;
         let torn = commit.parts.len() == 1 && matches!(commit.parts[0].body, PartBody::Inline(_));
+        let first = commit.runs[0].partition;
         let spread = (0..commit.requests.len()).any(|request| {
-            let mut homes = commit.pieces.iter().filter(|p| p.request == request).map(|p| commit.runs[p.run].partition);
-            let first = homes.next();
-            homes.any(|home| Some(home) != first)
+            let homes = || commit.pieces.iter().filter(|p| p.request == request).map(|p| commit.runs[p.run].partition == first);
+            homes().any(|first| first) && homes().any(|first| !first)
         });
         if !torn || !spread {
             return None;
         }
-        let first = commit.runs[0].partition;
-        let half = |keep: &dyn Fn(PartitionId) -> bool| {
-            let mut half = self.with_new_parts(commit);
-            half.pieces.retain(|p| keep(commit.runs[p.run].partition));
-            half.requests = Vec::new();
-            let mut requests = BTreeMap::new();
+        let half = |begin: bool| {
+            let mut half = commit.clone();
+            let mark = u128::from(!begin);
+            half.parts[0].id.0 = Uuid::from_u128(half.parts[0].id.0.as_u128() ^ mark);
+            half.pieces.retain(|p| (commit.runs[p.run].partition == first) == begin);
+            half.requests.clear();
+            let mut numbers = BTreeMap::new();
             for piece in &mut half.pieces {
-                let next = requests.len();
-                let number = *requests.entry(piece.request).or_insert(next);
+                let next = numbers.len();
+                let number = *numbers.entry(piece.request).or_insert(next);
                 if number == next {
-                    half.requests.push(commit.requests[piece.request].clone());
+                    let mut request = commit.requests[piece.request].clone();
+                    request.id.0 = Uuid::from_u128(request.id.0.as_u128() ^ mark);
+                    half.requests.push(request);
                 }
                 piece.request = number;
             }
             half
         };
-        let (one, two) = (half(&|p| p == first), half(&|p| p != first));
-        self.inner.commit(&one).await.ok()?;
-        tokio::time::sleep(Duration::from_millis(self.fates.below(60))).await;
-        self.inner.commit(&two).await.ok()?;
-        Some(committed)
+        Some(self.commit_halves(commit, [half(true), half(false)], first).await)
+    }
+
+    async fn commit_halves(&self, commit: &Commit, halves: [Commit; 2], first: PartitionId) -> Result<Committed, Error> {
+        let one = self.inner.commit(&halves[0]).await?;
+        tokio::time::sleep(Duration::from_millis(self.fates.below(400))).await;
+        let two = self.inner.commit(&halves[1]).await?;
+        let stored = |c: &Committed| c.verdicts.iter().all(|v| *v == Verdict::Stored);
+        let verdict = if stored(&one) && stored(&two) { Verdict::Stored } else { Verdict::Unknown };
+        let (at_ms, mut outcomes) = (two.at_ms, [one.pieces.into_iter(), two.pieces.into_iter()]);
+        let half_of = |p: &Piece| usize::from(commit.runs[p.run].partition != first);
+        let pieces = commit.pieces.iter().map(|p| outcomes[half_of(p)].next().unwrap_or_default()).collect();
+        Ok(Committed { at_ms, verdicts: vec![verdict; commit.requests.len()], pieces })
     }
 
     /// Something that takes offsets and is never found.
@@ -209,7 +220,7 @@ impl Wrong {
             PartBody::Segment { bytes, .. } => Bytes::from(vec![0; usize::try_from(*bytes).unwrap_or(0)]),
         };
         hole.parts.push(millpond_core::control_plane::Part { id, body: PartBody::Inline(bytes) });
-        hole.pieces.push(millpond_core::control_plane::Piece { request: 0, run: 0, first: 0, records: 1 });
+        hole.pieces.push(Piece { request: 0, run: 0, first: 0, records: 1 });
         let request = millpond_core::RequestId(self.new_id());
         hole.requests.push(Request { id: request, key: None, expect: None, context: Bytes::new() });
         self.state.lock().holes.insert(id);
@@ -243,8 +254,8 @@ impl Wrong {
             Bug::DedupIgnored => changed.dedups.clear(),
             Bug::ExpectIgnored => changed.requests.iter_mut().for_each(|r| r.expect = None),
             Bug::TornCommit => {
-                if let Some(committed) = self.tear(commit).await {
-                    return Ok(committed);
+                if let Some(outcome) = self.tear(commit).await {
+                    return outcome;
                 }
             }
             _ => {}

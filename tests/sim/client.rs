@@ -26,7 +26,8 @@ pub struct Client {
     sessions: BTreeMap<Log, i64>,
     /// The ends of logs, as far as it has seen.
     ends: BTreeMap<Log, i64>,
-    stored_keys: Vec<String>,
+    /// With where each counts.
+    stored_keys: BTreeMap<String, String>,
 }
 
 impl Client {
@@ -38,7 +39,7 @@ impl Client {
             counter: 0,
             sessions: BTreeMap::new(),
             ends: BTreeMap::new(),
-            stored_keys: Vec::new(),
+            stored_keys: BTreeMap::new(),
         }
     }
 
@@ -127,7 +128,7 @@ impl Client {
         }
         for attempt in 0..ATTEMPTS {
             if let Outcome::Produced { .. } = self.send(&draft).await {
-                self.stored_keys.extend(draft.produce.key.clone());
+                self.stored_keys.extend(draft.produce.key.clone().map(|key| (draft.scope(&self.world), key)));
                 // Some ask again although they know.
                 if self.rng.random_ratio(4, 5) {
                     return;
@@ -139,8 +140,8 @@ impl Client {
 
     /// A key that was used before must not let other records in.
     async fn repeat_a_key(&mut self) {
-        let Some(key) = self.stored_keys.last().cloned() else { return };
         let mut draft = Draft::random(self);
+        let Some(key) = self.stored_keys.get(&draft.scope(&self.world)).cloned() else { return };
         draft.produce.key = Some(key);
         self.send(&draft).await;
     }
@@ -183,12 +184,14 @@ impl Client {
         let start = if let From::Offset(offset) = from { offset } else { 0 };
         let (limit, max_bytes) = (self.rng.random_range(1..40), [1, 300, 1 << 20][self.rng.random_range(0..3)]);
         let (retention, bug) = (self.world.retention, self.world.bug);
+        let place = log.clone();
         let act = |agent: Agent| async move {
-            match fetch(&agent, id, start, max_bytes, limit, bug).await {
+            let from_start = Fetch { log: &place, id, max_bytes, limit, wait: Duration::ZERO, bug };
+            match from_start.at(&agent, start).await {
                 Some(answer) if answer.log_start.is_some_and(|s| s > start) => match (from, retention) {
                     (From::Earliest, _) => {
                         let start = answer.log_start.unwrap_or(0);
-                        let again = fetch(&agent, id, start, max_bytes, limit, bug).await;
+                        let again = from_start.at(&agent, start).await;
                         again.filter(|a| a.log_start == Some(start)).map_or(Outcome::Info, Outcome::Records)
                     }
                     (_, true) => Outcome::Fail { current: None },
@@ -217,12 +220,14 @@ impl Client {
         let from = if position.is_some() { From::Next } else { From::Earliest };
         let (limit, wait) = (self.rng.random_range(1..20), Duration::from_millis(self.rng.random_range(0..1_500)));
         let bug = self.world.bug;
+        let place = log.clone();
         let act = |agent: Agent| async move {
+            let fetch = Fetch { log: &place, id, max_bytes: 1 << 20, limit, wait, bug };
             let watch = agent.app.watcher.watch(vec![id]);
             let deadline = tokio::time::Instant::now() + wait;
             let mut start = start;
             loop {
-                let Some(answer) = fetch(&agent, id, start, 1 << 20, limit, bug).await else { return Outcome::Info };
+                let Some(answer) = fetch.at(&agent, start).await else { return Outcome::Info };
                 match answer.log_start {
                     Some(log_start) if log_start > start => {
                         start = log_start;
@@ -231,7 +236,7 @@ impl Client {
                     _ => {}
                 }
                 watch.saw(id, Offset(answer.high_watermark.unwrap_or(0)));
-                if !answer.records.is_empty() || tokio::time::timeout_at(deadline, watch.moved()).await.is_err() {
+                if !answer.records.is_empty() || agent.router.is_some() || tokio::time::timeout_at(deadline, watch.moved()).await.is_err() {
                     return Outcome::Records(answer);
                 }
             }
@@ -255,7 +260,7 @@ impl Client {
         for topic in &world.topics {
             for (partition, id) in (0..).zip(&topic.partitions) {
                 let log = Log::new(topic.name.as_str(), partition);
-                let act = async { read_all(agent, *id, world.bug).await.map_or(Outcome::Info, Outcome::Records) };
+                let act = async { read_all(agent, &log, *id, world.bug).await.map_or(Outcome::Info, Outcome::Records) };
                 let (_, outcome) = self.call_at(agent, Call::Final(log.clone()), STUCK_AFTER, true, act).await;
                 if outcome == Outcome::Info {
                     world.flaw(format!("stuck: after everything has healed {log} cannot be read"));
@@ -265,11 +270,12 @@ impl Client {
     }
 }
 
-async fn read_all(agent: &Agent, id: PartitionId, bug: Option<Bug>) -> Option<ReadAnswer> {
+async fn read_all(agent: &Agent, log: &Log, id: PartitionId, bug: Option<Bug>) -> Option<ReadAnswer> {
+    let fetch = Fetch { log, id, max_bytes: 400, limit: usize::MAX, wait: Duration::ZERO, bug };
     let mut all: Option<ReadAnswer> = None;
     let mut start = 0;
     loop {
-        let mut answer = fetch(agent, id, start, 400, usize::MAX, bug).await?;
+        let mut answer = fetch.at(agent, start).await?;
         let end = answer.high_watermark.unwrap_or(0);
         let log_start = answer.log_start.unwrap_or(0);
         if log_start > start {
@@ -286,18 +292,33 @@ async fn read_all(agent: &Agent, id: PartitionId, bug: Option<Bug>) -> Option<Re
     }
 }
 
-/// `None`: the agent could not say.
-async fn fetch(agent: &Agent, partition: PartitionId, offset: i64, max_bytes: i64, limit: usize, bug: Option<Bug>) -> Option<ReadAnswer> {
-    let request = FindRequest { partition, offset: Offset(offset), max_bytes };
-    match agent.app.reader.fetch(&[request]).await {
-        Ok(mut found) => found.pop().flatten().map(|fetched| answer(&fetched, offset, limit)),
-        // A planted bug: what is missing is passed over.
-        Err(FetchError::Corrupt { .. }) if bug == Some(Bug::MissingIsSkipped) => {
-            let request = FindRequest { partition, offset: Offset(offset + 1), max_bytes };
-            let mut found = agent.app.reader.fetch(&[request]).await.ok()?;
-            found.pop().flatten().map(|fetched| answer(&fetched, offset + 1, limit))
+struct Fetch<'a> {
+    log: &'a Log,
+    id: PartitionId,
+    max_bytes: i64,
+    limit: usize,
+    /// Over HTTP alone.
+    wait: Duration,
+    bug: Option<Bug>,
+}
+
+impl Fetch<'_> {
+    /// `None`: the agent could not say.
+    async fn at(&self, agent: &Agent, offset: i64) -> Option<ReadAnswer> {
+        if agent.router.is_some() {
+            let wait_ms = u64::try_from(self.wait.as_millis()).unwrap_or(0);
+            return crate::http::read(agent, self.log, offset, self.max_bytes, self.limit, wait_ms).await;
         }
-        Err(_) => None,
+        let request = |offset| [FindRequest { partition: self.id, offset: Offset(offset), max_bytes: self.max_bytes }];
+        match agent.app.reader.fetch(&request(offset)).await {
+            Ok(mut found) => found.pop().flatten().map(|fetched| answer(&fetched, offset, self.limit)),
+            // A planted bug: what is missing is passed over.
+            Err(FetchError::Corrupt { .. }) if self.bug == Some(Bug::MissingIsSkipped) => {
+                let mut found = agent.app.reader.fetch(&request(offset + 1)).await.ok()?;
+                found.pop().flatten().map(|fetched| answer(&fetched, offset + 1, self.limit))
+            }
+            Err(_) => None,
+        }
     }
 }
 

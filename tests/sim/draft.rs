@@ -20,6 +20,12 @@ pub struct Draft {
     pub dedup: bool,
 }
 
+pub struct Body<'a> {
+    pub key: Option<&'a str>,
+    pub value: String,
+    pub dedup_id: Option<String>,
+}
+
 impl Draft {
     fn new() -> Self {
         Self { produce: Produce::default(), bodies: Vec::new(), dedup: false }
@@ -50,10 +56,32 @@ impl Draft {
         draft
     }
 
+    /// Where its key counts: over HTTP on one path.
+    pub fn scope(&self, world: &World) -> String {
+        let mut topics: Vec<&str> = self.produce.records.iter().map(|r| r.topic.as_str()).collect();
+        topics.sort_unstable();
+        topics.dedup();
+        match topics.as_slice() {
+            [one] if world.http => (*one).to_owned(),
+            _ => String::new(),
+        }
+    }
+
+    /// What is sent of each record.
+    pub fn records(&self) -> impl Iterator<Item = Body<'_>> {
+        self.produce.records.iter().zip(&self.bodies).map(|(sent, (key, filler))| Body {
+            key: key.as_deref(),
+            value: payload(sent.id, key.as_deref(), *filler),
+            dedup_id: self.dedup.then(|| format!("{}.{}", sent.id.client, sent.id.counter)),
+        })
+    }
+
     fn push(&mut self, client: &mut Client, topic: &str, partition: Option<i32>) {
         let id = RecordId { client: client.recorder.client, counter: client.counter };
         client.counter += 1;
-        let key = (partition.is_none() || client.rng.random_ratio(1, 4)).then(|| format!("k{}", client.rng.random_range(0..5)));
+        // Over HTTP the server may choose.
+        let free = client.world.http && partition.is_none() && client.rng.random_ratio(1, 3);
+        let key = (!free && (partition.is_none() || client.rng.random_ratio(1, 4))).then(|| format!("k{}", client.rng.random_range(0..5)));
         let sizes = if client.rng.random_ratio(1, 10) { 5 } else { 4 };
         let filler = [0, 0, 40, 300, 20_000][client.rng.random_range(0..sizes)];
         // Where a key leads is known to the client too, while the topic does not grow.
@@ -64,6 +92,9 @@ impl Draft {
     }
 
     pub async fn send(&self, world: &World, agent: &Agent) -> Outcome {
+        if agent.router.is_some() {
+            return crate::http::send(self, agent).await;
+        }
         let app = &agent.app;
         let tenant = Name::default_tenant();
         let mut topics: Vec<Arc<Topic>> = Vec::new();
@@ -79,12 +110,10 @@ impl Draft {
         let basis_topics = topics.iter().map(|t| BasisTopic { partitions: t.partition_count(), sticky: 0 }).collect();
         let mut builder = AppendBuilder::new(topics.clone(), Basis { timestamp: app.clock.now_ms(), topics: basis_topics });
         let mut body = Vec::new();
-        for (sent, (key, filler)) in self.produce.records.iter().zip(&self.bodies) {
-            let value = payload(sent.id, key.as_deref(), *filler);
-            let dedup_id = self.dedup.then(|| format!("{}.{}", sent.id.client, sent.id.counter));
+        for (sent, Body { key, value, dedup_id }) in self.produce.records.iter().zip(self.records()) {
             body.extend_from_slice(value.as_bytes());
             let input = Input {
-                key: key.as_deref().map(str::as_bytes),
+                key: key.map(str::as_bytes),
                 value: Some(value.as_bytes()),
                 partition: sent.partition,
                 dedup_id: dedup_id.as_deref(),

@@ -8,6 +8,7 @@ mod bugs;
 mod client;
 mod draft;
 mod fate;
+mod http;
 mod link;
 mod world;
 

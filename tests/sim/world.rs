@@ -5,6 +5,7 @@ use crate::bugs::{Bug, Wrong};
 use crate::client::Client;
 use crate::fate::{Fates, Weather};
 use crate::link::Link;
+use axum::Router;
 use futures::TryStreamExt;
 use millpond::app::{App, Parts};
 use millpond::config::Config;
@@ -22,7 +23,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -30,15 +31,18 @@ use tokio_util::sync::CancellationToken;
 /// Where simulated clocks begin: an instant in 2023.
 const BEGIN_MS: i64 = 1_700_000_000_000;
 
-/// Follows simulated time; agents' clocks are off by a little.
+/// What makes an orphan go: a part's hour, a plan's life, and the day after which an object is deleted again.
+const AGES_MS: [i64; 3] = [3_700_000, 700_000, 90_000_000];
+
+/// Follows simulated time; agents' clocks are off by a little, and the control plane's leaps when a run is to be long.
 struct SimClock {
     start: Instant,
-    skew_ms: i64,
+    skew_ms: Arc<AtomicI64>,
 }
 
 impl Clock for SimClock {
     fn now_ms(&self) -> i64 {
-        BEGIN_MS + self.skew_ms + i64::try_from(self.start.elapsed().as_millis()).unwrap_or(0)
+        BEGIN_MS + self.skew_ms.load(Ordering::Relaxed) + i64::try_from(self.start.elapsed().as_millis()).unwrap_or(0)
     }
 }
 
@@ -47,6 +51,8 @@ impl Clock for SimClock {
 pub struct Agent {
     pub number: usize,
     pub app: Arc<App>,
+    /// Where clients speak HTTP.
+    pub router: Option<Router>,
     pub dead: CancellationToken,
 }
 
@@ -55,6 +61,7 @@ pub struct World {
     pub fates: Arc<Fates>,
     pub topics: Vec<Arc<Topic>>,
     pub retention: bool,
+    pub http: bool,
     pub shelf: Shelf,
     pub think_ms: u64,
     pub ops: u64,
@@ -63,6 +70,7 @@ pub struct World {
     objects: Arc<InMemory>,
     config: Config,
     start: Instant,
+    age_ms: Arc<AtomicI64>,
     agents: Mutex<Vec<Option<Agent>>>,
     started: AtomicU64,
     /// The histories' clock: no two events at the same time.
@@ -118,7 +126,8 @@ impl World {
         let start = Instant::now();
         let weather = Weather::draw(&mut rng);
         let fates = Arc::new(Fates::new(rng.random(), weather, keep_lines));
-        let memory: Arc<dyn ControlPlane> = Arc::new(MemoryControlPlane::new(Arc::new(SimClock { start, skew_ms: 0 })));
+        let age_ms = Arc::new(AtomicI64::new(0));
+        let memory: Arc<dyn ControlPlane> = Arc::new(MemoryControlPlane::new(Arc::new(SimClock { start, skew_ms: Arc::clone(&age_ms) })));
         let plane = match bug {
             Some(bug) => Arc::new(Wrong::new(memory, bug, Arc::clone(&fates))),
             None => memory,
@@ -143,6 +152,7 @@ impl World {
             fates,
             topics,
             retention,
+            http: rng.random_ratio(1, 3),
             shelf: Shelf::memory(),
             think_ms: [3, 300, 4_000][rng.random_range(0..3)],
             ops: rng.random_range(10..30),
@@ -151,6 +161,7 @@ impl World {
             objects: Arc::new(InMemory::new()),
             config: buggify(&mut rng),
             start,
+            age_ms,
             agents: Mutex::new(vec![None; slots]),
             started: AtomicU64::new(0),
             tick: AtomicU64::new(0),
@@ -181,7 +192,7 @@ impl World {
             dead: dead.clone(),
             forgetful: self.bug == Some(Bug::PutNotStored),
         };
-        let skew_ms = [0, -5_000, 70_000][number % 3];
+        let skew_ms = Arc::new(AtomicI64::new([0, -5_000, 70_000][number % 3]));
         let ids = Arc::new(Ids::seeded(self.seed ^ (0x9e37_79b9_u64 << 8).wrapping_mul(u64::try_from(number).unwrap_or(0) + 1)));
         let plane: Arc<dyn ControlPlane> = match self.bug {
             Some(Bug::NewPartOnResend) => Arc::new(Wrong::new(Arc::new(link), Bug::NewPartOnResend, Arc::clone(&self.fates))),
@@ -196,7 +207,9 @@ impl World {
             epoch: 1,
             prometheus: None,
         };
-        Agent { number, app: App::start(parts, &self.config), dead }
+        let app = App::start(parts, &self.config);
+        let router = self.http.then(|| millpond::http::router(Arc::clone(&app)));
+        Agent { number, app, router, dead }
     }
 
     fn start_agent(&self, slot: usize) {
@@ -220,8 +233,13 @@ impl World {
         alive.get(choice).map(|agent| (*agent).clone())
     }
 
-    /// After an hour and a plan's life the bucket holds what the log refers to, and nothing else.
-    async fn look_for_orphans(&self) {
+    /// A day and some hours later, as the control plane's clock has it, the bucket holds what the log refers to, and nothing else.
+    async fn grow_old(&self) {
+        for age in AGES_MS {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            self.age_ms.fetch_add(age, Ordering::Relaxed);
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
         let mut wanted = BTreeSet::new();
         for partition in self.topics.iter().flat_map(|t| &t.partitions) {
             let request = FindRequest { partition: *partition, offset: Offset::ZERO, max_bytes: i64::MAX };
@@ -293,12 +311,10 @@ async fn play(seed: u64, bug: Option<Bug>, keep_lines: bool) -> Report {
     nemesis.abort();
     world.fates.heal();
     world.fates.note("healed");
-    // Longer than any call is late, and long enough for a drain; in some runs for what goes by hours too.
-    let hours = rng.random_ratio(1, 25);
-    let wait = if hours { 8_000 } else { rng.random_range(40..100) };
-    tokio::time::sleep(Duration::from_secs(wait)).await;
-    if hours {
-        world.look_for_orphans().await;
+    // Longer than any call is late, and long enough for a drain.
+    tokio::time::sleep(Duration::from_secs(rng.random_range(40..100))).await;
+    if rng.random_ratio(1, 8) {
+        world.grow_old().await;
     }
     if rng.random() {
         let slots = world.agents.lock().len();

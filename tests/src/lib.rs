@@ -5,6 +5,7 @@ pub mod faulty;
 pub mod history;
 pub mod members;
 pub mod postgres;
+pub mod proxy;
 pub mod s3;
 pub mod stage;
 pub mod world;

@@ -2,11 +2,13 @@
 //!
 //! The server ends with the process, however that ends; its folder goes after it.
 
+use crate::proxy::Target;
 use millpond_control_plane::PostgresControlPlane;
 use millpond_control_plane::embedded::{DATABASE, EmbeddedPostgres, Settings};
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::{AssertSqlSafe, Connection, Executor};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -40,9 +42,40 @@ const INSTANTS: [(&str, &str); 17] = [
 
 struct Server {
     options: PgConnectOptions,
+    /// The same as text, of [`TEMPLATE`].
+    url: String,
     databases: AtomicU32,
-    /// Its input closes when this process ends.
+    _folder: Folder,
+}
+
+/// A temporary folder for an embedded Postgres. It goes with this process, however that ends, once the server in it is gone.
+pub struct Folder {
+    pub path: PathBuf,
+    /// Its input closes when this process ends, or when this is dropped.
     _cleaner: Child,
+}
+
+impl Folder {
+    #[must_use]
+    pub fn new() -> Self {
+        let path = tempfile::Builder::new().prefix("millpond-test-").tempdir().expect("a temporary folder").keep();
+        let cleaner = Command::new("sh")
+            .args(["-c", CLEANER, "sh"])
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("a cleaner");
+        Self { path, _cleaner: cleaner }
+    }
+}
+
+impl Default for Folder {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 static SERVER: LazyLock<Server> = LazyLock::new(Server::start);
@@ -50,30 +83,22 @@ static SERVER: LazyLock<Server> = LazyLock::new(Server::start);
 impl Server {
     /// The server gets a thread and a runtime of its own, since it serves tests that each have theirs.
     fn start() -> Self {
-        let folder = tempfile::Builder::new().prefix("millpond-test-").tempdir().expect("a temporary folder").keep();
-        let cleaner = Command::new("sh")
-            .args(["-c", CLEANER, "sh"])
-            .arg(&folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .expect("a cleaner");
+        let folder = Folder::new();
+        let data_dir = folder.path.clone();
         let (ready, started) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
-                let postgres = EmbeddedPostgres::start(Settings { data_dir: folder, durable: true }).await.expect("a Postgres");
+                let postgres = EmbeddedPostgres::start(Settings { data_dir, durable: true }).await.expect("a Postgres");
                 let mut connection = PgConnection::connect_with(&postgres.connect_options(DATABASE)).await.expect("connected");
                 execute(&mut connection, format!("create database {TEMPLATE}")).await;
                 PostgresControlPlane::migrate(postgres.connect_options(TEMPLATE)).await.expect("migrated");
-                ready.send(postgres.connect_options(DATABASE)).expect("awaited");
+                ready.send((postgres.connect_options(DATABASE), postgres.database_url(TEMPLATE))).expect("awaited");
                 std::future::pending::<()>().await;
             });
         });
-        let options = started.recv().expect("Postgres started");
-        Self { options, databases: AtomicU32::new(0), _cleaner: cleaner }
+        let (options, url) = started.recv().expect("Postgres started");
+        Self { options, url, databases: AtomicU32::new(0), _folder: folder }
     }
 }
 
@@ -94,9 +119,46 @@ impl Database {
         Self { name }
     }
 
+    /// One without any schema.
+    pub async fn empty() -> Self {
+        let name = format!("test_{}", SERVER.databases.fetch_add(1, Ordering::SeqCst));
+        let mut connection = PgConnection::connect_with(&SERVER.options).await.expect("connected");
+        execute(&mut connection, format!("create database {name} template template0")).await;
+        Self { name }
+    }
+
+    /// As `postgres://…`, for processes.
+    #[must_use]
+    pub fn url(&self) -> String {
+        SERVER.url.replace(TEMPLATE, &self.name)
+    }
+
     #[must_use]
     pub fn options(&self) -> PgConnectOptions {
         SERVER.options.clone().database(&self.name)
+    }
+
+    /// Where its server listens, for a proxy.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        let folder = SERVER.options.get_socket().expect("a socket");
+        Target::Unix(folder.join(format!(".s.PGSQL.{}", SERVER.options.get_port())))
+    }
+
+    /// How to connect through a proxy on that port.
+    #[must_use]
+    pub fn options_at(&self, port: u16) -> PgConnectOptions {
+        PgConnectOptions::new_without_pgpass()
+            .host("127.0.0.1")
+            .port(port)
+            .username(SERVER.options.get_username())
+            .database(&self.name)
+            .ssl_mode(PgSslMode::Disable)
+    }
+
+    /// Executes a statement on a connection of its own.
+    pub async fn run(&self, statement: &str) {
+        execute(&mut self.connect().await, statement.to_owned()).await;
     }
 
     /// A connection apart from the control plane's, to hold locks and to look.

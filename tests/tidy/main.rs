@@ -80,6 +80,7 @@ fn dependencies_point_inward() {
         ["agent/src/main.rs", "agent/src/app.rs", "agent/src/serve.rs", "agent/src/dev.rs", "agent/src/agent.rs"].contains(&path)
             || path.starts_with("agent/src/bench/")
             || path.starts_with("agent/src/cli/")
+            || path.starts_with("agent/src/doctor/")
             || path.starts_with("agent/tests/")
     };
     check(|path| path.starts_with("agent/") && is_rust(path) && !may(path), |f| sources::names_crate(&f.text, &[control_plane]));

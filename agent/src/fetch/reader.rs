@@ -13,10 +13,14 @@ use millpond_core::control_plane::{Batch, FindRequest, Found, PayloadRange};
 use millpond_core::{ControlPlane, Error, Offset, PartId, limits};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 const PARALLEL_BLOCKS: usize = 4;
+/// Reads of what is missing or corrupt, each after a new plan, before that is said.
+const ATTEMPTS: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(100);
 /// Larger reads decompress off the async threads.
 const DECODE_INLINE_BYTES: i32 = 256 << 10;
 
@@ -84,15 +88,23 @@ impl Reader {
 
     /// One answer per request, `None` for a partition that is gone.
     pub async fn fetch(&self, requests: &[FindRequest]) -> Result<Vec<Option<Fetched>>, FetchError> {
-        match self.attempt(requests).await {
-            // A part can be replaced and deleted between plan and read: the second plan does not refer to it.
-            Err(FetchError::Corrupt { .. }) => self.attempt(requests).await.inspect_err(|error| {
-                if matches!(error, FetchError::Corrupt { .. }) {
-                    metrics::corrupt();
-                    tracing::error!(error = %crate::error_chain(error), "stored records cannot be read");
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            match self.attempt(requests).await {
+                // A part can be replaced and deleted between plan and read: the next plan does not refer to it. And what a store or the
+                // way to it got wrong is right when it is fetched again.
+                Err(FetchError::Corrupt { part, .. }) if attempt < ATTEMPTS => {
+                    tracing::warn!(%part, attempt, "a part is missing or corrupt");
+                    tokio::time::sleep(PAUSE * (attempt - 1)).await;
                 }
-            }),
-            outcome => outcome,
+                Err(error @ FetchError::Corrupt { .. }) => {
+                    metrics::corrupt();
+                    tracing::error!(error = %crate::error_chain(&error), "stored records cannot be read");
+                    return Err(error);
+                }
+                outcome => return outcome,
+            }
         }
     }
 

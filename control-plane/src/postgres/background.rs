@@ -1,9 +1,9 @@
 //! Heartbeat, drain, retention, sweep.
 
 use super::PostgresControlPlane;
-use super::error::{classify, is_disconnect, read};
+use super::connection::{BACKGROUND, READ, retried, sent};
+use super::error::classify;
 use super::find::ranges;
-use super::topic::retried;
 use bytes::Bytes;
 use millpond_core::control_plane::{Batch, BatchFlags, Beat, DrainBatch, Swap, SwapRejected, TopicLabel};
 use millpond_core::{AgentId, Error, Name, Offset, PartId, PartitionId, TopicId, limits};
@@ -12,7 +12,6 @@ use uuid::Uuid;
 const RETAIN_EVERY_MS: i64 = 60_000;
 
 pub(super) async fn beat(plane: &PostgresControlPlane, agent: AgentId) -> Result<Beat, Error> {
-    let mut connection = plane.connection().await?;
     let statement = sqlx::query_file!(
         "queries/agent/beat.sql",
         agent.0,
@@ -21,7 +20,7 @@ pub(super) async fn beat(plane: &PostgresControlPlane, agent: AgentId) -> Result
         limits::PART_PENDING_MAX_MS,
         RETAIN_EVERY_MS
     );
-    let row = statement.fetch_one(&mut *connection).await.map_err(classify)?;
+    let row = sent!(plane, READ, c => statement.fetch_one(c))?.map_err(classify)?;
     let has = |job: &str| row.jobs.iter().any(|j| j == job);
     Ok(Beat { inline_live_bytes: row.inline_live_bytes, drain: has("drain"), sweep: has("sweep"), retain: has("retain") })
 }
@@ -60,8 +59,7 @@ pub(super) async fn drain_plan(plane: &PostgresControlPlane, max_bytes: i64) -> 
         });
     }
     if !empty.is_empty() {
-        let mut connection = plane.connection().await?;
-        sqlx::query_file!("queries/inline/mark_drained.sql", &empty).execute(&mut *connection).await.map_err(classify)?;
+        sent!(plane, BACKGROUND, c => sqlx::query_file!("queries/inline/mark_drained.sql", &empty).execute(c))?.map_err(classify)?;
     }
     Ok(plan)
 }
@@ -107,37 +105,32 @@ pub(super) async fn swap(plane: &PostgresControlPlane, swap: &Swap) -> Result<()
         &drained,
         limits::PLAN_TTL_MS
     );
-    let mut connection = plane.connection().await.map_err(Error::from_infallible)?;
-    let row = statement.fetch_one(&mut *connection).await.map_err(|e| Error::from_infallible(classify(e)))?;
+    let row = sent!(plane, BACKGROUND, c => statement.fetch_one(c)).map_err(Error::from_infallible)?;
+    let row = row.map_err(|e| Error::from_infallible(classify(e)))?;
     if row.swapped { Ok(()) } else { Err(Error::Rejected(SwapRejected)) }
 }
 
 pub(super) async fn retain(plane: &PostgresControlPlane, limit: i64) -> Result<i64, Error> {
-    let mut connection = plane.connection().await?;
-    sqlx::query_file_scalar!("queries/log/retain.sql", limit, limits::PLAN_TTL_MS).fetch_one(&mut *connection).await.map_err(classify)
+    let statement = sqlx::query_file_scalar!("queries/log/retain.sql", limit, limits::PLAN_TTL_MS);
+    sent!(plane, BACKGROUND, c => statement.fetch_one(c))?.map_err(classify)
 }
 
 pub(super) async fn forget(plane: &PostgresControlPlane, limit: i64) -> Result<i64, Error> {
-    let mut connection = plane.connection().await?;
     let expired = sqlx::query_file_scalar!("queries/agent/forget.sql", limit, limits::INLINE_PLAN_TTL_MS);
-    let expired = expired.fetch_one(&mut *connection).await.map_err(classify)?;
+    let expired = sent!(plane, BACKGROUND, c => expired.fetch_one(c))?.map_err(classify)?;
     let groups = sqlx::query_file_scalar!("queries/group/forget.sql", limit, limits::MEMBER_FORGET_AFTER_MS, limits::GROUP_FORGET_AFTER_MS);
-    Ok(expired + groups.fetch_one(&mut *connection).await.map_err(classify)?)
+    Ok(expired + sent!(plane, BACKGROUND, c => groups.fetch_one(c))?.map_err(classify)?)
 }
 
 pub(super) async fn sweep_plan(plane: &PostgresControlPlane, limit: i64) -> Result<Vec<PartId>, Error> {
-    let mut connection = plane.connection().await?;
-    let ids =
-        sqlx::query_file_scalar!("queries/segment/sweep_plan.sql", limits::PART_PENDING_MAX_MS, limit).fetch_all(&mut *connection).await;
+    let statement = sqlx::query_file_scalar!("queries/segment/sweep_plan.sql", limits::PART_PENDING_MAX_MS, limit);
+    let ids = sent!(plane, BACKGROUND, c => statement.fetch_all(c))?;
     Ok(ids.map_err(classify)?.into_iter().map(PartId).collect())
 }
 
 pub(super) async fn swept(plane: &PostgresControlPlane, parts: &[PartId]) -> Result<(), Error> {
     let ids: Vec<Uuid> = parts.iter().map(|p| p.0).collect();
-    let mut connection = plane.connection().await?;
-    sqlx::query_file!("queries/segment/swept.sql", &ids, limits::OBJECT_FORGET_AFTER_MS)
-        .fetch_optional(&mut *connection)
-        .await
-        .map_err(classify)?;
+    let statement = sqlx::query_file!("queries/segment/swept.sql", &ids, limits::OBJECT_FORGET_AFTER_MS);
+    sent!(plane, BACKGROUND, c => statement.fetch_optional(c))?.map_err(classify)?;
     Ok(())
 }

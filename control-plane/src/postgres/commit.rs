@@ -1,9 +1,9 @@
 //! The commit statement and what it could not see: retries of keys, repeats of its own sending.
 
 use super::PostgresControlPlane;
-use super::error::{classify, is_disconnect, read};
+use super::connection::{READ, WRITE, retried, sent};
+use super::error::classify;
 use super::find::ranges;
-use super::topic::retried;
 use bytes::Bytes;
 use millpond_core::assign;
 use millpond_core::control_plane::{Answer, Batch, BatchFlags, Commit, Committed, PartBody, Piece, PieceOutcome, Verdict};
@@ -14,8 +14,7 @@ use uuid::Uuid;
 
 pub(super) async fn register(plane: &PostgresControlPlane, agent: AgentId, ids: &[PartId]) -> Result<(), Error> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-    let mut connection = plane.connection().await?;
-    sqlx::query_file!("queries/segment/register.sql", agent.0, &ids).execute(&mut *connection).await.map_err(classify)?;
+    sent!(plane, READ, c => sqlx::query_file!("queries/segment/register.sql", agent.0, &ids).execute(c))?.map_err(classify)?;
     Ok(())
 }
 
@@ -45,7 +44,7 @@ pub(super) async fn commit(plane: &PostgresControlPlane, commit: &Commit) -> Res
     if plain && let Some(committed) = send_plain(plane, commit).await? {
         return Ok(committed);
     }
-    let (mut committed, said) = send(&mut *plane.connection().await?, commit).await?;
+    let (mut committed, said) = sent!(plane, WRITE, c => send(c, commit))??;
     resolve_answers(plane, commit, &said, &mut committed).await?;
     resolve_repeats(plane, commit, &said, &mut committed).await?;
     Ok(committed)
@@ -151,8 +150,7 @@ async fn send_plain(plane: &PostgresControlPlane, commit: &Commit) -> Result<Opt
         &records,
         &live
     );
-    let mut connection = plane.connection().await?;
-    let rows = match statement.fetch_all(&mut *connection).await {
+    let rows = match sent!(plane, WRITE, c => statement.fetch_all(c))? {
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(DIVISION_BY_ZERO) => return Ok(None),
         outcome => outcome.map_err(classify)?,
     };

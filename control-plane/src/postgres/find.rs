@@ -1,8 +1,8 @@
 //! Reads of the log's index and of inline payloads.
 
 use super::PostgresControlPlane;
-use super::error::{is_disconnect, read};
-use super::topic::retried;
+
+use super::connection::retried;
 use bytes::Bytes;
 use millpond_core::control_plane::{Batch, BatchFlags, FindRequest, Found, PayloadRange};
 use millpond_core::{Error, Offset, PartId, PartitionId, TopicId, limits};

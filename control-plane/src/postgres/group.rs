@@ -1,8 +1,8 @@
 //! Consumer groups: membership, assignment, committed offsets.
 
 use super::PostgresControlPlane;
-use super::error::{classify, is_disconnect, read};
-use super::topic::retried;
+use super::connection::{WRITE, retried, sent};
+use super::error::classify;
 use millpond_core::group::{
     Assigned, DeleteGroupRejected, GenerationMoved, GroupState, GroupTopic, Member, MemberState, NoSuchGroup, OffsetCommit,
     OffsetsRejected, Owner, Progress, Regroup, RenewRejected, Renewed, ResetRejected, Start,
@@ -72,9 +72,8 @@ pub(super) async fn get(plane: &PostgresControlPlane, tenant: &Name, name: &Name
 }
 
 pub(super) async fn make(plane: &PostgresControlPlane, tenant: &Name, name: &Name) -> Result<(), Error> {
-    let mut connection = plane.connection().await?;
-    let made = sqlx::query_file!("queries/group/make.sql", tenant.as_str(), name.as_str()).execute(&mut *connection).await;
-    made.map(|_| ()).map_err(classify)
+    let statement = sqlx::query_file!("queries/group/make.sql", tenant.as_str(), name.as_str());
+    sent!(plane, WRITE, c => statement.execute(c))?.map(|_| ()).map_err(classify)
 }
 
 pub(super) async fn list(plane: &PostgresControlPlane, tenant: &Name) -> Result<Vec<Name>, Error> {
@@ -121,8 +120,8 @@ pub(super) async fn regroup(plane: &PostgresControlPlane, change: &Regroup) -> R
         &partitions,
         &members
     );
-    let mut connection = plane.connection().await.map_err(Error::from_infallible)?;
-    let generation = statement.fetch_optional(&mut *connection).await.map_err(|e| Error::from_infallible(classify(e)))?;
+    let generation = sent!(plane, WRITE, c => statement.fetch_optional(c)).and_then(|sent| sent.map_err(classify));
+    let generation = generation.map_err(Error::from_infallible)?;
     generation.map(Generation).ok_or(Error::Rejected(GenerationMoved))
 }
 
@@ -175,9 +174,9 @@ pub(super) async fn commit_offsets(
     plane: &PostgresControlPlane,
     commit: &OffsetCommit,
 ) -> Result<Vec<(PartitionId, Offset)>, Error<OffsetsRejected>> {
-    let mut connection = plane.connection().await.map_err(Error::from_infallible)?;
     for _ in 0..SENDINGS_MAX {
-        if let Some(decided) = send_offsets(&mut connection, commit).await.map_err(Error::from_infallible)? {
+        let sent = sent!(plane, WRITE, c => send_offsets(c, commit)).and_then(|sent| sent);
+        if let Some(decided) = sent.map_err(Error::from_infallible)? {
             return decided.map_err(Error::Rejected);
         }
     }
@@ -227,10 +226,10 @@ pub(super) async fn reset_offsets(
 ) -> Result<(), Error<ResetRejected>> {
     make(plane, tenant, group).await.map_err(Error::from_infallible)?;
     let (partitions, values) = columns(offsets);
-    let mut connection = plane.connection().await.map_err(Error::from_infallible)?;
     for _ in 0..SENDINGS_MAX {
         let statement = sqlx::query_file!("queries/group/reset.sql", tenant.as_str(), group.as_str(), &partitions, &values);
-        let rows = statement.fetch_all(&mut *connection).await.map_err(|e| Error::from_infallible(classify(e)))?;
+        let rows = sent!(plane, WRITE, c => statement.fetch_all(c)).and_then(|sent| sent.map_err(classify));
+        let rows = rows.map_err(Error::from_infallible)?;
         let Some(first) = rows.first().filter(|first| first.current) else { continue };
         if first.alive {
             return Err(Error::Rejected(ResetRejected::NotEmpty));
@@ -249,10 +248,10 @@ pub(super) async fn reset_offsets(
 }
 
 pub(super) async fn delete(plane: &PostgresControlPlane, tenant: &Name, group: &Name) -> Result<(), Error<DeleteGroupRejected>> {
-    let mut connection = plane.connection().await.map_err(Error::from_infallible)?;
     for _ in 0..SENDINGS_MAX {
         let statement = sqlx::query_file!("queries/group/delete.sql", tenant.as_str(), group.as_str());
-        match statement.fetch_optional(&mut *connection).await.map_err(|e| Error::from_infallible(classify(e)))? {
+        let row = sent!(plane, WRITE, c => statement.fetch_optional(c)).and_then(|sent| sent.map_err(classify));
+        match row.map_err(Error::from_infallible)? {
             None => return Err(Error::Rejected(DeleteGroupRejected::NoSuchGroup)),
             Some(row) if !row.current => {}
             Some(row) if row.alive => return Err(Error::Rejected(DeleteGroupRejected::NotEmpty)),

@@ -3,28 +3,31 @@
 
 use super::PostgresControlPlane;
 use super::commit::{Said, outcomes, send};
+use super::connection::{WRITE, sent};
 use super::error::classify;
 use super::group;
 use bytes::Bytes;
 use millpond_core::control_plane::{Answer, Commit, Committed, PieceOutcome, Verdict};
 use millpond_core::{Error, limits};
-use sqlx::{PgConnection, Postgres, Transaction};
+use sqlx::{Connection, PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
 /// In a task that a caller who goes away does not cancel.
 pub(super) async fn commit(plane: &PostgresControlPlane, commit: &Commit) -> Result<Committed, Error> {
     let (plane, commit) = (plane.clone(), commit.clone());
-    let task = tokio::spawn(async move {
-        let mut tx = plane.pool.begin().await.map_err(|e| Error::NotApplied(e.into()))?;
-        let committed = decide(&mut tx, &commit).await?;
-        if committed.verdicts != [Verdict::Stored] {
-            tx.rollback().await.ok();
-            return Ok(committed);
-        }
-        tx.commit().await.map_err(classify)?;
-        Ok(committed)
-    });
+    let task = tokio::spawn(async move { sent!(plane, WRITE, c => commit_once(c, &commit))? });
     task.await.unwrap_or_else(|e| Err(Error::MaybeApplied(e.into())))
+}
+
+async fn commit_once(connection: &mut PgConnection, commit: &Commit) -> Result<Committed, Error> {
+    let mut tx = connection.begin().await.map_err(|e| Error::NotApplied(e.into()))?;
+    let committed = decide(&mut tx, commit).await?;
+    if committed.verdicts != [Verdict::Stored] {
+        tx.rollback().await.ok();
+        return Ok(committed);
+    }
+    tx.commit().await.map_err(classify)?;
+    Ok(committed)
 }
 
 fn told(commit: &Commit, verdict: Verdict) -> Committed {

@@ -5,7 +5,9 @@
 
 mod background;
 mod commit;
+mod connection;
 mod error;
+pub mod examine;
 mod find;
 mod group;
 mod guarded;
@@ -13,6 +15,7 @@ mod topic;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use connection::retried;
 use millpond_core::control_plane::{
     Beat, Commit, Committed, ControlPlane, DrainBatch, FindRequest, Found, PayloadRange, Swap, SwapRejected,
 };
@@ -22,8 +25,7 @@ use millpond_core::group::{
 };
 use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
 use millpond_core::{AgentId, Error, Generation, GroupId, MemberId, Name, Offset, PartId, PartitionId, Topic, TopicChange, TopicId};
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, Postgres};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -31,8 +33,8 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations")
 
 const CONNECTIONS: u32 = 16;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Of a read; the server's own timeout is of no use when the server hangs.
-const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// Of the wait for connections that are in use, at the end.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
 pub struct PostgresControlPlane {
@@ -112,17 +114,13 @@ impl PostgresControlPlane {
 
     /// Name of the cluster, drawn when its database was made, and its epoch.
     pub async fn cluster(&self) -> Result<(String, i64), Error> {
-        let mut connection = self.connection().await?;
-        let row = sqlx::query!("select cluster, epoch from cluster").fetch_one(&mut *connection).await.map_err(error::classify)?;
+        let row = retried!(self, c => sqlx::query!("select cluster, epoch from cluster").fetch_one(c))?;
         Ok((row.cluster, row.epoch))
     }
 
+    /// Ends its sessions, those that are silent without a word.
     pub async fn close(&self) {
-        self.pool.close().await;
-    }
-
-    async fn connection(&self) -> Result<PoolConnection<Postgres>, Error> {
-        self.pool.acquire().await.map_err(|e| Error::NotApplied(e.into()))
+        tokio::time::timeout(CLOSE_TIMEOUT, self.pool.close()).await.ok();
     }
 }
 
@@ -251,8 +249,6 @@ impl ControlPlane for PostgresControlPlane {
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        let mut connection = self.connection().await?;
-        sqlx::query_scalar!(r#"select 1 as "one!""#).fetch_one(&mut *connection).await.map_err(error::classify)?;
-        Ok(())
+        retried!(self, c => sqlx::query_scalar!(r#"select 1 as "one!""#).fetch_one(c)).map(|_| ())
     }
 }

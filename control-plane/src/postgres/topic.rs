@@ -1,9 +1,12 @@
 //! Topics: made, changed, read, ended.
 
 use super::PostgresControlPlane;
-use super::error::{classify, is_disconnect, read};
+use super::connection::{BACKGROUND, retried, sent};
+use super::error::classify;
 use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
 use millpond_core::{Error, Name, Offset, PartitionId, Placement, Topic, TopicChange, TopicConfig, TopicId, limits};
+use sqlx::Connection;
+use sqlx::postgres::PgConnection;
 
 macro_rules! config_of {
     ($row:expr) => {
@@ -19,34 +22,6 @@ macro_rules! config_of {
         }
     };
 }
-
-/// Runs a read again on a fresh connection when the pooled one turns out to be dead.
-macro_rules! retried {
-    ($plane:expr, $connection:ident => $call:expr) => {
-        async {
-            let mut attempts = super::CONNECTIONS;
-            loop {
-                let mut held = $plane.connection().await?;
-                let $connection = &mut *held;
-                let Ok(outcome) = tokio::time::timeout(super::READ_TIMEOUT, $call).await else {
-                    // Not given back: who waits for its answer would wait for a database that hangs.
-                    drop(held.detach());
-                    break Err(millpond_core::Error::NotApplied("the database did not answer in time".into()));
-                };
-                match outcome {
-                    Ok(value) => break Ok(value),
-                    Err(e) if is_disconnect(&e) && attempts > 0 => {
-                        attempts -= 1;
-                        held.close().await.ok();
-                    }
-                    Err(e) => break Err(read(e)),
-                }
-            }
-        }
-        .await
-    };
-}
-pub(super) use retried;
 
 fn placement_of(text: &str) -> Placement {
     match text {
@@ -77,7 +52,8 @@ pub(super) async fn put(
     let (plane, tenant, name, change) = (plane.clone(), tenant.clone(), name.clone(), change.clone());
     let task = tokio::spawn(async move {
         loop {
-            if let Some(done) = put_once(&plane, &tenant, &name, &change, default_partitions).await? {
+            let put = sent!(plane, BACKGROUND, c => put_once(c, &tenant, &name, &change, default_partitions));
+            if let Some(done) = put.map_err(Error::from_infallible)?? {
                 return Ok(done);
             }
         }
@@ -87,14 +63,14 @@ pub(super) async fn put(
 
 /// `None`: another made the topic between the look and the insert.
 async fn put_once(
-    plane: &PostgresControlPlane,
+    connection: &mut PgConnection,
     tenant: &Name,
     name: &Name,
     change: &TopicChange,
     default_partitions: i32,
 ) -> Result<Option<(Topic, bool)>, Error<PutTopicRejected>> {
     let lift = |e| Error::from_infallible(classify(e));
-    let mut tx = plane.pool.begin().await.map_err(|e| Error::NotApplied(e.into()))?;
+    let mut tx = connection.begin().await.map_err(|e| Error::NotApplied(e.into()))?;
     let row = sqlx::query_file!("queries/topic/lock.sql", tenant.as_str(), name.as_str()).fetch_optional(&mut *tx).await.map_err(lift)?;
     let made = row.is_none();
     let (id, config, current) = match row {
@@ -184,15 +160,17 @@ pub(super) async fn partitions(plane: &PostgresControlPlane, topic: TopicId) -> 
 
 pub(super) async fn delete(plane: &PostgresControlPlane, tenant: &Name, name: &Name) -> Result<bool, Error> {
     let (plane, tenant, name) = (plane.clone(), tenant.clone(), name.clone());
-    let task = tokio::spawn(async move {
-        let mut tx = plane.pool.begin().await.map_err(|e| Error::NotApplied(e.into()))?;
-        let ended = sqlx::query_file_scalar!("queries/topic/delete.sql", tenant.as_str(), name.as_str());
-        let ended = ended.fetch_optional(&mut *tx).await.map_err(classify)?;
-        if let Some(id) = ended {
-            sqlx::query_file!("queries/topic/close.sql", id).execute(&mut *tx).await.map_err(classify)?;
-        }
-        tx.commit().await.map_err(classify)?;
-        Ok(ended.is_some())
-    });
+    let task = tokio::spawn(async move { sent!(plane, BACKGROUND, c => delete_once(c, &tenant, &name))? });
     task.await.unwrap_or_else(|e| Err(Error::MaybeApplied(e.into())))
+}
+
+async fn delete_once(connection: &mut PgConnection, tenant: &Name, name: &Name) -> Result<bool, Error> {
+    let mut tx = connection.begin().await.map_err(|e| Error::NotApplied(e.into()))?;
+    let ended = sqlx::query_file_scalar!("queries/topic/delete.sql", tenant.as_str(), name.as_str());
+    let ended = ended.fetch_optional(&mut *tx).await.map_err(classify)?;
+    if let Some(id) = ended {
+        sqlx::query_file!("queries/topic/close.sql", id).execute(&mut *tx).await.map_err(classify)?;
+    }
+    tx.commit().await.map_err(classify)?;
+    Ok(ended.is_some())
 }

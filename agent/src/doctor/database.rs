@@ -1,0 +1,139 @@
+//! Whether agents can work on a Postgres, and whether it keeps what it commits.
+
+use super::report::Report;
+use crate::error_chain;
+use millpond_control_plane::DatabaseOptions;
+use millpond_control_plane::postgres::examine::{self, AGENT_CONNECTIONS, Examined};
+use millpond_core::Clock;
+use std::time::Duration;
+
+const WAIT: Duration = Duration::from_secs(10);
+/// Of Postgres, as it numbers its versions.
+const VERSION_MIN: i32 = 140_000;
+/// Clocks of agents stamp records; more than this is seen in timestamps.
+const CLOCK_OFF_MS: i64 = 1_000;
+const ROUND_TRIP_MS: i64 = 20;
+
+pub async fn check(options: DatabaseOptions, clock: &dyn Clock, report: &mut Report) {
+    let looked = tokio::time::timeout(WAIT, examine::examine(options, clock)).await;
+    match looked {
+        Ok(Ok(examined)) => judge(&examined, report),
+        Ok(Err(error)) => unreachable(&error_chain(&error), report),
+        Err(_) => unreachable(&format!("no answer within {} s", WAIT.as_secs()), report),
+    }
+}
+
+fn unreachable(error: &str, report: &mut Report) {
+    let advice = if error.contains("unsupported startup parameter") {
+        "a connection pooler is in the way: give agents the database's own address, since they use prepared statements and session settings"
+    } else if error.contains("password") || error.contains("authentication") {
+        "check user and password in --database-url, and pg_hba.conf"
+    } else if error.contains("does not exist") {
+        "make the database and its role: create role millpond login; create database millpond owner millpond"
+    } else {
+        "check host and port in --database-url, and that the server runs and may be reached from here"
+    };
+    report.fail("database.reachable", error, advice);
+}
+
+pub(super) fn judge(examined: &Examined, report: &mut Report) {
+    let database = &examined.database;
+    report.ok("database.reachable", format!("answers within {} ms", examined.round_trip_ms));
+    if database.version >= VERSION_MIN {
+        report.ok("database.version", format!("PostgreSQL {}", database.version_text));
+    } else {
+        report.fail("database.version", format!("PostgreSQL {}", database.version_text), "upgrade to version 14 or newer");
+    }
+    if database.standby {
+        report.fail("database.primary", "a standby: nothing can be written", "give agents the primary's address");
+    } else {
+        report.ok("database.primary", "can be written");
+    }
+    durability(examined, report);
+    connections(examined, report);
+    schema(examined, report);
+    clocks(examined, report);
+}
+
+fn durability(examined: &Examined, report: &mut Report) {
+    let database = &examined.database;
+    for (check, name, value) in
+        [("database.fsync", "fsync", &database.fsync), ("database.full_page_writes", "full_page_writes", &database.full_page_writes)]
+    {
+        if value == "on" {
+            report.ok(check, "on");
+        } else {
+            let advice = format!("agents refuse this database: alter system set {name} = on; select pg_reload_conf()");
+            report.fail(check, format!("{value}: acknowledged records can be lost"), advice);
+        }
+    }
+    match database.synchronous_commit.as_str() {
+        "off" => report.warn(
+            "database.synchronous_commit",
+            "off by default; agents switch it on for their sessions",
+            "alter system set synchronous_commit = on; select pg_reload_conf(), so that nothing else loses what it was told is stored",
+        ),
+        value => report.ok("database.synchronous_commit", value),
+    }
+    let standbys = &database.synchronous_standby_names;
+    let told = match (standbys.is_empty(), database.synchronous_commit.as_str()) {
+        (true, _) => "none: what was acknowledged is on this server alone until it is replicated or backed up".to_owned(),
+        (false, "local") => format!("{standbys}, which synchronous_commit = local does not wait for"),
+        (false, _) => format!("{standbys}: commits wait for them"),
+    };
+    report.info("database.synchronous_standby_names", told);
+}
+
+fn connections(examined: &Examined, report: &mut Report) {
+    let database = &examined.database;
+    if examined.pooled || !database.session_settings {
+        report.fail(
+            "database.pooler",
+            "a connection pooler in the way hands out connections by transaction, or drops session settings",
+            "give agents the database's own address; each holds at most 16 connections by itself",
+        );
+    } else {
+        report.ok("database.pooler", "none seen");
+    }
+    let free = i64::from(database.connections) - i64::from(database.connections_used);
+    let told = format!("{free} of {} free; an agent takes up to {AGENT_CONNECTIONS}", database.connections);
+    if free < i64::from(AGENT_CONNECTIONS) {
+        let advice = format!("raise max_connections by {AGENT_CONNECTIONS} for each agent, and restart Postgres");
+        report.warn("database.connections", told, advice);
+    } else {
+        report.ok("database.connections", told);
+    }
+}
+
+fn schema(examined: &Examined, report: &mut Report) {
+    let wanted = examined.wanted;
+    let check = "database.schema";
+    match examined.schema {
+        _ if examined.broken => {
+            report.fail(check, "a migration began and failed", "look at the error of `millpond migrate`, mend its cause, and run it again");
+        }
+        None => report.fail(check, "no migration applied", "run `millpond migrate`"),
+        Some(found) if found < wanted => {
+            report.fail(check, format!("migration {found} of {wanted}"), "run `millpond migrate`");
+        }
+        Some(found) if found > wanted => {
+            let advice = "use the newest version of millpond that works on this database";
+            report.fail(check, format!("migration {found}, newer than this version's {wanted}"), advice);
+        }
+        Some(found) => report.ok(check, format!("migration {found}")),
+    }
+}
+
+fn clocks(examined: &Examined, report: &mut Report) {
+    let told =
+        format!("the server's clock is {} ms ahead of ours, give or take {}", examined.clock_ahead_ms, examined.round_trip_ms / 2 + 1);
+    if examined.clock_ahead_ms.abs() > CLOCK_OFF_MS + examined.round_trip_ms {
+        report.warn("database.clock", told, "run NTP on both; agents stamp records with their own clock");
+    } else {
+        report.ok("database.clock", told);
+    }
+    if examined.round_trip_ms > ROUND_TRIP_MS {
+        let told = format!("a statement takes {} ms", examined.round_trip_ms);
+        report.warn("database.distance", told, "run agents in the database's region: every produce waits for at least one commit");
+    }
+}

@@ -1,0 +1,50 @@
+//! An object that is put, read, read in part, and deleted.
+
+use super::report::Report;
+use crate::error_chain;
+use crate::store::{Store, StoreError};
+use bytes::Bytes;
+use object_store::path::Path;
+
+const SIZE: usize = 64 << 10;
+
+/// True if all went well.
+pub async fn check(store: &Store, name: &str, advice: &str, report: &mut Report) -> bool {
+    let key = Path::from(name);
+    let bytes: Bytes = (0..SIZE).map(|n| u8::try_from(n % 251).unwrap_or(0)).collect::<Vec<u8>>().into();
+    if let Err(error) = store.put(&key, &bytes).await {
+        report.fail("store.write", error_chain(&error), advice);
+        return false;
+    }
+    report.ok("store.write", format!("put {name}"));
+    let half = u64::try_from(SIZE / 2).unwrap_or(0);
+    let whole = store.get_range(&key, 0..2 * half).await;
+    let part = store.get_range(&key, half - 10..half + 10).await;
+    let read = match (whole, part) {
+        (Ok(whole), Ok(part)) if whole == bytes && part == bytes.slice(SIZE / 2 - 10..SIZE / 2 + 10) => {
+            report.ok("store.read", "whole and in part");
+            true
+        }
+        (Ok(_), Ok(_)) => {
+            report.fail("store.read", "other bytes than were put", "this store cannot be used");
+            false
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            report.fail("store.read", error_chain(&error), advice);
+            false
+        }
+    };
+    let deleted = store.delete(&key).await;
+    match (deleted, store.get_range(&key, 0..1).await) {
+        (Ok(()), Err(StoreError::NotFound)) => report.ok("store.delete", "gone"),
+        (Ok(()), Ok(_)) => {
+            report.fail("store.delete", "a deleted object can still be read", "this store cannot be used");
+            return false;
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            report.fail("store.delete", error_chain(&error), advice);
+            return false;
+        }
+    }
+    read
+}

@@ -1,0 +1,80 @@
+//! A network that falls silent: statements and connections are given up, and nothing keeps its place in the pool for ever.
+
+use millpond_control_plane::PostgresControlPlane;
+use millpond_core::{AgentId, ControlPlane, PartId};
+use millpond_tests::postgres::Database;
+use millpond_tests::proxy::{Protocol, Proxy, Silence, Weather};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use uuid::Uuid;
+
+/// As many as the pool has connections.
+const CALLS: usize = 16;
+/// A caller's patience, shorter than any limit of the control plane's own.
+const PATIENCE: Duration = Duration::from_millis(700);
+const RECOVERY: Duration = Duration::from_secs(20);
+
+struct Silent {
+    plane: PostgresControlPlane,
+    proxy: Proxy,
+    database: Database,
+}
+
+impl Silent {
+    async fn start() -> Self {
+        let database = Database::new().await;
+        let proxy = Proxy::start(database.target(), Protocol::Bytes, 1).await;
+        let plane = PostgresControlPlane::connect(database.options_at(proxy.address().port())).await.expect("connected");
+        Self { plane, proxy, database }
+    }
+
+    /// How many of as many mutations as there are connections are answered in time.
+    async fn answered(&self, patience: Duration) -> usize {
+        let plane = Arc::new(self.plane.clone());
+        let mut calls = JoinSet::new();
+        for n in 1..=CALLS {
+            let plane = Arc::clone(&plane);
+            let ids = [PartId(Uuid::from_u64_pair(0, u64::try_from(n).expect("few")))];
+            calls.spawn(async move { timeout(patience, plane.register_parts(AgentId(Uuid::from_u128(9)), &ids)).await });
+        }
+        calls.join_all().await.into_iter().filter(|call| matches!(call, Ok(Ok(())))).count()
+    }
+
+    async fn recovers(&self) {
+        let deadline = Instant::now() + RECOVERY;
+        while self.answered(Duration::from_secs(5)).await < CALLS {
+            assert!(Instant::now() < deadline, "the pool does not recover from a silent network");
+        }
+    }
+}
+
+/// Who called went away; the connections' last answers never come.
+#[tokio::test]
+async fn abandoned_mutations_leave_the_pool_as_large_as_it_was() {
+    let silent = Silent::start().await;
+    for _ in 0..2 {
+        silent.recovers().await;
+        silent.proxy.set(Weather { silence: Silence::Swallow, ..Weather::default() });
+        assert_eq!(silent.answered(PATIENCE).await, 0, "a swallowed call was answered");
+        silent.proxy.heal();
+        silent.recovers().await;
+    }
+    silent.plane.close().await;
+    silent.database.close().await;
+}
+
+/// The caller has all the patience in the world.
+#[tokio::test]
+async fn a_mutation_without_an_answer_ends_by_itself() {
+    let silent = Silent::start().await;
+    silent.proxy.set(Weather { silence: Silence::Swallow, ..Weather::default() });
+    let ids = [PartId(Uuid::from_u128(1))];
+    let call = silent.plane.register_parts(AgentId(Uuid::from_u128(9)), &ids);
+    let outcome = timeout(RECOVERY, call).await.expect("the end of a call that nobody answers");
+    assert!(outcome.is_err());
+    timeout(RECOVERY, silent.plane.close()).await.expect("the end of a pool with a silent connection");
+    silent.proxy.heal();
+    silent.database.close().await;
+}

@@ -1,0 +1,112 @@
+//! Agents as processes of their own, any number on one Postgres and one bucket.
+
+use std::net::SocketAddr;
+use std::process::{Command, ExitStatus, Output};
+
+use millpond_tests::postgres::Database;
+use millpond_tests::s3::{Fault, Op, TestS3};
+
+use super::child::{Process, READY, millpond};
+use super::client::Api;
+use super::process::Home;
+use super::wait::within;
+
+pub const BUCKET: &str = "millpond-test";
+/// Of the bucket, as several installations may share one.
+pub const PREFIX: &str = "some/where";
+
+/// A migrated database and a bucket in an S3 of its own.
+pub struct Cluster {
+    pub database: Database,
+    pub s3: TestS3,
+    home: Home,
+}
+
+impl Cluster {
+    pub async fn new() -> Self {
+        let cluster = Self::unmigrated().await;
+        let ran = cluster.migrate().await;
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        cluster
+    }
+
+    pub async fn unmigrated() -> Self {
+        let s3 = TestS3::start(1);
+        s3.create_bucket(BUCKET);
+        Self { database: Database::empty().await, s3, home: Home::new() }
+    }
+
+    /// `millpond migrate`.
+    pub async fn migrate(&self) -> Output {
+        self.run(&["migrate"]).await
+    }
+
+    /// The command of an agent, or of whatever else works on database and bucket.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = millpond();
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("AWS_") {
+                command.env_remove(name);
+            }
+        }
+        command.args(args).env("MILLPOND_DATABASE_URL", self.database.url()).env("MILLPOND_STORE", format!("s3://{BUCKET}/{PREFIX}"));
+        command.envs(self.s3.env());
+        command
+    }
+
+    /// Runs a command to its end.
+    pub async fn run(&self, args: &[&str]) -> Output {
+        let mut command = tokio::process::Command::from(self.command(args));
+        command.kill_on_drop(true);
+        within(60, "the end of a command", command.output()).await.expect("the binary starts")
+    }
+
+    /// Starts an agent on a free port.
+    pub fn agent(&self, more: &[&str]) -> Agent {
+        self.agent_at("127.0.0.1:0", more)
+    }
+
+    pub fn agent_at(&self, listen: &str, more: &[&str]) -> Agent {
+        let mut command = self.command(&["agent", "--listen", listen]);
+        command.args(more);
+        let (process, lines) = Process::spawn(command, self.home.path());
+        let line = process.next_line(&lines);
+        let address = line.strip_prefix(READY).unwrap_or_else(|| panic!("no address in {line}"));
+        Agent { address: address.parse().expect("an address"), process }
+    }
+
+    /// Of segments' objects, what one of them was asked for most often.
+    pub fn most_gets(&self) -> u64 {
+        self.s3.requests_by_key(Op::Get).into_values().max().unwrap_or(0)
+    }
+
+    /// How many of a kind of fault really happened.
+    pub fn injected(&self, fault: Fault) -> u64 {
+        self.s3.injected().get(&fault).copied().unwrap_or(0)
+    }
+}
+
+/// A running `millpond agent`.
+pub struct Agent {
+    pub address: SocketAddr,
+    process: Process,
+}
+
+impl Agent {
+    pub fn api(&self) -> Api {
+        Api::new(self.address)
+    }
+
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill(mut self) {
+        self.process.kill();
+    }
+
+    pub async fn end_by(mut self, name: &str, seconds: u64) -> ExitStatus {
+        self.process.end_by(name, seconds).await
+    }
+}

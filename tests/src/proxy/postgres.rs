@@ -1,0 +1,123 @@
+//! As much of Postgres' frontend and backend protocol as it takes to find the execution of a statement and the end of its answer.
+
+use bytes::{Buf, Bytes, BytesMut};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Codes of the first bytes of a connection that are no start-up: requests for encryption.
+const ENCRYPTION: [u32; 2] = [80_877_103, 80_877_104];
+
+/// One unit of the protocol, with its head.
+#[derive(Debug)]
+pub struct Frame {
+    /// 0 for the start-up, which has no tag.
+    pub tag: u8,
+    pub bytes: Bytes,
+}
+
+/// Divides one direction's bytes into frames.
+#[derive(Debug)]
+pub struct Frames {
+    buffer: BytesMut,
+    untagged: bool,
+}
+
+impl Frames {
+    #[must_use]
+    pub fn of_client() -> Self {
+        Self { buffer: BytesMut::new(), untagged: true }
+    }
+
+    #[must_use]
+    pub fn of_server() -> Self {
+        Self { buffer: BytesMut::new(), untagged: false }
+    }
+
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole frame.
+    pub fn pop(&mut self) -> Option<Frame> {
+        let head = if self.untagged { 0 } else { 1 };
+        let mut length = self.buffer.get(head..head + 4)?;
+        let whole = head + usize::try_from(length.get_u32()).unwrap_or(usize::MAX);
+        if self.buffer.len() < whole {
+            return None;
+        }
+        let bytes = self.buffer.split_to(whole).freeze();
+        let tag = if std::mem::take(&mut self.untagged) { 0 } else { bytes[0] };
+        Some(Frame { tag, bytes })
+    }
+}
+
+/// What a frame of the client does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Does {
+    /// It executes a commit; its answer is that to the `sync`th synchronisation of the connection.
+    Commit {
+        sync: u64,
+    },
+    /// The server answers what came so far.
+    Sync,
+    Else,
+}
+
+/// Which of a connection's prepared statements and portals are commits.
+#[derive(Debug)]
+pub struct Statements {
+    commits: Arc<[String]>,
+    prepared: HashMap<Bytes, bool>,
+    portals: HashMap<Bytes, bool>,
+    syncs: u64,
+}
+
+impl Statements {
+    #[must_use]
+    pub fn new(commits: Arc<[String]>) -> Self {
+        Self { commits, prepared: HashMap::new(), portals: HashMap::new(), syncs: 0 }
+    }
+
+    /// Follows the client, frame by frame. Panics when it asks for encryption.
+    pub fn see(&mut self, frame: &Frame) -> Does {
+        let mut body = frame.bytes.slice(frame.bytes.len().min(5)..);
+        match frame.tag {
+            0 => {
+                let code = frame.bytes.get(4..8).map_or(0, |mut code| code.get_u32());
+                assert!(!ENCRYPTION.contains(&code), "encryption must be off on a link that is read");
+            }
+            b'P' => {
+                let (name, text) = (word(&mut body), word(&mut body));
+                let commits = self.commits.iter().any(|commit| commit.as_bytes() == text);
+                self.prepared.insert(name, commits);
+            }
+            b'B' => {
+                let (portal, name) = (word(&mut body), word(&mut body));
+                let commits = self.prepared.get(&name).copied().unwrap_or(false);
+                self.portals.insert(portal, commits);
+            }
+            b'E' if self.portals.get(&word(&mut body)) == Some(&true) => return Does::Commit { sync: self.syncs + 1 },
+            b'Q' => {
+                self.syncs += 1;
+                let text = word(&mut body);
+                let text = text.strip_suffix(b";").unwrap_or(&text);
+                let commits = text.trim_ascii().eq_ignore_ascii_case(b"commit");
+                return if commits { Does::Commit { sync: self.syncs } } else { Does::Sync };
+            }
+            b'S' | b'F' => {
+                self.syncs += 1;
+                return Does::Sync;
+            }
+            _ => {}
+        }
+        Does::Else
+    }
+}
+
+/// Text up to a zero byte, which is taken as well.
+fn word(body: &mut Bytes) -> Bytes {
+    let end = body.iter().position(|byte| *byte == 0).unwrap_or(body.len());
+    let word = body.split_to(end);
+    body.advance(body.len().min(1));
+    word
+}

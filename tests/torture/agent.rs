@@ -1,0 +1,239 @@
+//! An agent process that is started again whenever it ends, behind proxies on all its links.
+
+use super::harness::child::millpond;
+use super::harness::process::signal;
+use super::postgres::Postgres;
+use millpond_tests::proxy::{Protocol, Proxy, Target};
+use millpond_tests::s3::TestS3;
+use parking_lot::Mutex;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+pub const BUCKET: &str = "torture";
+pub const PREFIX: &str = "t";
+/// Many small objects are more to the purpose than few large ones.
+const PUTS_PER_S: &str = "30";
+
+/// Statements whose outcome decides what exists.
+const COMMITS: [&str; 3] = [
+    include_str!("../../control-plane/queries/log/commit_plain.sql"),
+    include_str!("../../control-plane/queries/log/commit.sql"),
+    include_str!("../../control-plane/queries/segment/swap.sql"),
+];
+
+/// What an agent says that ends as it begins, since it does not reach its database.
+const REFUSALS: [&str; 2] = ["the database", "the control plane"];
+
+/// Kills process `$1` once its standard input ends, which it does with the test process at the latest.
+const LEASH: &str = r#"cat > /dev/null; kill -KILL "$1" 2> /dev/null"#;
+
+pub struct Agent {
+    pub name: String,
+    /// Between clients and the agent.
+    pub front: Arc<Proxy>,
+    /// Between the agent and Postgres.
+    pub database: Arc<Proxy>,
+    /// Between the agent and the store.
+    pub store: Arc<Proxy>,
+    process: Arc<Process>,
+    keeper: JoinHandle<()>,
+}
+
+struct Process {
+    arguments: Vec<String>,
+    environment: Vec<(&'static str, String)>,
+    front: Arc<Proxy>,
+    /// Of the running process, once it is ready.
+    ready: Mutex<Option<u32>>,
+    pid: Mutex<Option<u32>>,
+    /// It is to end now, so that its end is no surprise.
+    doomed: AtomicBool,
+    closing: AtomicBool,
+    log: Mutex<String>,
+    surprises: Mutex<Vec<String>>,
+}
+
+impl Agent {
+    pub async fn start(number: u64, postgres: &Postgres, s3: &TestS3, seed: u64) -> Self {
+        let commits: Arc<[String]> = COMMITS.iter().map(|text| (*text).to_owned()).collect();
+        let database = Proxy::start(postgres.target(), Protocol::Postgres { commits }, seed ^ (number * 3 + 1)).await;
+        let s3_address = s3.url().trim_start_matches("http://").parse().expect("an address");
+        let store = Proxy::start(Target::Tcp(s3_address), Protocol::Bytes, seed ^ (number * 3 + 2)).await;
+        let nowhere = Target::Tcp(([127, 0, 0, 1], 1).into());
+        let front = Arc::new(Proxy::start(nowhere, Protocol::Bytes, seed ^ (number * 3 + 3)).await);
+        let url = postgres.url_at(database.address().port());
+        let place = format!("s3://{BUCKET}/{PREFIX}");
+        let arguments = ["agent", "--listen", "127.0.0.1:0", "--put-rate", PUTS_PER_S, "--database-url", &url, "--store", &place];
+        let mut environment = s3.env().to_vec();
+        environment.retain(|(name, _)| *name != "AWS_ENDPOINT");
+        environment.push(("AWS_ENDPOINT", format!("http://{}", store.address())));
+        let process = Arc::new(Process {
+            arguments: arguments.map(str::to_owned).to_vec(),
+            environment,
+            front: Arc::clone(&front),
+            ready: Mutex::new(None),
+            pid: Mutex::new(None),
+            doomed: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            log: Mutex::default(),
+            surprises: Mutex::default(),
+        });
+        let kept = Arc::clone(&process);
+        let keeper = tokio::spawn(async move { kept.keep().await });
+        Self { name: format!("agent {number}"), front, database: Arc::new(database), store: Arc::new(store), process, keeper }
+    }
+
+    /// Whether a process runs and has said that it serves.
+    pub fn is_ready(&self) -> bool {
+        let (ready, pid) = (*self.process.ready.lock(), self.pid());
+        pid.is_some() && ready == pid
+    }
+
+    /// Sends a signal that ends it; false if there is nothing to end.
+    pub fn end_by(&self, name: &str) -> bool {
+        let pid = self.process.pid.lock();
+        let Some(pid) = *pid else { return false };
+        self.process.doomed.store(true, Ordering::SeqCst);
+        signal(name, &[pid]);
+        true
+    }
+
+    /// Stops it where it is; the process that [`thaw`](Self::thaw) is to be told.
+    pub fn freeze(&self) -> Option<u32> {
+        let pid = self.process.pid.lock();
+        signal("STOP", pid.as_slice());
+        *pid
+    }
+
+    /// Lets it go on, unless it has ended since.
+    pub fn thaw(&self, frozen: u32) {
+        let pid = self.process.pid.lock();
+        if *pid == Some(frozen) {
+            signal("CONT", &[frozen]);
+        }
+    }
+
+    pub fn pid(&self) -> Option<u32> {
+        *self.process.pid.lock()
+    }
+
+    pub fn log(&self) -> String {
+        self.process.log.lock().clone()
+    }
+
+    /// Ends that nobody had asked for.
+    pub fn surprises(&self) -> Vec<String> {
+        self.process.surprises.lock().clone()
+    }
+
+    /// Ends it for good; its own way, which must be well.
+    pub async fn close(mut self, seconds: u64) {
+        self.process.closing.store(true, Ordering::SeqCst);
+        self.end_by("TERM");
+        let ended = tokio::time::timeout(Duration::from_secs(seconds), &mut self.keeper).await;
+        assert!(ended.is_ok(), "{} does not end within {seconds} s of SIGTERM:\n{}", self.name, self.process.last_lines());
+        ended.expect("in time").expect("a keeper that did not panic");
+    }
+}
+
+/// What it said, for whoever reads of a failure.
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- {}:\n{}", self.name, self.process.last_lines());
+        }
+    }
+}
+
+impl Process {
+    async fn keep(self: &Arc<Self>) {
+        while !self.closing.load(Ordering::SeqCst) {
+            let status = self.attend(self.spawn()).await;
+            if !self.doomed.swap(false, Ordering::SeqCst) && !status.success() && !self.may_refuse() {
+                self.surprises.lock().push(format!("{status}: {}", self.last_lines()));
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// An agent that finds no database ends at once, for its service manager to start it again.
+    fn may_refuse(&self) -> bool {
+        self.log.lock().lines().next_back().is_some_and(|line| line.starts_with("error: ") && REFUSALS.iter().any(|why| line.contains(why)))
+    }
+
+    fn spawn(&self) -> Running {
+        let mut command = millpond();
+        command.args(&self.arguments).envs(self.environment.iter().cloned());
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let leash = std::process::Command::new("sh")
+            .args(["-c", LEASH, "leash", &child.id().to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("sh starts");
+        *self.pid.lock() = Some(child.id());
+        Running { child, leash }
+    }
+
+    /// Reads what it logs until it ends.
+    async fn attend(self: &Arc<Self>, mut running: Running) -> ExitStatus {
+        let stderr = running.child.stderr.take().expect("a pipe");
+        let (id, process) = (running.child.id(), Arc::clone(self));
+        let reader = tokio::task::spawn_blocking(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                process.take(id, &line);
+            }
+        });
+        let status = loop {
+            {
+                // Whoever signals holds the lock: the process id is not given anew in the meantime.
+                let mut pid = self.pid.lock();
+                if let Some(status) = running.child.try_wait().expect("it can be waited for") {
+                    *pid = None;
+                    break status;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        reader.await.expect("its last words");
+        *self.ready.lock() = None;
+        status
+    }
+
+    fn take(&self, id: u32, line: &str) {
+        if let Some((_, address)) = line.split_once("ready address=") {
+            self.front.retarget(Target::Tcp(address.trim().parse().expect("an address")));
+            *self.ready.lock() = Some(id);
+        }
+        let mut log = self.log.lock();
+        log.push_str(line);
+        log.push('\n');
+    }
+
+    fn last_lines(&self) -> String {
+        let log = self.log.lock();
+        let lines: Vec<&str> = log.lines().rev().take(30).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Dropped, it ends.
+struct Running {
+    child: Child,
+    leash: Child,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // The leash first: it must not signal a process id that was given anew.
+        for process in [&mut self.leash, &mut self.child] {
+            process.kill().ok();
+            process.wait().ok();
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Clients that produce: atomic requests over partitions and topics, streams, with keys and without.
+
+use super::{Book, Client, LARGE, Reply, SMALL, Topic};
+use crate::harness::client::{Api, list};
+use millpond_tests::history::{Call, Outcome, Placed, Produce, Sent, payload};
+use rand::Rng;
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use tokio::task::JoinHandle;
+
+/// How a producer sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `{"records":[…]}` to one topic.
+    Atomic,
+    /// `/v1/batches` to two topics.
+    Batches,
+    /// Lines, with the partition in each.
+    Stream,
+}
+
+/// One request, ready to be sent as often as it takes.
+struct Request {
+    form: Form,
+    topic: &'static str,
+    produce: Produce,
+    body: String,
+}
+
+/// Sends request after request until the book is closed. With keys, each until it is acknowledged; else each once.
+pub fn spawn(book: &Arc<Book>, seed: u64, form: Form, topic: Topic, keyed: bool) -> JoinHandle<()> {
+    let mut client = book.client(seed);
+    tokio::spawn(async move {
+        while !client.book.is_stopped() {
+            let request = client.draw(form, topic, keyed);
+            client.keep_sending(&request).await;
+            client.pause(25).await;
+        }
+    })
+}
+
+impl Client {
+    fn draw(&mut self, form: Form, topic: Topic, keyed: bool) -> Request {
+        let topics = if form == Form::Batches { vec![LARGE, SMALL] } else { vec![topic] };
+        let mut produce = Produce::default();
+        let mut bodies: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+        for topic in topics {
+            for _ in 0..self.rng.random_range(1..=4) {
+                let id = self.record_id();
+                let key = self.rng.random_bool(0.5).then(|| format!("k{}", self.rng.random_range(0..20)));
+                let chosen = form == Form::Stream || self.rng.random_bool(0.6);
+                let partition = chosen.then(|| self.rng.random_range(0..topic.partitions));
+                let filler_bytes = self.rng.random_range(0..=topic.filler_bytes);
+                let mut record = json!({"text": payload(id, key.as_deref(), filler_bytes)});
+                if let Some(key) = key {
+                    record["key"] = key.into();
+                }
+                if let Some(partition) = partition {
+                    record["partition"] = partition.into();
+                }
+                bodies.entry(topic.name).or_default().push(record);
+                produce.records.push(Sent { topic: topic.name.to_owned(), partition, id });
+            }
+        }
+        produce.key = keyed.then(|| format!("{}-{}", self.number, self.counter));
+        let body = match form {
+            Form::Atomic => json!({"records": bodies[topic.name]}).to_string(),
+            Form::Batches => json!({"topics": bodies}).to_string(),
+            Form::Stream => bodies[topic.name].iter().map(|record| format!("{record}\n")).collect(),
+        };
+        Request { form, topic: topic.name, produce, body }
+    }
+
+    async fn keep_sending(&mut self, request: &Request) {
+        loop {
+            let api = self.somewhere();
+            if self.attempt(&api, request).await || request.produce.key.is_none() {
+                return;
+            }
+            self.pause(200).await;
+        }
+    }
+
+    /// True once it is acknowledged.
+    async fn attempt(&mut self, api: &Api, request: &Request) -> bool {
+        let op = self.invoke(Call::Produce(request.produce.clone()));
+        let what = match (request.form, request.produce.key.is_some()) {
+            (Form::Atomic, true) => "produce with key",
+            (Form::Atomic, false) => "produce once",
+            (Form::Batches, _) => "batches",
+            (Form::Stream, _) => "stream",
+        };
+        let reply = self.send(what, request.http(api)).await;
+        let outcome = match &reply {
+            Reply::Ok(answer) => request.outcome(answer),
+            Reply::Refused(answer) => {
+                assert_eq!(answer.status, 429, "{what}: {answer:?}");
+                Outcome::Fail { current: None }
+            }
+            Reply::Unknown => Outcome::Info,
+        };
+        self.returned(op, outcome);
+        matches!(reply, Reply::Ok(_))
+    }
+
+    /// One keyed record to one agent until that agent acknowledges it.
+    pub async fn acknowledged_by(&mut self, agent: usize) {
+        let request = self.draw(Form::Atomic, SMALL, true);
+        let api = self.at(agent);
+        while !self.attempt(&api, &request).await {
+            self.pause(100).await;
+        }
+    }
+}
+
+impl Request {
+    fn http(&self, api: &Api) -> RequestBuilder {
+        let request = match self.form {
+            Form::Atomic => api.post(self.topic, "application/json"),
+            Form::Batches => api.request(Method::POST, "/v1/batches").header("content-type", "application/json"),
+            Form::Stream => {
+                let path = format!("/v1/topics/{}/records?records=true", self.topic);
+                api.request(Method::POST, &path).header("content-type", "application/x-ndjson")
+            }
+        };
+        let request = request.body(self.body.clone());
+        match &self.produce.key {
+            Some(key) => request.header("idempotency-key", key),
+            None => request,
+        }
+    }
+
+    fn outcome(&self, answer: &Value) -> Outcome {
+        let placed = match self.form {
+            Form::Stream => self.places_in_ranges(answer),
+            Form::Atomic => list(answer, "results").iter().map(place).collect(),
+            Form::Batches => {
+                let mut results: HashMap<&str, std::slice::Iter<'_, Value>> = HashMap::new();
+                let mut next = |topic: &'static str| results.entry(topic).or_insert_with(|| list(&answer["results"], topic).iter()).next();
+                let topic = |sent: &Sent| if sent.topic == SMALL.name { SMALL.name } else { LARGE.name };
+                self.produce.records.iter().map(|sent| place(next(topic(sent)).expect("a result for each record"))).collect()
+            }
+        };
+        Outcome::Produced { placed, duplicate: answer["duplicate"] == json!(true) }
+    }
+
+    /// A stream as small as this is one chunk, whose records of one partition lie one after the other.
+    fn places_in_ranges(&self, answer: &Value) -> Vec<Placed> {
+        let ranges = list(answer, "partitions");
+        let mut next: HashMap<i64, i64> = ranges.iter().map(|range| (number(range, "partition"), number(range, "first_offset"))).collect();
+        let place = |sent: &Sent| {
+            let partition = sent.partition.expect("chosen");
+            let next = next.get_mut(&i64::from(partition)).unwrap_or_else(|| panic!("partition {partition} in {answer}"));
+            *next += 1;
+            Placed { partition, offset: *next - 1 }
+        };
+        let placed = self.produce.records.iter().map(place).collect();
+        for range in ranges {
+            assert_eq!(next[&number(range, "partition")], number(range, "last_offset") + 1, "{answer}");
+        }
+        placed
+    }
+}
+
+fn number(value: &Value, name: &str) -> i64 {
+    value[name].as_i64().unwrap_or_else(|| panic!("{name} in {value}"))
+}
+
+pub fn place(result: &Value) -> Placed {
+    Placed { partition: i32::try_from(number(result, "partition")).expect("few partitions"), offset: number(result, "offset") }
+}
