@@ -1,9 +1,11 @@
 //! Agents die in turn, and their bucket errs, while producers are at work; the database stays.
 
-use super::harness::agent::Cluster;
+use super::harness::agent::{BUCKET, Cluster};
 use super::harness::load::Load;
-use millpond_tests::s3::{Op, Rule};
+use super::harness::wait::{until, within};
+use millpond_tests::s3::{Fault, Op, Rule};
 use serde_json::json;
+use std::time::Duration;
 
 /// Of the requests to the bucket.
 const FAULTS: f64 = 0.05;
@@ -39,4 +41,34 @@ async fn what_was_acknowledged_is_stored_once_though_agents_die_and_the_bucket_e
         cluster.s3.clear_faults();
     }
     assert!(cluster.s3.requests(Op::Put) > 20 && !cluster.s3.injected().is_empty(), "{:?}", cluster.s3.injected());
+}
+
+#[tokio::test]
+async fn what_a_killed_agent_left_in_the_bucket_is_swept() {
+    let cluster = Cluster::new().await;
+    cluster.s3.add_fault(Rule::new(Fault::Delay).on(Op::Put).first(1).lasting(Duration::from_secs(2)));
+    let agent = cluster.agent(&["--no-inline"]);
+    let api = agent.api();
+    api.topic("t", 1).await;
+    let id = api.get("/v1/cluster").await.ok()["agent"].as_str().unwrap().to_owned();
+    let request = api.post("t", "application/json").body(json!({"records": [{"value": "lost"}]}).to_string());
+    let unanswered = tokio::spawn(request.send());
+    until(30, "a PUT on its way", async || (cluster.s3.requests(Op::Put) > 0).then_some(())).await;
+    agent.kill();
+    within(30, "the end of a connection", unanswered).await.unwrap().unwrap_err();
+    let orphan = until(30, "the PUT lands", async || cluster.s3.keys(BUCKET).pop()).await;
+    let agent = cluster.agent(&["--no-inline"]);
+    agent.api().produce("t", json!([{"value": "kept"}])).await.ok();
+    // Its hour passes.
+    let aged = format!("update segment set registered_at = registered_at - interval '2 hours' where agent_id = '{id}'");
+    cluster.database.run(&aged).await;
+    let is_gone = async || {
+        cluster.database.run("update segment set delete_at = delete_at - interval '1 hour' where state = 'u'").await;
+        (!cluster.s3.keys(BUCKET).contains(&orphan)).then_some(())
+    };
+    until(60, "an orphan is swept", is_gone).await;
+    let log = agent.api().topic_log("t").await;
+    assert_eq!(log.iter().map(|record| &record["value"]).collect::<Vec<_>>(), [&json!("kept")]);
+    agent.api().produce("t", json!([{"value": "next"}])).await.ok();
+    assert_eq!(agent.api().topic_log("t").await.len(), 2);
 }

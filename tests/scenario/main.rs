@@ -22,7 +22,7 @@ mod crash_between;
 mod doctor;
 #[path = "08_drain.rs"]
 mod drain;
-#[path = "12_groups.rs"]
+#[path = "16_groups.rs"]
 mod groups;
 #[path = "09_idle.rs"]
 mod idle;

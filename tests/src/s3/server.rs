@@ -35,7 +35,11 @@ pub(super) async fn serve(listener: std::net::TcpListener, state: Arc<State>) {
         stream.set_nodelay(true).ok();
         let (state, service) = (Arc::clone(&state), service.clone());
         tokio::spawn(async move {
-            let handler = service_fn(move |request| handle(Arc::clone(&state), service.clone(), request));
+            // A task of its own: what was sent takes effect though its sender has gone away.
+            let handler = service_fn(move |request| {
+                let handling = tokio::spawn(handle(Arc::clone(&state), service.clone(), request));
+                async { handling.await.unwrap_or_else(|_| Err(hang_up())) }
+            });
             // A handler's error ends the connection without an answer, which is how it resets one.
             hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), handler).await.ok();
         });
