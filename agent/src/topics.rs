@@ -6,13 +6,15 @@ use moka::future::Cache;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+use tokio::time::Instant;
 
 const REMEMBERED: Duration = Duration::from_secs(5);
 const TOPICS_REMEMBERED: u64 = 100_000;
 
 pub struct Topics {
     plane: Arc<dyn ControlPlane>,
-    known: Cache<(Name, Name), Arc<Topic>>,
+    /// With the instant from which each is known; not by the cache's own time, which no simulation can pause.
+    known: Cache<(Name, Name), (Instant, Arc<Topic>)>,
     turn: AtomicU32,
     default_partitions: i32,
     auto_create: bool,
@@ -21,18 +23,24 @@ pub struct Topics {
 impl Topics {
     #[must_use]
     pub fn new(plane: Arc<dyn ControlPlane>, default_partitions: i32, auto_create: bool) -> Self {
-        let known = Cache::builder().max_capacity(TOPICS_REMEMBERED).time_to_live(REMEMBERED).build();
+        let known = Cache::builder().max_capacity(TOPICS_REMEMBERED).build();
         Self { plane, known, turn: AtomicU32::new(0), default_partitions, auto_create }
     }
 
     pub async fn get(&self, tenant: &Name, name: &Name) -> Result<Arc<Topic>, Error<NoSuchTopic>> {
         let key = (tenant.clone(), name.clone());
-        if let Some(topic) = self.known.get(&key).await {
+        if let Some((since, topic)) = self.known.get(&key).await
+            && since.elapsed() < REMEMBERED
+        {
             return Ok(topic);
         }
         let topic = Arc::new(self.plane.topic(tenant, name).await?);
-        self.known.insert(key, Arc::clone(&topic)).await;
+        self.remember(key, &topic).await;
         Ok(topic)
+    }
+
+    async fn remember(&self, key: (Name, Name), topic: &Arc<Topic>) {
+        self.known.insert(key, (Instant::now(), Arc::clone(topic))).await;
     }
 
     /// The topic, made with the defaults if there is none and the server makes topics by itself.
@@ -52,7 +60,7 @@ impl Topics {
     pub async fn put(&self, tenant: &Name, name: &Name, change: &TopicChange) -> Result<(Arc<Topic>, bool), Error<PutTopicRejected>> {
         let (topic, made) = self.plane.put_topic(tenant, name, change, self.default_partitions).await?;
         let topic = Arc::new(topic);
-        self.known.insert((tenant.clone(), name.clone()), Arc::clone(&topic)).await;
+        self.remember((tenant.clone(), name.clone()), &topic).await;
         Ok((topic, made))
     }
 

@@ -177,7 +177,10 @@ fn retention_takes_the_oldest() {
     let op = s.begin_read(2, "a0", Next);
     let records = vec![(2, crate::story::seen((1, 2)))];
     s.end(op, Outcome::Records(ReadAnswer { log_start: Some(2), high_watermark: Some(3), records }));
-    s.finally_at("a0", 3, 3, &[]);
+    s.put("a0", (1, 3), 3);
+    let op = s.begin_read(2, "a0", Next);
+    s.end(op, Outcome::Records(ReadAnswer { log_start: Some(4), high_watermark: Some(4), records: Vec::new() }));
+    s.finally_at("a0", 4, 4, &[]);
     s.finally("b0", &[(1, 9)]);
     s.is_good();
 }
