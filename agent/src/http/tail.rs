@@ -95,8 +95,11 @@ pub async fn tail(
 ) -> Result<Response, Problem> {
     let ids = position.next.keys().filter_map(|p| topic.partition_id(*p).map(|id| (*p, id))).collect();
     let mut tail = Tail { app, topic, ids, position, form, encoding, limits, turn: 0 };
-    let endless = limits.follow || form == Form::Events;
-    let body = if endless { Body::from_stream(tail.endless()) } else { Body::from(tail.next_chunk(Instant::now() + limits.wait).await?) };
+    let body = if tail.is_endless() {
+        Body::from_stream(tail.endless())
+    } else {
+        Body::from(tail.next_chunk(Instant::now() + limits.wait).await?)
+    };
     let content_type = match form {
         Form::Json => "application/json",
         Form::NdJson => "application/x-ndjson",
@@ -132,6 +135,10 @@ impl Tail {
         }
     }
 
+    fn is_endless(&self) -> bool {
+        self.limits.follow || self.form == Form::Events
+    }
+
     fn keep_alive(&self) -> Bytes {
         Bytes::from_static(if self.form == Form::Events { b":\n\n" } else { b"\n" })
     }
@@ -145,7 +152,7 @@ impl Tail {
             let mut chunk = Chunk::new(self.form, self.encoding, self.limits);
             let count = self.ids.len();
             let turns: Vec<(i32, PartitionId)> = (0..count).map(|n| self.ids[(self.turn + n) % count]).collect();
-            self.turn = (self.turn + 1) % count.max(1);
+            let mut done = 0;
             for group in turns.chunks(GROUP) {
                 let fetched = self.fetch(group).await?;
                 for ((partition, id), one) in group.iter().zip(&fetched) {
@@ -154,19 +161,18 @@ impl Tail {
                         watch.saw(*id, one.high_watermark);
                     }
                 }
-                if chunk.full {
+                done += group.len();
+                // A tail hands on what it has: other groups come with the next chunk.
+                if chunk.full || (self.is_endless() && chunk.records > 0) {
                     break;
                 }
             }
+            self.turn = (self.turn + if chunk.full { 1 } else { done }) % count.max(1);
             if chunk.records > 0 {
                 return chunk.finish(&self.position.token(), "");
             }
             if Instant::now() >= deadline || self.app.watcher.is_stopping() {
-                return if self.limits.follow || self.form == Form::Events {
-                    Ok(self.keep_alive())
-                } else {
-                    chunk.finish(&self.position.token(), "")
-                };
+                return if self.is_endless() { Ok(self.keep_alive()) } else { chunk.finish(&self.position.token(), "") };
             }
             if let Some(watch) = &watch {
                 tokio::time::timeout_at(deadline, watch.moved()).await.ok();
