@@ -284,7 +284,11 @@ async fn read_all(agent: &Agent, log: &Log, id: PartitionId, bug: Option<Bug>) -
             continue;
         }
         let (next, none) = (answer.records.last().map_or(start, |r| r.0 + 1), answer.records.is_empty());
-        answer.records.splice(0..0, all.map(|a| a.records).unwrap_or_default());
+        if let Some(before) = all {
+            // Where the log began when its first page was read: retention may have come up to this page since.
+            answer.log_start = before.log_start;
+            answer.records.splice(0..0, before.records);
+        }
         if none || next >= end || next <= start {
             return Some(answer);
         }
