@@ -174,7 +174,7 @@ async fn a_folder_serves_one_at_a_time() {
     let begun = Instant::now();
     let refused = EmbeddedPostgres::start(settings(&data_dir)).await;
     let error = refused.expect_err("in use");
-    assert!(begun.elapsed() < Duration::from_secs(1));
+    assert!(begun.elapsed() < Duration::from_secs(5));
     assert!(matches!(&error, EmbeddedError::InUse { folder } if folder.ends_with("data")));
     assert!(error.to_string().contains(&*data_dir.to_string_lossy()));
     store_a_row(&postgres).await;
@@ -265,8 +265,8 @@ async fn a_database_that_was_closed_later_is_not_replaced_by_an_empty_one() {
     let data_dir = folder.path().join("data");
     start(&data_dir).await.stop().await.expect("stopped");
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o700)).expect("closed");
-    let refused = EmbeddedPostgres::start(settings(&data_dir)).await;
-    assert!(matches!(refused.expect_err("closed"), EmbeddedError::Closed { .. }));
+    let refused = EmbeddedPostgres::start(settings(&data_dir)).await.expect_err("closed");
+    assert!(matches!(refused, EmbeddedError::Closed { .. }), "{refused}");
 }
 
 #[tokio::test]

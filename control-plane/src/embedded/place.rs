@@ -10,13 +10,16 @@ use std::fs::{DirBuilder, File, TryLockError};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use super::EmbeddedError;
 use super::account::Account;
 
 const LOCK: &str = "lock";
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 const LOG: &str = "postgres.log";
 const POINTER: &str = "location";
 const CLUSTER: &str = "postgres";
@@ -52,11 +55,11 @@ impl Place {
     pub async fn open(data_dir: &Path, durable: bool) -> Result<(Self, Locks), EmbeddedError> {
         std::fs::create_dir_all(data_dir).map_err(EmbeddedError::io("make", data_dir))?;
         let data_dir = data_dir.canonicalize().map_err(EmbeddedError::io("find", data_dir))?;
-        let mut locks = vec![lock(&data_dir)?];
+        let mut locks = vec![lock(&data_dir).await?];
         let (account, home) = match pointed_at(&data_dir)? {
             Some(home) => {
                 let account = Account::choose(owner(&home)).await?;
-                locks.push(lock(&home)?);
+                locks.push(lock(&home).await?);
                 if durable {
                     drop(std::fs::remove_file(home.join(THROW_AWAY)));
                 }
@@ -98,8 +101,19 @@ impl Place {
     }
 }
 
-/// Takes `folder` for this process, at once or not at all.
-fn lock(folder: &Path) -> Result<File, EmbeddedError> {
+/// Takes `folder` for this process, or finds that another has it. A child that this process is just starting holds its files for an
+/// instant, between fork and exec: also the lock of a server that was stopped right before.
+async fn lock(folder: &Path) -> Result<File, EmbeddedError> {
+    let patience = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match try_lock(folder) {
+            Err(EmbeddedError::InUse { .. }) if Instant::now() < patience => tokio::time::sleep(Duration::from_millis(20)).await,
+            outcome => return outcome,
+        }
+    }
+}
+
+fn try_lock(folder: &Path) -> Result<File, EmbeddedError> {
     let path = folder.join(LOCK);
     let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(EmbeddedError::io("open", &path))?;
     match file.try_lock() {
@@ -178,7 +192,7 @@ async fn relocate(account: Account, data_dir: &Path, durable: bool) -> Result<(P
         }
         let home = home.canonicalize().map_err(EmbeddedError::io("find", &home))?;
         // Before the note, by which another process may find the folder abandoned.
-        let lock = lock(&home)?;
+        let lock = lock(&home).await?;
         if !durable {
             remove_abandoned(account, parent);
             let note = home.join(THROW_AWAY);
@@ -205,7 +219,7 @@ fn remove_abandoned(account: Account, parent: &Path) {
             continue;
         };
         let abandoned = !Path::new(&OsString::from_vec(data_dir)).exists();
-        if abandoned && lock(&home).is_ok() {
+        if abandoned && try_lock(&home).is_ok() {
             drop(std::fs::remove_dir_all(&home));
         }
     }
