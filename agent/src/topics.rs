@@ -10,10 +10,12 @@ use tokio::time::Instant;
 
 const REMEMBERED: Duration = Duration::from_secs(5);
 const TOPICS_REMEMBERED: u64 = 100_000;
+/// After which the memory of what nobody asked for is given back.
+const KEPT: Duration = Duration::from_secs(60);
 
 pub struct Topics {
     plane: Arc<dyn ControlPlane>,
-    /// With the instant from which each is known; not by the cache's own time, which no simulation can pause.
+    /// With the instant from which each is known: what is told is never decided by the cache's own time, which no simulation can pause.
     known: Cache<(Name, Name), (Instant, Arc<Topic>)>,
     turn: AtomicU32,
     default_partitions: i32,
@@ -23,7 +25,7 @@ pub struct Topics {
 impl Topics {
     #[must_use]
     pub fn new(plane: Arc<dyn ControlPlane>, default_partitions: i32, auto_create: bool) -> Self {
-        let known = Cache::builder().max_capacity(TOPICS_REMEMBERED).build();
+        let known = Cache::builder().max_capacity(TOPICS_REMEMBERED).time_to_live(KEPT).build();
         Self { plane, known, turn: AtomicU32::new(0), default_partitions, auto_create }
     }
 

@@ -30,6 +30,8 @@ pub struct Template {
     block: Bytes,
     tail: Bytes,
     times: usize,
+    /// Of a request: what was asked for, rounded up to whole blocks.
+    pub records: usize,
     /// Where the digits of due times stand, in a body that is not streamed.
     due_at: Vec<usize>,
     /// Query of the request, with its `?`.
@@ -50,19 +52,19 @@ impl Template {
             Format::Ndjson => (Vec::new(), values.iter().flat_map(|v| [v.as_bytes(), b"\n"].concat()).collect(), Vec::new()),
             Format::Arrow => arrow(&values, load.keyed)?,
         };
+        let records = values.len() * times;
         let mut template =
-            Self { head: head.into(), block: block.into(), tail: tail.into(), times, due_at: Vec::new(), query, content_type };
-        if times == 1 {
+            Self { head: head.into(), block: block.into(), tail: tail.into(), times, records, due_at: Vec::new(), query, content_type };
+        if times == 1 && load.format != Format::Arrow {
             let body = template.joined();
             template.due_at = memchr::memmem::find_iter(&body, DUE_MARK).map(|at| at + DUE_MARK.len()).collect();
         }
         Ok(template)
     }
 
-    /// Records that the requests of this template hold: a multiple of what is repeated.
-    pub fn records(&self, load: &LoadArgs) -> usize {
-        let per_block = load.batch.min((BLOCK_BYTES / load.record_bytes).max(1));
-        usize::try_from(per_block).unwrap_or(0) * self.times
+    /// Whether the body is made anew for each request, with its due time.
+    pub fn takes_due(&self) -> bool {
+        !self.due_at.is_empty()
     }
 
     fn joined(&self) -> Vec<u8> {

@@ -4,11 +4,12 @@ use super::body::{DUE_DIGITS, DUE_MARK, Template};
 use super::cluster::Cluster;
 use super::http::Client;
 use super::report::{Latencies, Report};
-use super::{Format, LoadArgs, TargetArgs, consume, fresh_topic, produce};
+use super::{Format, LoadArgs, TargetArgs, consume, fresh_topic, pace, produce};
 use crate::serve::Outcome;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use millpond_core::Ids;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -35,26 +36,30 @@ pub struct EndToEndArgs {
 }
 
 pub async fn run(args: EndToEndArgs) -> Outcome<()> {
-    let load = LoadArgs { format: if args.load.format == Format::Arrow { Format::Json } else { args.load.format }, ..args.load.clone() };
+    let template = Template::new(&args.load, &Ids::seeded(1))?;
+    if !template.takes_due() {
+        return Err("each request carries the time at which it was due: JSON or NDJSON of at most 4 MiB".into());
+    }
+    let expected = template.records * usize::try_from(pace::requests(args.rate, args.load.warm_up + args.load.seconds)?)?;
     let cluster = Arc::new(Cluster::start(&args.target).await?);
     let mut report = Report::default();
     let backlog = match args.backlog_mib {
-        Some(mib) => Some(consume::fill(&cluster, 8, load.record_bytes, mib).await?),
+        Some(mib) => Some(consume::fill(&cluster, 8, args.load.record_bytes, mib).await?),
         None => None,
     };
     for _ in 0..args.target.repeats {
-        measure(&cluster, &args, &load, "", &mut report).await?;
+        measure(&cluster, &args, expected, "", &mut report).await?;
         if let Some(backlog) = &backlog {
             let (client, topic) = (Arc::clone(cluster.last()), backlog.clone());
-            let reading = tokio::spawn(async move {
+            let reading: JoinHandle<Outcome<Infallible>> = tokio::spawn(async move {
                 loop {
-                    let read = consume::read(&client, &topic, 8, Format::Ndjson, 1, 1 << 20).await;
-                    if let Err(error) = read {
-                        eprintln!("reading the backlog failed: {error}");
-                    }
+                    consume::read(&client, &topic, 8, Format::Ndjson, 1, 1 << 20).await?;
                 }
             });
-            measure(&cluster, &args, &load, " beside a cold reader", &mut report).await?;
+            measure(&cluster, &args, expected, " beside a cold reader", &mut report).await?;
+            if reading.is_finished() {
+                match reading.await?? {}
+            }
             reading.abort();
         }
     }
@@ -65,12 +70,11 @@ pub async fn run(args: EndToEndArgs) -> Outcome<()> {
     }
 }
 
-async fn measure(cluster: &Arc<Cluster>, args: &EndToEndArgs, load: &LoadArgs, beside: &str, report: &mut Report) -> Outcome<()> {
+async fn measure(cluster: &Arc<Cluster>, args: &EndToEndArgs, expected: usize, beside: &str, report: &mut Report) -> Outcome<()> {
+    let load = &args.load;
     let topic = fresh_topic(cluster, load.partitions).await?;
     let epoch = Instant::now();
     let begin = epoch + Duration::from_secs(u64::from(load.warm_up) + 1);
-    let expected = Template::new(load, &Ids::seeded(1))?.records(load);
-    let expected = expected * requests(args.rate, load.warm_up + load.seconds);
     let mut consumers = Vec::new();
     for _ in 0..args.consumers {
         consumers.push(tail(cluster.last(), &topic, epoch, begin, expected).await?);
@@ -96,10 +100,6 @@ async fn measure(cluster: &Arc<Cluster>, args: &EndToEndArgs, load: &LoadArgs, b
         produce::add_counters(report, cluster, &before, wall).await?;
     }
     Ok(())
-}
-
-fn requests(rate: f64, seconds: u32) -> usize {
-    format!("{:.0}", (rate * f64::from(seconds)).ceil()).parse().unwrap_or(0)
 }
 
 /// Follows a topic until so many records were seen; times those that were due from `begin` on.

@@ -59,14 +59,14 @@ pub async fn run(args: ProduceArgs) -> Outcome<()> {
 /// What one measurement saw: requests after the warm-up only.
 pub struct Measured {
     pub acks: Latencies,
-    records: usize,
+    records: f64,
     seconds: f64,
     pub failures: usize,
 }
 
 impl Measured {
     pub fn report(&self, report: &mut Report, load: &LoadArgs) {
-        let records = float(self.records) / self.seconds;
+        let records = self.records / self.seconds;
         report.add("acknowledged", "requests/s", f64::from(u32::try_from(self.acks.count()).unwrap_or(u32::MAX)) / self.seconds);
         report.add("records", "records/s", records);
         report.add("bytes of values", "MiB/s", records * f64::from(load.record_bytes) / 1_048_576.0);
@@ -116,8 +116,7 @@ pub async fn at_rate(
 ) -> Outcome<Measured> {
     let template = Arc::new(Template::new(load, &Ids::seeded(1))?);
     let path: Arc<str> = format!("/v1/topics/{topic}/records{}", template.query).into();
-    let count = |seconds: u32| (rate * f64::from(seconds)).ceil();
-    let (warm_up, total) = (requests(count(load.warm_up))?, requests(count(load.warm_up + load.seconds))?);
+    let (warm_up, total) = (pace::requests(rate, load.warm_up)?, pace::requests(rate, load.warm_up + load.seconds)?);
     let slots = Arc::new(Semaphore::new(usize::try_from(load.connections)?));
     let (mut acks, mut failures) = (Latencies::new()?, 0);
     let mut due_requests = pace::open_loop(start, rate, total);
@@ -140,15 +139,8 @@ pub async fn at_rate(
     }
     // The time that the answers took, if the server did not keep up.
     let seconds = (start.elapsed().as_secs_f64() - f64::from(load.warm_up)).max(f64::from(load.seconds));
-    let records = usize::try_from(acks.count())? * template.records(load);
+    let records = float(usize::try_from(acks.count())?) * float(template.records);
     Ok(Measured { acks, records, seconds, failures })
-}
-
-fn requests(count: f64) -> Outcome<u32> {
-    if count.is_finite() && (0.0..=4e9).contains(&count) {
-        return Ok(format!("{count:.0}").parse()?);
-    }
-    Err("the rate is out of range".into())
 }
 
 /// Each connection sends the next request when it has the answer to the one before.
@@ -194,18 +186,14 @@ pub async fn flat_out(cluster: &Arc<Cluster>, topic: &str, load: &LoadArgs) -> O
         stored += requests;
         failures += failed;
     }
-    let records = usize::try_from(requests(stored)?)?;
-    let per_request = template.records(load);
-    let exact = (stored * float(per_request)).min(4e9);
-    let records = if per_request > 1 { usize::try_from(requests(exact)?)? } else { records };
+    let records = stored * float(template.records);
     Ok(Measured { acks, records, seconds: f64::from(load.seconds), failures })
 }
 
 /// The yardstick: one row a commit, at the same rate, through as many connections as the agent has.
 async fn bare_inserts(bare: &BareInserts, rate: f64, load: &LoadArgs) -> Outcome<Latencies> {
     let row = vec![b'x'; usize::try_from(load.record_bytes)?];
-    let warm_up = requests((rate * f64::from(load.warm_up)).ceil())?;
-    let total = requests((rate * f64::from(load.warm_up + load.seconds)).ceil())?;
+    let (warm_up, total) = (pace::requests(rate, load.warm_up)?, pace::requests(rate, load.warm_up + load.seconds)?);
     let mut acks = Latencies::new()?;
     let mut due_requests = pace::open_loop(Instant::now(), rate, total);
     let mut tasks = JoinSet::new();
