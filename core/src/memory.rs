@@ -2,6 +2,7 @@
 
 mod commit;
 mod group;
+mod queue;
 
 use crate::clock::Clock;
 use crate::control_plane::{

@@ -11,6 +11,7 @@ pub mod examine;
 mod find;
 mod group;
 mod guarded;
+mod queue;
 mod topic;
 
 use async_trait::async_trait;

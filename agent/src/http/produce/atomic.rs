@@ -99,7 +99,7 @@ impl Atomic<'_> {
         match missing {
             // Without a key nothing can have been stored before.
             Some(problem) if self.call.idempotency_key.is_none() => Err(problem),
-            missing => Ok((Some(Guard { offsets: Some(offsets) }), missing)),
+            missing => Ok((Some(Guard { offsets: Some(offsets), acks: None }), missing)),
         }
     }
 
