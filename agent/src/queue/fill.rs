@@ -123,10 +123,8 @@ impl Filling {
         let mut beyond = Vec::new();
         for (call, parts) in served {
             let sorted = self.sort(&call, &parts, &found, &mut batches);
-            if !sorted.expired.is_empty() {
-                if self.hub.settle(&sorted.expired, None).await.is_err() {
-                    tracing::debug!("expired records could not be settled: their lease will end");
-                }
+            if !sorted.expired.is_empty() && self.hub.settle(&sorted.expired, None).await.is_err() {
+                tracing::debug!("expired records could not be settled: their lease will end");
             }
             beyond.extend(sorted.beyond);
             self.answer(call, &parts, sorted.records);
