@@ -3,7 +3,11 @@
 //! Invariants: a record is leased at most once at a time in a queue. What is settled leaves no trace but a count. Everything below a
 //! partition's cursor is settled unless a lease, a waiting run, a dead record or, in keyed queues, an admitted record says otherwise.
 
+pub mod deal;
+pub mod fate;
+pub mod like;
 pub mod plane;
+pub mod ranges;
 
 use crate::group::Start;
 use crate::id::{LeaseId, Offset, PartitionId, QueueId, TopicId};
