@@ -1,4 +1,4 @@
-//! The command-line client: topics, produce, consume, consumer groups, over HTTP only.
+//! The command-line client: topics, produce, consume, consumer groups, queues, over HTTP only.
 //!
 //! Owns what a user sees of a client command: its options, standard output, and the wording of its
 //! errors. Data goes to standard output; progress and notices go to standard error. Must not use
@@ -15,6 +15,7 @@ mod member;
 mod partition;
 mod produce;
 mod progress;
+mod queue;
 mod record;
 mod retry;
 #[cfg(test)]
@@ -28,6 +29,7 @@ pub use consume::{ConsumeArgs, Format, Place};
 pub use error::CliError;
 pub use group::GroupCommand;
 pub use produce::ProduceArgs;
+pub use queue::QueueCommand;
 pub use topic::{Placement, TopicCommand};
 
 /// Standard output is written in pieces of this size where the reader keeps up.
@@ -47,6 +49,13 @@ pub enum ClientCommand {
     Group {
         #[command(subcommand)]
         command: GroupCommand,
+        #[command(flatten)]
+        options: ClientOptions,
+    },
+    /// Make, look at, pause, move, empty and delete queues, and tend their dead records
+    Queue {
+        #[command(subcommand)]
+        command: QueueCommand,
         #[command(flatten)]
         options: ClientOptions,
     },
@@ -75,6 +84,7 @@ pub async fn run(command: ClientCommand) -> Result<(), CliError> {
     let result = match command {
         ClientCommand::Topic { command, options } => topic::run(&client::Client::new(&options)?, &command, &mut out).await,
         ClientCommand::Group { command, options } => group::run(&client::Client::new(&options)?, &command, &mut out).await,
+        ClientCommand::Queue { command, options } => queue::run(&client::Client::new(&options)?, &command, &mut out).await,
         ClientCommand::Produce { args, options } => produce::run(&client::Client::new(&options)?, &args, &mut out).await,
         ClientCommand::Consume { args, options } => consume::run(&client::Client::new(&options)?, &args, &mut out).await,
     };
