@@ -37,6 +37,10 @@ pub enum CliError {
     GroupPlace,
     #[error("a queue goes to earliest, to latest, to one timestamp, or to offsets of some partitions")]
     SeekPlaces,
+    #[error("cannot run {program}")]
+    Command { program: String, source: io::Error },
+    #[error("the server could not be told what became of {}: they will be handed out again", humane::records(*records))]
+    Untold { records: u64 },
     #[error("cannot read {name}")]
     Input { name: String, source: io::Error },
     #[error("cannot write the output")]
@@ -60,6 +64,8 @@ impl CliError {
             | Self::NoPartition { .. }
             | Self::GroupPlace
             | Self::SeekPlaces
+            | Self::Command { .. }
+            | Self::Untold { .. }
             | Self::Input { .. }
             | Self::Output(_)
             | Self::GaveUp { .. }

@@ -57,7 +57,7 @@ impl<'a> Record<'a> {
     }
 
     /// The value's bytes as they were produced; nothing for a null value.
-    fn push_value(&self, line: &[u8], out: &mut Vec<u8>) -> Result<(), CliError> {
+    pub fn push_value(&self, line: &[u8], out: &mut Vec<u8>) -> Result<(), CliError> {
         if let Some(value) = self.value {
             out.extend_from_slice(with_white_space(line, value));
         } else if let Some(text) = &self.text {
