@@ -5,7 +5,7 @@
 --   through, which are few.
 with at as materialized (select date_trunc('milliseconds', clock_timestamp()) as now),
 late as materialized (
-    select l.lease_id, l.part from lease l where l.deadline < (select now from at) order by l.deadline, l.lease_id, l.part limit $1::int8 for update skip locked
+    select l.lease_id, l.part from lease l where l.deadline <= (select now from at) order by l.deadline, l.lease_id, l.part limit $1::int8 for update skip locked
 ),
 gone as (
     delete from lease l using late x where l.lease_id = any (array(select lease_id from late)) and x.lease_id = l.lease_id and x.part = l.part

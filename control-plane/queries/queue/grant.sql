@@ -177,7 +177,7 @@ drawn as (
 ),
 unadmitted as materialized (
     select p.partition_id, coalesce(m.hi, p.next_offset) as next_offset, p.ends from place p left join moved m on m.partition_id = p.partition_id
-    where p.stop <= coalesce(m.hi, p.next_offset) order by p.partition_id < $6, p.partition_id limit $9::int8
+    where p.stop <= coalesce(m.hi, p.next_offset) and not (select paused from flow) order by p.partition_id < $6, p.partition_id limit $9::int8
 )
 select s.status as "status?", (extract(epoch from s.now) * 1000)::int8 as "at_ms?", s.limited_by as "limited_by?", s.contended as "contended?",
     (extract(epoch from s.due_at) * 1000)::int8 as "next_due_ms?",
@@ -188,7 +188,7 @@ from (
     select coalesce((select 'given' from flow), (select case when keyed then 'keyed' else 'again' end from queue where queue_id = $1 and deleted_at is null), 'gone') as status,
         (select now from flow) as now,
         case when (select paused from flow) then 'paused' else (
-            select case when r.tokens <= r.space then 'rate' else 'max_in_flight' end
+            select case when floor(r.tokens) <= greatest(r.space, 0) then 'rate' else 'max_in_flight' end
             from room r, given g
             where g.fresh + g.retries < r.records and g.fresh + g.retries >= least(r.space, coalesce(floor(r.tokens)::int8, r.space))
                 and (
