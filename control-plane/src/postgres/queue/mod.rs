@@ -1,5 +1,6 @@
 //! Queues: made, leased, settled, looked at.
 
+pub(super) mod acks;
 mod admin;
 mod admit;
 mod dead;
