@@ -2,6 +2,13 @@
 
 mod bad_content;
 mod bad_order;
+mod bad_queue_count;
+mod bad_queue_keys;
+mod bad_queue_order;
+mod bad_queue_settle;
 mod good;
+mod good_queue;
+mod good_queue_more;
 mod model;
+mod shop;
 mod story;

@@ -64,7 +64,7 @@ impl Model {
         let records = (0..=choices.below(3)).map(|_| {
             let (topic, partition) = LOGS[choices.index(LOGS.len())];
             self.counter += 1;
-            Sent { topic: topic.to_owned(), partition: Some(partition), id: RecordId { client, counter: self.counter } }
+            Sent::new(topic, Some(partition), RecordId { client, counter: self.counter })
         });
         Produce { records: records.collect(), key: None, expect: None }
     }
@@ -87,7 +87,7 @@ impl Model {
             5 => {
                 self.counter += 1;
                 let id = RecordId { client, counter: self.counter };
-                let sent = Sent { topic: topic.to_owned(), partition: Some(partition), id };
+                let sent = Sent::new(topic, Some(partition), id);
                 let expect = Some(end - i64::from(choices.below(2)).min(end));
                 Call::Produce(Produce { records: vec![sent], key: None, expect })
             }
@@ -120,6 +120,7 @@ impl Model {
                 Outcome::Records(answer)
             }
             Call::Final(log) => Outcome::Records(self.look(&log, 0, usize::MAX)),
+            Call::Queue(call) => panic!("this is a log: {call:?}"),
         }
     }
 

@@ -114,7 +114,7 @@ mod tests {
         let histories = shelves.map(|shelf| {
             let (one, two) = (shelf.client(1).expect("new"), shelf.client(2).expect("new"));
             let id = RecordId { client: 1, counter: 0 };
-            let sent = Sent { topic: "t".to_owned(), partition: Some(0), id };
+            let sent = Sent::new("t", Some(0), id);
             let produce = one.invoke(1, Call::Produce(Produce { records: vec![sent], key: Some("k".to_owned()), expect: None }));
             let read = two.invoke(2, Call::Read(Read { log: Log::new("t", 0), from: From::Earliest, session: 0 }));
             one.returned(3, produce, Outcome::Produced { placed: vec![Placed { partition: 0, offset: 0 }], duplicate: false });
