@@ -140,12 +140,19 @@ fn redriven_was_another() {
 
 #[test]
 fn the_dead_are_wrong() {
-    let wrong = [vec![], vec![died(0, 3, 4, None)], vec![died(0, 2, 3, None)], vec![died(0, 3, 3, None), died(0, 3, 3, None)]];
+    let wrong = [vec![], vec![died(0, 2, 3, None)], vec![died(0, 3, 3, None), died(0, 3, 3, None)]];
     for dead in wrong {
         let mut s = failed(3, Dead);
         s.rest(&dead);
         assert!(s.kinds().contains(&Kind::DeadList), "{dead:?}");
     }
+}
+
+#[test]
+fn dead_beyond_the_limit() {
+    let mut s = failed(3, Dead);
+    s.rest(&[died(0, 3, 4, None)]);
+    s.is(Kind::DeadLate);
 }
 
 #[test]

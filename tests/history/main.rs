@@ -10,5 +10,8 @@ mod good;
 mod good_queue;
 mod good_queue_more;
 mod model;
+mod queue_model;
+mod queue_random;
+mod queue_state;
 mod shop;
 mod story;

@@ -10,14 +10,22 @@ const CLIENTS: u32 = 4;
 const LOGS: [(&str, i32); 3] = [("a", 0), ("a", 1), ("b", 0)];
 
 /// Choices, each a number; out of them 0 is always taken, so that shorter ones end quietly.
-struct Choices<'a>(std::slice::Iter<'a, u32>);
+pub struct Choices<'a>(std::slice::Iter<'a, u32>);
 
-impl Choices<'_> {
-    fn below(&mut self, most: u32) -> u32 {
+impl<'a> Choices<'a> {
+    pub fn new(choices: &'a [u32]) -> Self {
+        Self(choices.iter())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.len() == 0
+    }
+
+    pub fn below(&mut self, most: u32) -> u32 {
         self.0.next().map_or(0, |n| n % most)
     }
 
-    fn index(&mut self, most: usize) -> usize {
+    pub fn index(&mut self, most: usize) -> usize {
         usize::try_from(self.below(u32::try_from(most).expect("few"))).expect("small")
     }
 }
@@ -192,8 +200,8 @@ impl Model {
 
     fn history(choices: &[u32]) -> History {
         let mut model = Self::default();
-        let mut choices = Choices(choices.iter());
-        while choices.0.len() > 0 {
+        let mut choices = Choices::new(choices);
+        while !choices.is_empty() {
             model.step(&mut choices);
         }
         for (topic, partition) in LOGS {

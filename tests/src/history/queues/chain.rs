@@ -127,7 +127,8 @@ impl<'a> Checker<'a> {
         if b.returned < a.invoked {
             return Finding::new(Kind::Attempt, &[a.op, b.op], format!("attempt {} came after attempt {}", a.attempt, b.attempt));
         }
-        let redriven = self.redriven(a, a.returned, b.returned);
+        // An answer may come so late that all this is over by then.
+        let redriven = self.redriven(a, a.invoked, b.returned);
         let ways = match self.ways(a, b, redriven) {
             Ok(ways) => ways,
             Err(finding) => return Some(finding),

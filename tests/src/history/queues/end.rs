@@ -136,9 +136,13 @@ impl<'a> Checker<'a> {
     /// One that is listed must have died, by what its last worker did or did not do.
     fn one_dead(&mut self, queue: QueueNumber, op: usize, dead: &Dead, hands: &[Hand<'a>]) {
         let at = (dead.partition, dead.offset);
-        let (least, unanswered) = (self.queues[queue].max_failures().0, self.queues[queue].unanswered.len());
+        let ((least, most), unanswered) = (self.queues[queue].max_failures(), self.queues[queue].unanswered.len());
         let broken = self.queues[queue].breaks_of(at.0).next().is_some();
         let told = format!("dead after attempt {} with {} failures", dead.attempt, dead.failures);
+        if dead.failures > most {
+            self.say(Kind::DeadLate, queue, at, &[op], &format!("{told}, where {most} are the end"));
+            return;
+        }
         let Some(last) = hands.last().filter(|_| !broken) else {
             if !broken && dead.failures < least {
                 self.say(Kind::DeadEarly, queue, at, &[op], &format!("{told} of {least}, and nobody was handed it"));
@@ -153,7 +157,7 @@ impl<'a> Checker<'a> {
             return;
         }
         let unseen = dead.attempt.saturating_sub(last.attempt);
-        let redriven = self.redriven(last, last.returned, u64::MAX).is_some();
+        let redriven = self.redriven(last, last.invoked, u64::MAX).is_some();
         let matches = dead.attempt >= last.attempt
             && match unseen {
                 0 => self

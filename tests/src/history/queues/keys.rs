@@ -2,20 +2,17 @@
 
 use super::hand::Hand;
 use super::{Checker, HandNumber};
+use crate::history::op::Timing;
 use crate::history::queue::{Intent, Status};
 use crate::history::violation::Kind;
 use std::collections::HashMap;
 
-/// When a record was over for good, at the earliest.
-enum Over {
-    /// By a settlement that was called then, of the clients' clock.
-    Settled(u64),
-    /// By its last deadline, of the server's clock.
-    Expired(i64),
-    /// Not as far as anybody was told.
-    Never,
-    /// Nothing can be said.
-    Unknown,
+/// When a record was over for good, at the earliest: by a settlement that was called then, of the clients' clock, or by a deadline, of the
+/// server's; never, where that is the greatest of numbers.
+#[derive(Clone, Copy)]
+struct Over {
+    settled: u64,
+    expired_ms: i64,
 }
 
 impl<'a> Checker<'a> {
@@ -70,57 +67,53 @@ impl<'a> Checker<'a> {
         if self.queues[first.queue].breaks_of(first.partition).next().is_some() {
             return;
         }
-        // The latest of the earliest ends so far, on each clock; an end that never came holds up all that follow.
-        let mut settled: Option<(u64, HandNumber)> = None;
-        let mut expired: Option<(i64, HandNumber)> = None;
+        let mut before: Vec<(Over, HandNumber)> = Vec::new();
         for (from, to) in records {
             let hand = self.hands[*from];
-            let by_settling = settled.filter(|(at, _)| hand.returned < *at);
-            let by_expiry = expired.filter(|(at_ms, _)| hand.now_ms.saturating_add(self.options.slack_ms) < *at_ms);
-            if let Some(before) = by_settling.map(|s| s.1).or(by_expiry.map(|e| e.1)) {
-                let earlier = self.hands[before];
+            let now_ms = hand.now_ms.saturating_add(self.options.slack_ms);
+            let held_up = before.iter().find(|(over, _)| hand.returned < over.settled && now_ms < over.expired_ms);
+            if let Some((_, before)) = held_up {
+                let earlier = self.hands[*before];
                 let what = format!("handed out before offset {} of its key {key} was over: {}", earlier.offset, self.saw(&earlier));
                 self.say(Kind::KeyOrder, hand.queue, (hand.partition, hand.offset), &[earlier.op, hand.op], &what);
                 return;
             }
-            match self.over(*from, *to) {
-                Over::Settled(at) => settled = settled.max(Some((at, to - 1))),
-                Over::Never => settled = Some((u64::MAX, to - 1)),
-                Over::Expired(at_ms) => expired = expired.max(Some((at_ms, to - 1))),
-                Over::Unknown => {}
+            let Some(over) = self.over(*from, *to) else { continue };
+            // What ended surely is compared by its instant alone: the latest stands for all.
+            match before.iter_mut().find(|(b, _)| b.expired_ms == i64::MAX && over.expired_ms == i64::MAX) {
+                Some(known) if known.0.settled < over.settled => *known = (over, to - 1),
+                Some(_) => {}
+                None => before.push((over, to - 1)),
             }
         }
     }
 
-    fn over(&self, from: HandNumber, to: HandNumber) -> Over {
-        let first = self.hands[from];
+    /// `None`: nothing can be said.
+    fn over(&self, from: HandNumber, to: HandNumber) -> Option<Over> {
+        let (first, last) = (self.hands[from], self.hands[to - 1]);
         let queue = &self.queues[first.queue];
         let timing = self.known_of(&first).map(|known| known.timing).unwrap_or_default();
-        let redriven = self.redriven(&first, first.returned, u64::MAX).is_some();
         // What is redriven comes back out of order; what is delayed may be passed over, what expires is over unseen.
-        if redriven || timing != Default::default() {
-            return Over::Unknown;
+        if timing != Timing::default() || self.redriven(&first, 0, u64::MAX).is_some() {
+            return None;
         }
-        let last = self.hands[to - 1];
         let limit = queue.max_failures().0;
-        match self.sure_end(&last) {
-            Some(sure) if sure.touch.status != Some(Status::Released) => return Over::Settled(sure.from),
-            Some(_) if queue.unanswered.is_empty() => return Over::Never,
-            Some(_) => return Over::Unknown,
-            None => {}
-        }
         let failures = last.failures.saturating_add(1);
+        // Handed out to nobody since, as often as that is fatal.
+        let unseen = u32::try_from(queue.unanswered.len()).unwrap_or(u32::MAX);
+        let fatal = |failures: u32| failures.saturating_add(unseen) >= limit;
+        if let Some(sure) = self.sure_end(&last) {
+            let over = sure.touch.status != Some(Status::Released) || (unseen > 0 && fatal(failures));
+            return Some(Over { settled: if over { sure.from } else { u64::MAX }, expired_ms: i64::MAX });
+        }
         let ends = |intent: &Intent| match intent {
             Intent::Ack | Intent::Reject { .. } => true,
-            Intent::Nack { counts, .. } => *counts && failures >= limit,
+            Intent::Nack { .. } => fatal(failures),
             Intent::Renew { .. } => false,
         };
         let touches = self.touches_of(&last).iter().filter(|t| t.status.is_none() && ends(t.intent));
-        match touches.map(|t| t.invoked).min() {
-            Some(at) => Over::Settled(at),
-            None if failures >= limit => Over::Expired(self.deadline_ms(&last, u64::MAX)),
-            None if queue.unanswered.is_empty() => Over::Never,
-            None => Over::Unknown,
-        }
+        let settled = touches.map(|t| t.invoked).min().unwrap_or(u64::MAX);
+        let expired_ms = if fatal(failures) { self.deadline_ms(&last, u64::MAX) } else { i64::MAX };
+        Some(Over { settled, expired_ms })
     }
 }
