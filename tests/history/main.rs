@@ -9,6 +9,7 @@ mod bad_queue_settle;
 mod good;
 mod good_queue;
 mod good_queue_more;
+mod large;
 mod model;
 mod queue_model;
 mod queue_random;

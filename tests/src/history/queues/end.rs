@@ -2,7 +2,7 @@
 
 use super::hand::Hand;
 use super::index::Known;
-use super::{Checker, HandNumber, QueueNumber};
+use super::{Checker, QueueNumber, Span};
 use crate::history::queue::{Dead, Intent, Rest, Status};
 use crate::history::violation::Kind;
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ type Place = (i32, i64);
 
 impl<'a> Checker<'a> {
     pub(super) fn ends(&mut self) {
-        let mut records: Vec<HashMap<Place, (HandNumber, HandNumber)>> = (0..self.queues.len()).map(|_| HashMap::new()).collect();
+        let mut records: Vec<HashMap<Place, Span>> = (0..self.queues.len()).map(|_| HashMap::new()).collect();
         for (from, to) in self.records() {
             let hand = &self.hands[from];
             records[hand.queue].insert((hand.partition, hand.offset), (from, to));
@@ -47,7 +47,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn undelivered(&mut self, queue: QueueNumber, rest_op: usize, rest: &Rest, records: &HashMap<Place, (HandNumber, HandNumber)>) {
+    fn undelivered(&mut self, queue: QueueNumber, rest_op: usize, rest: &Rest, records: &HashMap<Place, Span>) {
         let Some((make, spec)) = self.queues[queue].specs.first().copied() else { return };
         let dead: HashMap<Place, ()> = rest.dead_listed.iter().map(|d| ((d.partition, d.offset), ())).collect();
         let began = self.ops[make].ended();
@@ -72,7 +72,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Whether a record may be done with, of those that are not dead in the end.
-    fn is_over(&self, queue: QueueNumber, at: Place, hands: Option<(HandNumber, HandNumber)>) -> bool {
+    fn is_over(&self, queue: QueueNumber, at: Place, hands: Option<Span>) -> bool {
         let last = self.queues[queue].breaks_of(at.0).max_by_key(|b| b.invoked);
         if last.is_some_and(|b| b.cursors.get(&at.0).is_none_or(|cursor| at.1 < *cursor)) {
             return true;
@@ -109,7 +109,7 @@ impl<'a> Checker<'a> {
         by_touch.chain((sure.is_none() && failures >= limit).then_some((failures, None)))
     }
 
-    fn dead(&mut self, queue: QueueNumber, op: usize, rest: &Rest, records: &HashMap<Place, (HandNumber, HandNumber)>) {
+    fn dead(&mut self, queue: QueueNumber, op: usize, rest: &Rest, records: &HashMap<Place, Span>) {
         let mut listed: HashMap<Place, ()> = HashMap::new();
         for dead in &rest.dead_listed {
             let at = (dead.partition, dead.offset);

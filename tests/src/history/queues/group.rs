@@ -1,7 +1,7 @@
 //! Settlements put to the hand-outs they speak of, and records to the log.
 
 use super::hand::{Hand, Touch};
-use super::{Checker, HandNumber, OpNumber, QueueNumber};
+use super::{Checker, HandNumber, OpNumber, QueueNumber, Span};
 use crate::history::op::{Call, Outcome};
 use crate::history::queue::{Intent, QueueAnswer, QueueCall, Settle, Status, Target, Token, Verdict};
 use crate::history::violation::Kind;
@@ -169,7 +169,7 @@ impl<'a> Checker<'a> {
     }
 
     /// The hand-outs of each record, side by side.
-    pub(super) fn records(&self) -> Vec<(HandNumber, HandNumber)> {
+    pub(super) fn records(&self) -> Vec<Span> {
         let place = |hand: &Hand<'_>| (hand.queue, hand.partition, hand.offset);
         let mut records = Vec::new();
         let mut from = 0;

@@ -5,7 +5,7 @@ use super::hand::Hand;
 use super::{Break, Checker, OpNumber, Queue, QueueNumber, Revival};
 use crate::history::op::{Call, Outcome, Produce, RecordId, Seen, Timing};
 use crate::history::queue::{Lease, Leased, QueueAnswer, QueueCall, Which};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// What the log is known to hold at an offset.
 #[derive(Clone, Copy)]
@@ -226,18 +226,23 @@ fn is_repeat(one: &Hand<'_>, other: &Hand<'_>) -> bool {
 
 /// By queue, partition, offset, attempt; as one number each, since there are many.
 fn sorted<'a>(hands: &[Hand<'a>]) -> Vec<Hand<'a>> {
-    let mut lanes: BTreeMap<(QueueNumber, i32), u128> = hands.iter().map(|hand| ((hand.queue, hand.partition), 0)).collect();
-    for (number, lane) in (0..).zip(lanes.values_mut()) {
-        *lane = number;
-    }
+    // Many lie side by side: what a lane's number is, is asked once for all of them.
+    let lane = |hand: &Hand<'_>| (hand.queue, hand.partition);
+    let lanes: BTreeSet<(QueueNumber, i32)> = hands.chunk_by(|a, b| lane(a) == lane(b)).map(|run| lane(&run[0])).collect();
+    let lanes: BTreeMap<(QueueNumber, i32), u128> = lanes.into_iter().zip(0..).collect();
     let mut keys: Vec<u128> = Vec::with_capacity(hands.len());
-    for (number, hand) in (0_u32..).zip(hands) {
-        let offset = u128::from(u64::try_from(hand.offset).expect("an offset is not negative"));
-        assert!(
-            offset < 1 << 48 && hand.attempt < 1 << 20 && number < 1 << 28,
-            "a history too large, or an attempt that nobody can have made"
-        );
-        keys.push(lanes[&(hand.queue, hand.partition)] << 96 | offset << 48 | u128::from(hand.attempt) << 28 | u128::from(number));
+    let mut number: u32 = 0;
+    for run in hands.chunk_by(|a, b| lane(a) == lane(b)) {
+        let lane = lanes[&lane(&run[0])] << 96;
+        for hand in run {
+            let offset = u64::try_from(hand.offset).expect("an offset is not negative");
+            assert!(
+                offset < 1 << 48 && hand.attempt < 1 << 20 && number < 1 << 28,
+                "a history too large, or an attempt that nobody can have made"
+            );
+            keys.push(lane | u128::from(offset) << 48 | u128::from(hand.attempt) << 28 | u128::from(number));
+            number += 1;
+        }
     }
     keys.sort_unstable();
     keys.into_iter().map(|key| hands[usize::try_from(key & ((1 << 28) - 1)).expect("a number of a hand-out")]).collect()

@@ -1,11 +1,13 @@
 //! Keyed queues: records of one key within a partition are handed out one after the other, in their order.
 
 use super::hand::Hand;
-use super::{Checker, HandNumber};
+use super::{Checker, HandNumber, QueueNumber, Span};
 use crate::history::op::Timing;
 use crate::history::queue::{Intent, Status};
 use crate::history::violation::Kind;
 use std::collections::HashMap;
+
+type Key<'a> = (QueueNumber, i32, &'a str);
 
 /// When a record was over for good, at the earliest: by a settlement that was called then, of the clients' clock, or by a deadline, of the
 /// server's; never, where that is the greatest of numbers.
@@ -17,7 +19,7 @@ struct Over {
 
 impl<'a> Checker<'a> {
     pub(super) fn keys(&mut self) {
-        let mut keys: HashMap<(usize, i32, &'a str), Vec<(HandNumber, HandNumber)>> = HashMap::new();
+        let mut keys: HashMap<Key<'a>, Vec<Span>> = HashMap::new();
         for (from, to) in self.records() {
             let first = &self.hands[from];
             if let Some(key) = first.key.filter(|_| self.queues[first.queue].keyed()) {
@@ -34,7 +36,7 @@ impl<'a> Checker<'a> {
     }
 
     /// I8 for keys: of two hand-outs the later one begins when the first is over.
-    fn together(&mut self, key: &str, records: &[(HandNumber, HandNumber)]) -> bool {
+    fn together(&mut self, key: &str, records: &[Span]) -> bool {
         let mut hands: Vec<HandNumber> = records.iter().flat_map(|(from, to)| *from..*to).collect();
         hands.sort_unstable_by_key(|n| (self.hands[*n].now_ms, *n));
         for pair in hands.windows(2) {
@@ -62,7 +64,7 @@ impl<'a> Checker<'a> {
     }
 
     /// A record is handed out for the first time when those before it are over.
-    fn passed_over(&mut self, key: &str, records: &[(HandNumber, HandNumber)]) {
+    fn passed_over(&mut self, key: &str, records: &[Span]) {
         let first = self.hands[records[0].0];
         if self.queues[first.queue].breaks_of(first.partition).next().is_some() {
             return;

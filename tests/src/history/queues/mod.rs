@@ -55,6 +55,8 @@ pub fn check_queues(history: &History, options: QueueOptions) -> Vec<Violation> 
 type OpNumber = usize;
 /// A hand-out by its number in [`Checker::hands`].
 type HandNumber = usize;
+/// The hand-outs of one record, side by side: first and end.
+type Span = (HandNumber, HandNumber);
 /// A queue by its number in [`Checker::queues`].
 type QueueNumber = usize;
 
