@@ -381,7 +381,7 @@ async fn offsets_that_wait_for_a_generation_are_judged_by_it() {
     let state = s.group("g").await;
     let offsets = s.offsets("g", member, state.generation, &[(p, 2)]);
     let sending = s.prepare(Place::Inline, &[Draft::new().to(out, &[1])]).await;
-    let sending = Commit { guard: Some(Guard { offsets: Some(offsets.clone()) }), ..sending };
+    let sending = Commit { guard: Some(Guard { offsets: Some(offsets.clone()), acks: None }), ..sending };
     let taken = format!(
         "update consumer_group set generation = generation + 1; update group_assignment set member_id = '{}', since = {}",
         uuid::Uuid::from_u128(9),
@@ -412,7 +412,8 @@ async fn offsets_and_records_sent_twice_at_once_are_stored_once() {
     let generation = s.generation("g").await;
     for (round, place) in (1..).zip(BOTH) {
         let sending = s.prepare(place, &[Draft::new().to(out, &[1])]).await;
-        let sending = Commit { guard: Some(Guard { offsets: Some(s.offsets("g", member, generation, &[(p, round)])) }), ..sending };
+        let sending =
+            Commit { guard: Some(Guard { offsets: Some(s.offsets("g", member, generation, &[(p, round)])), acks: None }), ..sending };
         let holder = Holder::lock(&database, out).await;
         let (first, second) = (commit(&s, &sending), commit(&s, &sending));
         waiting(&database, 2).await;
