@@ -70,6 +70,7 @@ impl<'a> Checker<'a> {
         let first = self.hands[hands.start];
         let mut ages: Vec<Vec<HandNumber>> = Vec::new();
         let mut whole = true;
+        let stored = self.known_of(&first).map_or(u64::MAX, |known| known.returned);
         for number in hands {
             let hand = self.hands[number];
             let breaks = || self.queues[first.queue].breaks_of(first.partition);
@@ -81,7 +82,10 @@ impl<'a> Checker<'a> {
             ages.resize_with(ages.len().max(age + 1), Vec::new);
             ages[age].push(number);
             let last = breaks().filter(|b| b.returned < hand.invoked).max_by_key(|b| b.invoked);
-            let passed = last.filter(|b| b.cursors.get(&hand.partition).is_some_and(|cursor| hand.offset < *cursor));
+            let passed = last.filter(|b| match b.cursors.get(&hand.partition) {
+                Some(cursor) => hand.offset < *cursor,
+                None => b.purge && stored < b.invoked,
+            });
             if let Some(by) = passed.filter(|_| self.redriven(&hand, 0, hand.returned).is_none()).map(|b| b.op) {
                 self.say(
                     Kind::Dropped,

@@ -57,9 +57,10 @@ impl<'a> Checker<'a> {
         };
         let logs = self.known.iter().filter(|((topic, _), _)| *topic == spec.topic);
         let due =
-            logs.flat_map(|((_, partition), known)| known.iter().filter(is_due).map(move |known| ((*partition, known.offset), known.op)));
-        let missing: Vec<(Place, usize)> =
-            due.filter(|(at, _)| !dead.contains_key(at)).filter(|(at, _)| !self.is_over(queue, *at, records.get(at).copied())).collect();
+            logs.flat_map(|((_, partition), known)| known.iter().filter(is_due).map(move |known| ((*partition, known.offset), known)));
+        let alive = due.filter(|(at, _)| !dead.contains_key(at));
+        let missing = alive.filter(|(at, known)| !self.is_over(queue, *at, known, records.get(at).copied()));
+        let missing: Vec<(Place, usize)> = missing.map(|(at, known)| (at, known.op)).collect();
         for (at, sent) in missing {
             match records.get(&at).map(|(_, to)| self.hands[to - 1]) {
                 Some(last) => {
@@ -72,9 +73,13 @@ impl<'a> Checker<'a> {
     }
 
     /// Whether a record may be done with, of those that are not dead in the end.
-    fn is_over(&self, queue: QueueNumber, at: Place, hands: Option<Span>) -> bool {
+    fn is_over(&self, queue: QueueNumber, at: Place, known: &Known, hands: Option<Span>) -> bool {
         let last = self.queues[queue].breaks_of(at.0).max_by_key(|b| b.invoked);
-        if last.is_some_and(|b| b.cursors.get(&at.0).is_none_or(|cursor| at.1 < *cursor)) {
+        let passed = last.is_some_and(|b| match b.cursors.get(&at.0) {
+            Some(cursor) => at.1 < *cursor,
+            None => !b.purge || known.invoked.is_none_or(|at| at <= b.returned),
+        });
+        if passed {
             return true;
         }
         let since = last.map_or(0, |b| b.invoked);

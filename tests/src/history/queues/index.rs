@@ -79,7 +79,8 @@ impl<'a> Checker<'a> {
                     _ => BTreeMap::new(),
                 };
                 let queue = self.queue(queue);
-                self.queues[queue].breaks.push(Break { op, invoked, returned, partitions, cursors });
+                let purge = matches!(call, QueueCall::Purge { .. });
+                self.queues[queue].breaks.push(Break { op, invoked, returned, purge, partitions, cursors });
             }
             QueueCall::Redrive { queue, which } => {
                 let queue = self.queue(queue);

@@ -66,6 +66,8 @@ struct Break {
     invoked: u64,
     /// Never, if nobody knows.
     returned: u64,
+    /// It dropped all that was there.
+    purge: bool,
     /// `None`: all.
     partitions: Option<Vec<i32>>,
     /// Where the cursors are known to have come to stand.
