@@ -121,16 +121,17 @@ impl Agent<'_> {
         }
     }
 
-    /// Some records of what is held, each in one entry; the others may be left to the sweep.
+    /// Some records of what is held, each in one entry; the others may be left to the sweep. What is kept is settled again, too late.
     fn entries(&mut self) -> Vec<Entry> {
-        let mut entries = Vec::new();
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut kept = Vec::new();
         for _ in 0..self.rng.random_range(1..4) {
             if self.held.is_empty() {
                 break;
             }
             let part = self.held.swap_remove(self.rng.random_range(0..self.held.len()));
             let lease = part.lease;
-            if self.held.iter().all(|p| p.lease != lease) && self.rng.random_bool(0.3) {
+            if self.held.iter().chain(&kept).all(|p| p.lease != lease) && self.rng.random_bool(0.3) {
                 entries.push(Entry { lease, claim: Claim::Whole, action: self.action() });
                 continue;
             }
@@ -144,9 +145,10 @@ impl Agent<'_> {
                 }
             }
             if self.rng.random_bool(0.3) {
-                self.held.push(part);
+                kept.push(part);
             }
         }
+        self.held.extend(kept);
         entries
     }
 

@@ -27,10 +27,12 @@ keyed as (
     insert into queue_key as k (queue_id, partition_id, key_hash, records)
     select $1, $3, l.key_hash, count(*)::int4 from listed l group by l.key_hash order by l.key_hash
     on conflict (queue_id, partition_id, key_hash) do update set records = k.records + excluded.records, turn = k.turn + 1
+    returning 1
 ),
+-- What comes last in a statement is carried out first, unless another part reads it: the agent's row is to be locked last.
 noted as (
     insert into queue_agent as a (queue_id, agent_id, waiting, rated_at)
-    select $1, $2::uuid, (select coalesce(sum(records), 0)::int8 from waits) + (select count(*) from listed), m.now from moved m
+    select $1, $2::uuid, (select coalesce(sum(records), 0)::int8 from waits) + (select count(*) from listed), m.now from moved m where (select count(*) from keyed) >= 0
     on conflict (queue_id, agent_id) do update set waiting = a.waiting + excluded.waiting
 )
 select case when exists (select from moved) then 'moved' when exists (select from flow) then 'stale'

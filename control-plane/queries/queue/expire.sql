@@ -58,10 +58,11 @@ key_freed as (
     where k.key_hash + 0 = any (array(select key_hash from freed where records > 1))
         and f.queue_id = k.queue_id + 0 and f.partition_id = k.partition_id + 0 and f.key_hash = k.key_hash + 0 and f.records > 1
 ),
+-- What comes last in a statement is carried out first, unless another part reads it: these rows are to be locked last.
 noted as (
     insert into queue_agent as a (queue_id, agent_id, dead, waiting, rated_at)
     select r.queue_id, '00000000-0000-0000-0000-000000000000', coalesce(sum(r.hi - r.lo) filter (where r.dies), 0), coalesce(sum(r.hi - r.lo) filter (where not r.dies), 0), at.now
-    from run r, at group by r.queue_id, at.now order by r.queue_id
+    from run r, at where (select count(*) from freed) >= 0 group by r.queue_id, at.now order by r.queue_id
     on conflict (queue_id, agent_id) do update set dead = a.dead + excluded.dead, waiting = a.waiting + excluded.waiting
 )
 select count(*) as "ended!" from gone

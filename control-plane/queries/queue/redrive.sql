@@ -55,11 +55,13 @@ keyed as (
     insert into queue_key as k (queue_id, partition_id, key_hash, records)
     select $1, l.partition_id, l.key_hash, count(*)::int4 from listed l group by l.partition_id, l.key_hash order by l.partition_id, l.key_hash
     on conflict (queue_id, partition_id, key_hash) do update set records = k.records + excluded.records, turn = k.turn + 1
+    returning 1
 ),
 counted as materialized (select count(*) as n from placed),
+-- What comes last in a statement is carried out first, unless another part reads it: this row is to be locked last.
 noted as (
     insert into queue_agent as a (queue_id, agent_id, dead, waiting, rated_at)
-    select $1, '00000000-0000-0000-0000-000000000000', -c.n, c.n, f.now from counted c, flow f where c.n > 0
+    select $1, '00000000-0000-0000-0000-000000000000', -c.n, c.n, f.now from counted c, flow f where c.n > 0 and (select count(*) from keyed) >= 0
     on conflict (queue_id, agent_id) do update set dead = a.dead + excluded.dead, waiting = a.waiting + excluded.waiting
 )
 select case when exists (select from flow) then 'done' when exists (select from queue where queue_id = $1 and deleted_at is null) then 'again' else 'gone' end as "status!",

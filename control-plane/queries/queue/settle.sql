@@ -162,11 +162,12 @@ kept as (
     insert into queue_operation (op, queue_id, at, verdicts, expires_at)
     select $3, $1, at.now, v.verdicts, at.now + $16::int8 * interval '1 ms' from at, verdict v, counted c where $4::bool and c.runs > 0
 ),
+-- What comes last in a statement is carried out first, unless another part reads it: the agent's row is to be locked last.
 noted as (
     insert into queue_agent as a (queue_id, agent_id, acked, expired, dead, waiting, settle_op, settle_at, settle_verdicts, lease_rate, settle_rate, rated_at)
     select $1, $2, c.acked, c.expired, c.dead, c.waiting, case when not $4 then $3 end, at.now, case when not $4 then v.verdicts end,
         $6::int8 / 60.0::float8, (c.acked + c.expired + c.dead) / 60.0::float8, at.now
-    from counted c, at, verdict v where c.runs > 0
+    from counted c, at, verdict v where c.runs > 0 and (select count(*) from freed) >= 0
     on conflict (queue_id, agent_id) do update set acked = a.acked + excluded.acked, expired = a.expired + excluded.expired, dead = a.dead + excluded.dead,
         waiting = a.waiting + excluded.waiting, settle_op = coalesce(excluded.settle_op, a.settle_op),
         settle_at = case when excluded.settle_op is null then a.settle_at else excluded.settle_at end,
