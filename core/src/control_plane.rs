@@ -248,6 +248,8 @@ pub struct Beat {
     pub drain: bool,
     pub sweep: bool,
     pub retain: bool,
+    /// Leases wait to be ended whose queue no agent serves.
+    pub expire: bool,
 }
 
 /// An inline batch that is due to be moved into a segment.

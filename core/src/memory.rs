@@ -331,7 +331,7 @@ impl ControlPlane for MemoryControlPlane {
         let state = self.state.lock();
         let live = state.payloads.values().filter(|p| p.drained_ms.is_none());
         let inline_live_bytes = live.map(|p| i64::try_from(p.bytes.len()).unwrap_or(i64::MAX)).sum();
-        Ok(Beat { inline_live_bytes, drain: true, sweep: true, retain: true })
+        Ok(Beat { inline_live_bytes, drain: true, sweep: true, retain: true, expire: true })
     }
 
     async fn drain_plan(&self, max_bytes: i64) -> Result<Vec<DrainBatch>, Error> {

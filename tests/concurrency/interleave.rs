@@ -16,21 +16,21 @@ use tokio::task::JoinHandle;
 const STOPPER: u128 = 0x5709;
 const PATIENCE: usize = 2_000;
 
-async fn stage() -> (Arc<Stage>, Arc<Database>) {
+pub async fn stage() -> (Arc<Stage>, Arc<Database>) {
     let world = PostgresWorld::new().await;
     let database = Arc::clone(&world.database);
     (Arc::new(Stage::on(Box::new(world))), database)
 }
 
-async fn end(stage: Arc<Stage>) {
+pub async fn end(stage: Arc<Stage>) {
     Arc::into_inner(stage).expect("no task left").close().await;
 }
 
 /// A transaction that holds what its statements lock.
-struct Holder(PgConnection);
+pub struct Holder(PgConnection);
 
 impl Holder {
-    async fn begin(database: &Database, statement: &str) -> Self {
+    pub async fn begin(database: &Database, statement: &str) -> Self {
         let mut connection = database.connect().await;
         connection.execute("begin").await.expect("begun");
         connection.execute(AssertSqlSafe(statement)).await.expect(statement);
@@ -48,13 +48,19 @@ impl Holder {
         Self::begin(database, &format!("select from topic_partition where partition_id = {} for no key update", at.id)).await
     }
 
-    async fn end(mut self, how: &'static str) {
+    /// Goes on in its transaction.
+    pub async fn then(mut self, statements: &str) -> Self {
+        self.0.execute(AssertSqlSafe(statements)).await.expect(statements);
+        self
+    }
+
+    pub async fn end(mut self, how: &'static str) {
         self.0.execute(how).await.expect(how);
     }
 }
 
 /// Returns when so many sessions wait for a lock.
-async fn waiting(database: &Database, sessions: i64) {
+pub async fn waiting(database: &Database, sessions: i64) {
     let mut connection = database.connect().await;
     let count = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
     for _ in 0..PATIENCE {
@@ -72,7 +78,7 @@ fn commit(stage: &Arc<Stage>, commit: &Commit) -> JoinHandle<Committed> {
     tokio::spawn(async move { stage.commit(&commit).await })
 }
 
-async fn ended<T>(task: JoinHandle<T>) -> T {
+pub async fn ended<T>(task: JoinHandle<T>) -> T {
     task.await.expect("no panic")
 }
 

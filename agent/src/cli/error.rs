@@ -41,6 +41,10 @@ pub enum CliError {
     Command { program: String, source: io::Error },
     #[error("the server could not be told what became of {}: they will be handed out again", humane::records(*records))]
     Untold { records: u64 },
+    #[error("line {line} of standard input is neither a receipt nor a record with one")]
+    NoReceipt { line: u64 },
+    #[error("{} lost: {}", if receipts.len() == 1 { "a receipt is" } else { "receipts are" }, receipts.join(" "))]
+    Lost { receipts: Vec<String> },
     #[error("cannot read {name}")]
     Input { name: String, source: io::Error },
     #[error("cannot write the output")]
@@ -65,6 +69,8 @@ impl CliError {
             | Self::GroupPlace
             | Self::SeekPlaces
             | Self::Command { .. }
+            | Self::NoReceipt { .. }
+            | Self::Lost { .. }
             | Self::Untold { .. }
             | Self::Input { .. }
             | Self::Output(_)
@@ -118,6 +124,7 @@ impl CliError {
             )),
             Self::NoPartition { topic, .. } => Some(format!("see `millpond topic describe {topic}`")),
             Self::GroupPlace => Some("put the group elsewhere with `millpond group reset GROUP --topic TOPIC --to PLACE`".to_owned()),
+            Self::Lost { .. } => Some("their leases have ended: the records were settled before, or are to be handed out again".to_owned()),
             Self::GaveUp { source, .. } => source.hint(),
             Self::Problem(problem) => problem_hint(&problem.code).map(str::to_owned),
             _ => None,

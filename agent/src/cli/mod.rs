@@ -19,6 +19,7 @@ mod progress;
 mod queue;
 mod record;
 mod retry;
+mod settle;
 #[cfg(test)]
 mod testing;
 mod topic;
@@ -32,6 +33,7 @@ pub use error::CliError;
 pub use group::GroupCommand;
 pub use produce::ProduceArgs;
 pub use queue::QueueCommand;
+pub use settle::{AckArgs, LeaseArgs, NackArgs};
 pub use topic::{Placement, TopicCommand};
 pub use work::WorkArgs;
 
@@ -76,6 +78,35 @@ pub enum ClientCommand {
         #[command(flatten)]
         options: ClientOptions,
     },
+    /// Lease records of a queue and print them, each with its receipt, as JSON on a line
+    ///
+    /// Prints nothing, and exits with 0 all the same, if there was none in all the time. What is not settled while the lease lasts is
+    /// handed out again, and has failed once more.
+    #[command(after_help = "Example:\n  millpond lease emails -n 10 | tee work | millpond ack emails")]
+    Lease {
+        #[command(flatten)]
+        args: LeaseArgs,
+        #[command(flatten)]
+        options: ClientOptions,
+    },
+    /// Tell a queue that leased records are done
+    ///
+    /// Exits with 1 and names the receipts if any are lost: settled before, or their lease is over.
+    Ack {
+        #[command(flatten)]
+        args: AckArgs,
+        #[command(flatten)]
+        options: ClientOptions,
+    },
+    /// Give leased records back to their queue, to be tried again
+    ///
+    /// Exits with 1 and names the receipts if any are lost: settled before, or their lease is over.
+    Nack {
+        #[command(flatten)]
+        args: NackArgs,
+        #[command(flatten)]
+        options: ClientOptions,
+    },
     /// Store the lines of a file or of standard input as records
     Produce {
         #[command(flatten)]
@@ -103,6 +134,9 @@ pub async fn run(command: ClientCommand) -> Result<(), CliError> {
         ClientCommand::Group { command, options } => group::run(&client::Client::new(&options)?, &command, &mut out).await,
         ClientCommand::Queue { command, options } => queue::run(&client::Client::new(&options)?, &command, &mut out).await,
         ClientCommand::Work { args, options } => work::run(&client::Client::new(&options)?, &args).await,
+        ClientCommand::Lease { args, options } => settle::lease(&client::Client::new(&options)?, &args, &mut out).await,
+        ClientCommand::Ack { args, options } => settle::ack(&client::Client::new(&options)?, &args, &mut out).await,
+        ClientCommand::Nack { args, options } => settle::nack(&client::Client::new(&options)?, &args, &mut out).await,
         ClientCommand::Produce { args, options } => produce::run(&client::Client::new(&options)?, &args, &mut out).await,
         ClientCommand::Consume { args, options } => consume::run(&client::Client::new(&options)?, &args, &mut out).await,
     };

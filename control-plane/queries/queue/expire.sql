@@ -1,11 +1,11 @@
 -- Ends leases whose deadline is past. A run of n records comes back as runs of half its length, of one when the next failure is the last, each to
 --   be given out apart; or its records are dead.
 -- Returns how many parts. Locks parts, passing over those that others hold, then rows of queue_key by queue, partition and key, then rows of
---   queue_agent by queue. Index: lease_pkey, queue_pkey, waiting_pkey, dead_pkey, admitted_pkey, queue_key_hash, queue_agent_pkey; the leases are looked
+--   queue_agent by queue. Index: lease_pkey, queue_pkey, waiting_pkey, dead_pkey, admitted_pkey, queue_key_pkey, queue_key_hash, queue_agent_pkey; the leases are looked
 --   through, which are few.
 with at as materialized (select date_trunc('milliseconds', clock_timestamp()) as now),
 late as materialized (
-    select l.lease_id, l.part from lease l where l.deadline < (select now from at) order by l.deadline, l.lease_id, l.part limit $1::int8 for update skip locked
+    select l.lease_id, l.part from lease l where l.deadline <= (select now from at) order by l.deadline, l.lease_id, l.part limit $1::int8 for update skip locked
 ),
 gone as (
     delete from lease l using late x where l.lease_id = any (array(select lease_id from late)) and x.lease_id = l.lease_id and x.part = l.part
@@ -42,20 +42,21 @@ died as (
 ),
 freed as materialized (
     select k.queue_id, k.partition_id, k.key_hash, k.records
-    from queue_key k join (select distinct queue_id, partition_id, key_hash from over where key_hash is not null) l
-        on l.queue_id = k.queue_id and l.partition_id = k.partition_id and l.key_hash = k.key_hash
-    where k.key_hash = any (array(select key_hash from over where key_hash is not null))
-    order by k.queue_id, k.partition_id, k.key_hash for update of k
+    from (select distinct queue_id, partition_id, key_hash from over where key_hash is not null order by queue_id, partition_id, key_hash) l
+    cross join lateral (
+        select x.queue_id, x.partition_id, x.key_hash, x.records from queue_key x
+        where x.queue_id = l.queue_id and x.partition_id = l.partition_id and x.key_hash = l.key_hash limit 1 for update
+    ) k
 ),
 key_ended as (
     delete from queue_key k using freed f
-    where k.key_hash = any (array(select key_hash from freed where records <= 1))
-        and f.queue_id = k.queue_id and f.partition_id = k.partition_id and f.key_hash = k.key_hash and f.records <= 1
+    where k.key_hash + 0 = any (array(select key_hash from freed where records <= 1))
+        and f.queue_id = k.queue_id + 0 and f.partition_id = k.partition_id + 0 and f.key_hash = k.key_hash + 0 and f.records <= 1
 ),
 key_freed as (
     update queue_key k set records = k.records - 1, taken = false, turn = k.turn + 1 from freed f
-    where k.key_hash = any (array(select key_hash from freed where records > 1))
-        and f.queue_id = k.queue_id and f.partition_id = k.partition_id and f.key_hash = k.key_hash and f.records > 1
+    where k.key_hash + 0 = any (array(select key_hash from freed where records > 1))
+        and f.queue_id = k.queue_id + 0 and f.partition_id = k.partition_id + 0 and f.key_hash = k.key_hash + 0 and f.records > 1
 ),
 noted as (
     insert into queue_agent as a (queue_id, agent_id, dead, waiting, rated_at)

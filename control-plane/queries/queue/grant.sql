@@ -55,13 +55,13 @@ lone_room as materialized (
         else floor(r.callers / 2.0::float8 + $7::float8)::int8 end) as runs
     from room r
 ),
+-- Rows of waiting are never updated: what is locked is what this statement sees.
 lone_pick as materialized (
-    select w.partition_id, w.lo from waiting w where w.queue_id = $1 and w.alone and w.due_at <= (select now from flow)
+    select w.ctid as id from waiting w where w.queue_id = $1 and w.alone and w.due_at <= (select now from flow)
     order by w.due_at, w.partition_id, w.lo limit (select coalesce(max(runs), 0) from lone_room) for update skip locked
 ),
 lone_taken as (
-    delete from waiting w using lone_pick d where w.partition_id = d.partition_id and w.lo = d.lo and w.queue_id + 0 = $1
-    returning w.partition_id, w.lo, w.hi, w.due_at, w.attempt, w.failures, w.reason
+    delete from waiting where ctid = any (array(select id from lone_pick)) returning partition_id, lo, hi, due_at, attempt, failures, reason
 ),
 lone as materialized (
     select x.*, greatest(least(x.fits, (select allowed from room) - ((sum(x.fits) over (order by x.place))::int8 - x.fits)), 0) as give
@@ -92,12 +92,11 @@ peek as materialized (
     where x.before < (select retries from need)
 ),
 pick as materialized (
-    select w.partition_id, w.lo from waiting w where w.queue_id = $1 and not w.alone and w.due_at <= (select now from flow)
+    select w.ctid as id from waiting w where w.queue_id = $1 and not w.alone and w.due_at <= (select now from flow)
     order by w.due_at, w.partition_id, w.lo limit (select runs from peek) for update skip locked
 ),
 taken as (
-    delete from waiting w using pick d where w.partition_id = d.partition_id and w.lo = d.lo and w.queue_id + 0 = $1
-    returning w.partition_id, w.lo, w.hi, w.due_at, w.attempt, w.failures, w.reason
+    delete from waiting where ctid = any (array(select id from pick)) returning partition_id, lo, hi, due_at, attempt, failures, reason
 ),
 retry as materialized (
     select t.*, greatest(least(t.hi - t.lo, (select retries from need) - ((sum(t.hi - t.lo) over (order by t.due_at, t.partition_id, t.lo))::int8 - (t.hi - t.lo))), 0) as give
@@ -177,7 +176,7 @@ drawn as (
 ),
 unadmitted as materialized (
     select p.partition_id, coalesce(m.hi, p.next_offset) as next_offset, p.ends from place p left join moved m on m.partition_id = p.partition_id
-    where p.stop <= coalesce(m.hi, p.next_offset) order by p.partition_id < $6, p.partition_id limit $9::int8
+    where p.stop <= coalesce(m.hi, p.next_offset) and not (select paused from flow) order by p.partition_id < $6, p.partition_id limit $9::int8
 )
 select s.status as "status?", (extract(epoch from s.now) * 1000)::int8 as "at_ms?", s.limited_by as "limited_by?", s.contended as "contended?",
     (extract(epoch from s.due_at) * 1000)::int8 as "next_due_ms?",
@@ -188,7 +187,7 @@ from (
     select coalesce((select 'given' from flow), (select case when keyed then 'keyed' else 'again' end from queue where queue_id = $1 and deleted_at is null), 'gone') as status,
         (select now from flow) as now,
         case when (select paused from flow) then 'paused' else (
-            select case when r.tokens <= r.space then 'rate' else 'max_in_flight' end
+            select case when floor(r.tokens) <= greatest(r.space, 0) then 'rate' else 'max_in_flight' end
             from room r, given g
             where g.fresh + g.retries < r.records and g.fresh + g.retries >= least(r.space, coalesce(floor(r.tokens)::int8, r.space))
                 and (

@@ -5,7 +5,7 @@
 --   expired), and when; if the settlement was carried out before, what it did then. `current` is false when it was carried out just now by
 --   another sending: send it again. Fails with 23505 when another renewed the same lease or sent the same operation just now: send it again.
 -- Locks parts of leases by id, then rows of queue_key by partition and key, then the agent's row. Index: queue_operation_pkey, queue_agent_pkey,
---   queue_pkey, lease_pkey, waiting_pkey, dead_pkey, admitted_pkey, queue_key_hash.
+--   queue_pkey, lease_pkey, waiting_pkey, dead_pkey, admitted_pkey, queue_key_pkey, queue_key_hash.
 with done as materialized (
     select o.at, o.verdicts from queue_operation o where o.op = $3::uuid and o.queue_id = $1::int8
     union all
@@ -130,20 +130,22 @@ died as (
     select $1, l.partition_id, l.record_offset, at.now, l.attempt, l.failures, l.key_hash, l.reason from listed l, at where l.outcome = 3
 ),
 freed as materialized (
-    select k.partition_id, k.key_hash, k.records from queue_key k join (select distinct partition_id, key_hash from listed where key_hash is not null) l
-        on l.partition_id = k.partition_id and l.key_hash = k.key_hash
-    where k.key_hash = any (array(select key_hash from listed where key_hash is not null)) and k.queue_id + 0 = $1
-    order by k.partition_id, k.key_hash for update of k
+    select k.partition_id, k.key_hash, k.records
+    from (select distinct partition_id, key_hash from listed where key_hash is not null order by partition_id, key_hash) l
+    cross join lateral (
+        select x.partition_id, x.key_hash, x.records from queue_key x
+        where x.queue_id = $1 and x.partition_id = l.partition_id and x.key_hash = l.key_hash limit 1 for update
+    ) k
 ),
 key_ended as (
     delete from queue_key k using freed f
-    where k.key_hash = any (array(select key_hash from freed where records <= 1)) and k.queue_id + 0 = $1
-        and f.partition_id = k.partition_id and f.key_hash = k.key_hash and f.records <= 1
+    where k.key_hash + 0 = any (array(select key_hash from freed where records <= 1)) and k.queue_id + 0 = $1
+        and f.partition_id = k.partition_id + 0 and f.key_hash = k.key_hash + 0 and f.records <= 1
 ),
 key_freed as (
     update queue_key k set records = k.records - 1, taken = false, turn = k.turn + 1 from freed f
-    where k.key_hash = any (array(select key_hash from freed where records > 1)) and k.queue_id + 0 = $1
-        and f.partition_id = k.partition_id and f.key_hash = k.key_hash and f.records > 1
+    where k.key_hash + 0 = any (array(select key_hash from freed where records > 1)) and k.queue_id + 0 = $1
+        and f.partition_id = k.partition_id + 0 and f.key_hash = k.key_hash + 0 and f.records > 1
 ),
 counted as materialized (
     select count(*) as runs, coalesce(sum(hi - lo) filter (where outcome = 0), 0)::int8 as acked, coalesce(sum(hi - lo) filter (where outcome = 4), 0)::int8 as expired,

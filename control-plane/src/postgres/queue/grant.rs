@@ -49,6 +49,10 @@ pub(super) async fn grant(plane: &PostgresControlPlane, grant: &Grant) -> Result
                 plane.keyed.write().insert(grant.queue);
                 continue;
             }
+            Some("shared") => {
+                plane.keyed.write().remove(&grant.queue);
+                continue;
+            }
             _ => return Err(Error::Rejected(NoSuchQueue)),
         }
         let granted = read(grant, rows);
@@ -65,6 +69,23 @@ async fn send(plane: &PostgresControlPlane, grant: &Grant, patient: bool) -> Res
     let leases: Vec<Uuid> = grant.wants.iter().map(|w| w.lease.0).collect();
     let records: Vec<i32> = grant.wants.iter().map(|w| w.records).collect();
     let lease_ms: Vec<i64> = grant.wants.iter().map(|w| w.lease_ms).collect();
+    if plane.keyed.read().contains(&grant.queue) {
+        let statement = sqlx::query_file_as!(
+            Row,
+            "queries/queue/grant_keyed.sql",
+            grant.queue.0,
+            grant.agent.0,
+            &leases,
+            &records,
+            &lease_ms,
+            grant.from.0,
+            grant.dice,
+            limits::KEYED_WINDOW,
+            limits::UNADMITTED_MAX,
+            grant.from_key
+        );
+        return sent!(plane, WRITE, c => statement.fetch_all(c));
+    }
     let statement = sqlx::query_file_as!(
         Row,
         "queries/queue/grant.sql",

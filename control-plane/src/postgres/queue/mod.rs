@@ -1,10 +1,16 @@
 //! Queues: made, leased, settled, looked at.
 
+pub(super) mod acks;
 mod admin;
+mod admit;
+mod dead;
 mod grant;
+mod look;
+mod seek;
 mod settle;
 
 use super::PostgresControlPlane;
+pub(super) use admin::hold;
 use async_trait::async_trait;
 use millpond_core::Error;
 use millpond_core::Name;
@@ -24,67 +30,79 @@ fn again<R>() -> Error<R> {
     Error::NotApplied("the queue changes all the time".into())
 }
 
-fn unbuilt<R>() -> Error<R> {
-    Error::NotApplied("queues are not built".into())
-}
-
 #[async_trait]
 impl QueuePlane for PostgresControlPlane {
     async fn put_queue(&self, tenant: &Name, name: &Name, change: &QueueChange) -> Result<(Queue, bool), Error<PutQueueRejected>> {
         admin::put(self, tenant, name, change).await
     }
+
     async fn queue(&self, tenant: &Name, name: &Name) -> Result<Queue, Error<NoSuchQueue>> {
         admin::get(self, tenant, name).await
     }
+
     async fn queues(&self, tenant: &Name) -> Result<Vec<Queue>, Error> {
         admin::all(self, tenant).await
     }
+
     async fn delete_queue(&self, tenant: &Name, name: &Name) -> Result<bool, Error> {
         admin::delete(self, tenant, name).await
     }
+
     async fn pause_queue(&self, queue: QueueId, paused: bool) -> Result<(), Error<NoSuchQueue>> {
         admin::pause(self, queue, paused).await
     }
+
     async fn grant(&self, grant: &Grant) -> Result<Granted, Error<NoSuchQueue>> {
         grant::grant(self, grant).await
     }
-    async fn admit(&self, _: &Admit) -> Result<bool, Error<NoSuchQueue>> {
-        Err(unbuilt())
+
+    async fn admit(&self, admit: &Admit) -> Result<bool, Error<NoSuchQueue>> {
+        admit::admit(self, admit).await
     }
+
     async fn settle(&self, settle: &Settle) -> Result<Settled, Error> {
         settle::settle(self, settle).await
     }
+
     async fn expire(&self, limit: i64, dice: f64) -> Result<i64, Error> {
         settle::expire(self, limit, dice).await
     }
+
     async fn clamp(&self) -> Result<i64, Error> {
-        Ok(0)
+        look::clamp(self).await
     }
-    async fn queue_counts(&self, _: QueueId) -> Result<QueueCounts, Error<NoSuchQueue>> {
-        Err(unbuilt())
+
+    async fn queue_counts(&self, queue: QueueId) -> Result<QueueCounts, Error<NoSuchQueue>> {
+        look::counts(self, queue).await
     }
-    async fn ledger(&self, _: QueueId) -> Result<Ledger, Error<NoSuchQueue>> {
-        Err(unbuilt())
+
+    async fn ledger(&self, queue: QueueId) -> Result<Ledger, Error<NoSuchQueue>> {
+        look::ledger(self, queue).await
     }
-    async fn cursors(&self, _: QueueId) -> Result<Vec<(PartitionId, Offset)>, Error<NoSuchQueue>> {
-        Err(unbuilt())
+
+    async fn cursors(&self, queue: QueueId) -> Result<Vec<(PartitionId, Offset)>, Error<NoSuchQueue>> {
+        look::cursors(self, queue).await
     }
+
     async fn list_queue(
         &self,
-        _: QueueId,
-        _: Listing,
-        _: Option<(PartitionId, Offset)>,
-        _: i64,
+        queue: QueueId,
+        listing: Listing,
+        after: Option<(PartitionId, Offset)>,
+        limit: i64,
     ) -> Result<Vec<Listed>, Error<NoSuchQueue>> {
-        Err(unbuilt())
+        look::list(self, queue, listing, after, limit).await
     }
-    async fn redrive(&self, _: QueueId, _: &DeadFilter, _: Option<f64>) -> Result<i64, Error<DeadRejected>> {
-        Err(unbuilt())
+
+    async fn redrive(&self, queue: QueueId, filter: &DeadFilter, max_rate: Option<f64>) -> Result<i64, Error<DeadRejected>> {
+        dead::redrive(self, queue, filter, max_rate).await
     }
-    async fn purge_dead(&self, _: QueueId, _: &DeadFilter) -> Result<i64, Error<DeadRejected>> {
-        Err(unbuilt())
+
+    async fn purge_dead(&self, queue: QueueId, filter: &DeadFilter) -> Result<i64, Error<DeadRejected>> {
+        dead::purge(self, queue, filter).await
     }
-    async fn seek(&self, _: QueueId, _: &[(PartitionId, Offset)]) -> Result<(Vec<(PartitionId, Offset)>, i64), Error<NoSuchQueue>> {
-        Err(unbuilt())
+
+    async fn seek(&self, queue: QueueId, to: &[(PartitionId, Offset)]) -> Result<(Vec<(PartitionId, Offset)>, i64), Error<NoSuchQueue>> {
+        seek::seek(self, queue, to).await
     }
 }
