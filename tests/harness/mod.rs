@@ -12,6 +12,7 @@ pub mod floor;
 pub mod load;
 pub mod member;
 pub mod process;
+pub mod queue;
 pub mod raw;
 pub mod second;
 pub mod wait;

@@ -91,6 +91,7 @@ impl Granter {
                 let first = self.waiting.iter().map(|c| c.deadline).min().unwrap_or_else(Instant::now);
                 let until = first.min(Instant::now() + pause);
                 tokio::select! {
+                    biased;
                     call = calls.recv() => self.waiting.extend(call),
                     Some(call) = returned.recv() => self.waiting.push(call),
                     () = async { match &self.watch { Some(watch) => watch.moved().await, None => std::future::pending().await } } => {}
