@@ -5,14 +5,7 @@ use millpond_core::queue::{DeadFilter, DeadRejected, Listing, Queue};
 use millpond_tests::queues::{all, histories, nack_because, offsets, places, reject, run};
 use millpond_tests::stage::{Home, MINUTE, Stage};
 
-suite!(
-    come_back_with_no_failures,
-    come_back_by_offset_all_or_none,
-    come_back_by_reason,
-    come_back_at_a_rate,
-    are_forgotten,
-    can_die_again,
-);
+suite!(come_back_with_no_failures, come_back_by_offset_all_or_none, come_back_by_reason, come_back_at_a_rate, are_forgotten, can_die_again,);
 
 /// Six records of either partition, of which 0, 2 and 4 are dead.
 async fn some(s: &Stage) -> (Queue, Vec<Home>) {

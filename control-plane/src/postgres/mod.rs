@@ -25,12 +25,9 @@ use millpond_core::group::{
     Renewed, ResetRejected,
 };
 use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
-use millpond_core::{
-    AgentId, Error, Generation, GroupId, MemberId, Name, Offset, PartId, PartitionId, QueueId, Topic, TopicChange, TopicId,
-};
+use millpond_core::{AgentId, Error, Generation, GroupId, MemberId, Name, Offset, PartId, PartitionId, Topic, TopicChange, TopicId};
 use parking_lot::RwLock;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
@@ -45,8 +42,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct PostgresControlPlane {
     pool: PgPool,
-    /// Queues of which a grant has learnt that they are keyed, for ever.
-    keyed: Arc<RwLock<BTreeSet<QueueId>>>,
+    /// Which statement a queue's next grant is tried with.
+    manners: Arc<RwLock<queue::Manners>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +91,7 @@ impl PostgresControlPlane {
         let off = settings.fetch_optional(&pool).await.map_err(ConnectError::Unreachable)?;
         match off {
             Some(setting) => Err(ConnectError::Unsafe { setting }),
-            None => Ok(Self { pool, keyed: Arc::default() }),
+            None => Ok(Self { pool, manners: Arc::default() }),
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! A grant has no row of its own: its leases are its identity. Sent again, those that are alive are answered.
 
+use super::plain::{self, MIXED, Manner};
 use super::{again, is_conflict};
 use crate::postgres::PostgresControlPlane;
 use crate::postgres::connection::{WRITE, sent};
@@ -35,9 +36,19 @@ pub(super) struct Row {
 }
 
 pub(super) async fn grant(plane: &PostgresControlPlane, grant: &Grant) -> Result<Granted, Error<NoSuchQueue>> {
+    let learn = |manner| plane.manners.write().insert(grant.queue, manner);
     let mut patient = false;
     for _ in 0..SENDINGS_MAX {
-        let rows = match send(plane, grant, patient).await.map_err(Error::from_infallible)? {
+        let manner = plane.manners.read().get(&grant.queue).copied();
+        if manner.is_none() {
+            match plain::grant(plane, grant).await.map_err(Error::from_infallible)? {
+                Ok(Some(granted)) => return Ok(granted),
+                Ok(None) => learn(MIXED),
+                Err(e) if is_conflict(&e) => continue,
+                Err(e) => return Err(Error::from_infallible(classify(e))),
+            };
+        }
+        let rows = match send(plane, grant, manner == Some(Manner::Keyed), patient).await.map_err(Error::from_infallible)? {
             Ok(rows) => rows,
             Err(e) if is_conflict(&e) => continue,
             Err(e) => return Err(Error::from_infallible(classify(e))),
@@ -46,11 +57,7 @@ pub(super) async fn grant(plane: &PostgresControlPlane, grant: &Grant) -> Result
             Some("given") => {}
             Some("again") => continue,
             Some("keyed") => {
-                plane.keyed.write().insert(grant.queue);
-                continue;
-            }
-            Some("shared") => {
-                plane.keyed.write().remove(&grant.queue);
+                learn(Manner::Keyed);
                 continue;
             }
             _ => return Err(Error::Rejected(NoSuchQueue)),
@@ -60,16 +67,17 @@ pub(super) async fn grant(plane: &PostgresControlPlane, grant: &Grant) -> Result
             patient = true;
             continue;
         }
+        plain::learn(plane, grant.queue, &granted);
         return Ok(granted);
     }
     Err(again())
 }
 
-async fn send(plane: &PostgresControlPlane, grant: &Grant, patient: bool) -> Result<Result<Vec<Row>, sqlx::Error>, Error> {
+async fn send(plane: &PostgresControlPlane, grant: &Grant, keyed: bool, patient: bool) -> Result<Result<Vec<Row>, sqlx::Error>, Error> {
     let leases: Vec<Uuid> = grant.wants.iter().map(|w| w.lease.0).collect();
     let records: Vec<i32> = grant.wants.iter().map(|w| w.records).collect();
     let lease_ms: Vec<i64> = grant.wants.iter().map(|w| w.lease_ms).collect();
-    if plane.keyed.read().contains(&grant.queue) {
+    if keyed {
         let statement = sqlx::query_file_as!(
             Row,
             "queries/queue/grant_keyed.sql",
@@ -151,7 +159,7 @@ fn part(row: &Row) -> Option<(i32, LeasePart)> {
 }
 
 /// The same offsets as ranges that do not touch.
-fn joined(mut ranges: Vec<Range<i64>>) -> Vec<Range<i64>> {
+pub(super) fn joined(mut ranges: Vec<Range<i64>>) -> Vec<Range<i64>> {
     ranges.sort_unstable_by_key(|r| r.start);
     let mut joined: Vec<Range<i64>> = Vec::with_capacity(ranges.len());
     for range in ranges {

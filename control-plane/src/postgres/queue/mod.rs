@@ -6,6 +6,7 @@ mod admit;
 mod dead;
 mod grant;
 mod look;
+mod plain;
 mod seek;
 mod settle;
 
@@ -20,6 +21,7 @@ use millpond_core::queue::{
     QueueCounts, Settle, Settled,
 };
 use millpond_core::{Offset, PartitionId, QueueId};
+pub(super) use plain::Manners;
 
 /// Whether a row was made that another was making at the same time: sent again, the statement finds it.
 fn is_conflict(error: &sqlx::Error) -> bool {

@@ -1,5 +1,6 @@
 //! Settling what leases hold, and ending those whose deadline is past.
 
+use super::plain::{self, Manner};
 use super::{again, is_conflict};
 use crate::postgres::PostgresControlPlane;
 use crate::postgres::connection::{BACKGROUND, WRITE, sent};
@@ -16,12 +17,12 @@ const OUTCOMES: i64 = 8;
 
 /// Entries as columns.
 #[derive(Default)]
-struct Columns {
-    leases: Vec<Uuid>,
-    partitions: Vec<Option<i64>>,
-    attempts: Vec<Option<i32>>,
-    los: Vec<Option<i64>>,
-    his: Vec<Option<i64>>,
+pub(super) struct Columns {
+    pub leases: Vec<Uuid>,
+    pub partitions: Vec<Option<i64>>,
+    pub attempts: Vec<Option<i32>>,
+    pub los: Vec<Option<i64>>,
+    pub his: Vec<Option<i64>>,
     actions: Vec<String>,
     ms: Vec<Option<i64>>,
     counts: Vec<bool>,
@@ -29,7 +30,7 @@ struct Columns {
 }
 
 impl Columns {
-    fn of(settle: &Settle) -> Self {
+    pub fn of(settle: &Settle) -> Self {
         let mut columns = Self::default();
         for entry in &settle.entries {
             let run = match entry.claim {
@@ -67,9 +68,24 @@ pub(in crate::postgres) struct Said {
 }
 
 pub(super) async fn settle(plane: &PostgresControlPlane, settle: &Settle) -> Result<Settled, Error> {
+    let mut plain = plain::is_plain(settle) && plane.manners.read().get(&settle.queue) != Some(&Manner::Keyed);
     let mut looked = false;
     for _ in 0..SENDINGS_MAX {
-        match sent!(plane, WRITE, c => send(c, settle))? {
+        let sending = if std::mem::take(&mut plain) {
+            match sent!(plane, WRITE, c => plain::settle(c, settle))? {
+                Ok((Some(said), _)) => Ok(said),
+                Ok((None, keyed)) => {
+                    if keyed {
+                        plane.manners.write().insert(settle.queue, Manner::Keyed);
+                    }
+                    continue;
+                }
+                Err(e) => Err(e),
+            }
+        } else {
+            sent!(plane, WRITE, c => send(c, settle))?
+        };
+        match sending {
             // Nothing was held: by the settlement itself, if another sending of it was carried out meanwhile. A new statement sees that.
             Ok(said) if said.current && !said.repeated && said.settled.verdicts.is_empty() && !looked => looked = true,
             Ok(said) if said.current => return Ok(said.settled),
@@ -104,9 +120,12 @@ pub(in crate::postgres) async fn send(connection: &mut PgConnection, settle: &Se
         limits::OPERATION_TTL_MS
     );
     let row = statement.fetch_one(connection).await?;
-    let verdicts = row.verdicts.chunks_exact(VERDICT).filter_map(verdict).collect();
     let current = row.current || row.repeated;
-    Ok(Said { settled: Settled { at_ms: row.at_ms, verdicts }, current, repeated: row.repeated })
+    Ok(Said { settled: Settled { at_ms: row.at_ms, verdicts: verdicts(&row.verdicts) }, current, repeated: row.repeated })
+}
+
+pub(super) fn verdicts(stored: &[i64]) -> Vec<Verdict> {
+    stored.chunks_exact(VERDICT).filter_map(verdict).collect()
 }
 
 fn verdict(numbers: &[i64]) -> Option<Verdict> {
