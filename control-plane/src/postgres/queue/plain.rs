@@ -30,9 +30,9 @@ pub(super) fn learn(plane: &PostgresControlPlane, queue: QueueId, granted: &Gran
     let fresh = granted.parts.iter().all(|p| p.attempt == 1);
     let plain = fresh && granted.limited_by.is_none() && granted.unadmitted.is_empty() && !granted.contended;
     let mut manners = plane.manners.write();
-    match manners.get(&queue) {
+    match manners.get(&queue).copied() {
         Some(Manner::Keyed) => {}
-        Some(Manner::Mixed(left)) if plain && *left == 0 => drop(manners.remove(&queue)),
+        Some(Manner::Mixed(left)) if plain && left == 0 => drop(manners.remove(&queue)),
         Some(Manner::Mixed(left)) if plain => drop(manners.insert(queue, Manner::Mixed(left - 1))),
         _ => drop(manners.insert(queue, MIXED)),
     }
