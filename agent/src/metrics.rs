@@ -129,3 +129,31 @@ pub fn memory(admitted_bytes: usize, cached_bytes: u64) {
     gauge!("millpond_agent_admitted_bytes").set(size(admitted_bytes));
     gauge!("millpond_agent_cached_bytes").set(size(usize::try_from(cached_bytes).unwrap_or(usize::MAX)));
 }
+
+/// One grant: how many calls it served, and with how many records.
+pub fn grant_statement(took: Duration, calls: usize, records: i64) {
+    histogram!("millpond_queue_grant_seconds").record(took);
+    counter!("millpond_queue_grants_total").increment(1);
+    counter!("millpond_queue_granted_calls_total").increment(count(calls));
+    counter!("millpond_queue_leased_records_total").increment(u64::try_from(records).unwrap_or(0));
+}
+
+pub fn settle_statement(took: Duration, calls: usize) {
+    histogram!("millpond_queue_settle_seconds").record(took);
+    counter!("millpond_queue_settles_total").increment(1);
+    counter!("millpond_queue_settled_calls_total").increment(count(calls));
+}
+
+pub fn settled(outcome: &'static str, records: usize) {
+    counter!("millpond_queue_settled_records_total", "outcome" => outcome).increment(count(records));
+}
+
+/// Parts of leases whose deadline had passed.
+pub fn leases_expired(parts: i64) {
+    counter!("millpond_queue_expired_leases_total").increment(u64::try_from(parts).unwrap_or(0));
+}
+
+/// From a record's timestamp to its first lease.
+pub fn waited_in_queue(ms: i64) {
+    histogram!("millpond_queue_wait_seconds").record(Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
+}

@@ -193,6 +193,8 @@ pub struct Answer {
 pub struct FindRequest {
     pub partition: PartitionId,
     pub offset: Offset,
+    /// Batches from here on are not asked for.
+    pub end: Option<Offset>,
     /// Before compression; at least one batch is planned if there is one.
     pub max_bytes: i64,
 }

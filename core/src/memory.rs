@@ -240,7 +240,7 @@ impl ControlPlane for MemoryControlPlane {
             let mut raw = 0;
             let batches = state
                 .batches_of(r.partition)
-                .filter(|b| b.batch.end() > r.offset)
+                .filter(|b| b.batch.end() > r.offset && r.end.is_none_or(|end| b.batch.base < end))
                 .take_while(|b| {
                     let before = raw;
                     raw += i64::from(b.batch.raw_bytes);

@@ -170,11 +170,13 @@ pub struct Granted {
     pub at_ms: i64,
     /// By the order of wants, then as given out. A want without parts was given nothing.
     pub parts: Vec<LeasePart>,
-    /// Why less was given than is there.
+    /// Why less was given than is there: `Paused` whenever it is; `Rate` or `MaxInFlight`, whichever is tighter, if all that they allow was
+    /// given and more is wanted and there; `Keys` if nothing was given and a keyed queue has admitted [`limits::KEYED_WINDOW`] records.
     pub limited_by: Option<LimitedBy>,
-    /// What would have to be admitted for more to be given out, a few of them.
+    /// What would have to be admitted for more to be given out, where cursors stand after this grant; a few of them, by partition from
+    /// [`Grant::from`] on. None of a paused queue or with the window full.
     pub unadmitted: Vec<Unadmitted>,
-    /// When the first waiting run is due that is not yet.
+    /// When the first is due of what waits, or is admitted, and is not due yet.
     pub next_due_ms: Option<i64>,
     /// Fresh records were there that this grant neither gave out nor found limited: others held them, ask again.
     pub contended: bool,
@@ -246,8 +248,9 @@ pub struct Entry {
 pub struct Settle {
     pub queue: QueueId,
     pub agent: crate::id::AgentId,
-    /// Identity: sent again it answers the same. Kept until the agent's next settlement of the queue, or, if `keep`, for
+    /// Identity: sent again it answers the same. Kept until the agent's next settlement of the queue, or, if `keep`, for at least
     /// [`limits::OPERATION_TTL_MS`]: an agent has one at a time of the first kind under way in a queue, any number of the second.
+    /// One that found nothing held need not be kept: it finds nothing again.
     pub op: Uuid,
     pub keep: bool,
     pub entries: Vec<Entry>,

@@ -19,6 +19,7 @@ suite!(
     is_lost_when_the_lease_has_ended,
     is_lost_when_another_has_the_record,
     nacks_by_the_policy,
+    spreads_retries_as_the_policy_does,
     nacks_with_a_delay,
     nacks_without_counting,
     is_dead_exactly_at_the_limit,
@@ -181,6 +182,41 @@ async fn nacks_by_the_policy(s: &Stage) {
         s.advance(2 * MINUTE).await;
     }
     assert_eq!(histories(&s.lease(&q, 1).await), [(0, 4, 3)]);
+}
+
+async fn spreads_retries_as_the_policy_does(s: &Stage) {
+    let change = |c: &mut millpond_core::queue::QueueChange| (c.jitter, c.factor, c.cap_ms) = (Some(0.37), Some(1.7), Some(3 * BASE_MS));
+    let (q, _) = s.queue_with("q", 1, 40, change).await;
+    let retry = q.config.retry;
+    let mut in_flight = s.lease(&q, 40).await;
+    for (failures, dice) in [(1, 0.0), (2, 0.123_456_789), (3, 0.999_999)] {
+        // Every other record alone, so that each is a run of its own; the rest by expiry.
+        let nacked: Vec<Entry> = in_flight
+            .iter()
+            .flat_map(|p| p.ranges.iter().cloned().flatten().map(move |o| (p, o)))
+            .filter(|(_, o)| o % 2 == 0)
+            .map(|(p, o)| run(p, o..o + 1, nack(None)))
+            .collect();
+        let settled = s.settled(&Settle { dice, ..s.settling(&q, &nacked) }).await;
+        let waiting = s.list(&q, Listing::Waiting).await;
+        assert_eq!(waiting.len(), 20);
+        for l in &waiting {
+            let delay = millpond_core::retry::delay_ms(&retry.ladder(), retry.jitter, failures, l.offset.0, dice);
+            assert_eq!((l.failures, l.at_ms), (failures, Some(settled.at_ms + delay)), "{}", l.offset);
+        }
+        s.advance(LEASE_MS + MINUTE).await;
+        while s.plane.expire(1_000, dice).await.expect("an answer") > 0 {}
+        let waiting: Vec<_> = s.list(&q, Listing::Waiting).await.into_iter().filter(|l| l.offset.0 % 2 == 1).collect();
+        assert_eq!(waiting.len(), 20);
+        let delay =
+            |l: &millpond_core::queue::Listed| millpond_core::retry::delay_ms(&retry.ladder(), retry.jitter, failures, l.offset.0, dice);
+        let ended: std::collections::BTreeSet<i64> = waiting.iter().map(|l| l.at_ms.expect("a time") - delay(l)).collect();
+        assert_eq!(ended.len(), 1, "all at one instant");
+        s.advance(5 * BASE_MS).await;
+        let grant = s.asking(&q, &[40; 30]);
+        in_flight = s.grant(&grant).await.parts;
+        assert_eq!(offsets(&in_flight).len(), 40);
+    }
 }
 
 async fn nacks_with_a_delay(s: &Stage) {

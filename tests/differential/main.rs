@@ -7,6 +7,7 @@ mod dump;
 mod generate;
 mod group;
 mod pair;
+mod queue;
 
 use generate::Generator;
 use pair::Pair;

@@ -28,6 +28,8 @@ mod groups;
 mod idle;
 #[path = "04_postgres_killed.rs"]
 mod postgres_killed;
+#[path = "17_queue_workers.rs"]
+mod queue_workers;
 #[path = "01_round_trip.rs"]
 mod round_trip;
 #[path = "06_second_instance.rs"]

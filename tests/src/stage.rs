@@ -233,7 +233,7 @@ impl Stage {
     }
 
     pub async fn find(&self, partition: PartitionId, offset: i64, max_bytes: i64) -> Option<Found> {
-        let asked = [FindRequest { partition, offset: Offset(offset), max_bytes }];
+        let asked = [FindRequest { partition, offset: Offset(offset), end: None, max_bytes }];
         let mut found = self.plane.find(&asked).await.expect("found");
         assert_eq!(found.len(), 1);
         found.remove(0)

@@ -3,9 +3,11 @@
 use crate::fetch::reader::FetchError;
 use crate::produce::AppendError;
 use crate::produce::append::InputError;
+use crate::queue::QueueError;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use millpond_core::group::{DeleteGroupRejected, NoSuchGroup, OffsetsRejected, RenewRejected, ResetRejected};
+use millpond_core::queue::{DeadRejected, NoSuchQueue, PutQueueRejected};
 use millpond_core::topic::{NoSuchTopic, PutTopicRejected};
 use millpond_core::{Error, NameError, Offset};
 use serde::Serialize;
@@ -272,6 +274,55 @@ impl From<Error<DeleteGroupRejected>> for Problem {
     }
 }
 
+pub fn no_such_queue() -> Problem {
+    Problem::new(Code::QueueNotFound, "there is no such queue")
+}
+
+impl From<Error<NoSuchQueue>> for Problem {
+    fn from(error: Error<NoSuchQueue>) -> Self {
+        match error {
+            Error::Rejected(NoSuchQueue) => no_such_queue(),
+            other => control_plane(&other),
+        }
+    }
+}
+
+impl From<Error<PutQueueRejected>> for Problem {
+    fn from(error: Error<PutQueueRejected>) -> Self {
+        match error {
+            Error::Rejected(PutQueueRejected::NoSuchTopic) => Self::new(Code::TopicNotFound, "there is no such topic"),
+            Error::Rejected(rejected) => Self::new(Code::InvalidChange, rejected.to_string()),
+            other => control_plane(&other),
+        }
+    }
+}
+
+impl From<Error<DeadRejected>> for Problem {
+    fn from(error: Error<DeadRejected>) -> Self {
+        match error {
+            Error::Rejected(DeadRejected::NoSuchQueue) => no_such_queue(),
+            Error::Rejected(rejected @ DeadRejected::NotDead { nth }) => {
+                Self::new(Code::DeadNotFound, rejected.to_string()).with("nth", nth)
+            }
+            other => control_plane(&other),
+        }
+    }
+}
+
+impl From<QueueError> for Problem {
+    fn from(error: QueueError) -> Self {
+        let detail = error.to_string();
+        match error {
+            QueueError::NoSuchQueue => no_such_queue(),
+            QueueError::Throttled => Self::new(Code::Throttled, detail),
+            QueueError::ControlPlane => {
+                Self::new(Code::ControlPlaneUnavailable, "the database does not answer: try again, a settlement with the same request_id")
+            }
+            QueueError::Read(error) => (&*error).into(),
+        }
+    }
+}
+
 impl From<AppendError> for Problem {
     fn from(error: AppendError) -> Self {
         let detail = error.to_string();
@@ -302,10 +353,16 @@ impl From<InputError> for Problem {
 
 impl From<FetchError> for Problem {
     fn from(error: FetchError) -> Self {
-        match &error {
-            FetchError::ControlPlane(_) => control_plane(&error),
+        (&error).into()
+    }
+}
+
+impl From<&FetchError> for Problem {
+    fn from(error: &FetchError) -> Self {
+        match error {
+            FetchError::ControlPlane(_) => control_plane(error),
             FetchError::ObjectStore(_) => {
-                tracing::warn!(error = %crate::error_chain(&error), "the object store failed");
+                tracing::warn!(error = %crate::error_chain(error), "the object store failed");
                 Self::new(Code::ObjectStoreUnavailable, "the object store does not answer: try again")
             }
             FetchError::Corrupt { .. } => Self::new(Code::Corrupt, error.to_string()),

@@ -38,7 +38,8 @@ pub trait QueuePlane: Send + Sync + 'static {
     /// Settles what the leases still hold; a deadline that is past does not matter as long as nobody has ended the lease. A queue that is gone
     /// holds none.
     async fn settle(&self, settle: &Settle) -> Result<Settled, Error>;
-    /// Ends leases whose deadline is past, at most `limit` parts, oldest first; answers how many. A run of length `n` comes back as runs of `ceil(n / 2)`, of one
+    /// Ends leases whose deadline is past, at most `limit` parts, oldest first; answers how many, those of
+    /// queues that are gone among them. A run of length `n` comes back as runs of `ceil(n / 2)`, of one
     /// when the next failure is the last, due by the retry policy; or dead, with the reason `lease expired`.
     async fn expire(&self, limit: i64, dice: f64) -> Result<i64, Error>;
     /// Lets cursors pass what retention has unlinked, counted as expired; answers how many records.
@@ -58,13 +59,13 @@ pub trait QueuePlane: Send + Sync + 'static {
         limit: i64,
     ) -> Result<Vec<Listed>, Error<NoSuchQueue>>;
 
-    /// Gives dead records back to their queue with failures 0, at a rate (records a second) one after the other; those that retention has let go
-    /// stay dead. Answers how many. With offsets: all or nothing.
+    /// Gives dead records back to their queue with failures 0 and without reason, at a rate (records a second) one after the other, by partition
+    /// and offset; those that retention has let go stay dead. Answers how many. With offsets: all or nothing.
     async fn redrive(&self, queue: QueueId, filter: &DeadFilter, max_rate: Option<f64>) -> Result<i64, Error<DeadRejected>>;
     /// Forgets dead records.
     async fn purge_dead(&self, queue: QueueId, filter: &DeadFilter) -> Result<i64, Error<DeadRejected>>;
     /// Sets cursors, each partition once, within the log as it is; leases, waiting runs and admitted records of these partitions end, and dead ones from the
-    /// new cursor on. Answers where the cursors stand, by partition, and how many records that were still to be done before it now passes over.
+    /// new cursor on. Answers where these cursors stand, by partition, and how many records that were still to be done before it now passes over.
     async fn seek(&self, queue: QueueId, to: &[(PartitionId, Offset)]) -> Result<(Vec<(PartitionId, Offset)>, i64), Error<NoSuchQueue>>;
 }
 

@@ -3,6 +3,7 @@
 use crate::http::error::{Code, Problem};
 use crate::http::group::offsets::BatchOffsets;
 use crate::produce::append::{AppendBuilder, Input};
+use crate::queue::receipt::Receipt;
 use crate::segment::record::RESERVED;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -274,14 +275,23 @@ pub fn read_records(body: &[u8], builder: &mut AppendBuilder, shared: &Shared) -
 }
 
 /// The body of `/v1/batches`, but for its records: names of the topics in their order, and group offsets.
-pub fn read_batch_topics(body: &[u8]) -> Result<(Vec<String>, Option<BatchOffsets>), Problem> {
+/// What a batch holds besides records.
+pub struct BatchShape {
+    /// Names of its topics, each once, in their order.
+    pub topics: Vec<String>,
+    /// Receipts, each once.
+    pub acks: Vec<Receipt>,
+    pub offsets: Option<BatchOffsets>,
+}
+
+pub fn read_batch_shape(body: &[u8]) -> Result<BatchShape, Problem> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Shape {
         #[serde(default)]
         topics: TopicNames,
         #[serde(default)]
-        acks: Option<Vec<IgnoredAny>>,
+        acks: Option<Vec<String>>,
         #[serde(default)]
         offsets: Option<BatchOffsets>,
     }
@@ -307,9 +317,7 @@ pub fn read_batch_topics(body: &[u8]) -> Result<(Vec<String>, Option<BatchOffset
         }
     }
     let shape: Shape = serde_json::from_slice(body).map_err(|e| Problem::bad_request(e.to_string()))?;
-    if shape.acks.is_some_and(|a| !a.is_empty()) {
-        return Err(Problem::bad_request("this version takes no acks in a batch"));
-    }
+    let acks = receipts(&shape.acks.unwrap_or_default())?;
     if let Some(offsets) = &shape.offsets {
         offsets.check()?;
     }
@@ -321,7 +329,29 @@ pub fn read_batch_topics(body: &[u8]) -> Result<(Vec<String>, Option<BatchOffset
     if sorted.len() > limits::TOPICS_PER_BATCH {
         return Err(Problem::bad_request(format!("a batch has at most {} topics", limits::TOPICS_PER_BATCH)));
     }
-    Ok((shape.topics.0, shape.offsets))
+    Ok(BatchShape { topics: shape.topics.0, acks, offsets: shape.offsets })
+}
+
+fn receipts(texts: &[String]) -> Result<Vec<Receipt>, Problem> {
+    if texts.len() > limits::SETTLE_MAX_ENTRIES {
+        return Err(Problem::bad_request(format!("a batch has at most {} acks", limits::SETTLE_MAX_ENTRIES)));
+    }
+    let (mut receipts, mut wrong) = (Vec::with_capacity(texts.len()), Vec::new());
+    for text in texts {
+        match Receipt::parse(text) {
+            Some(receipt) => receipts.push(receipt),
+            None => wrong.push(text.as_str()),
+        }
+    }
+    if !wrong.is_empty() {
+        return Err(Problem::new(Code::LeaseLost, "some acks are no receipts").with("receipts", wrong));
+    }
+    let mut sorted = receipts.clone();
+    sorted.sort_unstable();
+    if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(Problem::bad_request("a receipt stands twice"));
+    }
+    Ok(receipts)
 }
 
 /// The records of `/v1/batches` into the topics of a builder, which come in the order of the body.

@@ -66,7 +66,7 @@ fn apply_renewals(parts: &mut Vec<Part>, renewals: &[(usize, Ranges, i64)]) {
 impl QueueRow {
     pub(super) fn settle(&mut self, settle: &Settle, now: i64) -> Settled {
         let last = self.settled.get(&settle.agent).filter(|(op, _)| *op == settle.op).map(|(_, settled)| settled);
-        let kept = self.operations.get(&settle.op).filter(|(until, _)| *until > now).map(|(_, settled)| settled);
+        let kept = self.operations.get(&settle.op).map(|(_, settled)| settled);
         if let Some(settled) = last.or(kept) {
             return settled.clone();
         }
@@ -74,6 +74,9 @@ impl QueueRow {
         let records = verdicts.iter().filter(|v| v.outcome != Outcome::Renewed).map(|v| v.hi.0 - v.lo.0).sum();
         self.rates = self.rates.after(settle.leased, records, now);
         let settled = Settled { at_ms: now, verdicts };
+        if settled.verdicts.is_empty() {
+            return settled;
+        }
         if settle.keep {
             self.operations.insert(settle.op, (now + limits::OPERATION_TTL_MS, settled.clone()));
         } else {
