@@ -155,7 +155,8 @@ pub fn leases_expired(parts: i64) {
     counter!("millpond_queue_expired_leases_total").increment(u64::try_from(parts).unwrap_or(0));
 }
 
-/// From a record's timestamp to its first lease.
-pub fn waited_in_queue(ms: i64) {
-    histogram!("millpond_queue_wait_seconds").record(Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
+/// From records' timestamps to their first leases.
+pub fn waited_in_queue(ms: impl Iterator<Item = i64>) {
+    let waited = histogram!("millpond_queue_wait_seconds");
+    ms.for_each(|ms| waited.record(Duration::from_millis(u64::try_from(ms).unwrap_or(0))));
 }
