@@ -20,7 +20,7 @@ create table queue (
     deleted_at    timestamptz
 );
 comment on column queue.ladder is 'delay in milliseconds after 1, 2, ... failures, without jitter; the last holds for all that follow';
-create unique index queue_name on queue (tenant_id, name) where deleted_at is null;
+create unique index queue_name on queue (tenant_id, name, coalesce(deleted_at, 'infinity'));
 create index queue_topic on queue (topic_id);
 create index queue_deleted on queue (deleted_at) where deleted_at is not null;
 

@@ -3,21 +3,22 @@
 //! What may have had an effect, an answer of 5xx or none at all, is recorded as unknown; 429 and 404 had none. Anything else that is no success
 //! fails the test.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use millpond_tests::history::{
     Call, Entry, History, Intent, Lease, Log, OpId, Outcome, QueueAnswer, QueueCall, QueueOptions, ReadAnswer, Recorder, Rest, Seen,
-    Settle, Shelf, Verdict, Violation, check_queues,
+    Settle, Shelf, Status, Verdict, Violation, check_queues,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::client::{Api, list, try_send};
 use super::wait::until;
-use super::wire::{Claim, Taken, cursors, dead_of, entry, leased, number, seen, settlement, spec, taken, verdicts, which};
+use super::wire::{Claim, Taken, cursors, dead_of, entry, leased, number, refused, seen, settlement, spec, taken, verdicts, which};
 
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -172,6 +173,24 @@ impl Floor {
         assert!(violations.is_empty(), "{} violations, first: {}", violations.len(), violations[0]);
     }
 
+    /// Hand-outs, calls that nobody saw answered, and entries by what they were told.
+    pub fn tally(&self) -> BTreeMap<String, usize> {
+        let mut tally: BTreeMap<String, usize> = BTreeMap::new();
+        for op in &self.history().ops {
+            match op.outcome() {
+                Outcome::Queue(QueueAnswer::Leased(leased)) => *tally.entry("handed out".to_owned()).or_default() += leased.records.len(),
+                Outcome::Queue(QueueAnswer::Settled(verdicts)) => {
+                    for verdict in verdicts {
+                        *tally.entry(format!("{:?}", verdict.status).to_lowercase()).or_default() += 1;
+                    }
+                }
+                Outcome::Info => *tally.entry("unknown".to_owned()).or_default() += 1,
+                _ => {}
+            }
+        }
+        tally
+    }
+
     pub fn history(&self) -> History {
         self.shelf.history().expect("in memory")
     }
@@ -207,7 +226,7 @@ impl Pen {
             self.returned(op, reply.outcome(|told| QueueAnswer::Leased(leased(told))));
             match reply {
                 Reply::Told(told) => return taken(queue, &told),
-                Reply::Unknown if request.is_some() => tokio::time::sleep(AGAIN).await,
+                Reply::Unknown if request.is_some() => sleep(AGAIN).await,
                 Reply::Refused | Reply::Unknown => return None,
             }
         }
@@ -230,9 +249,39 @@ impl Pen {
                     return Some(verdicts.into_iter().map(|(_, verdict)| verdict).collect());
                 }
                 Reply::Refused => return None,
-                Reply::Unknown if request.is_some() => tokio::time::sleep(AGAIN).await,
+                Reply::Unknown if request.is_some() => sleep(AGAIN).await,
                 Reply::Unknown => return None,
             }
+        }
+    }
+
+    /// Records and acks in one request, asked until it is known what came of it: all, or nothing, since a receipt was lost.
+    pub async fn ack_with(&self, api: &Api, topics: &Value, receipts: &[String]) -> bool {
+        let body = json!({"topics": topics, "acks": receipts});
+        let entries: Vec<Entry> = receipts.iter().map(|r| entry(&(Claim::Receipt(r.clone()), Intent::Ack))).collect();
+        // Without a key, the receipts are the key.
+        let settle = Settle { queue: None, request: Some(receipts.concat()), entries };
+        loop {
+            let op = self.invoke(QueueCall::Settle(settle.clone()));
+            let told = match try_send(api.request(Method::POST, "/v1/batches").json(&body)).await {
+                Ok(answer) if answer.status == 200 => Some(vec![Verdict::new(Status::Acked); receipts.len()]),
+                Ok(answer) if answer.status == 409 => Some(refused(&answer.problem(409, "lease_lost"), receipts)),
+                Ok(answer) if answer.status == 429 => None,
+                Ok(answer) if answer.status < 500 => panic!("{answer:?}"),
+                _ => {
+                    self.returned(op, Outcome::Info);
+                    sleep(AGAIN).await;
+                    continue;
+                }
+            };
+            let Some(verdicts) = told else {
+                self.returned(op, Outcome::Fail { current: None });
+                sleep(AGAIN).await;
+                continue;
+            };
+            let done = verdicts.iter().all(|v| v.status == Status::Acked);
+            self.returned(op, Outcome::Queue(QueueAnswer::Settled(verdicts)));
+            return done;
         }
     }
 }

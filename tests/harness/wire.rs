@@ -140,6 +140,14 @@ pub fn settlement(request: Option<&str>, entries: &[(Claim, Intent)]) -> (Value,
     (body, order)
 }
 
+/// What an atomic request was told whose acks were refused: which receipts are lost.
+pub fn refused(problem: &Value, receipts: &[String]) -> Vec<Verdict> {
+    let lost = list(problem, "receipts");
+    assert!(!lost.is_empty(), "none is lost: {problem}");
+    let status = |receipt: &String| if lost.contains(&json!(receipt)) { Status::Lost } else { Status::Untouched };
+    receipts.iter().map(|receipt| Verdict::new(status(receipt))).collect()
+}
+
 pub fn verdicts(told: &Value) -> Vec<Verdict> {
     let status = |result: &Value| match result["status"].as_str() {
         Some("acked") => Status::Acked,

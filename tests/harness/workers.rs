@@ -45,6 +45,12 @@ pub struct Habits {
     pub twice: u32,
     /// Of leases: settled with a request id, until it is known what came of it.
     pub insist: u32,
+    /// Of leases: what is acked is acked together with a record for each in this topic, `{"queue", "partition", "offset"}`.
+    pub transform: u32,
+    pub into: &'static str,
+    /// Of leases: receipts that nobody gave, and those of this queue sent to another, before they are settled.
+    pub forge: u32,
+    pub other: Option<&'static str>,
     /// Records that always fail.
     pub poison: fn(&Value) -> bool,
 }
@@ -66,6 +72,10 @@ impl Default for Habits {
             late: 0,
             twice: 20,
             insist: 500,
+            transform: 0,
+            into: "transformed",
+            forge: 20,
+            other: None,
             poison: |_| false,
         }
     }
@@ -154,7 +164,16 @@ impl Task {
         if self.by_chance(self.habits.late) {
             sleep(Duration::from_millis(u64::try_from(lease_ms).expect("a duration") + 200)).await;
         }
+        if self.by_chance(self.habits.forge) {
+            self.forge(pen, taken).await;
+        }
         let mut entries = self.decide(taken);
+        if self.by_chance(self.habits.transform) {
+            entries = self.transform(pen, taken, entries).await;
+        }
+        if entries.is_empty() {
+            return;
+        }
         if entries.iter().all(|(_, intent)| *intent == Intent::Ack) && self.by_chance(self.habits.whole) {
             entries = self.each(taken, true, &Intent::Ack);
         }
@@ -165,6 +184,33 @@ impl Task {
             let is_lost = |verdicts: Vec<millpond_tests::history::Verdict>| verdicts.iter().all(|v| v.status == Status::Lost);
             assert!(again.is_none_or(is_lost), "settled twice: {entries:?}");
         }
+    }
+
+    /// Nothing comes of it; that nothing does, the history shows.
+    async fn forge(&mut self, pen: &Pen, taken: &Taken) {
+        let mut forged = text_of(&taken.records[0]).into_bytes();
+        let place = self.rng.random_range(4..forged.len());
+        forged[place] = if forged[place] == b'A' { b'B' } else { b'A' };
+        let forged = String::from_utf8(forged).expect("ASCII");
+        pen.settle(&self.api, &self.queue, None, &[(Claim::Receipt(forged), Intent::Ack)]).await;
+        if let Some(other) = self.habits.other {
+            let reason = Some("another's".into());
+            pen.settle(&self.api, other, None, &self.each(taken, false, &Intent::Reject { reason })).await;
+            pen.settle(&self.api, other, None, &self.each(taken, true, &Intent::Ack)).await;
+        }
+    }
+
+    /// Acks with a commit what is to be acked; answers what is left to be settled.
+    async fn transform(&mut self, pen: &Pen, taken: &Taken, entries: Vec<(Claim, Intent)>) -> Vec<(Claim, Intent)> {
+        let is_acked = |n: &usize| entries[*n].1 == Intent::Ack;
+        let acked: Vec<&Value> = (0..entries.len()).filter(is_acked).map(|n| &taken.records[n]).collect();
+        if !acked.is_empty() {
+            let made = |r: &&Value| json!({"value": {"queue": self.queue, "partition": r["partition"], "offset": r["offset"]}});
+            let topics = json!({ self.habits.into: acked.iter().map(made).collect::<Vec<_>>() });
+            let receipts: Vec<String> = acked.iter().map(|record| text_of(record)).collect();
+            pen.ack_with(&self.api, &topics, &receipts).await;
+        }
+        entries.into_iter().filter(|(_, intent)| *intent != Intent::Ack).collect()
     }
 
     fn each(&self, taken: &Taken, whole: bool, intent: &Intent) -> Vec<(Claim, Intent)> {
@@ -197,6 +243,10 @@ impl Task {
     }
 }
 
+fn text_of(record: &Value) -> String {
+    record["receipt"].as_str().unwrap_or_else(|| panic!("no receipt in {record}")).to_owned()
+}
+
 fn receipt(record: &Value) -> Claim {
-    Claim::Receipt(record["receipt"].as_str().unwrap_or_else(|| panic!("no receipt in {record}")).to_owned())
+    Claim::Receipt(text_of(record))
 }

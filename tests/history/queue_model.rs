@@ -1,7 +1,7 @@
 //! Clients of queues that are right by being simple: they lease, settle and redrive at random, and may be told nothing.
 
 use crate::model::Choices;
-use crate::queue_state::{BACKOFF_MS, LEASE_MS, MAX_FAILURES, QUEUES, State};
+use crate::queue_state::{BACKOFF_MS, Bug, LEASE_MS, MAX_FAILURES, QUEUES, State};
 use millpond_tests::history::{
     Call, Entry, HandOut, History, Intent, Lease, Log, Op, OpId, Outcome, Produce, QueueAnswer, QueueCall, ReadAnswer, RecordId, Rest,
     Seen, Sent, Settle, Spec, Target, Timing, Token, Which,
@@ -151,9 +151,9 @@ impl QueueModel {
         self.finish(op, Outcome::Info);
     }
 
-    pub fn history(choices: &[u32]) -> History {
+    pub fn history(choices: &[u32], bug: Option<Bug>) -> History {
         let mut model = Self::default();
-        model.state.now_ms = 1_000;
+        (model.state.now_ms, model.state.bug) = (1_000, bug);
         for queue in QUEUES {
             let (backoff_ms, keyed) = (BACKOFF_MS.to_vec(), queue == "keyed");
             let (queue, topic) = (queue.to_owned(), "t".to_owned());
@@ -173,7 +173,10 @@ impl QueueModel {
 
     /// Works until nothing is left, and looks.
     fn drain(&mut self) {
-        while self.state.is_left() {
+        for _ in 0..50 {
+            if !self.state.is_left() {
+                break;
+            }
             self.state.now_ms += LEASE_MS;
             self.state.sweep();
             for queue in QUEUES {

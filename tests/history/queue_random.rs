@@ -1,10 +1,13 @@
 //! Histories that correct queues made by chance: never refused. Spoilt in one place: always refused.
 
 use crate::queue_model::QueueModel;
+use crate::queue_state::Bug;
 use millpond_tests::history::{
     Call, HandOut, History, Intent, Op, Outcome, QueueAnswer, QueueCall, QueueOptions, Status, Target, Token, check_queues,
 };
 use proptest::prelude::*;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 const STRICT: QueueOptions = QueueOptions { require_rest: true, slack_ms: 0 };
 
@@ -159,12 +162,25 @@ fn spoil(history: &mut History, how: u32, which: usize) -> Option<()> {
     Some(())
 }
 
+/// Each bug shows in one of a few histories.
+#[test]
+fn planted_bugs_are_found() {
+    for bug in Bug::ALL {
+        let found = (0..200).find_map(|seed| {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let choices: Vec<u32> = (0..1_000).map(|_| rng.random()).collect();
+            check_queues(&QueueModel::history(&choices, Some(bug)), STRICT).first().map(|violation| (seed, violation.to_string()))
+        });
+        println!("{bug:?}: {:?}", found.as_ref().unwrap_or_else(|| panic!("{bug:?} was not found")));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, max_global_rejects: u32::MAX, ..ProptestConfig::default() })]
 
     #[test]
     fn what_correct_queues_made_is_not_refused(choices in prop::collection::vec(any::<u32>(), 0..1_200)) {
-        let violations = check_queues(&QueueModel::history(&choices), STRICT);
+        let violations = check_queues(&QueueModel::history(&choices, None), STRICT);
         prop_assert!(violations.is_empty(), "{}", violations[0]);
     }
 
@@ -174,7 +190,7 @@ proptest! {
         how in 0_u32..9,
         which in any::<usize>(),
     ) {
-        let mut history = QueueModel::history(&choices);
+        let mut history = QueueModel::history(&choices, None);
         prop_assume!(spoil(&mut history, how, which).is_some());
         prop_assert!(!check_queues(&history, STRICT).is_empty(), "spoilt by {how}");
     }

@@ -1,4 +1,4 @@
-//! Queues that are right by being simple: a state for each record, changed by one step at a time.
+//! Queues that are right by being simple: a state for each record, changed by one step at a time. A bug can be planted in them.
 
 use millpond_tests::history::{Dead, Entry, HandOut, Intent, Leased, Placed, Seen, Sent, Status, Target, Token, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,6 +10,53 @@ pub const LEASE_MS: i64 = 200;
 const KEYS: u64 = 3;
 
 type Place = (i32, i64);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    AckIsForgotten,
+    DeadAreLost,
+    DelayIsIgnored,
+    DiesEarly,
+    DiesLate,
+    ExpiryIsForgotten,
+    ExpiryIsNotCounted,
+    ExpiresEarly,
+    KeyIsIgnored,
+    KeyIsFreeWhileItsRecordWaits,
+    LeasedIsGiven,
+    NackIsNotCounted,
+    OtherQueueIsHonoured,
+    PutBackIsCounted,
+    RedriveKeepsFailures,
+    RenewalIsIgnored,
+    SettledIsHonoured,
+    StaleIsHonoured,
+    ValidIsLost,
+}
+
+impl Bug {
+    pub const ALL: [Self; 19] = [
+        Self::AckIsForgotten,
+        Self::DeadAreLost,
+        Self::DelayIsIgnored,
+        Self::DiesEarly,
+        Self::DiesLate,
+        Self::ExpiryIsForgotten,
+        Self::ExpiryIsNotCounted,
+        Self::ExpiresEarly,
+        Self::KeyIsIgnored,
+        Self::KeyIsFreeWhileItsRecordWaits,
+        Self::LeasedIsGiven,
+        Self::NackIsNotCounted,
+        Self::OtherQueueIsHonoured,
+        Self::PutBackIsCounted,
+        Self::RedriveKeepsFailures,
+        Self::RenewalIsIgnored,
+        Self::SettledIsHonoured,
+        Self::StaleIsHonoured,
+        Self::ValidIsLost,
+    ];
+}
 
 #[derive(Clone, Debug, PartialEq)]
 enum At {
@@ -34,10 +81,13 @@ struct Record {
 
 #[derive(Default)]
 pub struct State {
+    pub bug: Option<Bug>,
     pub now_ms: i64,
     pub tokens: u64,
     pub logs: BTreeMap<i32, Vec<Sent>>,
     queues: BTreeMap<&'static str, BTreeMap<Place, Record>>,
+    /// What each receipt was for.
+    receipts: BTreeMap<Token, (&'static str, Place)>,
 }
 
 fn key(place: Place) -> u64 {
@@ -45,6 +95,10 @@ fn key(place: Place) -> u64 {
 }
 
 impl State {
+    fn has(&self, bug: Bug) -> bool {
+        self.bug == Some(bug)
+    }
+
     pub fn produce(&mut self, sent: Sent) -> Placed {
         let partition = sent.partition.expect("it is named");
         let log = self.logs.entry(partition).or_default();
@@ -61,22 +115,29 @@ impl State {
     pub fn grant(&mut self, queue: &'static str, limit: usize) -> Leased {
         self.tokens += 1;
         let (lease, deadline_ms) = (Token(self.tokens), self.now_ms + LEASE_MS);
+        let (keyed, waits_free) = (queue == "keyed" && !self.has(Bug::KeyIsIgnored), self.has(Bug::KeyIsFreeWhileItsRecordWaits));
+        let twice = self.has(Bug::LeasedIsGiven);
         let records = self.queues.entry(queue).or_default();
         let is_over = |record: &Record| matches!(record.at, At::Acked | At::Dead(_));
         let mut busy: BTreeSet<(i32, u64)> = BTreeSet::new();
-        if queue == "keyed" {
-            busy.extend(records.iter().filter(|(_, r)| r.begun && !is_over(r)).map(|(place, _)| (place.0, key(*place))));
+        if keyed {
+            let holds = |r: &Record| r.begun && !is_over(r) && !(waits_free && matches!(r.at, At::Free(_)));
+            busy.extend(records.iter().filter(|(_, r)| holds(r)).map(|(place, _)| (place.0, key(*place))));
         }
         let mut given = Vec::new();
         for (place, record) in records.iter_mut().filter(|(_, record)| !is_over(record)) {
             let lane = (place.0, key(*place));
-            let blocked = queue == "keyed" && !record.begun && !busy.insert(lane);
-            let due = matches!(record.at, At::Free(due_ms) if due_ms <= self.now_ms);
+            let blocked = keyed && !record.begun && !busy.insert(lane);
+            let due = match record.at {
+                At::Free(due_ms) => due_ms <= self.now_ms,
+                _ => twice,
+            };
             if blocked || !due || given.len() >= limit {
                 continue;
             }
             self.tokens += 1;
             let receipt = Token(self.tokens);
+            self.receipts.insert(receipt, (queue, *place));
             record.attempt += 1;
             record.begun = true;
             record.at = At::Leased { receipt, deadline_ms };
@@ -96,12 +157,19 @@ impl State {
 
     pub fn settle(&mut self, queue: &str, entry: &Entry) -> Verdict {
         let Target::Receipt(token) = entry.target else { panic!("a receipt") };
-        let now_ms = self.now_ms;
-        let held = |record: &&mut Record| matches!(record.at, At::Leased { receipt, .. } if receipt == token);
-        let Some(record) = self.queues.get_mut(queue).and_then(|q| q.values_mut().find(held)) else { return Verdict::new(Status::Lost) };
+        let (now_ms, bug) = (self.now_ms, self.bug);
+        let (of, place) = self.receipts[&token];
+        let record = self.queues.get_mut(of).and_then(|records| records.get_mut(&place)).expect("it was leased");
+        let held = match record.at {
+            At::Leased { receipt, .. } => receipt == token || bug == Some(Bug::StaleIsHonoured),
+            _ => bug == Some(Bug::SettledIsHonoured),
+        };
+        if !held || (queue != of && bug != Some(Bug::OtherQueueIsHonoured)) || (bug == Some(Bug::ValidIsLost) && token.0 % 3 == 0) {
+            return Verdict::new(Status::Lost);
+        }
         match &entry.intent {
             Intent::Ack => {
-                record.at = At::Acked;
+                record.at = if bug == Some(Bug::AckIsForgotten) { At::Free(now_ms + LEASE_MS) } else { At::Acked };
                 Verdict::new(Status::Acked)
             }
             Intent::Reject { reason } => {
@@ -110,30 +178,39 @@ impl State {
             }
             Intent::Renew { lease_ms } => {
                 let deadline_ms = now_ms + lease_ms;
-                record.at = At::Leased { receipt: token, deadline_ms };
+                if bug != Some(Bug::RenewalIsIgnored) {
+                    record.at = At::Leased { receipt: token, deadline_ms };
+                }
                 Verdict { deadline_ms: Some(deadline_ms), ..Verdict::new(Status::Renewed) }
             }
             Intent::Nack { counts: false, delay_ms, .. } => {
                 record.at = At::Free(now_ms + delay_ms.unwrap_or(0));
+                record.failures += u32::from(bug == Some(Bug::PutBackIsCounted));
                 Verdict::new(Status::Released)
             }
-            Intent::Nack { delay_ms, reason, .. } => Verdict::new(fail(record, now_ms, *delay_ms, reason.clone())),
+            Intent::Nack { delay_ms, reason, .. } => Verdict::new(fail(record, now_ms, bug, *delay_ms, reason.clone())),
         }
     }
 
     pub fn redrive(&mut self, queue: &str) {
+        let keeps = self.has(Bug::RedriveKeepsFailures);
         let records = self.queues.get_mut(queue).into_iter().flat_map(BTreeMap::values_mut);
         for record in records.filter(|r| matches!(r.at, At::Dead(_))) {
-            *record = Record { at: At::Free(self.now_ms), failures: 0, begun: false, ..record.clone() };
+            *record =
+                Record { at: At::Free(self.now_ms), failures: if keeps { record.failures } else { 0 }, begun: false, ..record.clone() };
         }
     }
 
     /// Ends leases whose deadline is past.
     pub fn sweep(&mut self) {
-        let now_ms = self.now_ms;
-        for record in self.queues.values_mut().flat_map(BTreeMap::values_mut) {
-            if matches!(record.at, At::Leased { deadline_ms, .. } if deadline_ms <= now_ms) {
-                fail(record, now_ms, None, Some("lease expired".into()));
+        let (now_ms, bug) = (self.now_ms, self.bug);
+        let early_ms = if bug == Some(Bug::ExpiresEarly) { 60 } else { 0 };
+        let all = self.queues.values_mut().flat_map(BTreeMap::values_mut);
+        for record in all.filter(|r| matches!(r.at, At::Leased { deadline_ms, .. } if deadline_ms <= now_ms + early_ms)) {
+            match bug {
+                Some(Bug::ExpiryIsForgotten) => record.at = At::Acked,
+                Some(Bug::ExpiryIsNotCounted) => record.at = At::Free(now_ms),
+                _ => drop(fail(record, now_ms, bug, None, Some("lease expired".into()))),
             }
         }
     }
@@ -150,17 +227,24 @@ impl State {
             }
             _ => None,
         };
-        self.queues.get(queue).into_iter().flatten().filter_map(dead).collect()
+        let all = self.queues.get(queue).into_iter().flatten().filter_map(dead);
+        all.skip(usize::from(self.has(Bug::DeadAreLost))).collect()
     }
 }
 
-fn fail(record: &mut Record, now_ms: i64, delay_ms: Option<i64>, reason: Option<Box<str>>) -> Status {
-    record.failures += 1;
-    if record.failures >= MAX_FAILURES {
+fn fail(record: &mut Record, now_ms: i64, bug: Option<Bug>, delay_ms: Option<i64>, reason: Option<Box<str>>) -> Status {
+    let limit = match bug {
+        Some(Bug::DiesEarly) => MAX_FAILURES - 1,
+        Some(Bug::DiesLate) => MAX_FAILURES + 1,
+        _ => MAX_FAILURES,
+    };
+    record.failures += u32::from(bug != Some(Bug::NackIsNotCounted));
+    if record.failures >= limit {
         record.at = At::Dead(reason);
         return Status::Dead;
     }
-    let step = usize::try_from(record.failures - 1).expect("small").min(1);
-    record.at = At::Free(now_ms + delay_ms.unwrap_or(BACKOFF_MS[step]));
+    let step = usize::try_from(record.failures.saturating_sub(1)).expect("small").min(1);
+    let delay_ms = if bug == Some(Bug::DelayIsIgnored) { 0 } else { delay_ms.unwrap_or(BACKOFF_MS[step]) };
+    record.at = At::Free(now_ms + delay_ms);
     Status::Released
 }

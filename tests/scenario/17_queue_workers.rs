@@ -7,6 +7,7 @@ use super::harness::process::{Dev, Home};
 use super::harness::second::Second;
 use super::harness::workers::{Habits, Worker, crew, stop};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 const MAX_FAILURES: usize = 4;
 
@@ -28,9 +29,9 @@ async fn every_flight_is_done_once_or_dead() {
     floor.make(api, "shared", json!({"topic": "flights", "lease_ms": 1_500, "retry": retry})).await;
     floor.make(api, "keyed", json!({"topic": "flights", "mode": "keyed", "lease_ms": 1_500, "retry": retry})).await;
 
-    let habits = Habits { lease_ms: 1_500, delay_ms: Some(40), late: 5, poison: is_poison, ..Habits::default() };
-    let mut workers: Vec<Worker> = crew(&apis, &floor, "shared", &habits, 4, 1);
-    workers.extend(crew(&apis, &floor, "keyed", &habits, 4, 11));
+    let habits = Habits { lease_ms: 1_500, delay_ms: Some(40), late: 5, transform: 200, poison: is_poison, ..Habits::default() };
+    let mut workers: Vec<Worker> = crew(&apis, &floor, "shared", &Habits { other: Some("keyed"), ..habits.clone() }, 4, 1);
+    workers.extend(crew(&apis, &floor, "keyed", &Habits { other: Some("shared"), ..habits }, 4, 11));
     for (n, some) in FLIGHTS.lines().collect::<Vec<_>>().chunks(100).enumerate() {
         assert_eq!(apis[n % 2].lines("flights", "?key=/tailnum", some.join("\n")).await.status, 200);
         if n == 10 {
@@ -52,4 +53,15 @@ async fn every_flight_is_done_once_or_dead() {
         assert!(rest.dead_listed.iter().all(|d| usize::try_from(d.failures) == Ok(MAX_FAILURES)), "{:?}", rest.dead_listed);
     }
     floor.check();
+    let tally = floor.tally();
+    println!("{tally:?}");
+    for told in ["acked", "released", "dead", "renewed", "lost"] {
+        assert!(tally.contains_key(told), "nothing was {told}: {tally:?}");
+    }
+
+    // Acked and transformed in one request: each once.
+    let made: Vec<String> = api.topic_log("transformed").await.iter().map(|record| record["value"].to_string()).collect();
+    let distinct: BTreeSet<&String> = made.iter().collect();
+    assert!(made.len() > 100, "{} transformed", made.len());
+    assert_eq!(made.len(), distinct.len());
 }

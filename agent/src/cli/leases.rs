@@ -106,6 +106,8 @@ pub enum Status {
     Released,
     Renewed,
     Dead,
+    /// Its time to live is over.
+    Expired,
     Lost,
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
 
 use super::client::Client;
 use super::error::CliError;
@@ -18,6 +19,8 @@ mod tests;
 
 /// Receipts that are settled in one call, if so many have been read.
 const RECEIPTS: usize = 1_000;
+/// What is read so long after the first receipt is settled together with it.
+const WINDOW: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct LeaseArgs {
@@ -132,7 +135,7 @@ fn leases(client: &Client, queue: &str, client_id: &'static str, retry: &RetryOp
     Leases { client: client.clone(), queue: queue.to_owned(), client_id, retry_for: Some(retry.retry_for) }
 }
 
-/// Settles what comes, as much at a time as has come; ends with an error if anything was lost.
+/// Settles what comes, together what comes at about the same time; ends with an error if anything was lost.
 async fn settle(
     client: &Client,
     client_id: &'static str,
@@ -147,7 +150,7 @@ async fn settle(
     while outcome.is_ok()
         && let Some(first) = source.recv().await
     {
-        let mut receipts = Vec::new();
+        let (mut receipts, until) = (Vec::new(), Instant::now() + WINDOW);
         let mut next = Some(first);
         while let Some(item) = next.take() {
             match item {
@@ -156,7 +159,7 @@ async fn settle(
                 Err(error) => outcome = Err(error),
             }
             if outcome.is_ok() && receipts.len() < RECEIPTS {
-                next = source.try_recv().ok();
+                next = timeout_at(until, source.recv()).await.ok().flatten();
             }
         }
         if !receipts.is_empty()
@@ -187,6 +190,7 @@ impl Settled {
                 Status::Released => "released",
                 Status::Renewed => "renewed",
                 Status::Dead => "dead",
+                Status::Expired => "expired",
                 Status::Lost => "lost",
             };
             if json {

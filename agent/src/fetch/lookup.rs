@@ -13,9 +13,9 @@ const GAP: i64 = 512;
 #[derive(Debug, Default, Clone)]
 pub struct Wanted(BTreeMap<PartitionId, Vec<Range<i64>>>);
 
-/// What was found of them. An offset that is not there was let go by retention, or its topic was deleted.
+/// What was found of them.
 #[derive(Debug, Default)]
-pub struct Records(BTreeMap<PartitionId, Vec<FetchedBatch>>);
+pub struct Records(BTreeMap<PartitionId, (Offset, Vec<FetchedBatch>)>);
 
 impl Wanted {
     #[must_use]
@@ -70,13 +70,20 @@ impl Records {
     /// The batch that holds a record.
     #[must_use]
     pub fn batch_of(&self, partition: PartitionId, offset: Offset) -> Option<&FetchedBatch> {
-        let batches = self.0.get(&partition)?;
+        let (_, batches) = self.0.get(&partition)?;
         let next = batches.partition_point(|b| b.batch.end() <= offset);
         batches.get(next).filter(|b| b.batch.base <= offset)
     }
 
+    /// Whether retention has let a record go, or its topic was deleted.
+    #[must_use]
+    pub fn is_gone(&self, partition: PartitionId, offset: Offset) -> bool {
+        self.0.get(&partition).is_none_or(|(log_start, _)| offset < *log_start)
+    }
+
     fn add(&mut self, partition: PartitionId, fetched: Fetched) {
-        let batches = self.0.entry(partition).or_default();
+        let (log_start, batches) = self.0.entry(partition).or_insert((Offset::ZERO, Vec::new()));
+        *log_start = fetched.log_start_offset.max(*log_start);
         for batch in fetched.batches {
             if batches.last().is_none_or(|last| last.batch.base < batch.batch.base) {
                 batches.push(batch);

@@ -96,14 +96,6 @@ pub struct Filling {
     pub back: mpsc::UnboundedSender<Call>,
 }
 
-/// What is to be handed on of one lease, and what is not.
-#[derive(Default)]
-struct Sorted {
-    records: Vec<LeasedRecord>,
-    expired: Vec<Item>,
-    beyond: Vec<Item>,
-}
-
 impl Filling {
     pub async fn run(self, served: Vec<(Call, Vec<LeasePart>)>) {
         let all = served.iter().flat_map(|(_, parts)| parts).flat_map(|p| p.ranges.iter().map(|r| (p.partition, r.clone())));
@@ -120,28 +112,31 @@ impl Filling {
             }
         };
         let mut batches = HashMap::new();
-        let mut beyond = Vec::new();
+        let mut not_handed_on = Vec::new();
+        let mut sorted = Vec::with_capacity(served.len());
         for (call, parts) in served {
-            let sorted = self.sort(&call, &parts, &found, &mut batches);
-            if !sorted.expired.is_empty() && self.hub.settle(&sorted.expired, None).await.is_err() {
-                tracing::debug!("expired records could not be settled: their lease will end");
-            }
-            beyond.extend(sorted.beyond);
-            self.answer(call, &parts, sorted.records);
+            let records = self.sort(&call, &parts, &found, &mut batches, &mut not_handed_on);
+            sorted.push((call, parts, records));
         }
-        if !beyond.is_empty() {
-            release(&self.hub, beyond).await;
+        // Before the answers: who calls next finds what was left behind.
+        if !not_handed_on.is_empty() {
+            release(&self.hub, not_handed_on).await;
+        }
+        for (call, parts, records) in sorted {
+            self.answer(call, &parts, records);
         }
     }
 
+    /// The records that are handed on; of the others, what is to become of them is noted.
     fn sort(
         &self,
         call: &Call,
         parts: &[LeasePart],
         found: &crate::fetch::lookup::Records,
         batches: &mut HashMap<(PartitionId, Offset), Arc<FetchedBatch>>,
-    ) -> Sorted {
-        let mut sorted = Sorted::default();
+        not_handed_on: &mut Vec<Item>,
+    ) -> Vec<LeasedRecord> {
+        let mut records: Vec<LeasedRecord> = Vec::new();
         let mut bytes = 0;
         for part in parts {
             let number = self.queue.partitions.iter().position(|p| *p == part.partition).and_then(|n| i32::try_from(n).ok());
@@ -149,24 +144,28 @@ impl Filling {
                 let receipt = Receipt { lease: call.lease, partition: part.partition, attempt: part.attempt, offset };
                 let item = |action| Item { target: Target::Record(receipt), action };
                 let Some(batch) = found.batch_of(part.partition, offset) else {
-                    sorted.expired.push(item(Action::Expire));
+                    let gone = found.is_gone(part.partition, offset);
+                    if !gone {
+                        tracing::error!(partition = %part.partition, %offset, "the log does not find a record that it holds");
+                    }
+                    not_handed_on.push(item(if gone { Action::Expire } else { Action::Release }));
                     continue;
                 };
                 let view = batch.record(offset);
                 if batch.batch.flags.has(BatchFlags::TTL)
                     && matches!(&view, Some(Ok(view)) if expires_at(view).is_some_and(|at| at <= self.at_ms))
                 {
-                    sorted.expired.push(item(Action::Expire));
+                    not_handed_on.push(item(Action::Expire));
                     continue;
                 }
                 let size = view.and_then(Result::ok).map_or(0, |v| v.tail.len());
-                if number.is_none() || (bytes > 0 || !sorted.records.is_empty()) && bytes + size > call.request.max_bytes {
-                    sorted.beyond.push(item(Action::Release));
+                if number.is_none() || !records.is_empty() && bytes + size > call.request.max_bytes {
+                    not_handed_on.push(item(Action::Release));
                     continue;
                 }
                 bytes += size;
                 let kept = batches.entry((part.partition, batch.batch.base)).or_insert_with(|| Arc::new(batch.clone()));
-                sorted.records.push(LeasedRecord {
+                records.push(LeasedRecord {
                     partition: part.partition,
                     number: number.unwrap_or(0),
                     offset,
@@ -176,12 +175,12 @@ impl Filling {
                 });
             }
         }
-        if let Some(average) = bytes.checked_div(sorted.records.len()) {
+        if let Some(average) = bytes.checked_div(records.len()) {
             let before = self.hub.record_bytes.load(Ordering::Relaxed);
             let next = if before == 0 { average } else { (before * 7 + average) / 8 };
             self.hub.record_bytes.store(next.max(1), Ordering::Relaxed);
         }
-        sorted
+        records
     }
 
     fn answer(&self, mut call: Call, parts: &[LeasePart], records: Vec<LeasedRecord>) {

@@ -144,6 +144,7 @@ impl Granter {
         metrics::grant_statement(start.elapsed(), asking.len(), records);
         hub.leased.fetch_add(records, Ordering::Relaxed);
         let now = Instant::now();
+        let queue = self.with_all_partitions(hub, queue, &granted).await;
         let all_served = self.hand_on(hub, &queue, &granted);
         self.answer_late(&granted, now);
         if !granted.unadmitted.is_empty() && (!all_served || queue.mode == Mode::Keyed) {
@@ -195,6 +196,21 @@ impl Granter {
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// A topic may have grown since the queue was read.
+    async fn with_all_partitions(&self, hub: &Hub, queue: Arc<Queue>, granted: &Granted) -> Arc<Queue> {
+        if granted.parts.iter().all(|p| queue.partitions.contains(&p.partition)) {
+            return queue;
+        }
+        match self.shared.plane.queue(&queue.tenant, &queue.name).await {
+            Ok(now) if now.id == hub.id => {
+                let now = Arc::new(now);
+                *hub.queue.write() = Arc::clone(&now);
+                now
+            }
+            _ => queue,
         }
     }
 

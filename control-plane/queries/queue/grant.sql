@@ -30,7 +30,7 @@ place as materialized (
         case when d.base_offset is null then p.high_watermark else greatest(d.base_offset, c.next_offset) end as upto
     from flow
     cross join queue_cursor c
-    join topic_partition p on p.partition_id = c.partition_id and not p.deleted
+    cross join lateral (select x.high_watermark from topic_partition x where x.partition_id = c.partition_id and not x.deleted limit 1) p
     left join lateral (
         select b.base_offset, b.base_offset + b.records as ends from batch b
         where b.partition_id = c.partition_id and b.flags & 2 <> 0 and b.base_offset + b.records > c.next_offset and c.next_offset < p.high_watermark
@@ -77,7 +77,7 @@ line as materialized (
 need as materialized (
     select n.records, n.fresh, least(n.records, greatest(floor(n.records / 2.0::float8 + $7)::int8, n.records - n.fresh)) as retries
     from (
-        select r.fresh, least(r.allowed - (select coalesce(sum(give), 0)::int8 from lone), (select coalesce(max(w_hi), 0) from line)) as records from room r
+        select r.fresh, least(r.allowed - (select coalesce(sum(give), 0)::int8 from lone), (select coalesce(max(w_hi), 0) from line)) as records from room r offset 0
     ) n
 ),
 peek as materialized (

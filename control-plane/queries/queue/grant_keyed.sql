@@ -25,7 +25,9 @@ want as materialized (
 ),
 place as materialized (
     select c.partition_id, c.start_offset, c.next_offset, p.high_watermark
-    from flow cross join queue_cursor c join topic_partition p on p.partition_id = c.partition_id and not p.deleted where c.queue_id = $1
+    from flow cross join queue_cursor c
+    cross join lateral (select x.high_watermark from topic_partition x where x.partition_id = c.partition_id and not x.deleted limit 1) p
+    where c.queue_id = $1
 ),
 stock as materialized (
     select x.passed - x.kept - x.waiting as in_flight, x.passed - x.kept as admitted
@@ -93,7 +95,7 @@ line as materialized (
 need as materialized (
     select n.records, n.fresh, least(n.records, greatest(floor(n.records / 2.0::float8 + $7)::int8, n.records - n.fresh)) as retries
     from (
-        select r.fresh, least(r.allowed - (select coalesce(sum(give), 0)::int8 from lone), (select coalesce(max(w_hi), 0) from line)) as records from room r
+        select r.fresh, least(r.allowed - (select coalesce(sum(give), 0)::int8 from lone), (select coalesce(max(w_hi), 0) from line)) as records from room r offset 0
     ) n
 ),
 peek as materialized (

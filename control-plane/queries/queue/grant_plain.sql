@@ -23,7 +23,8 @@ place as materialized (
     select c.partition_id, c.next_offset, p.high_watermark,
         (sum(p.high_watermark - c.next_offset) over (order by c.partition_id < $5::int8, c.partition_id))::int8 as upto,
         (sum(c.next_offset - c.start_offset) over ())::int8 as passed
-    from head h join queue_cursor c on c.queue_id = $1 join topic_partition p on p.partition_id = c.partition_id and not p.deleted
+    from head h join queue_cursor c on c.queue_id = $1
+    cross join lateral (select x.high_watermark from topic_partition x where x.partition_id = c.partition_id and not x.deleted limit 1) p
     where h.due_at is null or h.due_at > h.now
 ),
 room as materialized (
@@ -39,7 +40,9 @@ chosen as materialized (
 cur as materialized (
     select c.partition_id, c.next_offset, k.high_watermark from chosen k join queue_cursor c on c.queue_id = $1 and c.partition_id = k.partition_id
     where c.next_offset < k.high_watermark and not exists (
-        select from chosen x join batch b on b.partition_id = x.partition_id and b.flags & 2 <> 0 and b.base_offset + b.records > x.next_offset
+        select from chosen x cross join lateral (
+            select from batch b where b.partition_id = x.partition_id and b.flags & 2 <> 0 and b.base_offset + b.records > x.next_offset limit 1
+        ) b
     )
     order by c.partition_id for update of c skip locked
 ),

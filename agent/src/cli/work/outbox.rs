@@ -127,7 +127,7 @@ impl Outbox {
             if let Some(name) = call.ended.remove(receipt) {
                 match status {
                     Status::Acked => self.tally.acked += 1,
-                    Status::Released | Status::Dead | Status::Renewed => self.tally.nacked += 1,
+                    Status::Released | Status::Dead | Status::Renewed | Status::Expired => self.tally.nacked += 1,
                     Status::Lost => answer.came_too_late.push(name),
                 }
             } else if *status == Status::Lost && call.renewed.remove(receipt) {

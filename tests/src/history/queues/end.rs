@@ -55,10 +55,12 @@ impl<'a> Checker<'a> {
             let after = !spec.latest || known.invoked.is_some_and(|at| at > began);
             after && known.timing.ttl_ms.is_none() && known.invoked.is_none_or(|at| at < self.ops[rest_op].invoked)
         };
+        // What retention has let go is nobody's any more.
+        let start = |partition: i32| self.finals.get(&(spec.topic.as_str(), partition)).map_or(0, |(_, log_start)| *log_start);
         let logs = self.known.iter().filter(|((topic, _), _)| *topic == spec.topic);
         let due =
             logs.flat_map(|((_, partition), known)| known.iter().filter(is_due).map(move |known| ((*partition, known.offset), known)));
-        let alive = due.filter(|(at, _)| !dead.contains_key(at));
+        let alive = due.filter(|(at, _)| at.1 >= start(at.0) && !dead.contains_key(at));
         let missing = alive.filter(|(at, known)| !self.is_over(queue, *at, known, records.get(at).copied()));
         let missing: Vec<(Place, usize)> = missing.map(|(at, known)| (at, known.op)).collect();
         for (at, sent) in missing {

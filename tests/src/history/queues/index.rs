@@ -3,7 +3,7 @@
 use super::clock::Clock;
 use super::hand::Hand;
 use super::{Break, Checker, OpNumber, Queue, QueueNumber, Revival};
-use crate::history::op::{Call, Outcome, Produce, RecordId, Seen, Timing};
+use crate::history::op::{Call, Op, Outcome, Produce, RecordId, Seen, Timing};
 use crate::history::queue::{Lease, Leased, QueueAnswer, QueueCall, Which};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -110,7 +110,9 @@ impl<'a> Checker<'a> {
     fn index_hands(&mut self) {
         let mut hands: Vec<Hand<'a>> = Vec::new();
         let (mut least, mut fresh) = (Vec::new(), Vec::new());
-        let mut requests: HashSet<&'a str> = HashSet::new();
+        let is_open = |op: &'a Op| !matches!(op.outcome(), Outcome::Queue(QueueAnswer::Leased(_)));
+        let open = self.ops.iter().enumerate().filter(|(_, op)| is_open(op)).filter_map(|(n, _)| self.request_of(n));
+        let mut requests: HashSet<&'a str> = open.collect();
         for (op, lease, leased) in self.leases() {
             let (queue, invoked, returned) = (self.queue_numbers[lease.queue.as_str()], self.ops[op].invoked, self.ops[op].ended());
             // Who waits for nothing may be told any clock; the answer to a repeated request may be as old as the first.
