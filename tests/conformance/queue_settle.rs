@@ -213,7 +213,7 @@ async fn spreads_retries_as_the_policy_does(s: &Stage) {
         let ended: std::collections::BTreeSet<i64> = waiting.iter().map(|l| l.at_ms.expect("a time") - delay(l)).collect();
         assert_eq!(ended.len(), 1, "all at one instant");
         s.advance(5 * BASE_MS).await;
-        let grant = s.asking(&q, &[40; 30]);
+        let grant = s.asking(&q, &[40; 40]);
         in_flight = s.grant(&grant).await.parts;
         assert_eq!(offsets(&in_flight).len(), 40);
     }
