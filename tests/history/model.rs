@@ -268,7 +268,7 @@ fn sent(op: &Op) -> Vec<RecordId> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, max_global_rejects: u32::MAX, ..ProptestConfig::default() })]
 
     #[test]
     fn what_a_correct_log_made_is_not_refused(choices in prop::collection::vec(any::<u32>(), 0..900)) {

@@ -4,7 +4,8 @@ use crate::api;
 use crate::harness::client::list;
 use crate::harness::queue::{Queue, receipts, values};
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Leases everything and rejects it, with a reason by value.
 async fn kill(queue: &Queue, n: i64) {

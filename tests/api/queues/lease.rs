@@ -8,7 +8,8 @@ use arrow_array::cast::AsArray;
 use arrow_ipc::reader::StreamReader;
 use reqwest::Method;
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 #[tokio::test]
 async fn a_queue_is_made_changed_and_described() {

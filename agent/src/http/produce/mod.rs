@@ -2,6 +2,7 @@
 
 pub mod arrow;
 pub mod atomic;
+mod batch;
 pub mod body;
 pub mod json;
 pub mod ndjson;
@@ -330,9 +331,9 @@ async fn batches(State(app): State<AppState>, principal: Principal, headers: Hea
     let shared = Shared { now_ms: app.clock.now_ms(), traceparent: traceparent(&headers) };
     let call = Call { principal, topic: Name::default_tenant(), idempotency_key: idempotency_key(&headers)?, shape: Vec::new(), shared };
     let (body, permit) = body::admitted(body, limits::REQUEST_MAX_BYTES, Some(&app.admission)).await?;
-    let json::BatchShape { topics, acks, offsets } = json::read_batch_shape(&body)?;
+    let batch::BatchShape { topics, acks, offsets } = batch::read_batch_shape(&body)?;
     let topics: Vec<Name> = topics.iter().map(|n| Name::new(n)).collect::<Result<_, _>>()?;
     let (bytes, shared) = (body.clone(), call.shared.clone());
-    let parse = move |builder: &mut _| json::read_batch(&bytes, builder, &shared);
+    let parse = move |builder: &mut _| batch::read_batch(&bytes, builder, &shared);
     Atomic { call: &call, topics, expect: None, offsets, acks, shape: ResultsShape::ByTopic, body, permit }.run(&app, Arc::new(parse)).await
 }

@@ -1,6 +1,6 @@
 //! Making, changing and ending queues, and what is done to them as a whole.
 
-use super::row::{AdmittedRow, Counts, Cursor, QueueRow, Rates, Waiting, count, partition_range};
+use super::row::{AdmittedRow, Counts, Position, QueueRow, Rates, Waiting, count, partition_range};
 use crate::group::Start;
 use crate::id::{Offset, PartitionId, QueueId, TopicId};
 use crate::memory::State;
@@ -57,7 +57,7 @@ impl State {
         let cursor = |partition: &PartitionId| {
             let row = self.alive(*partition)?;
             let start = if queue.from == Start::Latest { row.high_watermark.0 } else { row.log_start.0 };
-            Some((*partition, Cursor { start, next: start }))
+            Some((*partition, Position { start, next: start }))
         };
         QueueRow {
             cursors: queue.partitions.iter().filter_map(cursor).collect(),
@@ -80,7 +80,7 @@ impl State {
     pub(in crate::memory) fn grow_queues(&mut self, topic: TopicId, partitions: &[PartitionId]) {
         for row in self.queues.values_mut().filter(|row| row.queue.topic_id == topic) {
             for partition in partitions {
-                row.cursors.entry(*partition).or_insert(Cursor { start: 0, next: 0 });
+                row.cursors.entry(*partition).or_insert(Position { start: 0, next: 0 });
             }
             row.queue.partitions = partitions.to_vec();
         }

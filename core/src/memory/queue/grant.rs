@@ -1,6 +1,6 @@
 //! Giving records out, and admitting them.
 
-use super::row::{AdmittedRow, Cursor, Part, QueueRow, Waiting, count};
+use super::row::{AdmittedRow, Part, Position, QueueRow, Waiting, count};
 use crate::control_plane::{Batch, BatchFlags};
 use crate::id::{LeaseId, Offset, PartitionId};
 use crate::limits;
@@ -81,7 +81,7 @@ impl State {
     }
 
     /// Fresh records of a shared queue: up to the first batch that has to be looked at.
-    fn fresh_of(&self, partition: PartitionId, cursor: Cursor) -> Option<Run> {
+    fn fresh_of(&self, partition: PartitionId, cursor: Position) -> Option<Run> {
         let end = self.alive(partition)?.high_watermark.0;
         let delayed = self.batch_after(partition, cursor.next, |b| b.flags.has(BatchFlags::DELAY));
         let stop = delayed.map_or(end, |b| b.base.0.clamp(cursor.next, end));
@@ -120,7 +120,7 @@ impl State {
         if row.queue.paused || full {
             return Vec::new();
         }
-        let before = |(partition, cursor): (&PartitionId, &Cursor)| {
+        let before = |(partition, cursor): (&PartitionId, &Position)| {
             let batch = self.batch_after(*partition, cursor.next, |_| true)?;
             let stops = batch.base.0 <= cursor.next && (row.is_keyed() || batch.flags.has(BatchFlags::DELAY));
             stops.then(|| Unadmitted { partition: *partition, from: Offset(cursor.next), end: batch.end() })

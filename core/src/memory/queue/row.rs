@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 pub(in crate::memory) struct QueueRow {
     pub queue: Queue,
-    pub cursors: BTreeMap<PartitionId, Cursor>,
+    pub cursors: BTreeMap<PartitionId, Position>,
     /// None is empty; parts by number.
     pub leases: BTreeMap<LeaseId, Vec<Part>>,
     pub waiting: BTreeMap<(PartitionId, i64), Waiting>,
@@ -28,7 +28,7 @@ pub(in crate::memory) struct QueueRow {
 }
 
 #[derive(Clone, Copy)]
-pub(in crate::memory) struct Cursor {
+pub(in crate::memory) struct Position {
     pub start: i64,
     pub next: i64,
 }
