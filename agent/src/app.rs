@@ -13,6 +13,7 @@ use crate::produce::committer::Committer;
 use crate::produce::flush::Origin;
 use crate::produce::parts::PartPool;
 use crate::produce::writer::{Shared, Writer};
+use crate::queue::{self, Queues};
 use crate::store::Store;
 use crate::topics::Topics;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -36,7 +37,8 @@ pub struct App {
     pub topics: Topics,
     pub groups: Groups,
     pub writer: Arc<Writer>,
-    pub reader: Reader,
+    pub reader: Arc<Reader>,
+    pub queues: Queues,
     pub cache: Arc<BlockCache>,
     pub watcher: Arc<Watcher>,
     pub admission: Admission,
@@ -84,13 +86,23 @@ impl App {
             agent,
             writer: Arc::clone(&writer),
         };
+        let reader = Arc::new(Reader::new(Arc::clone(&plane), Arc::clone(&cache), config.read_bytes, config.decoded_bytes));
+        let queues = Queues::new(queue::Shared {
+            plane: Arc::clone(&plane),
+            reader: Arc::clone(&reader),
+            watcher: Arc::clone(&watcher),
+            ids: Arc::clone(&ids),
+            clock: Arc::clone(&clock),
+            agent,
+        });
         Arc::new(Self {
             agent,
             cluster,
             epoch,
             topics: Topics::new(Arc::clone(&plane), config.default_partitions, config.auto_create),
             groups: Groups::new(Arc::clone(&plane)),
-            reader: Reader::new(Arc::clone(&plane), Arc::clone(&cache), config.read_bytes),
+            reader,
+            queues,
             admission: Admission::new(config.admission_bytes),
             plane,
             store,

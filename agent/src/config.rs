@@ -12,6 +12,8 @@ pub struct Config {
     pub cache_bytes: u64,
     /// For uncompressed records on their way out.
     pub read_bytes: usize,
+    /// For uncompressed batches from which queues take records.
+    pub decoded_bytes: u64,
     pub default_partitions: i32,
     pub auto_create: bool,
     /// Answer only to loopback host names.
@@ -25,6 +27,7 @@ impl Default for Config {
             admission_bytes: 160 * limits::MIB,
             cache_bytes: 96 << 20,
             read_bytes: 96 * limits::MIB,
+            decoded_bytes: 48 << 20,
             default_partitions: limits::PARTITIONS_DEFAULT,
             auto_create: true,
             loopback_only: true,

@@ -21,6 +21,7 @@ pub mod http;
 pub mod metrics;
 pub mod plane;
 pub mod produce;
+pub mod queue;
 pub mod segment;
 pub mod serve;
 pub mod store;

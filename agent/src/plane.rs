@@ -2,6 +2,8 @@
 //!
 //! A database that is silent, not broken, would otherwise hold its callers for ever. A mutation that ran out of time may have been applied.
 
+mod queue;
+
 use crate::metrics;
 use async_trait::async_trait;
 use bytes::Bytes;

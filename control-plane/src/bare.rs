@@ -1,6 +1,7 @@
 //! What Postgres itself takes for a row: the yardstick of `millpond bench`.
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::Connection;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 
 /// Single-row inserts, each a commit, into a table that goes with the database.
 #[derive(Clone, Debug)]
@@ -25,5 +26,52 @@ impl BareInserts {
 
     pub async fn close(&self) {
         self.pool.close().await;
+    }
+}
+
+/// Tables of queues.
+const QUEUE_TABLES: &str =
+    "('queue', 'queue_flow', 'queue_cursor', 'lease', 'waiting', 'dead', 'admitted', 'queue_key', 'queue_agent', 'queue_operation')";
+
+/// What Postgres counts of the tables of queues.
+#[derive(Clone, Copy, Debug)]
+pub struct Statistics {
+    /// Inserted, updated and deleted, as far as sessions have reported it.
+    pub rows_written: i64,
+    /// Of tables and indexes.
+    pub bytes: i64,
+}
+
+impl Statistics {
+    pub async fn of(options: PgConnectOptions) -> Result<Self, sqlx::Error> {
+        let mut connection = PgConnection::connect_with(&options).await?;
+        let statement = format!(
+            "select coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::int8, coalesce(sum(pg_total_relation_size(relid)), 0)::int8
+             from pg_stat_user_tables where relname in {QUEUE_TABLES}"
+        );
+        let (rows_written, bytes) = sqlx::query_as(sqlx::AssertSqlSafe(statement.as_str())).fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok(Self { rows_written, bytes })
+    }
+
+    pub async fn vacuum(options: PgConnectOptions) -> Result<(), sqlx::Error> {
+        let mut connection = PgConnection::connect_with(&options).await?;
+        sqlx::query("vacuum analyze").execute(&mut connection).await?;
+        connection.close().await
+    }
+}
+
+/// A transaction that keeps its snapshot until this is dropped.
+#[derive(Debug)]
+pub struct Held {
+    _connection: PgConnection,
+}
+
+impl Held {
+    pub async fn open(options: PgConnectOptions) -> Result<Self, sqlx::Error> {
+        let mut connection = PgConnection::connect_with(&options).await?;
+        sqlx::query("begin isolation level repeatable read").execute(&mut connection).await?;
+        sqlx::query("select count(*) from pg_class").execute(&mut connection).await?;
+        Ok(Self { _connection: connection })
     }
 }

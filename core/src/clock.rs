@@ -46,6 +46,24 @@ impl Ids {
         uuid::Builder::from_unix_timestamp_millis(u64::try_from(now_ms).unwrap_or(0), &random).into_uuid()
     }
 
+    /// 122 random bits (RFC 9562, version 4): nobody guesses them.
+    #[must_use]
+    pub fn secret(&self) -> Uuid {
+        let random: [u8; 16] = self.rng.lock().random();
+        uuid::Builder::from_random_bytes(random).into_uuid()
+    }
+
+    /// From 0 to below 1.
+    #[must_use]
+    pub fn unit(&self) -> f64 {
+        self.rng.lock().random()
+    }
+
+    #[must_use]
+    pub fn random_i64(&self) -> i64 {
+        self.rng.lock().random()
+    }
+
     #[must_use]
     pub fn random_u32(&self) -> u32 {
         self.rng.lock().random()

@@ -11,6 +11,8 @@ use crate::group::{
 };
 use crate::id::{AgentId, Generation, GroupId, MemberId, Offset, PartId, PartitionId, RequestId, TopicId};
 use crate::name::Name;
+use crate::queue::Ack;
+use crate::queue::plane::QueuePlane;
 use crate::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected, Topic, TopicChange};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -38,6 +40,8 @@ pub struct Commit {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guard {
     pub offsets: Option<OffsetCommit>,
+    /// Records of queues of this tenant, acked with the commit: all of them, or nothing happens.
+    pub acks: Option<(Name, Vec<Ack>)>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -164,6 +168,8 @@ pub enum Verdict {
     PartitionGone,
     /// The group offsets of the commit's guard were.
     OffsetsRejected(OffsetsRejected),
+    /// These acks of the commit's guard, by index, name records that their leases no longer hold.
+    LeaseLost(Vec<usize>),
     /// The part was committed by an earlier sending, or was abandoned, and it can no longer be told what became of this request: it
     /// was refused then, or was stored without a key and has moved since. It is not stored now.
     Unknown,
@@ -187,6 +193,8 @@ pub struct Answer {
 pub struct FindRequest {
     pub partition: PartitionId,
     pub offset: Offset,
+    /// Batches from here on are not asked for.
+    pub end: Option<Offset>,
     /// Before compression; at least one batch is planned if there is one.
     pub max_bytes: i64,
 }
@@ -240,6 +248,8 @@ pub struct Beat {
     pub drain: bool,
     pub sweep: bool,
     pub retain: bool,
+    /// Leases wait to be ended whose queue no agent serves.
+    pub expire: bool,
 }
 
 /// An inline batch that is due to be moved into a segment.
@@ -296,7 +306,7 @@ pub struct SwapOutput {
 pub struct SwapRejected;
 
 #[async_trait]
-pub trait ControlPlane: Send + Sync + 'static {
+pub trait ControlPlane: QueuePlane {
     /// Makes the topic or changes it; `bool` says that it was made. Partitions only grow.
     async fn put_topic(
         &self,

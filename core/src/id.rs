@@ -27,6 +27,9 @@ newtype!(/** A consumer group's row; a later group of the same name has another.
 newtype!(/** One membership of a consumer group, from joining to leaving or expiring. uuidv7, never reused. */ MemberId(Uuid));
 newtype!(/** Counts the changes of a group's members and of their assignment. */ Generation(i64));
 
+newtype!(/** A queue's row; a later queue of the same name has another. */ QueueId(i64));
+newtype!(/** One lease of records: 128 bits that cannot be guessed. */ LeaseId(Uuid));
+
 impl Offset {
     pub const ZERO: Self = Self(0);
 

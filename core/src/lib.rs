@@ -13,12 +13,15 @@ pub mod limits;
 pub mod memory;
 pub mod name;
 pub mod partition;
+pub mod queue;
+pub mod retry;
 pub mod topic;
 
 pub use clock::{Clock, Ids, SystemClock};
 pub use control_plane::ControlPlane;
 pub use error::{Error, Source};
-pub use id::{AgentId, Generation, GroupId, MemberId, Offset, PartId, PartitionId, RequestId, TopicId};
+pub use id::{AgentId, Generation, GroupId, LeaseId, MemberId, Offset, PartId, PartitionId, QueueId, RequestId, TopicId};
 pub use memory::MemoryControlPlane;
 pub use name::{Name, NameError};
+pub use queue::plane::QueuePlane;
 pub use topic::{Placement, Topic, TopicChange, TopicConfig};

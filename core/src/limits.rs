@@ -86,3 +86,25 @@ pub const MEMBER_FORGET_AFTER_MS: i64 = 3_600_000;
 pub const GROUP_FORGET_AFTER_MS: i64 = 86_400_000;
 /// The answer of a commit that carries group offsets is kept so long, key or not: longer than the commit is sent again.
 pub const GUARDED_ANSWER_TTL_MS: i64 = 600_000;
+
+pub const LEASE_DEFAULT_MS: i64 = 30_000;
+pub const LEASE_MIN_MS: i64 = 1_000;
+/// As long as the longest of SQS.
+pub const LEASE_MAX_MS: i64 = 43_200_000;
+pub const LEASE_MAX_RECORDS: usize = 1_000;
+pub const LEASE_MAX_BYTES: usize = 16 * MIB;
+/// Entries of one settlement call; whole leases count as one.
+pub const SETTLE_MAX_ENTRIES: usize = 10_000;
+pub const REASON_MAX_BYTES: usize = 1_024;
+/// A queue with this cap counts its leases without a lock: agents that grant at the same instant may pass it together.
+pub const IN_FLIGHT_DEFAULT: i64 = 20_000;
+pub const IN_FLIGHT_MAX: i64 = 1_000_000;
+pub const MAX_FAILURES_MAX: i32 = 1_000;
+/// Of a retry policy and of the delay of a nack: a year.
+pub const RETRY_MAX_MS: i64 = 31_536_000_000;
+/// Records of a keyed queue that are admitted and not yet settled.
+pub const KEYED_WINDOW: i64 = 100_000;
+/// The verdicts of a settlement with a request id, for whoever sends it again.
+pub const OPERATION_TTL_MS: i64 = 300_000;
+/// Cursors that a grant says have to be admitted.
+pub const UNADMITTED_MAX: i64 = 16;

@@ -2,6 +2,8 @@
 
 mod commit;
 mod group;
+mod queue;
+mod retain;
 
 use crate::clock::Clock;
 use crate::control_plane::{
@@ -12,7 +14,7 @@ use crate::group::{
     DeleteGroupRejected, GenerationMoved, GroupState, NoSuchGroup, OffsetCommit, OffsetsRejected, Progress, Regroup, RenewRejected,
     Renewed, ResetRejected,
 };
-use crate::id::{AgentId, Generation, GroupId, MemberId, Offset, PartId, PartitionId, RequestId, TopicId};
+use crate::id::{AgentId, Generation, GroupId, MemberId, Offset, PartId, PartitionId, QueueId, RequestId, TopicId};
 use crate::limits;
 use crate::name::Name;
 use crate::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected, Topic, TopicChange, TopicConfig};
@@ -41,6 +43,7 @@ struct State {
     answers: HashMap<RequestId, (i64, Answer)>,
     dedups: HashMap<(TopicId, Uuid), DedupRow>,
     groups: BTreeMap<(Name, Name), group::GroupRow>,
+    queues: BTreeMap<QueueId, queue::QueueRow>,
 }
 
 struct PartitionRow {
@@ -165,6 +168,7 @@ impl ControlPlane for MemoryControlPlane {
         }
         topic.config = change.apply(&topic.config);
         state.add_partitions(&mut topic, wanted);
+        state.grow_queues(topic.id, &topic.partitions);
         state.topics.insert((tenant.clone(), name.clone()), topic.clone());
         Ok((topic, made))
     }
@@ -202,6 +206,7 @@ impl ControlPlane for MemoryControlPlane {
                 row.alive = false;
             }
         }
+        state.delete_queues_of(topic.id);
         state.dead_topics.push(topic);
         Ok(true)
     }
@@ -235,7 +240,7 @@ impl ControlPlane for MemoryControlPlane {
             let mut raw = 0;
             let batches = state
                 .batches_of(r.partition)
-                .filter(|b| b.batch.end() > r.offset)
+                .filter(|b| b.batch.end() > r.offset && r.end.is_none_or(|end| b.batch.base < end))
                 .take_while(|b| {
                     let before = raw;
                     raw += i64::from(b.batch.raw_bytes);
@@ -326,7 +331,7 @@ impl ControlPlane for MemoryControlPlane {
         let state = self.state.lock();
         let live = state.payloads.values().filter(|p| p.drained_ms.is_none());
         let inline_live_bytes = live.map(|p| i64::try_from(p.bytes.len()).unwrap_or(i64::MAX)).sum();
-        Ok(Beat { inline_live_bytes, drain: true, sweep: true, retain: true })
+        Ok(Beat { inline_live_bytes, drain: true, sweep: true, retain: true, expire: true })
     }
 
     async fn drain_plan(&self, max_bytes: i64) -> Result<Vec<DrainBatch>, Error> {
@@ -407,45 +412,7 @@ impl ControlPlane for MemoryControlPlane {
     }
 
     async fn retain(&self, limit: i64) -> Result<i64, Error> {
-        let now = self.clock.now_ms();
-        let limit = usize::try_from(limit).unwrap_or(0);
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
-        let mut doomed: Vec<(PartitionId, Offset)> = Vec::new();
-        for topic in &state.dead_topics {
-            for id in &topic.partitions {
-                doomed.extend(state.batches_of(*id).map(|b| (*id, b.batch.base)));
-            }
-        }
-        for topic in state.topics.values() {
-            let over = topic.config.retention_bytes.map_or(0, |max| {
-                let total: i64 = topic.partitions.iter().flat_map(|p| state.batches_of(*p)).map(|b| i64::from(b.batch.byte_length)).sum();
-                total - max
-            });
-            let mut rows: Vec<(i64, PartitionId, Offset, i64)> = topic
-                .partitions
-                .iter()
-                .flat_map(|p| state.batches_of(*p).map(|b| (b.batch.committed_at_ms, *p, b.batch.base, i64::from(b.batch.byte_length))))
-                .collect();
-            rows.sort_unstable();
-            let mut upto = 0;
-            for (at, partition, base, bytes) in rows {
-                let aged = topic.config.retention_ms.is_some_and(|ms| at < now - ms);
-                upto += bytes;
-                if aged || upto <= over {
-                    doomed.push((partition, base));
-                }
-            }
-        }
-        doomed.truncate(limit);
-        for key in &doomed {
-            let end = state.batches.get(key).map(|b| b.batch.end());
-            state.unlink(*key, now);
-            if let (Some(end), Some(row)) = (end, state.partitions.get_mut(&key.0)) {
-                row.log_start = row.log_start.max(end);
-            }
-        }
-        Ok(i64::try_from(doomed.len()).unwrap_or(0))
+        Ok(self.state.lock().retain(limit, self.clock.now_ms()))
     }
 
     async fn forget(&self, _limit: i64) -> Result<i64, Error> {
@@ -456,7 +423,7 @@ impl ControlPlane for MemoryControlPlane {
         state.dedups.retain(|_, d| d.expires_ms > now);
         state.payloads.retain(|_, p| p.drained_ms.is_none_or(|at| at > now - limits::INLINE_PLAN_TTL_MS));
         let rows = before - (state.keys.len() + state.dedups.len() + state.payloads.len());
-        Ok(i64::try_from(rows + state.forget_groups(now)).unwrap_or(0))
+        Ok(i64::try_from(rows + state.forget_groups(now) + state.forget_operations(now)).unwrap_or(0))
     }
 
     async fn sweep_plan(&self, limit: i64) -> Result<Vec<PartId>, Error> {

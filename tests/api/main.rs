@@ -16,6 +16,7 @@ mod octets;
 mod offsets;
 mod openapi;
 mod operations;
+mod queues;
 mod read;
 mod stale;
 mod tail;

@@ -24,6 +24,8 @@ mod octets;
 mod openapi;
 #[path = "../api/operations.rs"]
 mod operations;
+#[path = "../api/queues/mod.rs"]
+mod queues;
 #[path = "../api/read.rs"]
 mod read;
 #[path = "../api/stale.rs"]

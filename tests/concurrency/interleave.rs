@@ -16,21 +16,21 @@ use tokio::task::JoinHandle;
 const STOPPER: u128 = 0x5709;
 const PATIENCE: usize = 2_000;
 
-async fn stage() -> (Arc<Stage>, Arc<Database>) {
+pub async fn stage() -> (Arc<Stage>, Arc<Database>) {
     let world = PostgresWorld::new().await;
     let database = Arc::clone(&world.database);
     (Arc::new(Stage::on(Box::new(world))), database)
 }
 
-async fn end(stage: Arc<Stage>) {
+pub async fn end(stage: Arc<Stage>) {
     Arc::into_inner(stage).expect("no task left").close().await;
 }
 
 /// A transaction that holds what its statements lock.
-struct Holder(PgConnection);
+pub struct Holder(PgConnection);
 
 impl Holder {
-    async fn begin(database: &Database, statement: &str) -> Self {
+    pub async fn begin(database: &Database, statement: &str) -> Self {
         let mut connection = database.connect().await;
         connection.execute("begin").await.expect("begun");
         connection.execute(AssertSqlSafe(statement)).await.expect(statement);
@@ -48,13 +48,19 @@ impl Holder {
         Self::begin(database, &format!("select from topic_partition where partition_id = {} for no key update", at.id)).await
     }
 
-    async fn end(mut self, how: &'static str) {
+    /// Goes on in its transaction.
+    pub async fn then(mut self, statements: &str) -> Self {
+        self.0.execute(AssertSqlSafe(statements)).await.expect(statements);
+        self
+    }
+
+    pub async fn end(mut self, how: &'static str) {
         self.0.execute(how).await.expect(how);
     }
 }
 
 /// Returns when so many sessions wait for a lock.
-async fn waiting(database: &Database, sessions: i64) {
+pub async fn waiting(database: &Database, sessions: i64) {
     let mut connection = database.connect().await;
     let count = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
     for _ in 0..PATIENCE {
@@ -72,7 +78,7 @@ fn commit(stage: &Arc<Stage>, commit: &Commit) -> JoinHandle<Committed> {
     tokio::spawn(async move { stage.commit(&commit).await })
 }
 
-async fn ended<T>(task: JoinHandle<T>) -> T {
+pub async fn ended<T>(task: JoinHandle<T>) -> T {
     task.await.expect("no panic")
 }
 
@@ -381,7 +387,7 @@ async fn offsets_that_wait_for_a_generation_are_judged_by_it() {
     let state = s.group("g").await;
     let offsets = s.offsets("g", member, state.generation, &[(p, 2)]);
     let sending = s.prepare(Place::Inline, &[Draft::new().to(out, &[1])]).await;
-    let sending = Commit { guard: Some(Guard { offsets: Some(offsets.clone()) }), ..sending };
+    let sending = Commit { guard: Some(Guard { offsets: Some(offsets.clone()), acks: None }), ..sending };
     let taken = format!(
         "update consumer_group set generation = generation + 1; update group_assignment set member_id = '{}', since = {}",
         uuid::Uuid::from_u128(9),
@@ -412,7 +418,8 @@ async fn offsets_and_records_sent_twice_at_once_are_stored_once() {
     let generation = s.generation("g").await;
     for (round, place) in (1..).zip(BOTH) {
         let sending = s.prepare(place, &[Draft::new().to(out, &[1])]).await;
-        let sending = Commit { guard: Some(Guard { offsets: Some(s.offsets("g", member, generation, &[(p, round)])) }), ..sending };
+        let sending =
+            Commit { guard: Some(Guard { offsets: Some(s.offsets("g", member, generation, &[(p, round)])), acks: None }), ..sending };
         let holder = Holder::lock(&database, out).await;
         let (first, second) = (commit(&s, &sending), commit(&s, &sending));
         waiting(&database, 2).await;

@@ -83,7 +83,7 @@ async fn answers_several_partitions_in_order(s: &Stage) {
     s.append(Place::Inline, home(&t, 0), &[1]).await;
     s.append(Place::Inline, home(&t, 1), &[1, 2]).await;
     s.delete_topic("gone").await;
-    let ask = |partition, offset| FindRequest { partition, offset: Offset(offset), max_bytes: 1 };
+    let ask = |partition, offset| FindRequest { partition, offset: Offset(offset), end: None, max_bytes: 1 };
     let (p, q, g) = (t.partitions[0], t.partitions[1], gone.partitions[0]);
     let found = s.plane.find(&[ask(q, 0), ask(g, 0), ask(p, 0), ask(q, 2), ask(q, 1)]).await.expect("found");
     let seen: Vec<Option<(i64, usize)>> = found.iter().map(|f| f.as_ref().map(|f| (f.high_watermark.0, f.batches.len()))).collect();

@@ -118,7 +118,7 @@ async fn are_set_while_nobody_is_there(s: &Stage) {
 }
 
 fn guarded(commit: Commit, offsets: OffsetCommit) -> Commit {
-    Commit { guard: Some(Guard { offsets: Some(offsets) }), ..commit }
+    Commit { guard: Some(Guard { offsets: Some(offsets), acks: None }), ..commit }
 }
 
 /// A commit of offsets alone.

@@ -153,7 +153,7 @@ impl Pair {
 }
 
 async fn guard(stage: &Stage, place: Place, drafts: &[Draft], offsets: OffsetCommit) -> Commit {
-    let guard = Some(Guard { offsets: Some(offsets) });
+    let guard = Some(Guard { offsets: Some(offsets), acks: None });
     let commit = stage.lay_out(place, drafts);
     if commit.runs.is_empty() {
         return Commit { parts: Vec::new(), guard, ..commit };

@@ -240,6 +240,7 @@ impl Pair {
                 Verdict::OffsetMismatch { .. } => "mismatch",
                 Verdict::PartitionGone => "gone",
                 Verdict::OffsetsRejected(_) => "offsets rejected",
+                Verdict::LeaseLost(_) => "lease lost",
                 Verdict::Unknown => "unknown",
             });
         }

@@ -8,12 +8,16 @@ pub mod child;
 pub mod cli;
 pub mod client;
 pub mod consumers;
+pub mod floor;
 pub mod load;
 pub mod member;
 pub mod process;
+pub mod queue;
 pub mod raw;
 pub mod second;
 pub mod wait;
+pub mod wire;
+pub mod workers;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

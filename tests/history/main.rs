@@ -2,6 +2,17 @@
 
 mod bad_content;
 mod bad_order;
+mod bad_queue_count;
+mod bad_queue_keys;
+mod bad_queue_order;
+mod bad_queue_settle;
 mod good;
+mod good_queue;
+mod good_queue_more;
+mod large;
 mod model;
+mod queue_model;
+mod queue_random;
+mod queue_state;
+mod shop;
 mod story;

@@ -29,7 +29,7 @@ pub fn seen(who: Who) -> Seen {
 
 fn sent((log, who): &(&str, Who)) -> Sent {
     let (topic, partition) = log.split_at(1);
-    Sent { topic: topic.to_owned(), partition: partition.parse().ok(), id: RecordId { client: who.0, counter: who.1 } }
+    Sent::new(topic, partition.parse().ok(), RecordId { client: who.0, counter: who.1 })
 }
 
 impl Story {

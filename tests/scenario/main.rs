@@ -10,6 +10,8 @@ mod agent_killed;
 mod agents;
 #[path = "15_agents_killed.rs"]
 mod agents_killed;
+#[path = "18_all_flights.rs"]
+mod all_flights;
 #[path = "07_closed_folder.rs"]
 mod closed_folder;
 #[path = "11_commands.rs"]
@@ -28,6 +30,8 @@ mod groups;
 mod idle;
 #[path = "04_postgres_killed.rs"]
 mod postgres_killed;
+#[path = "17_queue_workers.rs"]
+mod queue_workers;
 #[path = "01_round_trip.rs"]
 mod round_trip;
 #[path = "06_second_instance.rs"]

@@ -11,9 +11,14 @@ use millpond_core::group::{
     DeleteGroupRejected, GenerationMoved, GroupState, NoSuchGroup, OffsetCommit, OffsetsRejected, Progress, Regroup, RenewRejected,
     Renewed, ResetRejected,
 };
+use millpond_core::queue::plane::QueuePlane;
+use millpond_core::queue::{
+    Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected, Queue, QueueChange,
+    QueueCounts, Settle, Settled,
+};
 use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
 use millpond_core::{
-    AgentId, Error, Generation, GroupId, MemberId, Name, Offset, PartId, PartitionId, Topic, TopicChange, TopicId, assign,
+    AgentId, Error, Generation, GroupId, MemberId, Name, Offset, PartId, PartitionId, QueueId, Topic, TopicChange, TopicId, assign,
 };
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -432,3 +437,16 @@ impl ControlPlane for Wrong {
         self.inner.ping().await
     }
 }
+
+macro_rules! right {
+    ($($name:ident($($argument:ident: $type:ty => $owned:ident),*) -> $answer:ty;)*) => {
+        #[async_trait]
+        impl QueuePlane for Wrong {
+            $(async fn $name(&self, $($argument: $type),*) -> $answer {
+                self.inner.$name($($argument),*).await
+            })*
+        }
+    };
+}
+
+millpond_core::queue_plane_calls!(right);

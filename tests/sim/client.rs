@@ -313,7 +313,7 @@ impl Fetch<'_> {
             let wait_ms = u64::try_from(self.wait.as_millis()).unwrap_or(0);
             return crate::http::read(agent, self.log, offset, self.max_bytes, self.limit, wait_ms).await;
         }
-        let request = |offset| [FindRequest { partition: self.id, offset: Offset(offset), max_bytes: self.max_bytes }];
+        let request = |offset| [FindRequest { partition: self.id, offset: Offset(offset), end: None, max_bytes: self.max_bytes }];
         match agent.app.reader.fetch(&request(offset)).await {
             Ok(mut found) => found.pop().flatten().map(|fetched| answer(&fetched, offset, self.limit)),
             // A planted bug: what is missing is passed over.

@@ -87,7 +87,7 @@ impl Draft {
         // Where a key leads is known to the client too, while the topic does not grow.
         let of = client.world.topics.iter().find(|t| t.name.as_str() == topic).expect("a topic");
         let partition = partition.or_else(|| key.as_ref().map(|k| partition::for_key(k.as_bytes(), of.partition_count())));
-        self.produce.records.push(Sent { topic: topic.to_owned(), partition, id });
+        self.produce.records.push(Sent::new(topic, partition, id));
         self.bodies.push((key, filler));
     }
 

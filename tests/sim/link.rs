@@ -10,8 +10,15 @@ use millpond_core::group::{
     DeleteGroupRejected, GenerationMoved, GroupState, NoSuchGroup, OffsetCommit, OffsetsRejected, Progress, Regroup, RenewRejected,
     Renewed, ResetRejected,
 };
+use millpond_core::queue::plane::QueuePlane;
+use millpond_core::queue::{
+    Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected, Queue, QueueChange,
+    QueueCounts, Settle, Settled,
+};
 use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
-use millpond_core::{AgentId, Error, Generation, GroupId, MemberId, Name, Offset, PartId, PartitionId, Topic, TopicChange, TopicId};
+use millpond_core::{
+    AgentId, Error, Generation, GroupId, MemberId, Name, Offset, PartId, PartitionId, QueueId, Topic, TopicChange, TopicId,
+};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -98,9 +105,9 @@ impl Link {
 
 /// A method whose arguments are cloned, so that the call can outlive its caller.
 macro_rules! methods {
-    ($($name:ident($($argument:ident: $type:ty => $owned:ident),*) -> $answer:ty;)*) => {
+    (@of $seam:ident; $($name:ident($($argument:ident: $type:ty => $owned:ident),*) -> $answer:ty;)*) => {
         #[async_trait]
-        impl ControlPlane for Link {
+        impl $seam for Link {
             $(async fn $name(&self, $($argument: $type),*) -> $answer {
                 $(let $argument = $argument.$owned();)*
                 self.call(stringify!($name), move |plane| {
@@ -116,6 +123,7 @@ macro_rules! methods {
 }
 
 methods! {
+    @of ControlPlane;
     put_topic(tenant: &Name => to_owned, name: &Name => to_owned, change: &TopicChange => to_owned, default_partitions: i32 => clone)
         -> Result<(Topic, bool), Error<PutTopicRejected>>;
     topic(tenant: &Name => to_owned, name: &Name => to_owned) -> Result<Topic, Error<NoSuchTopic>>;
@@ -149,3 +157,11 @@ methods! {
     swept(parts: &[PartId] => to_vec) -> Result<(), Error>;
     ping() -> Result<(), Error>;
 }
+
+macro_rules! queue_methods {
+    ($($calls:tt)*) => {
+        methods! { @of QueuePlane; $($calls)* }
+    };
+}
+
+millpond_core::queue_plane_calls!(queue_methods);

@@ -242,7 +242,7 @@ impl World {
         tokio::time::sleep(Duration::from_secs(60)).await;
         let mut wanted = BTreeSet::new();
         for partition in self.topics.iter().flat_map(|t| &t.partitions) {
-            let request = FindRequest { partition: *partition, offset: Offset::ZERO, max_bytes: i64::MAX };
+            let request = FindRequest { partition: *partition, offset: Offset::ZERO, end: None, max_bytes: i64::MAX };
             let start = self.plane.find(&[request]).await.ok().and_then(|mut f| f.pop()?).map_or(Offset::ZERO, |f| f.log_start_offset);
             let found = self.plane.find(&[FindRequest { offset: start, ..request }]).await.ok().and_then(|mut f| f.pop()?);
             wanted.extend(found.into_iter().flat_map(|f| f.batches).filter(|b| !b.inline).map(|b| key::ingest("sim", b.part)));

@@ -28,6 +28,7 @@ pub(crate) struct Append {
     pub(crate) records: Vec<Tag>,
     pub(crate) dedups: BTreeMap<i32, u128>,
     pub(crate) timestamp: Option<i64>,
+    pub(crate) delayed: bool,
 }
 
 /// One request, before it is laid out in a commit. It has one piece per partition.
@@ -62,6 +63,13 @@ impl Draft {
     #[must_use]
     pub fn at(mut self, home: Home, timestamp: i64) -> Self {
         self.appends.entry(home).or_default().timestamp = Some(timestamp);
+        self
+    }
+
+    /// As if one of its records there had a delay.
+    #[must_use]
+    pub fn delayed(mut self, home: Home) -> Self {
+        self.appends.entry(home).or_default().delayed = true;
         self
     }
 

@@ -3,6 +3,8 @@
 //! [`Faulty`] loses calls before they arrive (`NotApplied`), loses answers (`MaybeApplied` although applied), delivers calls twice,
 //! and delivers some late, when the caller has long sent them again. [`Resending`] sends the same call until its outcome is known.
 
+mod queue;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use millpond_core::control_plane::{

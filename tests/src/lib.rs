@@ -6,6 +6,7 @@ pub mod history;
 pub mod members;
 pub mod postgres;
 pub mod proxy;
+pub mod queues;
 pub mod s3;
 pub mod stage;
 pub mod world;

@@ -20,7 +20,7 @@ const CLEANER: &str =
     r#"cat >/dev/null; n=0; while [ -e "$1/postgres/postmaster.pid" ] && [ $n -lt 300 ]; do sleep 0.1; n=$((n+1)); done; rm -rf "$1""#;
 
 /// Every stored instant that the control plane compares with its clock.
-const INSTANTS: [(&str, &str); 17] = [
+const INSTANTS: [(&str, &str); 28] = [
     ("topic", "created_at"),
     ("topic", "deleted_at"),
     ("segment", "registered_at"),
@@ -38,6 +38,17 @@ const INSTANTS: [(&str, &str); 17] = [
     ("consumer_group", "changed_at"),
     ("group_member", "seen_at"),
     ("group_offset", "committed_at"),
+    ("queue", "created_at"),
+    ("queue", "deleted_at"),
+    ("queue_flow", "refilled_at"),
+    ("lease", "deadline"),
+    ("waiting", "due_at"),
+    ("dead", "died_at"),
+    ("admitted", "due_at"),
+    ("queue_agent", "settle_at"),
+    ("queue_agent", "rated_at"),
+    ("queue_operation", "at"),
+    ("queue_operation", "expires_at"),
 ];
 
 struct Server {

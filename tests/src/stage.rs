@@ -233,7 +233,7 @@ impl Stage {
     }
 
     pub async fn find(&self, partition: PartitionId, offset: i64, max_bytes: i64) -> Option<Found> {
-        let asked = [FindRequest { partition, offset: Offset(offset), max_bytes }];
+        let asked = [FindRequest { partition, offset: Offset(offset), end: None, max_bytes }];
         let mut found = self.plane.find(&asked).await.expect("found");
         assert_eq!(found.len(), 1);
         found.remove(0)
@@ -382,6 +382,9 @@ fn append_to(commit: &mut Commit, home: Home, run: usize, request: usize, append
     at.raw_bytes = 2 * at.byte_length;
     at.crc = at.byte_offset + at.byte_length;
     at.max_timestamp = at.max_timestamp.max(append.timestamp.unwrap_or(TIMESTAMP));
+    if append.delayed {
+        at.flags = at.flags.with(BatchFlags::DELAY);
+    }
     commit.dedups.extend(append.dedups.iter().map(|(position, id)| Dedup {
         piece: commit.pieces.len(),
         position: *position,
@@ -429,6 +432,7 @@ fn join(sources: &[Source], segment: PartId) -> (Bytes, Swap) {
         }
         let batch = &mut outputs.last_mut().expect("one").batch;
         batch.records += source.batch.records;
+        batch.flags = batch.flags.joined(source.batch.flags);
         batch.committed_at_ms = batch.committed_at_ms.max(source.batch.committed_at_ms);
         batch.max_timestamp = batch.max_timestamp.max(source.batch.max_timestamp);
         batch.byte_length += int(records.len() * TAG_BYTES);

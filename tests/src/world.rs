@@ -4,7 +4,7 @@ use crate::faulty::{Faulty, Resending};
 use crate::postgres::Database;
 use async_trait::async_trait;
 use millpond_control_plane::PostgresControlPlane;
-use millpond_core::{Clock, ControlPlane, MemoryControlPlane};
+use millpond_core::{Clock, ControlPlane, MemoryControlPlane, SystemClock};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -34,10 +34,6 @@ impl ManualClock {
     pub fn new() -> Self {
         Self(AtomicI64::new(1_700_000_000_000))
     }
-
-    pub fn advance(&self, ms: i64) {
-        self.0.fetch_add(ms, Ordering::SeqCst);
-    }
 }
 
 impl Default for ManualClock {
@@ -52,15 +48,53 @@ impl Clock for ManualClock {
     }
 }
 
+/// Goes as the system's clock does, as Postgres' does, and by what it is told.
+#[derive(Debug, Default)]
+pub struct ShiftedClock(AtomicI64);
+
+impl ShiftedClock {
+    #[must_use]
+    pub fn shift_ms(&self) -> i64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Clock for ShiftedClock {
+    fn now_ms(&self) -> i64 {
+        SystemClock.now_ms() + self.shift_ms()
+    }
+}
+
+/// A clock that a world moves.
+pub trait Moved: Clock {
+    fn advance(&self, ms: i64);
+}
+
+impl Moved for ManualClock {
+    fn advance(&self, ms: i64) {
+        self.0.fetch_add(ms, Ordering::SeqCst);
+    }
+}
+
+impl Moved for ShiftedClock {
+    fn advance(&self, ms: i64) {
+        self.0.fetch_add(ms, Ordering::SeqCst);
+    }
+}
+
 pub struct MemoryWorld {
-    clock: Arc<ManualClock>,
+    clock: Arc<dyn Moved>,
     plane: Arc<MemoryControlPlane>,
 }
 
 impl MemoryWorld {
     #[must_use]
     pub fn new() -> Self {
-        let clock = Arc::new(ManualClock::new());
+        Self::at(Arc::new(ManualClock::new()))
+    }
+
+    #[must_use]
+    pub fn at<C: Moved>(clock: Arc<C>) -> Self {
         let plane = Arc::new(MemoryControlPlane::new(clock.clone()));
         Self { clock, plane }
     }

@@ -12,6 +12,7 @@ mod end_to_end;
 mod http;
 mod pace;
 mod produce;
+mod queue;
 mod report;
 
 use crate::serve::Outcome;
@@ -33,6 +34,8 @@ enum Scenario {
     EndToEnd(end_to_end::EndToEndArgs),
     /// Reading a topic from its beginning
     Consume(consume::ConsumeArgs),
+    /// Records leased and settled by the workers of a queue
+    Queue(queue::QueueArgs),
     /// The commit statement of the control plane alone, beside bare inserts
     Commit(commit::CommitArgs),
 }
@@ -113,6 +116,7 @@ pub async fn run(args: BenchArgs) -> Outcome<()> {
         Scenario::Produce(args) => produce::run(args).await,
         Scenario::EndToEnd(args) => end_to_end::run(args).await,
         Scenario::Consume(args) => consume::run(args).await,
+        Scenario::Queue(args) => queue::run(args).await,
         Scenario::Commit(args) => commit::run(args).await,
     }
 }

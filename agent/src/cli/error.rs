@@ -35,6 +35,16 @@ pub enum CliError {
     NoPartition { topic: String, partition: u32 },
     #[error("a consumer group begins at earliest or latest")]
     GroupPlace,
+    #[error("a queue goes to earliest, to latest, to one timestamp, or to offsets of some partitions")]
+    SeekPlaces,
+    #[error("cannot run {program}")]
+    Command { program: String, source: io::Error },
+    #[error("the server could not be told what became of {}: they will be handed out again", humane::records(*records))]
+    Untold { records: u64 },
+    #[error("line {line} of standard input is neither a receipt nor a record with one")]
+    NoReceipt { line: u64 },
+    #[error("{} lost: {}", if receipts.len() == 1 { "a receipt is" } else { "receipts are" }, receipts.join(" "))]
+    Lost { receipts: Vec<String> },
     #[error("cannot read {name}")]
     Input { name: String, source: io::Error },
     #[error("cannot write the output")]
@@ -57,6 +67,11 @@ impl CliError {
             | Self::Answer { .. }
             | Self::NoPartition { .. }
             | Self::GroupPlace
+            | Self::SeekPlaces
+            | Self::Command { .. }
+            | Self::NoReceipt { .. }
+            | Self::Lost { .. }
+            | Self::Untold { .. }
             | Self::Input { .. }
             | Self::Output(_)
             | Self::GaveUp { .. }
@@ -109,6 +124,7 @@ impl CliError {
             )),
             Self::NoPartition { topic, .. } => Some(format!("see `millpond topic describe {topic}`")),
             Self::GroupPlace => Some("put the group elsewhere with `millpond group reset GROUP --topic TOPIC --to PLACE`".to_owned()),
+            Self::Lost { .. } => Some("their leases have ended: the records were settled before, or are to be handed out again".to_owned()),
             Self::GaveUp { source, .. } => source.hint(),
             Self::Problem(problem) => problem_hint(&problem.code).map(str::to_owned),
             _ => None,
@@ -131,9 +147,13 @@ fn problem_hint(code: &str) -> Option<&'static str> {
         "partition_not_found" => "see `millpond topic describe NAME`",
         "group_not_found" => "see `millpond group list`",
         "group_not_empty" => "stop its members first; one that died is removed when its session is over",
+        "queue_not_found" => "see `millpond queue list`, or make it with `millpond queue create NAME`",
+        "dead_not_found" => "see `millpond queue dead list NAME`",
         "offset_out_of_range" => "read from another place: `--from earliest` or `--from latest`",
         "idempotency_conflict" => "this --idempotency-key was used for another input: leave it out, or choose another",
-        "invalid_change" => "partitions only grow; delete the topic and make it anew for less",
+        "invalid_change" => {
+            "partitions only grow; a queue keeps its topic, its mode and where it began; delete it and make it anew for another"
+        }
         "record_too_large" => "raise the limit with `millpond topic create NAME --max-record-bytes N`",
         "throttled" | "quota_exceeded" => "send less, or ask the operator for more",
         "control_plane_unavailable" | "object_store_unavailable" => "the server lacks a part it needs: see its /readyz",

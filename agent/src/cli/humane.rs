@@ -99,6 +99,23 @@ pub fn duration_ms(ms: u64) -> String {
         .unwrap_or_else(|| format!("{ms}ms"))
 }
 
+/// `250ms`, `12s`, `3m 20s`, `2d 5h`: an age, rounded down to its two largest units.
+pub fn age_ms(ms: u64) -> String {
+    const UNITS: [(&str, u64); 4] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
+    let Some(at) = UNITS.iter().position(|(_, unit)| ms >= *unit) else {
+        return format!("{ms}ms");
+    };
+    let mut rest = ms;
+    let mut parts = Vec::new();
+    for (name, unit) in UNITS.iter().skip(at).take(2) {
+        if rest >= *unit {
+            parts.push(format!("{}{name}", rest / unit));
+        }
+        rest %= unit;
+    }
+    parts.join(" ")
+}
+
 /// `1.5 GiB`, rounded down to a tenth.
 pub fn bytes(bytes: u64) -> String {
     let unit = SIZE_UNITS_BYTES.iter().take(4).rev().find(|(_, factor)| bytes >= *factor);

@@ -57,7 +57,7 @@ impl<'a> Record<'a> {
     }
 
     /// The value's bytes as they were produced; nothing for a null value.
-    fn push_value(&self, line: &[u8], out: &mut Vec<u8>) -> Result<(), CliError> {
+    pub fn push_value(&self, line: &[u8], out: &mut Vec<u8>) -> Result<(), CliError> {
         if let Some(value) = self.value {
             out.extend_from_slice(with_white_space(line, value));
         } else if let Some(text) = &self.text {
@@ -68,6 +68,16 @@ impl<'a> Record<'a> {
         Ok(())
     }
 
+    /// The value for a table: on one line, and not all of it if it is long.
+    pub fn value_cell(&self) -> String {
+        match (self.value, &self.text, &self.base64) {
+            (Some(value), _, _) => humane::one_line(value.get(), VALUE_WIDTH),
+            (None, Some(text), _) => humane::one_line(text, VALUE_WIDTH),
+            (None, None, Some(base64)) => humane::one_line(&format!("base64:{base64}"), VALUE_WIDTH),
+            (None, None, None) => "-".to_owned(),
+        }
+    }
+
     fn push_row(&self, line: &[u8], out: &mut Vec<u8>) -> Result<(), CliError> {
         let cells: Cells = serde_json::from_slice(line).map_err(not_understood)?;
         let key = match (&cells.key, &cells.key_base64) {
@@ -75,14 +85,8 @@ impl<'a> Record<'a> {
             (None, Some(base64)) => humane::one_line(&format!("base64:{base64}"), KEY_WIDTH),
             (None, None) => "-".to_owned(),
         };
-        let value = match (self.value, &self.text, &self.base64) {
-            (Some(value), _, _) => humane::one_line(value.get(), VALUE_WIDTH),
-            (None, Some(text), _) => humane::one_line(text, VALUE_WIDTH),
-            (None, None, Some(base64)) => humane::one_line(&format!("base64:{base64}"), VALUE_WIDTH),
-            (None, None, None) => "-".to_owned(),
-        };
         let timestamp = humane::instant_ms(cells.timestamp);
-        let row = row(&cells.partition.to_string(), &self.offset.to_string(), &timestamp, &key, &value);
+        let row = row(&cells.partition.to_string(), &self.offset.to_string(), &timestamp, &key, &self.value_cell());
         out.extend_from_slice(row.as_bytes());
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! Executes reads. Bytes are verified before any leaves; a referenced part that is missing or corrupt is an error, never a skipped offset.
 
 use super::cache::BlockCache;
+use super::decoded::{DecodedCache, Kept};
+use super::lookup::Wanted;
 use super::planner::{self, blocks_of, payload_ranges};
 use crate::metrics;
 use crate::segment::Corrupt;
@@ -27,6 +29,8 @@ const DECODE_INLINE_BYTES: i32 = 256 << 10;
 pub struct Reader {
     plane: Arc<dyn ControlPlane>,
     cache: Arc<BlockCache>,
+    /// Batches from which single records are taken.
+    pub(super) decoded: DecodedCache,
     /// Uncompressed KiB of reads in flight.
     memory: Arc<Semaphore>,
     memory_kib: u32,
@@ -48,16 +52,38 @@ pub struct Fetched {
     pub log_start_offset: Offset,
     pub high_watermark: Offset,
     pub batches: Vec<FetchedBatch>,
-    _memory: Option<tokio::sync::OwnedSemaphorePermit>,
+    /// Where the plan ended, whether or not its batches were read.
+    pub planned_to: Offset,
+    memory_held: Option<tokio::sync::OwnedSemaphorePermit>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct FetchedBatch {
     pub batch: Batch,
-    decoded: DecodedBatch,
+    decoded: Arc<DecodedBatch>,
 }
 
 impl FetchedBatch {
+    pub(super) fn decoded(&self) -> &Arc<DecodedBatch> {
+        &self.decoded
+    }
+
+    /// The record of an offset; `None` if it lies in another batch.
+    #[must_use]
+    pub fn record(&self, offset: Offset) -> Option<Result<RecordView<'_>, Corrupt>> {
+        if !(self.batch.base..self.batch.end()).contains(&offset) {
+            return None;
+        }
+        let mut position = i32::try_from(offset.0 - self.batch.base.0).ok()?;
+        for skipped in &self.batch.skip {
+            if skipped.start > position {
+                break;
+            }
+            position += skipped.end - skipped.start;
+        }
+        self.decoded.record(usize::try_from(position).ok()?)
+    }
+
     /// Its kept records with their offsets.
     pub fn records(&self) -> impl Iterator<Item = Result<(Offset, RecordView<'_>), Corrupt>> {
         let mut skip = self.batch.skip.iter().peekable();
@@ -78,20 +104,33 @@ impl FetchedBatch {
     }
 }
 
+impl Fetched {
+    /// Gives back the memory set aside for it: its batches are counted elsewhere.
+    pub(super) fn release(&mut self) {
+        self.memory_held = None;
+    }
+}
+
 impl Reader {
     #[must_use]
-    pub fn new(plane: Arc<dyn ControlPlane>, cache: Arc<BlockCache>, memory_bytes: usize) -> Self {
+    pub fn new(plane: Arc<dyn ControlPlane>, cache: Arc<BlockCache>, memory_bytes: usize, decoded_bytes: u64) -> Self {
         let memory_kib = u32::try_from((memory_bytes / limits::KIB).max(2 * limits::READ_MAX_BYTES / limits::KIB)).unwrap_or(u32::MAX);
         let permits = usize::try_from(memory_kib).unwrap_or(usize::MAX);
-        Self { plane, cache, memory: Arc::new(Semaphore::new(permits)), memory_kib }
+        let decoded = DecodedCache::new(decoded_bytes);
+        Self { plane, cache, decoded, memory: Arc::new(Semaphore::new(permits)), memory_kib }
     }
 
     /// One answer per request, `None` for a partition that is gone.
     pub async fn fetch(&self, requests: &[FindRequest]) -> Result<Vec<Option<Fetched>>, FetchError> {
+        self.fetch_some(requests, None).await
+    }
+
+    /// Of the batches only those that `wanted` names, which are kept in memory decoded.
+    pub(super) async fn fetch_some(&self, requests: &[FindRequest], wanted: Option<&Wanted>) -> Result<Vec<Option<Fetched>>, FetchError> {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            match self.attempt(requests).await {
+            match self.attempt(requests, wanted).await {
                 // A part can be replaced and deleted between plan and read: the next plan does not refer to it. And what a store or the
                 // way to it got wrong is right when it is fetched again.
                 Err(FetchError::Corrupt { part, .. }) if attempt < ATTEMPTS => {
@@ -108,21 +147,34 @@ impl Reader {
         }
     }
 
-    async fn attempt(&self, requests: &[FindRequest]) -> Result<Vec<Option<Fetched>>, FetchError> {
+    async fn attempt(&self, requests: &[FindRequest], wanted: Option<&Wanted>) -> Result<Vec<Option<Fetched>>, FetchError> {
         let start = Instant::now();
-        let found = self.plane.find(requests).await.map_err(FetchError::ControlPlane)?;
+        let mut found = self.plane.find(requests).await.map_err(FetchError::ControlPlane)?;
         let planned = start.elapsed();
-        let raw: i64 = found.iter().flatten().flat_map(|f| &f.batches).map(|b| i64::from(b.raw_bytes)).sum();
+        let ends: Vec<Option<Offset>> = found.iter().map(|f| f.as_ref()?.batches.last().map(Batch::end)).collect();
+        let mut kept = Kept::default();
+        if let Some(wanted) = wanted {
+            for (request, found) in requests.iter().zip(&mut found) {
+                if let Some(found) = found {
+                    found.batches.retain(|b| wanted.touches(request.partition, b.base, b.end()));
+                }
+            }
+            kept = self.decoded.kept(found.iter().flatten().flat_map(|f| &f.batches)).await;
+        }
+        let to_load = |b: &&Batch| !kept.contains_key(&(b.part, b.byte_offset));
+        let raw: i64 = found.iter().flatten().flat_map(|f| &f.batches).filter(to_load).map(|b| i64::from(b.raw_bytes)).sum();
         let memory = if raw > 0 {
             let kib = u32::try_from(raw / 1_024 + 1).unwrap_or(u32::MAX).min(self.memory_kib);
             Arc::clone(&self.memory).acquire_many_owned(kib).await.ok()
         } else {
             None
         };
-        let bytes = self.load(&found).await?;
+        let bytes = self.load(found.iter().flatten().flat_map(|f| &f.batches).filter(to_load)).await?;
         let decode = move || -> Result<Vec<Option<Fetched>>, FetchError> {
             let mut memory = memory;
-            found.into_iter().map(|f| f.map(|f| decode_partition(f, &bytes, memory.take())).transpose()).collect()
+            let decode =
+                |(f, end): (Option<Found>, Option<Offset>)| f.map(|f| decode_partition(f, end, &bytes, &kept, memory.take())).transpose();
+            found.into_iter().zip(ends).map(decode).collect()
         };
         let fetched = if raw <= i64::from(DECODE_INLINE_BYTES) {
             decode()
@@ -136,14 +188,17 @@ impl Reader {
             self.cache.forget_part(*part).await;
         }
         let batches = || fetched.iter().flatten().flatten().flat_map(|f| &f.batches);
+        if wanted.is_some() {
+            self.decoded.keep(batches()).await;
+        }
         let records = batches().map(|b| usize::try_from(b.batch.records).unwrap_or(0)).sum();
         metrics::fetched(planned, start.elapsed(), records, usize::try_from(raw).unwrap_or(0));
         fetched
     }
 
     /// The stored bytes of every batch, by part and byte offset.
-    async fn load(&self, found: &[Option<Found>]) -> Result<Stored, FetchError> {
-        let batches = || found.iter().flatten().flat_map(|f| &f.batches);
+    async fn load<'b>(&self, batches: impl Iterator<Item = &'b Batch> + Clone) -> Result<Stored, FetchError> {
+        let batches = || batches.clone();
         let newest = batches().map(|b| b.committed_at_ms).max().unwrap_or(0);
         let plan = planner::plan(batches(), newest);
         let mut stored = Stored::default();
@@ -214,15 +269,25 @@ impl Stored {
     }
 }
 
-fn decode_partition(found: Found, stored: &Stored, memory: Option<tokio::sync::OwnedSemaphorePermit>) -> Result<Fetched, FetchError> {
+fn decode_partition(
+    found: Found,
+    end: Option<Offset>,
+    stored: &Stored,
+    kept: &Kept,
+    memory: Option<tokio::sync::OwnedSemaphorePermit>,
+) -> Result<Fetched, FetchError> {
     let decode = |batch: Batch| {
+        if let Some(decoded) = kept.get(&(batch.part, batch.byte_offset)) {
+            return Ok(FetchedBatch { batch, decoded: Arc::clone(decoded) });
+        }
         let part = batch.part;
         let corrupt = |source| FetchError::Corrupt { part, source };
         let bytes = stored.bytes_of(&batch).ok_or_else(|| corrupt(Some(Corrupt("an object is shorter than it was"))))?;
         let raw = usize::try_from(batch.raw_bytes).unwrap_or(0);
         let decoded = DecodedBatch::decode(&bytes, batch.crc.cast_unsigned(), raw).map_err(|e| corrupt(Some(e)))?;
-        Ok(FetchedBatch { batch, decoded })
+        Ok(FetchedBatch { batch, decoded: Arc::new(decoded) })
     };
     let batches = found.batches.into_iter().map(decode).collect::<Result<_, _>>()?;
-    Ok(Fetched { log_start_offset: found.log_start_offset, high_watermark: found.high_watermark, batches, _memory: memory })
+    let (log_start_offset, high_watermark) = (found.log_start_offset, found.high_watermark);
+    Ok(Fetched { log_start_offset, high_watermark, batches, planned_to: end.unwrap_or(Offset::ZERO), memory_held: memory })
 }

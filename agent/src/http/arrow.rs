@@ -9,6 +9,7 @@ use arrow_array::builder::{
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{ArrowError, DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 /// The types of records, everywhere in Millpond.
@@ -82,8 +83,13 @@ impl ArrowWriter {
     }
 
     /// The whole stream: schema, one batch, end.
-    pub fn finish(mut self) -> Result<Vec<u8>, Problem> {
-        let columns: Vec<ArrayRef> = vec![
+    pub fn finish(self) -> Result<Vec<u8>, Problem> {
+        self.finish_with(Vec::new(), HashMap::new())
+    }
+
+    /// With more columns after those of records, and metadata of the schema.
+    pub fn finish_with(mut self, more: Vec<(Field, ArrayRef)>, metadata: HashMap<String, String>) -> Result<Vec<u8>, Problem> {
+        let mut columns: Vec<ArrayRef> = vec![
             Arc::new(self.partition.finish()),
             Arc::new(self.offset.finish()),
             Arc::new(self.timestamp.finish()),
@@ -91,9 +97,15 @@ impl ArrowWriter {
             Arc::new(self.value.finish()),
             Arc::new(self.headers.finish()),
         ];
+        let mut fields: Vec<Arc<Field>> = SCHEMA.fields().iter().cloned().collect();
+        for (field, column) in more {
+            fields.push(Arc::new(field));
+            columns.push(column);
+        }
+        let schema = Arc::new(Schema::new_with_metadata(fields, metadata));
         let write = || -> Result<Vec<u8>, ArrowError> {
-            let batch = RecordBatch::try_new(Arc::clone(&SCHEMA), columns)?;
-            let mut writer = StreamWriter::try_new(Vec::with_capacity(batch.get_array_memory_size()), &SCHEMA)?;
+            let batch = RecordBatch::try_new(Arc::clone(&schema), columns)?;
+            let mut writer = StreamWriter::try_new(Vec::with_capacity(batch.get_array_memory_size()), &schema)?;
             writer.write(&batch)?;
             writer.finish()?;
             writer.into_inner()

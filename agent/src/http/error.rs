@@ -3,9 +3,11 @@
 use crate::fetch::reader::FetchError;
 use crate::produce::AppendError;
 use crate::produce::append::InputError;
+use crate::queue::QueueError;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use millpond_core::group::{DeleteGroupRejected, NoSuchGroup, OffsetsRejected, RenewRejected, ResetRejected};
+use millpond_core::queue::{DeadRejected, NoSuchQueue, PutQueueRejected};
 use millpond_core::topic::{NoSuchTopic, PutTopicRejected};
 use millpond_core::{Error, NameError, Offset};
 use serde::Serialize;
@@ -22,6 +24,9 @@ pub enum Code {
     MemberNotFound,
     GenerationFenced,
     GroupNotEmpty,
+    QueueNotFound,
+    DeadNotFound,
+    LeaseLost,
     OffsetMismatch,
     InvalidChange,
     IdempotencyConflict,
@@ -53,6 +58,9 @@ impl Code {
             Self::MemberNotFound => ("member_not_found", 404, false, "The group has no such member"),
             Self::GenerationFenced => ("generation_fenced", 409, false, "The partition is not the member's"),
             Self::GroupNotEmpty => ("group_not_empty", 409, false, "The group has members"),
+            Self::QueueNotFound => ("queue_not_found", 404, false, "There is no such queue"),
+            Self::DeadNotFound => ("dead_not_found", 404, false, "The queue has no such dead record"),
+            Self::LeaseLost => ("lease_lost", 409, false, "The lease is no longer held"),
             Self::OffsetMismatch => ("offset_mismatch", 409, false, "The high watermark is another"),
             Self::InvalidChange => ("invalid_change", 409, false, "The change is not possible"),
             Self::IdempotencyConflict => ("idempotency_conflict", 409, false, "The idempotency key was used with another request"),
@@ -266,6 +274,55 @@ impl From<Error<DeleteGroupRejected>> for Problem {
     }
 }
 
+pub fn no_such_queue() -> Problem {
+    Problem::new(Code::QueueNotFound, "there is no such queue")
+}
+
+impl From<Error<NoSuchQueue>> for Problem {
+    fn from(error: Error<NoSuchQueue>) -> Self {
+        match error {
+            Error::Rejected(NoSuchQueue) => no_such_queue(),
+            other => control_plane(&other),
+        }
+    }
+}
+
+impl From<Error<PutQueueRejected>> for Problem {
+    fn from(error: Error<PutQueueRejected>) -> Self {
+        match error {
+            Error::Rejected(PutQueueRejected::NoSuchTopic) => Self::new(Code::TopicNotFound, "there is no such topic"),
+            Error::Rejected(rejected) => Self::new(Code::InvalidChange, rejected.to_string()),
+            other => control_plane(&other),
+        }
+    }
+}
+
+impl From<Error<DeadRejected>> for Problem {
+    fn from(error: Error<DeadRejected>) -> Self {
+        match error {
+            Error::Rejected(DeadRejected::NoSuchQueue) => no_such_queue(),
+            Error::Rejected(rejected @ DeadRejected::NotDead { nth }) => {
+                Self::new(Code::DeadNotFound, rejected.to_string()).with("nth", nth)
+            }
+            other => control_plane(&other),
+        }
+    }
+}
+
+impl From<QueueError> for Problem {
+    fn from(error: QueueError) -> Self {
+        let detail = error.to_string();
+        match error {
+            QueueError::NoSuchQueue => no_such_queue(),
+            QueueError::Throttled => Self::new(Code::Throttled, detail),
+            QueueError::ControlPlane => {
+                Self::new(Code::ControlPlaneUnavailable, "the database does not answer: try again, a settlement with the same request_id")
+            }
+            QueueError::Read(error) => (&*error).into(),
+        }
+    }
+}
+
 impl From<AppendError> for Problem {
     fn from(error: AppendError) -> Self {
         let detail = error.to_string();
@@ -274,6 +331,7 @@ impl From<AppendError> for Problem {
             AppendError::Conflict => Self::new(Code::IdempotencyConflict, detail),
             AppendError::OffsetMismatch { current } => Self::new(Code::OffsetMismatch, detail).with("high_watermark", current.0),
             AppendError::OffsetsRejected(rejected) => rejected.into(),
+            AppendError::LeaseLost(_) => Self::new(Code::LeaseLost, detail),
             AppendError::Throttled => Self::new(Code::Throttled, detail),
             AppendError::ControlPlane => Self::new(Code::ControlPlaneUnavailable, detail),
             AppendError::ObjectStore => Self::new(Code::ObjectStoreUnavailable, detail),
@@ -295,10 +353,16 @@ impl From<InputError> for Problem {
 
 impl From<FetchError> for Problem {
     fn from(error: FetchError) -> Self {
-        match &error {
-            FetchError::ControlPlane(_) => control_plane(&error),
+        (&error).into()
+    }
+}
+
+impl From<&FetchError> for Problem {
+    fn from(error: &FetchError) -> Self {
+        match error {
+            FetchError::ControlPlane(_) => control_plane(error),
             FetchError::ObjectStore(_) => {
-                tracing::warn!(error = %crate::error_chain(&error), "the object store failed");
+                tracing::warn!(error = %crate::error_chain(error), "the object store failed");
                 Self::new(Code::ObjectStoreUnavailable, "the object store does not answer: try again")
             }
             FetchError::Corrupt { .. } => Self::new(Code::Corrupt, error.to_string()),

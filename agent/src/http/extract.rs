@@ -45,6 +45,18 @@ impl<S: Send + Sync> FromRequestParts<S> for GroupName {
     }
 }
 
+/// The `{queue}` of the path.
+#[derive(Debug, Clone)]
+pub struct QueueName(pub Name);
+
+impl<S: Send + Sync> FromRequestParts<S> for QueueName {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        Ok(Self(Name::new(&path_parameter(parts, state, "queue").await?)?))
+    }
+}
+
 /// The `{member}` of the path. What is no id is no member's.
 #[derive(Debug, Clone, Copy)]
 pub struct Member(pub MemberId);

@@ -183,7 +183,7 @@ pub fn gone() -> Problem {
 
 /// The one find request of a partition read, from an exact offset.
 pub fn find_from(partition: PartitionId, offset: Offset, max_bytes: usize) -> FindRequest {
-    FindRequest { partition, offset, max_bytes: i64::try_from(max_bytes).unwrap_or(i64::MAX) }
+    FindRequest { partition, offset, end: None, max_bytes: i64::try_from(max_bytes).unwrap_or(i64::MAX) }
 }
 
 /// First offset at or after a timestamp: the control plane names the batch, its records say the rest.

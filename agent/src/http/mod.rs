@@ -9,6 +9,7 @@ pub mod group;
 mod linger;
 pub mod operations;
 pub mod produce;
+pub mod queue;
 pub mod render;
 pub mod server;
 pub mod tail;
@@ -47,6 +48,7 @@ fn described() -> (Router<AppState>, utoipa::openapi::OpenApi) {
         .merge(produce::routes())
         .merge(fetch::routes())
         .merge(group::routes())
+        .merge(queue::routes())
         .merge(operations::routes())
         .split_for_parts()
 }

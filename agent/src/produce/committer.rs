@@ -165,6 +165,7 @@ fn answer(flushes: Vec<Flush>, committed: Committed) {
                 Verdict::OffsetMismatch { current } => Err(AppendError::OffsetMismatch { current }),
                 Verdict::PartitionGone => Err(AppendError::PartitionGone),
                 Verdict::OffsetsRejected(rejected) => Err(AppendError::OffsetsRejected(rejected)),
+                Verdict::LeaseLost(lost) => Err(AppendError::LeaseLost(lost)),
                 Verdict::Unknown => Err(AppendError::ControlPlane),
             };
             drop(key_lock);

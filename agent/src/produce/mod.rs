@@ -21,6 +21,8 @@ pub enum AppendError {
     OffsetMismatch { current: Offset },
     #[error("the group offsets were refused")]
     OffsetsRejected(#[source] OffsetsRejected),
+    #[error("{} of the acks name records that their leases no longer hold", .0.len())]
+    LeaseLost(Vec<usize>),
     #[error("the agent has no memory left for more records")]
     Throttled,
     #[error("the control plane does not answer; whether the records were stored is unknown")]

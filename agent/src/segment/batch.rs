@@ -4,10 +4,11 @@
 //! index and is checked before a byte is looked at.
 
 use super::Corrupt;
-use super::record::{RecordSet, RecordView, put_varint, varint_len};
+use super::record::{RecordSet, RecordView, put_varint, take_varint, varint_len};
 use bytes::Bytes;
 use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
 use std::io::{Read, Write};
+use std::sync::OnceLock;
 
 pub const HEADER_BYTES: usize = 61;
 const MAGIC: u8 = 2;
@@ -134,6 +135,8 @@ pub struct DecodedBatch {
     records: Bytes,
     base_timestamp: i64,
     count: i32,
+    /// Where each record begins; made when one is asked for by its position.
+    starts: OnceLock<Vec<u32>>,
 }
 
 impl DecodedBatch {
@@ -162,7 +165,7 @@ impl DecodedBatch {
         if records.len() != raw_bytes {
             return Err(Corrupt("the uncompressed length is not what was written"));
         }
-        Ok(Self { records, base_timestamp, count })
+        Ok(Self { records, base_timestamp, count, starts: OnceLock::new() })
     }
 
     /// Records in their order; ends after the first corrupt one.
@@ -180,6 +183,35 @@ impl DecodedBatch {
             }
             Some(record)
         })
+    }
+
+    /// Without a hold on what it was decoded from.
+    #[must_use]
+    pub fn detached(mut self) -> Self {
+        self.records = Bytes::copy_from_slice(&self.records);
+        self
+    }
+
+    /// The record at a position; `None` past the end.
+    #[must_use]
+    pub fn record(&self, position: usize) -> Option<Result<RecordView<'_>, Corrupt>> {
+        let start = *self.starts.get_or_init(|| self.scan()).get(position)?;
+        let mut rest = self.records.get(usize::try_from(start).ok()?..)?;
+        Some(RecordView::take(&mut rest, self.base_timestamp))
+    }
+
+    /// Ends at the first record that is cut short.
+    fn scan(&self) -> Vec<u32> {
+        let mut starts = Vec::with_capacity(usize::try_from(self.count).unwrap_or(0));
+        let mut rest = &self.records[..];
+        for _ in 0..self.count {
+            starts.push(u32::try_from(self.records.len() - rest.len()).unwrap_or(u32::MAX));
+            let Some(length) = take_varint(&mut rest).ok().and_then(|l| usize::try_from(l).ok()).filter(|l| *l <= rest.len()) else {
+                break;
+            };
+            rest = &rest[length..];
+        }
+        starts
     }
 
     #[must_use]

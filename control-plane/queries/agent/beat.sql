@@ -1,6 +1,7 @@
 -- An agent's sign of life: renews its row, measures undrained payload, and takes the jobs that have work and nobody's lease.
 -- Returns one row: undrained bytes of the cluster, names of the jobs taken.
--- Locks the agent's row, then due jobs, passing over those that another heartbeat holds. Index: agent_pkey, job_pkey, inline_payload_live, segment_pending, segment_doomed.
+-- Locks the agent's row, then due jobs, passing over those that another heartbeat holds. Index: agent_pkey, job_pkey, inline_payload_live, segment_pending, segment_doomed; the
+--   leases are looked through, which are few.
 with at as materialized (select clock_timestamp() as now),
 seen as (
     insert into agent (agent_id, version, seen_at) select $1, $2, now from at
@@ -14,6 +15,8 @@ work as materialized (
         or exists (select from segment where state in ('u', 'd') and delete_at <= (select now from at))
     union all
     select 'retain'
+    union all
+    select 'expire' where exists (select from lease where deadline <= (select now from at) - $6::int8 * interval '1 ms')
 ),
 due as materialized (
     select j.name from job j, at

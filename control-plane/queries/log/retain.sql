@@ -1,10 +1,13 @@
 -- Unlinks batches that age, size or the topic's end let go: bounded, oldest first, never leaving a hole. By size a topic's oldest batches
 --   go, whatever their partition, as long as what stays is not less than the limit. Where more partitions want than fit, chance decides,
---   so that none waits for ever behind others.
--- Returns how many. Locks partitions by id, then batches, then segments by id. Index: topic_pkey, topic_partition_number, batch_pkey, segment_pkey.
+--   so that none waits for ever behind others. What a living queue of the topic has still to do or holds as dead, and what lies above, is held
+--   for longer: by age as long beyond, by size until it is so old.
+-- Returns how many. Locks partitions by id, then batches, then segments by id. Index: topic_pkey, topic_partition_number, batch_pkey, segment_pkey,
+--   queue_topic, queue_cursor_pkey, waiting_pkey, admitted_pkey, dead_pkey; the leases are looked through.
 with at as materialized (select clock_timestamp() as now),
 held as materialized (
     select p.partition_id, p.topic_id, p.log_start_offset, p.deleted, least(t.retention_ms, 3200000000000) as retention_ms,
+        least(t.retention_hold_ms, 3200000000000) as hold_ms,
         coalesce(sum(p.bytes) over (partition by p.topic_id) - t.retention_bytes, 0)::int8 as over_bytes
     from topic_partition p join topic t on t.topic_id = p.topic_id
 ),
@@ -14,7 +17,7 @@ oldest as materialized (
     cross join lateral (select x.committed_at, x.byte_length from batch x where x.partition_id = h.partition_id order by x.base_offset limit 1) b
 ),
 wanting as materialized (
-    select o.partition_id, o.topic_id, o.log_start_offset, o.deleted, o.retention_ms, o.over_bytes
+    select o.partition_id, o.topic_id, o.log_start_offset, o.deleted, o.retention_ms, o.hold_ms, o.over_bytes
     from oldest o, at
     where o.deleted or o.topic_bytes <= o.over_bytes or o.committed_at < at.now - o.retention_ms * interval '1 ms'
     order by random() limit $1
@@ -22,13 +25,28 @@ wanting as materialized (
 locked as materialized (
     select w.* from wanting w join topic_partition p on p.partition_id = w.partition_id order by p.partition_id for no key update of p
 ),
+leased as materialized (select l.queue_id, l.partition_id, min(lower(l.pending)) as lowest from lease l group by l.queue_id, l.partition_id),
+wanted as materialized (
+    select l.partition_id, min(least(
+        c.next_offset,
+        (select x.lowest from leased x where x.queue_id = q.queue_id and x.partition_id = l.partition_id),
+        (select x.lo from waiting x where x.partition_id = l.partition_id and x.queue_id + 0 = q.queue_id order by x.lo limit 1),
+        (select x.record_offset from admitted x where x.queue_id = q.queue_id and x.partition_id = l.partition_id order by x.record_offset limit 1),
+        (select x.record_offset from dead x where x.queue_id = q.queue_id and x.partition_id = l.partition_id order by x.record_offset limit 1)
+    )) as from_offset
+    from locked l join queue q on q.topic_id = l.topic_id and q.deleted_at is null join queue_cursor c on c.queue_id = q.queue_id and c.partition_id = l.partition_id
+    where not l.deleted
+    group by l.partition_id
+),
 candidate as materialized (
-    select l.*, b.base_offset, b.committed_at, b.byte_length
-    from locked l
+    select l.*, b.base_offset, b.committed_at, b.byte_length,
+        case when b.base_offset + b.records > w.from_offset then l.hold_ms else 0 end as longer_ms
+    from locked l left join wanted w on w.partition_id = l.partition_id
     cross join lateral (select * from batch z where z.partition_id = l.partition_id order by z.base_offset limit 1000) b
 ),
 aged as materialized (
-    select c.*, coalesce(c.committed_at < at.now - c.retention_ms * interval '1 ms', false) as aged,
+    select c.*, coalesce(c.committed_at < at.now - (c.retention_ms + c.longer_ms) * interval '1 ms', false) as aged,
+        c.longer_ms = 0 or c.committed_at < at.now - c.longer_ms * interval '1 ms' as by_size,
         sum(c.byte_length) over (partition by c.topic_id order by c.committed_at, c.partition_id, c.base_offset) as upto_bytes
     from candidate c, at
 ),
@@ -36,7 +54,7 @@ chosen as materialized (
     select x.partition_id, x.base_offset
     from (
         select a.partition_id, a.base_offset,
-            bool_and(a.deleted or a.aged or a.upto_bytes <= a.over_bytes) over (partition by a.partition_id order by a.base_offset) as goes
+            bool_and(a.deleted or a.aged or (a.by_size and a.upto_bytes <= a.over_bytes)) over (partition by a.partition_id order by a.base_offset) as goes
         from aged a
     ) x
     where x.goes

@@ -10,6 +10,8 @@ use millpond_core::{AgentId, Error, Name, Offset, PartId, PartitionId, TopicId, 
 use uuid::Uuid;
 
 const RETAIN_EVERY_MS: i64 = 60_000;
+/// Leases whose deadline has been past for so long belong to queues that nobody polls.
+const LEASE_LATE_MS: i64 = 1_000;
 
 pub(super) async fn beat(plane: &PostgresControlPlane, agent: AgentId) -> Result<Beat, Error> {
     let statement = sqlx::query_file!(
@@ -18,11 +20,18 @@ pub(super) async fn beat(plane: &PostgresControlPlane, agent: AgentId) -> Result
         env!("CARGO_PKG_VERSION"),
         limits::INLINE_DRAIN_AFTER_MS,
         limits::PART_PENDING_MAX_MS,
-        RETAIN_EVERY_MS
+        RETAIN_EVERY_MS,
+        LEASE_LATE_MS
     );
     let row = sent!(plane, READ, c => statement.fetch_one(c))?.map_err(classify)?;
     let has = |job: &str| row.jobs.iter().any(|j| j == job);
-    Ok(Beat { inline_live_bytes: row.inline_live_bytes, drain: has("drain"), sweep: has("sweep"), retain: has("retain") })
+    Ok(Beat {
+        inline_live_bytes: row.inline_live_bytes,
+        drain: has("drain"),
+        sweep: has("sweep"),
+        retain: has("retain"),
+        expire: has("expire"),
+    })
 }
 
 pub(super) async fn drain_plan(plane: &PostgresControlPlane, max_bytes: i64) -> Result<Vec<DrainBatch>, Error> {
@@ -119,7 +128,9 @@ pub(super) async fn forget(plane: &PostgresControlPlane, limit: i64) -> Result<i
     let expired = sqlx::query_file_scalar!("queries/agent/forget.sql", limit, limits::INLINE_PLAN_TTL_MS);
     let expired = sent!(plane, BACKGROUND, c => expired.fetch_one(c))?.map_err(classify)?;
     let groups = sqlx::query_file_scalar!("queries/group/forget.sql", limit, limits::MEMBER_FORGET_AFTER_MS, limits::GROUP_FORGET_AFTER_MS);
-    Ok(expired + sent!(plane, BACKGROUND, c => groups.fetch_one(c))?.map_err(classify)?)
+    let groups = sent!(plane, BACKGROUND, c => groups.fetch_one(c))?.map_err(classify)?;
+    let queues = sqlx::query_file_scalar!("queries/queue/forget.sql", limit);
+    Ok(expired + groups + sent!(plane, BACKGROUND, c => queues.fetch_one(c))?.map_err(classify)?)
 }
 
 pub(super) async fn sweep_plan(plane: &PostgresControlPlane, limit: i64) -> Result<Vec<PartId>, Error> {

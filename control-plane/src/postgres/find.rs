@@ -17,7 +17,8 @@ pub(super) async fn find(plane: &PostgresControlPlane, requests: &[FindRequest])
     let partitions: Vec<i64> = requests.iter().map(|r| r.partition.0).collect();
     let offsets: Vec<i64> = requests.iter().map(|r| r.offset.0).collect();
     let budgets: Vec<i64> = requests.iter().map(|r| r.max_bytes).collect();
-    let rows = retried!(plane, c => sqlx::query_file!("queries/log/find.sql", &partitions, &offsets, &budgets, limits::PLAN_MAX_BATCHES).fetch_all(c))?;
+    let ends: Vec<i64> = requests.iter().map(|r| r.end.map_or(i64::MAX, |end| end.0)).collect();
+    let rows = retried!(plane, c => sqlx::query_file!("queries/log/find.sql", &partitions, &offsets, &budgets, limits::PLAN_MAX_BATCHES, &ends).fetch_all(c))?;
     let mut found: Vec<Option<Found>> = requests.iter().map(|_| None).collect();
     for row in rows {
         let Some(slot) = usize::try_from(row.request - 1).ok().and_then(|n| found.get_mut(n)) else { continue };

@@ -1,11 +1,12 @@
 //! Commits with a guard: a transaction of its own, which holds what the guard speaks of, looks in a later statement, and carries out all or
-//! nothing. Locks: group, partitions by id, offsets, keys.
+//! nothing. Locks: leases by id, group, partitions by id, what settling the leases touches, offsets, keys.
 
 use super::PostgresControlPlane;
 use super::commit::{Said, outcomes, send};
 use super::connection::{WRITE, sent};
 use super::error::classify;
 use super::group;
+use super::queue::acks;
 use bytes::Bytes;
 use millpond_core::control_plane::{Answer, Commit, Committed, PieceOutcome, Verdict};
 use millpond_core::{Error, limits};
@@ -36,6 +37,11 @@ fn told(commit: &Commit, verdict: Verdict) -> Committed {
 
 async fn decide(tx: &mut Transaction<'_, Postgres>, commit: &Commit) -> Result<Committed, Error> {
     let offsets = commit.guard.as_ref().and_then(|g| g.offsets.as_ref());
+    let acks = commit.guard.as_ref().and_then(|g| g.acks.as_ref());
+    let leases = match acks {
+        Some((tenant, acks)) => acks::hold(tx, tenant, acks).await?,
+        None => acks::Held::default(),
+    };
     if let Some(offsets) = offsets {
         let share = sqlx::query_file!("queries/group/share.sql", offsets.tenant.as_str(), offsets.group.as_str());
         share.fetch_optional(&mut **tx).await.map_err(classify)?;
@@ -46,6 +52,13 @@ async fn decide(tx: &mut Transaction<'_, Postgres>, commit: &Commit) -> Result<C
     }
     if let Some(known) = look(tx, commit).await? {
         return Ok(known);
+    }
+    if let Some((_, acks)) = acks {
+        let op = commit.requests.first().map_or(Uuid::nil(), |request| request.id.0);
+        let lost = acks::settle(tx, &leases, acks, op).await?;
+        if !lost.is_empty() {
+            return Ok(told(commit, Verdict::LeaseLost(lost)));
+        }
     }
     if let Some(offsets) = offsets {
         match group::send_offsets(tx, offsets).await? {

@@ -11,6 +11,7 @@ pub mod examine;
 mod find;
 mod group;
 mod guarded;
+mod queue;
 mod topic;
 
 use async_trait::async_trait;
@@ -25,7 +26,9 @@ use millpond_core::group::{
 };
 use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
 use millpond_core::{AgentId, Error, Generation, GroupId, MemberId, Name, Offset, PartId, PartitionId, Topic, TopicChange, TopicId};
+use parking_lot::RwLock;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -39,6 +42,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct PostgresControlPlane {
     pool: PgPool,
+    /// Which statement a queue's next grant is tried with.
+    manners: Arc<RwLock<queue::Manners>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +91,7 @@ impl PostgresControlPlane {
         let off = settings.fetch_optional(&pool).await.map_err(ConnectError::Unreachable)?;
         match off {
             Some(setting) => Err(ConnectError::Unsafe { setting }),
-            None => Ok(Self { pool }),
+            None => Ok(Self { pool, manners: Arc::default() }),
         }
     }
 

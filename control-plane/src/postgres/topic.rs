@@ -3,6 +3,7 @@
 use super::PostgresControlPlane;
 use super::connection::{BACKGROUND, retried, sent};
 use super::error::classify;
+use super::queue::hold;
 use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
 use millpond_core::{Error, Name, Offset, PartitionId, Placement, Topic, TopicChange, TopicConfig, TopicId, limits};
 use sqlx::Connection;
@@ -121,6 +122,7 @@ async fn put_once(
     }
     if wanted > current {
         sqlx::query_file!("queries/topic/grow.sql", id, wanted).execute(&mut *tx).await.map_err(lift)?;
+        sqlx::query_file!("queries/queue/grow.sql", id).execute(&mut *tx).await.map_err(lift)?;
     }
     let partitions = sqlx::query_file_scalar!("queries/topic/partition_ids.sql", id).fetch_all(&mut *tx).await.map_err(lift)?;
     tx.commit().await.map_err(lift)?;
@@ -169,6 +171,8 @@ async fn delete_once(connection: &mut PgConnection, tenant: &Name, name: &Name) 
     let ended = sqlx::query_file_scalar!("queries/topic/delete.sql", tenant.as_str(), name.as_str());
     let ended = ended.fetch_optional(&mut *tx).await.map_err(classify)?;
     if let Some(id) = ended {
+        let queues = sqlx::query_file_scalar!("queries/queue/delete_of_topic.sql", id).fetch_all(&mut *tx).await.map_err(classify)?;
+        hold(&mut tx, &queues).await.map_err(classify)?;
         sqlx::query_file!("queries/topic/close.sql", id).execute(&mut *tx).await.map_err(classify)?;
     }
     tx.commit().await.map_err(classify)?;

@@ -51,6 +51,12 @@ impl State {
             let verdict = if body_hash == key.body_hash { Verdict::Duplicate(answer) } else { Verdict::Conflict };
             return told(verdict, nothing());
         }
+        if let Some((tenant, acks)) = &guard.acks {
+            let lost = self.lost_acks(tenant, acks);
+            if !lost.is_empty() {
+                return told(Verdict::LeaseLost(lost), nothing());
+            }
+        }
         if let Some(Err(rejected)) = guard.offsets.as_ref().map(|offsets| self.judge_offsets(offsets)) {
             return told(Verdict::OffsetsRejected(rejected), nothing());
         }
@@ -66,6 +72,9 @@ impl State {
         }
         if let Some(offsets) = commit.guard.as_ref().and_then(|g| g.offsets.as_ref()) {
             self.apply_offsets(offsets);
+        }
+        if let Some((tenant, acks)) = commit.guard.as_ref().and_then(|g| g.acks.as_ref()) {
+            self.apply_acks(tenant, acks, now);
         }
         let state = self;
         let new_parts: Vec<bool> = (0..commit.parts.len()).map(|p| CommitView { state, commit, now }.part_is_new(p)).collect();

@@ -1,5 +1,6 @@
 //! Operations, their outcomes, and the events in which clients write them down.
 
+use super::queue::{QueueAnswer, QueueCall};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fmt;
@@ -62,6 +63,23 @@ pub struct Sent {
     /// `None`: the server chooses.
     pub partition: Option<i32>,
     pub id: RecordId,
+    #[serde(default)]
+    pub timing: Timing,
+}
+
+impl Sent {
+    #[must_use]
+    pub fn new(topic: &str, partition: Option<i32>, id: RecordId) -> Self {
+        Self { topic: topic.to_owned(), partition, id, timing: Timing::default() }
+    }
+}
+
+/// When queues may hand a record out; the log does not care.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timing {
+    pub delay_ms: Option<i64>,
+    pub deliver_at_ms: Option<i64>,
+    pub ttl_ms: Option<i64>,
 }
 
 /// One atomic request: several records, perhaps of several topics and partitions.
@@ -91,6 +109,7 @@ pub enum Call {
     End(Log),
     /// All records of a partition, by a client that remembers nothing, after everything has healed.
     Final(Log),
+    Queue(QueueCall),
 }
 
 /// Where a record was stored.
@@ -130,7 +149,8 @@ pub enum Outcome {
     End {
         high_watermark: i64,
     },
-    /// Certainly nothing was stored, by this attempt; `current` is the high watermark that an `If-Match` met.
+    Queue(QueueAnswer),
+    /// Certainly nothing was stored or changed, by this attempt; `current` is the high watermark that an `If-Match` met.
     Fail {
         current: Option<i64>,
     },

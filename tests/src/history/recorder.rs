@@ -54,7 +54,7 @@ impl Shelf {
     }
 }
 
-/// Of one client; several operations may be open at a time.
+/// Of one client; several operations may be open at a time, in several tasks.
 #[derive(Debug)]
 pub struct Recorder {
     pub client: u32,
@@ -105,7 +105,10 @@ impl Sink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::{From, Log, Placed, Produce, Read, ReadAnswer, RecordId, Seen, Sent};
+    use crate::history::{
+        Entry, From, HandOut, Intent, Lease, Leased, Log, Placed, Produce, QueueAnswer, QueueCall, Read, ReadAnswer, RecordId, Seen, Sent,
+        Settle, Target, Token,
+    };
 
     #[test]
     fn files_and_memory_hold_the_same_and_a_broken_line_is_left_out() {
@@ -114,13 +117,21 @@ mod tests {
         let histories = shelves.map(|shelf| {
             let (one, two) = (shelf.client(1).expect("new"), shelf.client(2).expect("new"));
             let id = RecordId { client: 1, counter: 0 };
-            let sent = Sent { topic: "t".to_owned(), partition: Some(0), id };
+            let sent = Sent::new("t", Some(0), id);
             let produce = one.invoke(1, Call::Produce(Produce { records: vec![sent], key: Some("k".to_owned()), expect: None }));
             let read = two.invoke(2, Call::Read(Read { log: Log::new("t", 0), from: From::Earliest, session: 0 }));
             one.returned(3, produce, Outcome::Produced { placed: vec![Placed { partition: 0, offset: 0 }], duplicate: false });
             let answer = ReadAnswer { log_start: Some(0), high_watermark: Some(1), records: vec![(0, Seen::Record(id))] };
             two.returned(4, read, Outcome::Records(answer));
             one.invoke(5, Call::End(Log::new("t", 0)));
+            let lease = two.invoke(6, Call::Queue(QueueCall::Lease(Lease { queue: "q".to_owned(), request: None })));
+            let (receipt, key) = (Token::of("r"), Some("k".into()));
+            let record = HandOut { partition: 0, offset: 0, seen: Seen::Record(id), key, attempt: 1, failures: 0, receipt };
+            let leased = Leased { lease: Token::of("l"), now_ms: 5, deadline_ms: 6, records: vec![record] };
+            two.returned(7, lease, Outcome::Queue(QueueAnswer::Leased(leased)));
+            let intent = Intent::Nack { counts: true, delay_ms: None, reason: Some("r".into()) };
+            let entries = vec![Entry { target: Target::Receipt(receipt), intent }];
+            two.invoke(8, Call::Queue(QueueCall::Settle(Settle { queue: None, request: None, entries })));
             if let Shelf::Folder(folder) = &shelf {
                 let mut file = File::options().append(true).open(folder.join("2.ndjson")).expect("a file");
                 file.write_all(b"{\"at\":9,\"op\":{\"cli").expect("a piece of a line");
@@ -128,7 +139,7 @@ mod tests {
             shelf.history().expect("a history")
         });
         assert_eq!(histories[0], histories[1]);
-        assert_eq!(histories[0].ops.len(), 3);
+        assert_eq!(histories[0].ops.len(), 5);
         assert_eq!(histories[0].ops[2].outcome(), &Outcome::Info);
     }
 }

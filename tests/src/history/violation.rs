@@ -47,6 +47,48 @@ pub enum Kind {
     SkippedPoll,
     /// Nobody read the whole of a log at the end: nothing is known of it.
     Unread,
+    /// I8: a record is handed out while another hand-out of it is valid.
+    DoubleLease,
+    /// I8: one attempt is handed out twice, or a later one before an earlier one.
+    Attempt,
+    /// I8, I11: a settlement is accepted by whose receipt the record was no longer held.
+    StaleReceipt,
+    /// I9: neither acked, dead nor expired, though all is drained.
+    Undelivered,
+    /// I9: something is left in a queue that is drained.
+    Leftover,
+    /// I10: an acked record is handed out again, though nobody sought back.
+    AckedAgain,
+    /// A record is handed out that was purged, or passed over by a seek, or lies before the queue's beginning.
+    Dropped,
+    /// I11: a hand-out names another number of failures than there were.
+    Failures,
+    /// I11: dead before the limit, without being rejected.
+    DeadEarly,
+    /// I11: not dead at the limit.
+    DeadLate,
+    /// I11: a dead record is handed out, though nobody redrove it.
+    DeadAgain,
+    /// I11: the dead in the end are others than those that died.
+    DeadList,
+    /// Handed out before a delay is over.
+    TooEarly,
+    /// Handed out after its time to live.
+    Expired,
+    /// Two records of a key in flight together.
+    KeyTogether,
+    /// A record handed out before an earlier one of its key is over.
+    KeyOrder,
+    /// A receipt that was settled is settled again.
+    SettledTwice,
+    /// A receipt of another queue, or of nobody, has an effect.
+    ForeignReceipt,
+    /// A receipt is called lost that nothing can have ended.
+    WronglyLost,
+    /// A settlement is told what it did not ask for, or something else when it asks again.
+    WrongVerdict,
+    /// Nobody looked at a queue in the end.
+    Unobserved,
 }
 
 /// A violation and its evidence.

@@ -16,7 +16,7 @@ pub fn foreign_words(text: &str) -> Vec<String> {
         "message queue telemetry",
         "event loop",
     ];
-    const WORDS: [&str; 9] = ["message", "messages", "event", "events", "cursor", "cursors", "blob", "blobs", "dlq"];
+    const WORDS: [&str; 7] = ["message", "messages", "event", "events", "blob", "blobs", "dlq"];
     let text = without(text, &TERMS);
     let mut found: Vec<String> =
         words(&text).filter(|(_, word)| WORDS.contains(word)).map(|(number, word)| format!("line {number}: {word}")).collect();

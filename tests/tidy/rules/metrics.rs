@@ -1,6 +1,6 @@
 //! Rules on metrics: `millpond_<area>_<thing>_<unit>`, all in one file.
 
-const AREAS: [&str; 8] = ["agent", "control_plane", "fetch", "group", "http", "job", "produce", "store"];
+const AREAS: [&str; 9] = ["agent", "control_plane", "fetch", "group", "http", "job", "produce", "queue", "store"];
 const UNITS: [&str; 4] = ["_bytes", "_ratio", "_seconds", "_total"];
 const MACROS: [&str; 3] = ["counter!(", "gauge!(", "histogram!("];
 

@@ -25,7 +25,7 @@ impl Client {
         let api = self.somewhere();
         let Some(expect) = self.end(&api, &log).await else { return };
         let id = self.record_id();
-        let sent = Sent { topic: log.topic.clone(), partition: Some(0), id };
+        let sent = Sent::new(&log.topic, Some(0), id);
         let key = self.rng.random_bool(0.5).then(|| format!("{}-{}", self.number, self.counter));
         let produce = Produce { records: vec![sent], key: key.clone(), expect: Some(expect) };
         let body = json!({"records": [{"partition": 0, "text": payload(id, None, GUARDED.filler_bytes)}]}).to_string();

@@ -61,7 +61,7 @@ impl Client {
                     record["partition"] = partition.into();
                 }
                 bodies.entry(topic.name).or_default().push(record);
-                produce.records.push(Sent { topic: topic.name.to_owned(), partition, id });
+                produce.records.push(Sent::new(topic.name, partition, id));
             }
         }
         produce.key = keyed.then(|| format!("{}-{}", self.number, self.counter));

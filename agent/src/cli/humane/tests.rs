@@ -55,3 +55,10 @@ fn tables_align() {
     let rows = vec![vec!["orders".to_owned(), "8".to_owned()], vec!["a".to_owned(), "1,000".to_owned()]];
     assert_eq!(table(&["TOPIC", "N"], &rows), "TOPIC       N\norders      8\na       1,000\n");
 }
+
+#[test]
+fn ages_have_two_units() {
+    let ages = [0, 999, 1_000, 59_999, 60_000, 200_000, 3_600_000 + 59_000, 2 * 86_400_000 + 5 * 3_600_000 + 7];
+    let told: Vec<String> = ages.into_iter().map(age_ms).collect();
+    assert_eq!(told, ["0ms", "999ms", "1s", "59s", "1m", "3m 20s", "1h", "2d 5h"]);
+}

@@ -105,7 +105,7 @@ fn listed(assignments: Assignments) -> Vec<Assignment> {
 }
 
 /// A JSON body, where nothing but white space means no member at all.
-async fn json_body<T: for<'de> Deserialize<'de>>(body: Body) -> Result<T, Problem> {
+pub(in crate::http) async fn json_body<T: for<'de> Deserialize<'de>>(body: Body) -> Result<T, Problem> {
     let body = collect(body, limits::MIB, None).await?;
     let body = if body.iter().all(u8::is_ascii_whitespace) { b"{}" } else { &body[..] };
     serde_json::from_slice(body).map_err(|e| Problem::bad_request(e.to_string()))

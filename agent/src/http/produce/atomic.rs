@@ -3,10 +3,11 @@
 use super::{Call, stream};
 use crate::hash;
 use crate::http::AppState;
-use crate::http::error::Problem;
+use crate::http::error::{Code, Problem};
 use crate::http::group::offsets::BatchOffsets;
 use crate::produce::AppendError;
 use crate::produce::append::{AppendBuilder, Appended, Basis, BasisTopic, Place};
+use crate::queue::receipt::Receipt;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderValue, header};
@@ -36,6 +37,8 @@ pub struct Atomic<'a> {
     pub expect: Option<Offset>,
     /// Group offsets to be committed with the records, of which there may be none.
     pub offsets: Option<BatchOffsets>,
+    /// Queue records to be acked with the commit.
+    pub acks: Vec<Receipt>,
     pub shape: ResultsShape,
     /// What a retry must bring again.
     pub body: Bytes,
@@ -67,6 +70,7 @@ impl Atomic<'_> {
                     }
                     continue;
                 }
+                Err(AppendError::LeaseLost(lost)) => return Err(self.lease_lost(&lost)),
                 outcome => match (outcome, missing) {
                     (Err(AppendError::OffsetsRejected(OffsetsRejected::PartitionGone { .. })), Some(missing)) => return Err(missing),
                     (outcome, _) => outcome?,
@@ -94,13 +98,21 @@ impl Atomic<'_> {
 
     /// The group offsets, and what is wrong with them should they be looked at.
     async fn guard(&self, app: &AppState) -> Result<(Option<Guard>, Option<Problem>), Problem> {
-        let Some(offsets) = &self.offsets else { return Ok((None, None)) };
-        let (offsets, missing) = offsets.resolve(app, &self.call.principal.tenant).await?;
+        let tenant = &self.call.principal.tenant;
+        let acks = (!self.acks.is_empty()).then(|| (tenant.clone(), self.acks.iter().map(Receipt::ack).collect()));
+        let Some(offsets) = &self.offsets else { return Ok((acks.map(|acks| Guard { offsets: None, acks: Some(acks) }), None)) };
+        let (offsets, missing) = offsets.resolve(app, tenant).await?;
         match missing {
             // Without a key nothing can have been stored before.
-            Some(problem) if self.call.idempotency_key.is_none() => Err(problem),
-            missing => Ok((Some(Guard { offsets: Some(offsets) }), missing)),
+            Some(problem) if self.call.idempotency_key.is_none() && acks.is_none() => Err(problem),
+            missing => Ok((Some(Guard { offsets: Some(offsets), acks }), missing)),
         }
+    }
+
+    fn lease_lost(&self, lost: &[usize]) -> Problem {
+        let receipts: Vec<String> = lost.iter().filter_map(|n| self.acks.get(*n)).map(Receipt::text).collect();
+        let detail = format!("{} of the acks name records that are no longer held: nothing was stored", lost.len());
+        Problem::new(Code::LeaseLost, detail).with("receipts", receipts)
     }
 
     async fn parse(&self, parse: &Parse, topics: &[Arc<Topic>], basis: Basis) -> Result<AppendBuilder, Problem> {
@@ -123,7 +135,13 @@ impl Atomic<'_> {
     }
 
     fn key(&self, topics: &[Arc<Topic>]) -> Option<RequestKey> {
-        let key = self.call.idempotency_key.as_ref()?;
+        let receipts = || -> Option<String> {
+            let mut texts: Vec<String> = self.acks.iter().map(Receipt::text).collect();
+            texts.sort_unstable();
+            // No header holds a line end, so no client's key is like it.
+            (!texts.is_empty()).then(|| format!("\n{}", texts.join("\n")))
+        };
+        let key = self.call.idempotency_key.clone().or_else(receipts)?;
         let path = match self.shape {
             ResultsShape::One => stream::key_place(topics.first().map_or(0, |t| t.id.0), 0),
             ResultsShape::ByTopic => "batches".to_owned(),

@@ -1,7 +1,6 @@
 //! Records as JSON, read straight into an [`AppendBuilder`].
 
 use crate::http::error::{Code, Problem};
-use crate::http::group::offsets::BatchOffsets;
 use crate::produce::append::{AppendBuilder, Input};
 use crate::segment::record::RESERVED;
 use base64::Engine;
@@ -192,11 +191,11 @@ fn in_time(now_ms: i64, ms: i64, what: &str) -> Result<Option<i64>, Problem> {
 }
 
 /// Reads a list of records into one topic of a builder; a record's own problem is kept aside, since serde knows only texts.
-struct Records<'b> {
-    builder: &'b mut AppendBuilder,
-    topic: usize,
-    shared: &'b Shared,
-    problem: &'b mut Option<Problem>,
+pub(super) struct Records<'b> {
+    pub(super) builder: &'b mut AppendBuilder,
+    pub(super) topic: usize,
+    pub(super) shared: &'b Shared,
+    pub(super) problem: &'b mut Option<Problem>,
 }
 
 impl<'de> DeserializeSeed<'de> for Records<'_> {
@@ -239,7 +238,7 @@ pub fn problem_of(error: &serde_json::Error) -> Problem {
     }
 }
 
-fn read<'de, V: Visitor<'de, Value = ()>>(body: &'de [u8], visitor: V) -> Result<(), serde_json::Error> {
+pub(super) fn read<'de, V: Visitor<'de, Value = ()>>(body: &'de [u8], visitor: V) -> Result<(), serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     deserializer.deserialize_map(visitor)?;
     deserializer.end()
@@ -270,102 +269,6 @@ pub fn read_records(body: &[u8], builder: &mut AppendBuilder, shared: &Shared) -
     }
     let mut problem = None;
     let outcome = read(body, V(Records { builder, topic: 0, shared, problem: &mut problem }));
-    outcome.map_err(|error| problem.unwrap_or_else(|| problem_of(&error)))
-}
-
-/// The body of `/v1/batches`, but for its records: names of the topics in their order, and group offsets.
-pub fn read_batch_topics(body: &[u8]) -> Result<(Vec<String>, Option<BatchOffsets>), Problem> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Shape {
-        #[serde(default)]
-        topics: TopicNames,
-        #[serde(default)]
-        acks: Option<Vec<IgnoredAny>>,
-        #[serde(default)]
-        offsets: Option<BatchOffsets>,
-    }
-    #[derive(Default)]
-    struct TopicNames(Vec<String>);
-    impl<'de> Deserialize<'de> for TopicNames {
-        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            struct V;
-            impl<'de> Visitor<'de> for V {
-                type Value = TopicNames;
-                fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                    f.write_str("an object of topics and their records")
-                }
-                fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TopicNames, A::Error> {
-                    let mut names = Vec::new();
-                    while let Some((name, _)) = map.next_entry::<String, IgnoredAny>()? {
-                        names.push(name);
-                    }
-                    Ok(TopicNames(names))
-                }
-            }
-            deserializer.deserialize_map(V)
-        }
-    }
-    let shape: Shape = serde_json::from_slice(body).map_err(|e| Problem::bad_request(e.to_string()))?;
-    if shape.acks.is_some_and(|a| !a.is_empty()) {
-        return Err(Problem::bad_request("this version takes no acks in a batch"));
-    }
-    if let Some(offsets) = &shape.offsets {
-        offsets.check()?;
-    }
-    let mut sorted = shape.topics.0.clone();
-    sorted.sort_unstable();
-    if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
-        return Err(Problem::bad_request("a topic stands twice"));
-    }
-    if sorted.len() > limits::TOPICS_PER_BATCH {
-        return Err(Problem::bad_request(format!("a batch has at most {} topics", limits::TOPICS_PER_BATCH)));
-    }
-    Ok((shape.topics.0, shape.offsets))
-}
-
-/// The records of `/v1/batches` into the topics of a builder, which come in the order of the body.
-pub fn read_batch(body: &[u8], builder: &mut AppendBuilder, shared: &Shared) -> Result<(), Problem> {
-    struct Batch<'b>(&'b mut AppendBuilder, &'b Shared, &'b mut Option<Problem>);
-    struct Topics<'b>(&'b mut AppendBuilder, &'b Shared, &'b mut Option<Problem>);
-    impl<'de> Visitor<'de> for Batch<'_> {
-        type Value = ();
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("{\"topics\":{…}}")
-        }
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-            while let Some(name) = map.next_key::<Cow<'de, str>>()? {
-                if name == "topics" {
-                    map.next_value_seed(Topics(&mut *self.0, self.1, &mut *self.2))?;
-                } else {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-            Ok(())
-        }
-    }
-    impl<'de> DeserializeSeed<'de> for Topics<'_> {
-        type Value = ();
-        fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-            deserializer.deserialize_map(self)
-        }
-    }
-    impl<'de> Visitor<'de> for Topics<'_> {
-        type Value = ();
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object of topics and their records")
-        }
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-            let mut topic = 0;
-            while map.next_key::<Cow<'de, str>>()?.is_some() {
-                map.next_value_seed(Records { builder: &mut *self.0, topic, shared: self.1, problem: &mut *self.2 })?;
-                topic += 1;
-            }
-            Ok(())
-        }
-    }
-    let mut problem = None;
-    let outcome = read(body, Batch(builder, shared, &mut problem));
     outcome.map_err(|error| problem.unwrap_or_else(|| problem_of(&error)))
 }
 

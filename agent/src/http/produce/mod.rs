@@ -2,6 +2,7 @@
 
 pub mod arrow;
 pub mod atomic;
+mod batch;
 pub mod body;
 pub mod json;
 pub mod ndjson;
@@ -111,7 +112,7 @@ pub struct PartitionRange {
 pub struct BatchBody {
     /// Records of each topic.
     topics: std::collections::BTreeMap<String, Vec<ProducedRecord>>,
-    /// Receipts of queue records: not taken yet.
+    /// Receipts of queue records, of any queues: acked with the commit, or nothing happens. Without an `Idempotency-Key` they are the key.
     acks: Option<Vec<String>>,
     /// Offsets of a member of a consumer group, committed together with the records or not at all.
     offsets: Option<BatchOffsets>,
@@ -228,9 +229,18 @@ async fn records(
             let (body, permit) = body::admitted(body, limits::REQUEST_MAX_BYTES, Some(&app.admission)).await?;
             let (bytes, shared) = (body.clone(), call.shared.clone());
             let parse = move |builder: &mut _| json::read_records(&bytes, builder, &shared);
-            Atomic { call: &call, topics: vec![call.topic.clone()], expect, offsets: None, shape: ResultsShape::One, body, permit }
-                .run(&app, Arc::new(parse))
-                .await
+            Atomic {
+                call: &call,
+                topics: vec![call.topic.clone()],
+                expect,
+                offsets: None,
+                acks: Vec::new(),
+                shape: ResultsShape::One,
+                body,
+                permit,
+            }
+            .run(&app, Arc::new(parse))
+            .await
         }
         Form::Octets => octets(&app, &call, query.partition, expect, &headers, body).await,
         Form::NdJson => {
@@ -285,19 +295,28 @@ async fn octets(
         hashed.push(b'\n');
     }
     hashed.extend_from_slice(&body);
-    Atomic { call, topics: vec![call.topic.clone()], expect, offsets: None, shape: ResultsShape::One, body: hashed.into(), permit }
-        .run(app, Arc::new(parse))
-        .await
+    Atomic {
+        call,
+        topics: vec![call.topic.clone()],
+        expect,
+        offsets: None,
+        acks: Vec::new(),
+        shape: ResultsShape::One,
+        body: hashed.into(),
+        permit,
+    }
+    .run(app, Arc::new(parse))
+    .await
 }
 
-/// Stores records in several topics, and offsets of a consumer group, in one atomic commit. The `Idempotency-Key` is looked at before the
-/// offsets, so the retry of a success is a success.
+/// Stores records in several topics, offsets of a consumer group and acks of queue records, in one atomic commit. The `Idempotency-Key` is looked
+/// at before acks and offsets, so the retry of a success is a success.
 #[utoipa::path(
     post, path = "/v1/batches", tag = "produce",
     params(("Idempotency-Key" = Option<String>, Header)),
     request_body = BatchBody,
     responses((status = 200, description = "durable and committed, in every topic", body = BatchAnswer),
-        (status = 409, description = "idempotency_conflict, generation_fenced", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "idempotency_conflict, generation_fenced; lease_lost, with the receipts that are: nothing was stored", body = ProblemBody, content_type = "application/problem+json"),
         (status = 416, description = "offset_out_of_range: a group offset beyond the high watermark", body = ProblemBody, content_type = "application/problem+json"),
         (status = "4XX", description = "bad_request, topic_not_found, partition_not_found, group_not_found, record_too_large, body_too_large, invalid_record, throttled", body = ProblemBody, content_type = "application/problem+json"),
         (status = "5XX", description = "unknown outcome: retry with the same Idempotency-Key", body = ProblemBody, content_type = "application/problem+json"))
@@ -312,9 +331,9 @@ async fn batches(State(app): State<AppState>, principal: Principal, headers: Hea
     let shared = Shared { now_ms: app.clock.now_ms(), traceparent: traceparent(&headers) };
     let call = Call { principal, topic: Name::default_tenant(), idempotency_key: idempotency_key(&headers)?, shape: Vec::new(), shared };
     let (body, permit) = body::admitted(body, limits::REQUEST_MAX_BYTES, Some(&app.admission)).await?;
-    let (names, offsets) = json::read_batch_topics(&body)?;
-    let topics: Vec<Name> = names.iter().map(|n| Name::new(n)).collect::<Result<_, _>>()?;
+    let batch::BatchShape { topics, acks, offsets } = batch::read_batch_shape(&body)?;
+    let topics: Vec<Name> = topics.iter().map(|n| Name::new(n)).collect::<Result<_, _>>()?;
     let (bytes, shared) = (body.clone(), call.shared.clone());
-    let parse = move |builder: &mut _| json::read_batch(&bytes, builder, &shared);
-    Atomic { call: &call, topics, expect: None, offsets, shape: ResultsShape::ByTopic, body, permit }.run(&app, Arc::new(parse)).await
+    let parse = move |builder: &mut _| batch::read_batch(&bytes, builder, &shared);
+    Atomic { call: &call, topics, expect: None, offsets, acks, shape: ResultsShape::ByTopic, body, permit }.run(&app, Arc::new(parse)).await
 }

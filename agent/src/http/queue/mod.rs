@@ -1,0 +1,295 @@
+//! `/v1/queues`: make, change, list, describe, delete. Leases, settlements, listings and administration have files of their own.
+
+mod admin;
+mod lease;
+mod list;
+mod settle;
+
+use super::AppState;
+use super::error::{Problem, ProblemBody, no_such_queue};
+use super::extract::{Principal, QueueName};
+use super::group::json_body;
+use super::topic::given;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Json, Response};
+use http::StatusCode;
+use millpond_core::group::Start;
+use millpond_core::queue::{Mode, NoSuchQueue, Queue, QueueChange, QueueCounts, Rate};
+use millpond_core::topic::NoSuchTopic;
+use millpond_core::{Error, Name, PartitionId, limits};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(list_all))
+        .routes(routes!(put, describe, delete))
+        .routes(routes!(lease::lease))
+        .routes(routes!(settle::settle))
+        .routes(routes!(list::in_flight))
+        .routes(routes!(list::waiting))
+        .routes(routes!(list::dead))
+        .routes(routes!(list::peek))
+        .routes(routes!(admin::redrive))
+        .routes(routes!(admin::purge_dead))
+        .routes(routes!(admin::pause))
+        .routes(routes!(admin::resume))
+        .routes(routes!(admin::purge))
+        .routes(routes!(admin::seek))
+}
+
+/// What may be said of retries; a field left out keeps its value, or takes the default.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct RetrySettings {
+    /// Delay after the first failure, 0 to 31536000000. Default 1000.
+    base_ms: Option<i64>,
+    /// Each further delay is so many times as long, 1 to 100. Default 2.
+    factor: Option<f64>,
+    /// No delay is longer. Default 3600000.
+    cap_ms: Option<i64>,
+    /// Share of the delay by which it is longer or shorter, 0 to 1. Default 0.2.
+    jitter: Option<f64>,
+    /// After so many failures a record is dead, 1 to 1000. Default 20.
+    max_failures: Option<i32>,
+}
+
+/// A queue; a field left out keeps its value, or takes the default of a new queue.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct QueueSettings {
+    /// Cannot change. Default: the topic of the queue's name. It is made unless the server does not make topics by itself.
+    #[schema(example = "emails")]
+    topic: Option<String>,
+    /// `shared` or `keyed`; cannot change. Default shared.
+    #[schema(value_type = Option<String>, example = "shared")]
+    mode: Option<Mode>,
+    /// 1000 to 43200000. Default 30000.
+    lease_ms: Option<i64>,
+    #[serde(default)]
+    retry: RetrySettings,
+    /// Hand-outs: at most `limit` in `per_ms`; null for no limit. Default null.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<Object>, example = json!({"limit": 100, "per_ms": 1000}))]
+    rate: Option<Option<Rate>>,
+    /// Records leased at once, 1 to 1000000. Default 20000.
+    max_in_flight: Option<i64>,
+    /// `earliest` or `latest`: where a new queue begins; cannot change. Default earliest.
+    #[schema(value_type = Option<String>, example = "earliest")]
+    from: Option<Start>,
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct RetryDescription {
+    base_ms: i64,
+    factor: f64,
+    cap_ms: i64,
+    jitter: f64,
+    max_failures: i32,
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct QueueDescription {
+    queue: String,
+    topic: String,
+    #[schema(value_type = String)]
+    mode: Mode,
+    lease_ms: i64,
+    retry: RetryDescription,
+    #[schema(value_type = Option<Object>)]
+    rate: Option<Rate>,
+    max_in_flight: i64,
+    #[schema(value_type = String)]
+    from: Start,
+    paused: bool,
+    /// Records that could be leased now, but for limits and busy keys.
+    ready: i64,
+    /// Never handed out, and not before a later time.
+    delayed: i64,
+    /// Handed out before, and not again before a later time.
+    retrying: i64,
+    in_flight: i64,
+    dead: i64,
+    /// Age of the oldest record that no lease has held yet.
+    oldest_age_ms: Option<i64>,
+    /// Records a second, a moving average over a minute.
+    lease_rate: f64,
+    settle_rate: f64,
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct QueueList {
+    queues: Vec<QueueDescription>,
+}
+
+impl QueueSettings {
+    fn change(self) -> Result<QueueChange, Problem> {
+        let retry = self.retry;
+        let ranges = [
+            ("lease_ms", self.lease_ms, limits::LEASE_MIN_MS, limits::LEASE_MAX_MS),
+            ("retry.base_ms", retry.base_ms, 0, limits::RETRY_MAX_MS),
+            ("retry.cap_ms", retry.cap_ms, 0, limits::RETRY_MAX_MS),
+            ("retry.max_failures", retry.max_failures.map(i64::from), 1, i64::from(limits::MAX_FAILURES_MAX)),
+            ("max_in_flight", self.max_in_flight, 1, limits::IN_FLIGHT_MAX),
+            ("rate.limit", self.rate.flatten().map(|r| i64::from(r.limit)), 1, i64::from(i32::MAX)),
+            ("rate.per_ms", self.rate.flatten().map(|r| r.per_ms), 1, limits::RETRY_MAX_MS),
+        ];
+        for (name, value, min, max) in ranges {
+            check_range(name, value, min, max)?;
+        }
+        for (name, value, min, max) in [("retry.factor", retry.factor, 1.0, 100.0), ("retry.jitter", retry.jitter, 0.0, 1.0)] {
+            if value.is_some_and(|v| !(min..=max).contains(&v)) {
+                return Err(Problem::bad_request(format!("{name} is out of range: {min} to {max}")));
+            }
+        }
+        Ok(QueueChange {
+            topic: self.topic.map(|t| Name::new(&t)).transpose()?,
+            mode: self.mode,
+            from: self.from,
+            lease_ms: self.lease_ms,
+            base_ms: retry.base_ms,
+            factor: retry.factor,
+            cap_ms: retry.cap_ms,
+            jitter: retry.jitter,
+            max_failures: retry.max_failures,
+            rate: self.rate,
+            max_in_flight: self.max_in_flight,
+        })
+    }
+}
+
+fn check_range(name: &str, value: Option<i64>, min: i64, max: i64) -> Result<(), Problem> {
+    match value {
+        Some(value) if !(min..=max).contains(&value) => Err(Problem::bad_request(format!("{name} is out of range: {min} to {max}"))),
+        _ => Ok(()),
+    }
+}
+
+/// The queue as it is now, whatever is remembered of it.
+async fn current(app: &AppState, tenant: &Name, name: &Name) -> Result<Arc<Queue>, Problem> {
+    app.queues.forget(tenant, name).await;
+    Ok(app.queues.get(tenant, name).await?)
+}
+
+fn number_of(queue: &Queue, partition: PartitionId) -> Option<i32> {
+    queue.partitions.iter().position(|p| *p == partition).and_then(|n| i32::try_from(n).ok())
+}
+
+fn partition_of(queue: &Queue, number: i32) -> Option<PartitionId> {
+    usize::try_from(number).ok().and_then(|n| queue.partitions.get(n)).copied()
+}
+
+fn description(queue: &Queue, counts: &QueueCounts, now_ms: i64) -> QueueDescription {
+    let retry = queue.config.retry;
+    QueueDescription {
+        queue: queue.name.to_string(),
+        topic: queue.topic.to_string(),
+        mode: queue.mode,
+        lease_ms: queue.config.lease_ms,
+        retry: RetryDescription {
+            base_ms: retry.base_ms,
+            factor: retry.factor,
+            cap_ms: retry.cap_ms,
+            jitter: retry.jitter,
+            max_failures: retry.max_failures,
+        },
+        rate: queue.config.rate,
+        max_in_flight: queue.config.max_in_flight,
+        from: queue.from,
+        paused: queue.paused,
+        ready: counts.ready,
+        delayed: counts.delayed,
+        retrying: counts.retrying,
+        in_flight: counts.in_flight,
+        dead: counts.dead,
+        oldest_age_ms: counts.oldest_ms.map(|at| (now_ms - at).max(0)),
+        lease_rate: counts.lease_rate,
+        settle_rate: counts.settle_rate,
+    }
+}
+
+async fn described(app: &AppState, queue: &Queue) -> Result<QueueDescription, Problem> {
+    let counts = app.plane.queue_counts(queue.id).await?;
+    Ok(description(queue, &counts, app.clock.now_ms()))
+}
+
+/// Makes a queue over a topic or changes it. Any number of queues stand on one topic, and each sees every record once.
+#[utoipa::path(
+    put, path = "/v1/queues/{queue}", operation_id = "put_queue", tag = "queues", params(("queue" = String, Path)), request_body = QueueSettings,
+    responses((status = 201, description = "made", body = QueueDescription), (status = 200, description = "changed, or as it was", body = QueueDescription),
+        (status = 404, description = "topic_not_found: the server does not make topics by itself", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "invalid_change: topic, mode and from stay", body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request", body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
+)]
+async fn put(State(app): State<AppState>, principal: Principal, QueueName(name): QueueName, body: Body) -> Result<Response, Problem> {
+    let settings: QueueSettings = json_body(body).await?;
+    let mut change = settings.change()?;
+    match app.plane.queue(&principal.tenant, &name).await {
+        Ok(_) => {}
+        Err(Error::Rejected(NoSuchQueue)) => {
+            let topic = change.topic.get_or_insert_with(|| name.clone());
+            app.topics.get_or_create(&principal.tenant, topic).await.map_err(|e| match e {
+                Error::Rejected(NoSuchTopic) => Problem::new(super::error::Code::TopicNotFound, format!("there is no topic {topic}")),
+                other => other.into(),
+            })?;
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let (queue, made) = app.queues.put(&principal.tenant, &name, &change).await?;
+    let status = if made { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(described(&app, &queue).await?)).into_response())
+}
+
+/// All queues of the tenant, by name.
+#[utoipa::path(
+    get, path = "/v1/queues", operation_id = "list_queues", tag = "queues",
+    responses((status = 200, description = "configuration and counts", body = QueueList),
+        (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
+)]
+async fn list_all(State(app): State<AppState>, principal: Principal) -> Result<Json<QueueList>, Problem> {
+    let mut queues = Vec::new();
+    for queue in app.plane.queues(&principal.tenant).await? {
+        match app.plane.queue_counts(queue.id).await {
+            Ok(counts) => queues.push(description(&queue, &counts, app.clock.now_ms())),
+            // Deleted since.
+            Err(Error::Rejected(NoSuchQueue)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(Json(QueueList { queues }))
+}
+
+/// Configuration, and how many records are in which state.
+#[utoipa::path(
+    get, path = "/v1/queues/{queue}", operation_id = "describe_queue", tag = "queues", params(("queue" = String, Path)),
+    responses((status = 200, description = "as it is now", body = QueueDescription),
+        (status = 404, description = "queue_not_found", body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request", body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
+)]
+async fn describe(
+    State(app): State<AppState>,
+    principal: Principal,
+    QueueName(name): QueueName,
+) -> Result<Json<QueueDescription>, Problem> {
+    let queue = current(&app, &principal.tenant, &name).await?;
+    Ok(Json(described(&app, &queue).await?))
+}
+
+/// Deletes a queue, not its topic. All its receipts are lost; a later queue of the name shares nothing with it.
+#[utoipa::path(
+    delete, path = "/v1/queues/{queue}", operation_id = "delete_queue", tag = "queues", params(("queue" = String, Path)),
+    responses((status = 204, description = "deleted"),
+        (status = 404, description = "queue_not_found", body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request", body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
+)]
+async fn delete(State(app): State<AppState>, principal: Principal, QueueName(name): QueueName) -> Result<StatusCode, Problem> {
+    let deleted = app.plane.delete_queue(&principal.tenant, &name).await;
+    app.queues.forget(&principal.tenant, &name).await;
+    if deleted? { Ok(StatusCode::NO_CONTENT) } else { Err(no_such_queue()) }
+}

@@ -1,0 +1,297 @@
+//! Lease calls of one queue: all that wait go into one grant, one grant at a time.
+//!
+//! A call that found nothing waits: for this agent's commits and settlements, which wake it at once, for due times, and for what others do, by
+//! asking again.
+
+use super::expiry::Expiry;
+use super::fill::{self, Leased};
+use super::{Hub, LeaseRequest, QueueError, Shared, admit};
+use crate::fetch::watcher::Watch;
+use crate::metrics;
+use millpond_core::queue::{Grant, Granted, LeasePart, LimitedBy, Mode, NoSuchQueue, Queue, Want};
+use millpond_core::{Error, LeaseId, PartitionId};
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+/// How often a queue is asked again while calls wait: other agents' nacks, redrives and changes are seen then.
+const ASK_EVERY: Duration = Duration::from_millis(250);
+/// Others held what was there.
+const CONTENDED: Duration = Duration::from_millis(2);
+/// Records of one grant.
+const RECORDS: usize = 10_000;
+/// Calls that wait in this agent, of one queue.
+const WAITING: usize = 10_000;
+/// A grant that failed is sent again for so long.
+const RESEND_FOR: Duration = Duration::from_secs(3);
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_millis(250);
+/// A call that was given nothing but expired records goes on beyond its wait for so long.
+const GRACE: Duration = Duration::from_secs(1);
+/// Cursors that are admitted between two grants.
+const ADMISSIONS: usize = 4;
+
+pub type Answer = Result<Leased, QueueError>;
+
+#[derive(Debug)]
+pub struct Call {
+    pub lease: LeaseId,
+    pub request: LeaseRequest,
+    pub deadline: Instant,
+    pub answer: oneshot::Sender<Answer>,
+    /// It was given records before, none of which could be handed on.
+    pub returned: bool,
+}
+
+pub fn start(shared: Arc<Shared>, expiry: Arc<Expiry>, hub: &Arc<Hub>, calls: mpsc::Receiver<Call>) {
+    let (back, returned) = mpsc::unbounded_channel();
+    let ended = expiry.watch();
+    let granter = Granter { shared, expiry, hub: Arc::downgrade(hub), waiting: Vec::new(), back, ended, watch: None, turn: 0 };
+    tokio::spawn(granter.run(calls, returned));
+}
+
+struct Granter {
+    shared: Arc<Shared>,
+    expiry: Arc<Expiry>,
+    hub: Weak<Hub>,
+    waiting: Vec<Call>,
+    back: mpsc::UnboundedSender<Call>,
+    ended: watch::Receiver<u64>,
+    /// While calls wait in vain.
+    watch: Option<Watch>,
+    turn: usize,
+}
+
+/// What to do after a grant, if calls are left.
+enum Next {
+    Again,
+    Wait(Duration),
+}
+
+impl Granter {
+    async fn run(mut self, mut calls: mpsc::Receiver<Call>, mut returned: mpsc::UnboundedReceiver<Call>) {
+        let mut pause = Duration::ZERO;
+        loop {
+            if self.waiting.is_empty() {
+                self.watch = None;
+                let call = tokio::select! {
+                    biased;
+                    Some(call) = returned.recv() => call,
+                    call = calls.recv() => match call {
+                        Some(call) => call,
+                        None => return,
+                    },
+                };
+                self.waiting.push(call);
+            } else if !pause.is_zero() {
+                let Some(hub) = self.hub.upgrade() else { return };
+                let first = self.waiting.iter().map(|c| c.deadline).min().unwrap_or_else(Instant::now);
+                let until = first.min(Instant::now() + pause);
+                tokio::select! {
+                    biased;
+                    call = calls.recv() => self.waiting.extend(call),
+                    Some(call) = returned.recv() => self.waiting.push(call),
+                    () = async { match &self.watch { Some(watch) => watch.moved().await, None => std::future::pending().await } } => {}
+                    _ = self.ended.changed() => {}
+                    () = hub.nudge.notified() => {}
+                    () = tokio::time::sleep_until(until) => {}
+                }
+            }
+            self.waiting.splice(0..0, std::iter::from_fn(|| returned.try_recv().ok()));
+            self.waiting.extend(std::iter::from_fn(|| calls.try_recv().ok()));
+            self.waiting.retain(|c| !c.answer.is_closed());
+            for call in self.waiting.split_off(self.waiting.len().min(WAITING)) {
+                call.answer.send(Err(QueueError::Throttled)).ok();
+            }
+            if self.waiting.is_empty() {
+                continue;
+            }
+            let Some(hub) = self.hub.upgrade() else { return };
+            pause = match self.round(&hub).await {
+                Next::Again => Duration::ZERO,
+                Next::Wait(pause) => pause,
+            };
+        }
+    }
+
+    async fn round(&mut self, hub: &Arc<Hub>) -> Next {
+        self.expiry.serve();
+        let queue = hub.queue();
+        let average = hub.record_bytes.load(Ordering::Relaxed);
+        let asking = self.asking(average);
+        let wants: Vec<Want> = asking.iter().map(|n| want(&self.waiting[*n], average)).collect();
+        let start = Instant::now();
+        let granted = match self.grant(&queue, wants).await {
+            Ok(granted) => granted,
+            Err(error) => {
+                let failed = match error {
+                    Error::Rejected(NoSuchQueue) => QueueError::NoSuchQueue,
+                    other => {
+                        tracing::warn!(error = %crate::error_chain(&other), "a grant failed");
+                        QueueError::ControlPlane
+                    }
+                };
+                for call in self.waiting.drain(..) {
+                    call.answer.send(Err(failed.clone())).ok();
+                }
+                return Next::Again;
+            }
+        };
+        let records = granted.parts.iter().flat_map(|p| &p.ranges).map(|r| r.end - r.start).sum::<i64>();
+        metrics::grant_statement(start.elapsed(), asking.len(), records);
+        hub.leased.fetch_add(records, Ordering::Relaxed);
+        let now = Instant::now();
+        let queue = self.with_all_partitions(hub, queue, &granted).await;
+        let all_served = self.hand_on(hub, &queue, &granted);
+        self.answer_late(&granted, now);
+        if !granted.unadmitted.is_empty() && (!all_served || queue.mode == Mode::Keyed) {
+            let admitted = self.admit(&queue, &granted).await;
+            if admitted && !self.waiting.is_empty() {
+                return Next::Again;
+            }
+        }
+        if self.waiting.is_empty() || asking.len() > self.waiting.len() && records > 0 {
+            return Next::Again;
+        }
+        if self.watch.is_none() {
+            // Looked at once more after the watch has begun: nothing falls between.
+            self.watch = Some(self.shared.watcher.watch(queue.partitions.clone()));
+            return Next::Again;
+        }
+        self.wait(&granted)
+    }
+
+    /// The calls of this grant: each lease once, and not more records than one grant takes.
+    fn asking(&self, average: usize) -> Vec<usize> {
+        let mut leases = HashSet::new();
+        let mut records = 0;
+        let mut asking = Vec::new();
+        for (n, call) in self.waiting.iter().enumerate() {
+            if records >= RECORDS {
+                break;
+            }
+            if leases.insert(call.lease) {
+                records += wanted(call, average);
+                asking.push(n);
+            }
+        }
+        asking
+    }
+
+    /// The same grant until its outcome is known.
+    async fn grant(&mut self, queue: &Queue, wants: Vec<Want>) -> Result<Granted, Error<NoSuchQueue>> {
+        self.turn = (self.turn + 1) % queue.partitions.len().max(1);
+        let from = queue.partitions.get(self.turn).copied().unwrap_or(PartitionId(0));
+        let (ids, agent) = (&self.shared.ids, self.shared.agent);
+        let grant = Grant { queue: queue.id, agent, wants, from, from_key: ids.random_i64(), dice: ids.unit() };
+        let start = Instant::now();
+        let mut pause = PAUSE_MIN;
+        loop {
+            match self.shared.plane.grant(&grant).await {
+                Err(Error::NotApplied(_) | Error::MaybeApplied(_)) if start.elapsed() < RESEND_FOR => {}
+                outcome => return outcome,
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// A topic may have grown since the queue was read.
+    async fn with_all_partitions(&self, hub: &Hub, queue: Arc<Queue>, granted: &Granted) -> Arc<Queue> {
+        if granted.parts.iter().all(|p| queue.partitions.contains(&p.partition)) {
+            return queue;
+        }
+        match self.shared.plane.queue(&queue.tenant, &queue.name).await {
+            Ok(now) if now.id == hub.id => {
+                let now = Arc::new(now);
+                *hub.queue.write() = Arc::clone(&now);
+                now
+            }
+            _ => queue,
+        }
+    }
+
+    /// Sends what was granted to be read and answered; whether every call got something.
+    fn hand_on(&mut self, hub: &Arc<Hub>, queue: &Arc<Queue>, granted: &Granted) -> bool {
+        let mut by_lease: std::collections::HashMap<LeaseId, Vec<LeasePart>> = std::collections::HashMap::new();
+        for part in &granted.parts {
+            by_lease.entry(part.lease).or_default().push(part.clone());
+        }
+        if by_lease.is_empty() {
+            return self.waiting.is_empty();
+        }
+        let mut served = Vec::with_capacity(by_lease.len());
+        let mut left = Vec::with_capacity(self.waiting.len());
+        for call in self.waiting.drain(..) {
+            match by_lease.remove(&call.lease) {
+                Some(parts) => served.push((call, parts)),
+                None => left.push(call),
+            }
+        }
+        self.waiting = left;
+        let filling = fill::Filling {
+            shared: Arc::clone(&self.shared),
+            hub: Arc::clone(hub),
+            queue: Arc::clone(queue),
+            at_ms: granted.at_ms,
+            back: self.back.clone(),
+        };
+        tokio::spawn(filling.run(served));
+        self.waiting.is_empty()
+    }
+
+    /// Answers the calls whose wait is over: with nothing, and why.
+    fn answer_late(&mut self, granted: &Granted, now: Instant) {
+        let stopping = self.shared.watcher.is_stopping();
+        let late = |c: &Call| stopping || now >= if c.returned { c.deadline + GRACE } else { c.deadline };
+        let contended = granted.contended && granted.limited_by.is_none();
+        let mut left = Vec::with_capacity(self.waiting.len());
+        for call in self.waiting.drain(..) {
+            let just_contended = contended && now < call.deadline + CONTENDED * 5;
+            let admits = !granted.unadmitted.is_empty() && now < call.deadline + GRACE;
+            if late(&call) && !just_contended && !admits {
+                call.answer.send(Ok(Leased::nothing(granted.at_ms, granted.limited_by))).ok();
+            } else {
+                left.push(call);
+            }
+        }
+        self.waiting = left;
+    }
+
+    async fn admit(&self, queue: &Arc<Queue>, granted: &Granted) -> bool {
+        let mut admitted = false;
+        for unadmitted in granted.unadmitted.iter().take(ADMISSIONS) {
+            match admit::admit(&self.shared, queue, *unadmitted, granted.at_ms).await {
+                Ok(done) => admitted |= done,
+                Err(error) => tracing::warn!(error = %crate::error_chain(&*error), queue = %queue.name, "admission failed"),
+            }
+        }
+        admitted
+    }
+
+    fn wait(&self, granted: &Granted) -> Next {
+        if granted.contended {
+            return Next::Wait(CONTENDED);
+        }
+        let due = granted.next_due_ms.and_then(|due| u64::try_from(due - granted.at_ms).ok()).map(|ms| Duration::from_millis(ms + 1));
+        let limit = match granted.limited_by {
+            Some(LimitedBy::Rate) => Duration::from_millis(20),
+            _ => ASK_EVERY,
+        };
+        Next::Wait(due.unwrap_or(limit).min(limit).max(Duration::from_millis(1)))
+    }
+}
+
+/// Records to ask for, so that about `max_bytes` come.
+fn wanted(call: &Call, average: usize) -> usize {
+    let fit = call.request.max_bytes.checked_div(average).unwrap_or(usize::MAX);
+    call.request.max_records.min(fit.max(1))
+}
+
+fn want(call: &Call, average: usize) -> Want {
+    let records = i32::try_from(wanted(call, average)).unwrap_or(i32::MAX);
+    Want { lease: call.lease, records, lease_ms: call.request.lease_ms }
+}

@@ -1,0 +1,162 @@
+//! Settlements of one queue: all that are there go into one statement, one statement at a time; those with a request id each into its own.
+
+use super::plan::{Item, Plan, Status, Target, Told};
+use super::{Hub, QueueError, Settlements, Shared, operation};
+use crate::metrics;
+use millpond_core::queue::{Settle, Settled};
+use millpond_core::{Error, LeaseId};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+/// A statement whose outcome is unknown is sent again for so long; whoever waits for it is told "unknown" earlier.
+const RESEND_FOR: Duration = Duration::from_secs(30);
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+/// Entries of one statement.
+const ENTRIES: usize = 4_096;
+/// Statements with a request id under way at once.
+const ALONE: usize = 4;
+
+#[derive(Debug)]
+pub struct Settlement {
+    plan: Plan,
+    op: Option<Uuid>,
+    answer: oneshot::Sender<Result<Vec<Told>, QueueError>>,
+}
+
+/// Hands a call to the queue's task, and looks a second time for what seems lost: a renewal under way elsewhere may have hidden it.
+pub async fn settle(to: &mpsc::Sender<Settlement>, items: &[Item], op: Option<Uuid>) -> Result<Settlements, QueueError> {
+    let mut told = ask(to, Plan::of(items), op).await?;
+    let mut seen = HashSet::new();
+    let mut first = |item: &Item| item.target != Target::Nothing && seen.insert(item.target);
+    let again: Vec<usize> =
+        items.iter().map(&mut first).enumerate().filter(|(n, first)| *first && told[*n].status == Status::Lost).map(|(n, _)| n).collect();
+    if !again.is_empty() {
+        let rest: Vec<Item> = again.iter().map(|n| items[*n].clone()).collect();
+        let op = op.map(|op| crate::hash::of(&[op.as_bytes(), b"again"]));
+        for (n, second) in again.into_iter().zip(ask(to, Plan::of(&rest), op).await?) {
+            told[n] = second;
+        }
+    }
+    for (outcome, records) in counted(&told) {
+        metrics::settled(outcome, records);
+    }
+    Ok(Settlements { told })
+}
+
+/// How many records came to which end.
+fn counted(told: &[Told]) -> BTreeMap<&'static str, usize> {
+    let mut counts = BTreeMap::new();
+    for one in told {
+        let records = usize::try_from(one.records).unwrap_or(0).max(1);
+        *counts.entry(one.status.as_str()).or_default() += records;
+    }
+    counts
+}
+
+async fn ask(to: &mpsc::Sender<Settlement>, plan: Plan, op: Option<Uuid>) -> Result<Vec<Told>, QueueError> {
+    if plan.entries.is_empty() {
+        return Ok(plan.tell(&Settled::default(), 0));
+    }
+    let (answer, answered) = oneshot::channel();
+    to.try_send(Settlement { plan, op, answer }).map_err(|_| QueueError::Throttled)?;
+    let answered = tokio::time::timeout(ANSWER_WITHIN, answered).await;
+    answered.ok().and_then(Result::ok).unwrap_or(Err(QueueError::ControlPlane))
+}
+
+pub fn start(shared: Arc<Shared>, hub: &Arc<Hub>, asked: mpsc::Receiver<Settlement>) {
+    let settler = Settler { shared, hub: Arc::downgrade(hub), id: hub.id, alone: Arc::new(Semaphore::new(ALONE)) };
+    tokio::spawn(settler.run(asked));
+}
+
+#[derive(Clone)]
+struct Settler {
+    shared: Arc<Shared>,
+    hub: Weak<Hub>,
+    id: millpond_core::QueueId,
+    alone: Arc<Semaphore>,
+}
+
+impl Settler {
+    async fn run(self, mut asked: mpsc::Receiver<Settlement>) {
+        let mut left: Option<Settlement> = None;
+        loop {
+            let first = match left.take() {
+                Some(one) => one,
+                None => match asked.recv().await {
+                    Some(one) => one,
+                    None => return,
+                },
+            };
+            let mut fold = Vec::new();
+            let mut leases: HashSet<LeaseId> = HashSet::new();
+            let mut entries = 0;
+            let mut next = Some(first);
+            while let Some(one) = next {
+                if one.op.is_some() {
+                    self.send_alone(one).await;
+                } else if entries + one.plan.entries.len() > ENTRIES && entries > 0 || one.plan.leases().any(|l| leases.contains(&l)) {
+                    left = Some(one);
+                    break;
+                } else {
+                    entries += one.plan.entries.len();
+                    leases.extend(one.plan.leases());
+                    fold.push(one);
+                }
+                next = asked.try_recv().ok();
+            }
+            if !fold.is_empty() {
+                self.send(fold, operation(&self.shared), false).await;
+            }
+        }
+    }
+
+    async fn send_alone(&self, one: Settlement) {
+        let Ok(permit) = Arc::clone(&self.alone).acquire_owned().await else { return };
+        let own = self.clone();
+        let op = one.op.unwrap_or_else(|| operation(&self.shared));
+        tokio::spawn(async move {
+            own.send(vec![one], op, true).await;
+            drop(permit);
+        });
+    }
+
+    async fn send(&self, fold: Vec<Settlement>, op: Uuid, keep: bool) {
+        let hub = self.hub.upgrade();
+        let leased = hub.as_ref().map_or(0, |h| h.leased.swap(0, Ordering::Relaxed));
+        let entries = fold.iter().flat_map(|s| s.plan.entries.iter().cloned()).collect();
+        let settle = Settle { queue: self.id, agent: self.shared.agent, op, keep, entries, dice: self.shared.ids.unit(), leased };
+        let start = Instant::now();
+        let mut pause = PAUSE_MIN;
+        let outcome = loop {
+            match self.shared.plane.settle(&settle).await {
+                Err(Error::NotApplied(_) | Error::MaybeApplied(_)) if start.elapsed() < RESEND_FOR => {}
+                outcome => break outcome,
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        };
+        metrics::settle_statement(start.elapsed(), fold.len());
+        if let Some(hub) = hub {
+            hub.nudge.notify_one();
+        }
+        let mut first = 0;
+        for one in fold {
+            let answer = match &outcome {
+                Ok(settled) => Ok(one.plan.tell(settled, first)),
+                Err(error) => {
+                    tracing::warn!(error = %crate::error_chain(error), "what became of a settlement is not known");
+                    Err(QueueError::ControlPlane)
+                }
+            };
+            first += one.plan.entries.len();
+            one.answer.send(answer).ok();
+        }
+    }
+}

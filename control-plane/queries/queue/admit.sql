@@ -1,0 +1,39 @@
+-- Moves a cursor past records that had to be looked at: of a shared queue they wait as runs, of a keyed one each is admitted under its key.
+-- Returns one row: 'moved', 'stale' (the cursor stands elsewhere), 'again' (the queue changed while the statement waited for it) or 'gone'.
+-- Locks the queue's flow in share mode, the cursor, rows of queue_key by key, the agent's row. Index: queue_flow_pkey, queue_pkey, queue_cursor_pkey,
+--   waiting_pkey, admitted_pkey, queue_key_pkey, queue_agent_pkey.
+with held as materialized (select turn from queue_flow where queue_id = $1::int8 for share),
+flow as materialized (
+    select date_trunc('milliseconds', clock_timestamp()) as now
+    from held h join queue_flow f on f.queue_id = $1 and f.turn = h.turn join queue q on q.queue_id = $1 and q.deleted_at is null
+),
+moved as (
+    update queue_cursor c set next_offset = $5::int8 from flow where c.queue_id = $1 and c.partition_id = $3::int8 and c.next_offset = $4::int8
+    returning flow.now
+),
+waits as (
+    insert into waiting (queue_id, partition_id, lo, hi, due_at, attempt, failures, alone)
+    select $1, $3, u.lo, u.hi, coalesce(timestamptz 'epoch' + u.due_ms * interval '1 ms', m.now), 0, 0, false
+    from moved m cross join unnest($6::int8[], $7::int8[], $8::int8[]) as u(lo, hi, due_ms)
+    returning hi - lo as records
+),
+listed as (
+    insert into admitted (queue_id, partition_id, record_offset, key_hash, due_at)
+    select $1, $3, u.record_offset, u.key_hash, timestamptz 'epoch' + u.due_ms * interval '1 ms'
+    from moved cross join unnest($9::int8[], $10::int8[], $11::int8[]) as u(record_offset, key_hash, due_ms)
+    returning key_hash
+),
+keyed as (
+    insert into queue_key as k (queue_id, partition_id, key_hash, records)
+    select $1, $3, l.key_hash, count(*)::int4 from listed l group by l.key_hash order by l.key_hash
+    on conflict (queue_id, partition_id, key_hash) do update set records = k.records + excluded.records, turn = k.turn + 1
+    returning 1
+),
+-- What comes last in a statement is carried out first, unless another part reads it: the agent's row is to be locked last.
+noted as (
+    insert into queue_agent as a (queue_id, agent_id, waiting, rated_at)
+    select $1, $2::uuid, (select coalesce(sum(records), 0)::int8 from waits) + (select count(*) from listed), m.now from moved m where (select count(*) from keyed) >= 0
+    on conflict (queue_id, agent_id) do update set waiting = a.waiting + excluded.waiting
+)
+select case when exists (select from moved) then 'moved' when exists (select from flow) then 'stale'
+    when exists (select from queue where queue_id = $1 and deleted_at is null) then 'again' else 'gone' end as "status!"

@@ -1,0 +1,20 @@
+-- Lets the cursors of living queues pass what retention has unlinked, which is counted as expired.
+-- Returns how many records. Locks those cursors by queue and partition, then the rows of no agent by queue. Index: topic_partition_pkey, queue_pkey,
+--   queue_agent_pkey; the cursors are looked through.
+with behind as materialized (
+    select c.queue_id, c.partition_id, c.next_offset, p.log_start_offset
+    from queue_cursor c join topic_partition p on p.partition_id = c.partition_id and not p.deleted
+        join queue q on q.queue_id = c.queue_id and q.deleted_at is null
+    where c.next_offset < p.log_start_offset
+    order by c.queue_id, c.partition_id for update of c
+),
+moved as (
+    update queue_cursor c set next_offset = b.log_start_offset from behind b where c.queue_id = b.queue_id and c.partition_id = b.partition_id
+),
+noted as (
+    insert into queue_agent as a (queue_id, agent_id, expired, rated_at)
+    select b.queue_id, '00000000-0000-0000-0000-000000000000', sum(b.log_start_offset - b.next_offset)::int8, clock_timestamp()
+    from behind b group by b.queue_id order by b.queue_id
+    on conflict (queue_id, agent_id) do update set expired = a.expired + excluded.expired
+)
+select coalesce(sum(b.log_start_offset - b.next_offset), 0)::int8 as "records!" from behind b

@@ -1,0 +1,16 @@
+-- Ends the leases of some partitions of a queue; sent until it sees none: a settlement that was under way may have moved renewed records to new parts.
+-- Returns how many parts it saw, how many records they held then, and how many of those lie below the offsets named.
+-- Locks the parts by id. Index: lease_pkey; the leases are looked through, which are few.
+with target as materialized (select * from unnest($2::int8[], $3::int8[]) as u(partition_id, at)),
+seen as materialized (select l.lease_id from lease l where l.queue_id = $1 and l.partition_id = any ($2)),
+locked as materialized (
+    select l.lease_id, l.part from lease l where l.lease_id = any (array(select lease_id from seen)) and l.queue_id = $1 and l.partition_id = any ($2)
+    order by l.lease_id, l.part for update
+),
+gone as (
+    delete from lease l where l.lease_id = any (array(select lease_id from locked)) and l.queue_id = $1 and l.partition_id = any ($2)
+    returning l.partition_id, l.pending
+)
+select (select count(*) from seen) as "seen!", coalesce(sum(upper(r) - lower(r)), 0)::int8 as "records!",
+    coalesce(sum(greatest(least(upper(r), t.at) - lower(r), 0)), 0)::int8 as "below!"
+from gone g cross join lateral unnest(g.pending) r join target t on t.partition_id = g.partition_id

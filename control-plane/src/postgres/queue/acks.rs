@@ -1,0 +1,63 @@
+//! Acks that are part of a commit, within its transaction.
+
+use super::settle::send;
+use crate::postgres::error::classify;
+use millpond_core::queue::{Ack, Action, Claim, Entry, Settle};
+use millpond_core::{AgentId, Error, LeaseId, Name, Offset, PartitionId, QueueId};
+use sqlx::PgConnection;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use uuid::Uuid;
+
+/// Queues of the leases that are alive.
+pub(in crate::postgres) type Held = HashMap<LeaseId, QueueId>;
+
+/// Holds the leases against everybody else until the transaction ends.
+pub(in crate::postgres) async fn hold(connection: &mut PgConnection, tenant: &Name, acks: &[Ack]) -> Result<Held, Error> {
+    let leases: BTreeSet<Uuid> = acks.iter().map(|ack| ack.lease.0).collect();
+    let leases: Vec<Uuid> = leases.into_iter().collect();
+    let rows =
+        sqlx::query_file!("queries/queue/lock_leases.sql", tenant.as_str(), &leases).fetch_all(connection).await.map_err(classify)?;
+    Ok(rows.into_iter().map(|row| (LeaseId(row.lease_id), QueueId(row.queue_id))).collect())
+}
+
+/// What of a lease an attempt gave out in a partition, as offsets.
+type Place = (LeaseId, PartitionId, i32);
+
+/// Settles the acks of all queues; answers those whose records are not held, in which case the transaction has to be taken back.
+pub(in crate::postgres) async fn settle(connection: &mut PgConnection, held: &Held, acks: &[Ack], op: Uuid) -> Result<Vec<usize>, Error> {
+    let mut queues: BTreeMap<QueueId, BTreeMap<Place, BTreeSet<i64>>> = BTreeMap::new();
+    for ack in acks {
+        if let Some(queue) = held.get(&ack.lease) {
+            let places = queues.entry(*queue).or_default();
+            places.entry((ack.lease, ack.partition, ack.attempt)).or_default().insert(ack.offset.0);
+        }
+    }
+    let mut done: BTreeSet<(Place, i64)> = BTreeSet::new();
+    for (queue, places) in queues {
+        let entries: Vec<Entry> = places.iter().flat_map(|(place, offsets)| runs(place, offsets)).collect();
+        let settle = Settle { queue, agent: AgentId(Uuid::nil()), op, keep: false, entries, dice: 0.0, leased: 0 };
+        let said = send(&mut *connection, &settle).await.map_err(classify)?;
+        if !said.current {
+            return Err(Error::NotApplied("the same acks were carried out meanwhile".into()));
+        }
+        for verdict in &said.settled.verdicts {
+            let Some(Entry { lease, claim: Claim::Run { attempt, .. }, .. }) = settle.entries.get(verdict.entry) else { continue };
+            done.extend((verdict.lo.0..verdict.hi.0).map(|offset| ((*lease, verdict.partition, *attempt), offset)));
+        }
+    }
+    let lost = |ack: &Ack| !done.contains(&((ack.lease, ack.partition, ack.attempt), ack.offset.0));
+    Ok((0..).zip(acks).filter(|(_, ack)| lost(ack)).map(|(nth, _)| nth).collect())
+}
+
+/// Neighbours make one entry.
+fn runs((lease, partition, attempt): &Place, offsets: &BTreeSet<i64>) -> Vec<Entry> {
+    let mut runs: Vec<(i64, i64)> = Vec::new();
+    for offset in offsets {
+        match runs.last_mut() {
+            Some((_, hi)) if *hi == *offset => *hi += 1,
+            _ => runs.push((*offset, offset + 1)),
+        }
+    }
+    let claim = |(lo, hi)| Claim::Run { partition: *partition, attempt: *attempt, lo: Offset(lo), hi: Offset(hi) };
+    runs.into_iter().map(|run| Entry { lease: *lease, claim: claim(run), action: Action::Ack }).collect()
+}

@@ -1,0 +1,172 @@
+//! Giving out records.
+//!
+//! A grant has no row of its own: its leases are its identity. Sent again, those that are alive are answered.
+
+use super::plain::{self, MIXED, Manner};
+use super::{again, is_conflict};
+use crate::postgres::PostgresControlPlane;
+use crate::postgres::connection::{WRITE, sent};
+use crate::postgres::error::classify;
+use millpond_core::queue::{Grant, Granted, LeasePart, LimitedBy, NoSuchQueue, Unadmitted};
+use millpond_core::{Error, LeaseId, Offset, PartitionId, limits};
+use std::ops::Range;
+use uuid::Uuid;
+
+/// A statement that had to wait for a queue sees that the queue changed meanwhile; so often in a row it does not happen by chance.
+const SENDINGS_MAX: usize = 50;
+
+/// The first row of an answer says what is to be said of all, the others are parts.
+pub(super) struct Row {
+    status: Option<String>,
+    at_ms: Option<i64>,
+    limited_by: Option<String>,
+    contended: Option<bool>,
+    next_due_ms: Option<i64>,
+    partitions: Option<Vec<i64>>,
+    nexts: Option<Vec<i64>>,
+    ends: Option<Vec<i64>>,
+    lease_id: Option<Uuid>,
+    part: Option<i32>,
+    partition_id: Option<i64>,
+    attempt: Option<i32>,
+    failures: Option<i32>,
+    deadline_ms: Option<i64>,
+    los: Option<Vec<i64>>,
+    his: Option<Vec<i64>>,
+}
+
+pub(super) async fn grant(plane: &PostgresControlPlane, grant: &Grant) -> Result<Granted, Error<NoSuchQueue>> {
+    let learn = |manner| plane.manners.write().insert(grant.queue, manner);
+    let mut patient = false;
+    for _ in 0..SENDINGS_MAX {
+        let manner = plane.manners.read().get(&grant.queue).copied();
+        if manner.is_none() {
+            match plain::grant(plane, grant).await.map_err(Error::from_infallible)? {
+                Ok(Some(granted)) => return Ok(granted),
+                Ok(None) => learn(MIXED),
+                Err(e) if is_conflict(&e) => continue,
+                Err(e) => return Err(Error::from_infallible(classify(e))),
+            };
+        }
+        let rows = match send(plane, grant, manner == Some(Manner::Keyed), patient).await.map_err(Error::from_infallible)? {
+            Ok(rows) => rows,
+            Err(e) if is_conflict(&e) => continue,
+            Err(e) => return Err(Error::from_infallible(classify(e))),
+        };
+        match rows.iter().find_map(|row| row.status.as_deref()) {
+            Some("given") => {}
+            Some("again") => continue,
+            Some("keyed") => {
+                learn(Manner::Keyed);
+                continue;
+            }
+            _ => return Err(Error::Rejected(NoSuchQueue)),
+        }
+        let granted = read(grant, rows);
+        if granted.contended && granted.parts.is_empty() && !patient {
+            patient = true;
+            continue;
+        }
+        plain::learn(plane, grant.queue, &granted);
+        return Ok(granted);
+    }
+    Err(again())
+}
+
+async fn send(plane: &PostgresControlPlane, grant: &Grant, keyed: bool, patient: bool) -> Result<Result<Vec<Row>, sqlx::Error>, Error> {
+    let leases: Vec<Uuid> = grant.wants.iter().map(|w| w.lease.0).collect();
+    let records: Vec<i32> = grant.wants.iter().map(|w| w.records).collect();
+    let lease_ms: Vec<i64> = grant.wants.iter().map(|w| w.lease_ms).collect();
+    if keyed {
+        let statement = sqlx::query_file_as!(
+            Row,
+            "queries/queue/grant_keyed.sql",
+            grant.queue.0,
+            grant.agent.0,
+            &leases,
+            &records,
+            &lease_ms,
+            grant.from.0,
+            grant.dice,
+            limits::KEYED_WINDOW,
+            limits::UNADMITTED_MAX,
+            grant.from_key
+        );
+        return sent!(plane, WRITE, c => statement.fetch_all(c));
+    }
+    let statement = sqlx::query_file_as!(
+        Row,
+        "queries/queue/grant.sql",
+        grant.queue.0,
+        grant.agent.0,
+        &leases,
+        &records,
+        &lease_ms,
+        grant.from.0,
+        grant.dice,
+        patient,
+        limits::UNADMITTED_MAX
+    );
+    sent!(plane, WRITE, c => statement.fetch_all(c))
+}
+
+fn read(grant: &Grant, rows: Vec<Row>) -> Granted {
+    let mut granted = Granted::default();
+    let mut parts: Vec<(usize, i32, LeasePart)> = Vec::with_capacity(rows.len());
+    for row in rows {
+        if row.status.is_some() {
+            head(&mut granted, &row);
+        } else if let Some((number, part)) = part(&row)
+            && let Some(nth) = grant.wants.iter().position(|w| w.lease == part.lease)
+        {
+            parts.push((nth, number, part));
+        }
+    }
+    parts.sort_unstable_by_key(|(nth, number, _)| (*nth, *number));
+    granted.parts = parts.into_iter().map(|(_, _, part)| part).collect();
+    granted
+}
+
+fn head(granted: &mut Granted, row: &Row) {
+    granted.at_ms = row.at_ms.unwrap_or(0);
+    granted.contended = row.contended.unwrap_or(false);
+    granted.next_due_ms = row.next_due_ms;
+    granted.limited_by = match row.limited_by.as_deref() {
+        Some("rate") => Some(LimitedBy::Rate),
+        Some("max_in_flight") => Some(LimitedBy::MaxInFlight),
+        Some("keys") => Some(LimitedBy::Keys),
+        Some("paused") => Some(LimitedBy::Paused),
+        _ => None,
+    };
+    let of = |column: &Option<Vec<i64>>| column.clone().unwrap_or_default();
+    let places = of(&row.partitions).into_iter().zip(of(&row.nexts)).zip(of(&row.ends));
+    granted.unadmitted = places
+        .map(|((partition, from), end)| Unadmitted { partition: PartitionId(partition), from: Offset(from), end: Offset(end) })
+        .collect();
+}
+
+fn part(row: &Row) -> Option<(i32, LeasePart)> {
+    let ranges = row.los.as_ref()?.iter().zip(row.his.as_ref()?).map(|(lo, hi)| *lo..*hi);
+    let part = LeasePart {
+        lease: LeaseId(row.lease_id?),
+        partition: PartitionId(row.partition_id?),
+        ranges: joined(ranges.collect()),
+        attempt: row.attempt?,
+        failures: row.failures?,
+        deadline_ms: row.deadline_ms?,
+    };
+    Some((row.part?, part))
+}
+
+/// The same offsets as ranges that do not touch.
+pub(super) fn joined(mut ranges: Vec<Range<i64>>) -> Vec<Range<i64>> {
+    ranges.sort_unstable_by_key(|r| r.start);
+    let mut joined: Vec<Range<i64>> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => joined.push(range),
+        }
+    }
+    joined
+}

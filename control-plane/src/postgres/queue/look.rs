@@ -1,0 +1,104 @@
+//! What can be seen of queues.
+
+use crate::postgres::PostgresControlPlane;
+use crate::postgres::connection::{BACKGROUND, retried, sent};
+use crate::postgres::error::{classify, read};
+use millpond_core::queue::{Ledger, Listed, Listing, NoSuchQueue, QueueCounts};
+use millpond_core::{Error, Offset, PartitionId, QueueId};
+
+async fn living(plane: &PostgresControlPlane, queue: QueueId) -> Result<(), Error<NoSuchQueue>> {
+    let living = retried!(plane, c => sqlx::query_file_scalar!("queries/queue/living.sql", queue.0).fetch_one(c));
+    if living.map_err(Error::from_infallible)? { Ok(()) } else { Err(Error::Rejected(NoSuchQueue)) }
+}
+
+/// Goes through all that waits in the queue.
+pub(super) async fn counts(plane: &PostgresControlPlane, queue: QueueId) -> Result<QueueCounts, Error<NoSuchQueue>> {
+    let statement = sqlx::query_file!("queries/queue/counts.sql", queue.0);
+    let row = sent!(plane, BACKGROUND, c => statement.fetch_optional(c)).and_then(|sent| sent.map_err(read));
+    let row = row.map_err(Error::from_infallible)?.ok_or(Error::Rejected(NoSuchQueue))?;
+    Ok(QueueCounts {
+        ready: row.ready,
+        delayed: row.delayed,
+        retrying: row.retrying,
+        in_flight: row.in_flight,
+        dead: row.dead,
+        oldest_ms: row.oldest_ms,
+        lease_rate: row.lease_rate,
+        settle_rate: row.settle_rate,
+    })
+}
+
+pub(super) async fn ledger(plane: &PostgresControlPlane, queue: QueueId) -> Result<Ledger, Error<NoSuchQueue>> {
+    let statement = sqlx::query_file!("queries/queue/ledger.sql", queue.0);
+    let row = sent!(plane, BACKGROUND, c => statement.fetch_optional(c)).and_then(|sent| sent.map_err(read));
+    let row = row.map_err(Error::from_infallible)?.ok_or(Error::Rejected(NoSuchQueue))?;
+    Ok(Ledger {
+        passed: row.passed,
+        acked: row.acked,
+        expired: row.expired,
+        purged: row.purged,
+        dead: row.dead,
+        waiting: row.waiting,
+        dead_rows: row.dead_rows,
+        waiting_rows: row.waiting_rows,
+        leased_rows: row.leased_rows,
+    })
+}
+
+pub(super) async fn cursors(plane: &PostgresControlPlane, queue: QueueId) -> Result<Vec<(PartitionId, Offset)>, Error<NoSuchQueue>> {
+    let rows = retried!(plane, c => sqlx::query_file!("queries/queue/cursors.sql", queue.0).fetch_all(c));
+    let rows = rows.map_err(Error::from_infallible)?;
+    if rows.is_empty() {
+        living(plane, queue).await?;
+    }
+    Ok(rows.into_iter().map(|row| (PartitionId(row.partition_id), Offset(row.next_offset))).collect())
+}
+
+struct Row {
+    partition_id: i64,
+    record_offset: i64,
+    attempt: i32,
+    failures: i32,
+    at_ms: Option<i64>,
+    reason: Option<String>,
+    gone: bool,
+}
+
+pub(super) async fn list(
+    plane: &PostgresControlPlane,
+    queue: QueueId,
+    listing: Listing,
+    after: Option<(PartitionId, Offset)>,
+    limit: i64,
+) -> Result<Vec<Listed>, Error<NoSuchQueue>> {
+    let (partition, offset) = after.map_or((0, -1), |(partition, offset)| (partition.0, offset.0));
+    let q = queue.0;
+    let rows = match listing {
+        Listing::InFlight => {
+            retried!(plane, c => sqlx::query_file_as!(Row, "queries/queue/list_in_flight.sql", q, partition, offset, limit).fetch_all(c))
+        }
+        Listing::Waiting => {
+            retried!(plane, c => sqlx::query_file_as!(Row, "queries/queue/list_waiting.sql", q, partition, offset, limit).fetch_all(c))
+        }
+        Listing::Dead => {
+            retried!(plane, c => sqlx::query_file_as!(Row, "queries/queue/list_dead.sql", q, partition, offset, limit).fetch_all(c))
+        }
+    };
+    let rows = rows.map_err(Error::from_infallible)?;
+    living(plane, queue).await?;
+    let listed = rows.into_iter().map(|row| Listed {
+        partition: PartitionId(row.partition_id),
+        offset: Offset(row.record_offset),
+        attempt: row.attempt,
+        failures: row.failures,
+        at_ms: row.at_ms,
+        reason: row.reason,
+        gone: row.gone,
+    });
+    Ok(listed.collect())
+}
+
+pub(super) async fn clamp(plane: &PostgresControlPlane) -> Result<i64, Error> {
+    let statement = sqlx::query_file_scalar!("queries/queue/clamp.sql");
+    sent!(plane, BACKGROUND, c => statement.fetch_one(c))?.map_err(classify)
+}

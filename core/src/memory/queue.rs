@@ -1,0 +1,139 @@
+//! Queues of the model.
+
+mod change;
+mod grant;
+mod look;
+mod row;
+mod settle;
+
+use super::{MemoryControlPlane, State};
+use crate::error::Error;
+use crate::id::{Offset, PartitionId, QueueId};
+use crate::name::Name;
+use crate::queue::plane::QueuePlane;
+use crate::queue::{
+    Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected, Queue, QueueChange,
+    QueueCounts, Settle, Settled,
+};
+use async_trait::async_trait;
+pub(super) use row::QueueRow;
+
+impl State {
+    fn queue_row(&self, queue: QueueId) -> Result<&QueueRow, Error<NoSuchQueue>> {
+        self.queues.get(&queue).ok_or(Error::Rejected(NoSuchQueue))
+    }
+
+    fn queue_row_mut(&mut self, queue: QueueId) -> Result<&mut QueueRow, Error<NoSuchQueue>> {
+        self.queues.get_mut(&queue).ok_or(Error::Rejected(NoSuchQueue))
+    }
+
+    /// Changes a queue by what the rest of the state says; `None`: there is no such queue.
+    fn with_queue<T>(&mut self, queue: QueueId, change: impl FnOnce(&Self, &mut QueueRow) -> T) -> Option<T> {
+        let mut row = self.queues.remove(&queue)?;
+        let outcome = change(self, &mut row);
+        self.queues.insert(queue, row);
+        Some(outcome)
+    }
+}
+
+fn dead<T>(outcome: Option<Result<T, DeadRejected>>) -> Result<T, Error<DeadRejected>> {
+    outcome.unwrap_or(Err(DeadRejected::NoSuchQueue)).map_err(Error::Rejected)
+}
+
+#[async_trait]
+impl QueuePlane for MemoryControlPlane {
+    async fn put_queue(&self, tenant: &Name, name: &Name, change: &QueueChange) -> Result<(Queue, bool), Error<PutQueueRejected>> {
+        let mut state = self.state.lock();
+        state.put_queue(tenant, name, change, self.clock.now_ms()).map_err(Error::Rejected)
+    }
+
+    async fn queue(&self, tenant: &Name, name: &Name) -> Result<Queue, Error<NoSuchQueue>> {
+        let state = self.state.lock();
+        let row = state.queues.values().find(|row| row.is(tenant, name)).ok_or(Error::Rejected(NoSuchQueue))?;
+        Ok(row.queue.clone())
+    }
+
+    async fn queues(&self, tenant: &Name) -> Result<Vec<Queue>, Error> {
+        let state = self.state.lock();
+        let mut all: Vec<Queue> = state.queues.values().map(|row| row.queue.clone()).filter(|q| q.tenant == *tenant).collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(all)
+    }
+
+    async fn delete_queue(&self, tenant: &Name, name: &Name) -> Result<bool, Error> {
+        Ok(self.state.lock().delete_queue(tenant, name))
+    }
+
+    async fn pause_queue(&self, queue: QueueId, paused: bool) -> Result<(), Error<NoSuchQueue>> {
+        self.state.lock().queue_row_mut(queue)?.queue.paused = paused;
+        Ok(())
+    }
+
+    async fn grant(&self, grant: &Grant) -> Result<Granted, Error<NoSuchQueue>> {
+        let mut state = self.state.lock();
+        let now = self.clock.now_ms();
+        state.with_queue(grant.queue, |state, row| state.grant(row, grant, now)).ok_or(Error::Rejected(NoSuchQueue))
+    }
+
+    async fn admit(&self, admit: &Admit) -> Result<bool, Error<NoSuchQueue>> {
+        let mut state = self.state.lock();
+        let now = self.clock.now_ms();
+        Ok(state.queue_row_mut(admit.queue)?.apply_admit(admit, now))
+    }
+
+    async fn settle(&self, settle: &Settle) -> Result<Settled, Error> {
+        let mut state = self.state.lock();
+        let now = self.clock.now_ms();
+        let row = state.queues.get_mut(&settle.queue);
+        Ok(row.map_or_else(|| Settled { at_ms: now, verdicts: Vec::new() }, |row| row.settle(settle, now)))
+    }
+
+    async fn expire(&self, limit: i64, dice: f64) -> Result<i64, Error> {
+        let mut state = self.state.lock();
+        let now = self.clock.now_ms();
+        Ok(state.expire(limit, dice, now))
+    }
+
+    async fn clamp(&self) -> Result<i64, Error> {
+        Ok(self.state.lock().clamp())
+    }
+
+    async fn queue_counts(&self, queue: QueueId) -> Result<QueueCounts, Error<NoSuchQueue>> {
+        let state = self.state.lock();
+        Ok(state.queue_counts(state.queue_row(queue)?, self.clock.now_ms()))
+    }
+
+    async fn ledger(&self, queue: QueueId) -> Result<Ledger, Error<NoSuchQueue>> {
+        Ok(self.state.lock().queue_row(queue)?.ledger())
+    }
+
+    async fn cursors(&self, queue: QueueId) -> Result<Vec<(PartitionId, Offset)>, Error<NoSuchQueue>> {
+        let state = self.state.lock();
+        Ok(state.queue_row(queue)?.cursors.iter().map(|(partition, cursor)| (*partition, Offset(cursor.next))).collect())
+    }
+
+    async fn list_queue(
+        &self,
+        queue: QueueId,
+        listing: Listing,
+        after: Option<(PartitionId, Offset)>,
+        limit: i64,
+    ) -> Result<Vec<Listed>, Error<NoSuchQueue>> {
+        let state = self.state.lock();
+        Ok(state.list_queue(state.queue_row(queue)?, listing, after, limit))
+    }
+
+    async fn redrive(&self, queue: QueueId, filter: &DeadFilter, max_rate: Option<f64>) -> Result<i64, Error<DeadRejected>> {
+        let mut state = self.state.lock();
+        let now = self.clock.now_ms();
+        dead(state.with_queue(queue, |state, row| state.redrive(row, filter, max_rate, now)))
+    }
+
+    async fn purge_dead(&self, queue: QueueId, filter: &DeadFilter) -> Result<i64, Error<DeadRejected>> {
+        dead(self.state.lock().with_queue(queue, |_, row| row.purge_dead(filter)))
+    }
+
+    async fn seek(&self, queue: QueueId, to: &[(PartitionId, Offset)]) -> Result<(Vec<(PartitionId, Offset)>, i64), Error<NoSuchQueue>> {
+        self.state.lock().with_queue(queue, |state, row| state.seek(row, to)).ok_or(Error::Rejected(NoSuchQueue))
+    }
+}

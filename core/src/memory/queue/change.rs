@@ -1,0 +1,238 @@
+//! Making, changing and ending queues, and what is done to them as a whole.
+
+use super::row::{AdmittedRow, Counts, Position, QueueRow, Rates, Waiting, count, partition_range};
+use crate::group::Start;
+use crate::id::{Offset, PartitionId, QueueId, TopicId};
+use crate::memory::State;
+use crate::name::Name;
+use crate::queue::like::like;
+use crate::queue::{DeadFilter, DeadRejected, PutQueueRejected, Queue, QueueChange, QueueConfig};
+use std::collections::{BTreeMap, HashMap};
+use uuid::Uuid;
+
+/// Of a queue's secret: a model has none.
+const SECRET: u64 = 0x5ec2e7;
+
+type Place = (PartitionId, Offset);
+
+#[expect(clippy::as_conversions, clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a delay need not be exact")]
+fn delay_ms(nth: usize, rate: f64) -> i64 {
+    (nth as f64 * 1_000.0 / rate) as i64
+}
+
+impl State {
+    pub(super) fn put_queue(
+        &mut self,
+        tenant: &Name,
+        name: &Name,
+        change: &QueueChange,
+        now: i64,
+    ) -> Result<(Queue, bool), PutQueueRejected> {
+        if let Some(row) = self.queues.values_mut().find(|row| row.is(tenant, name)) {
+            row.change(change, now)?;
+            return Ok((row.queue.clone(), false));
+        }
+        let topic = change.topic.as_ref().unwrap_or(name);
+        let topic = self.topics.get(&(tenant.clone(), topic.clone())).cloned().ok_or(PutQueueRejected::NoSuchTopic)?;
+        let id = QueueId(self.id());
+        let queue = Queue {
+            id,
+            tenant: tenant.clone(),
+            name: name.clone(),
+            topic: topic.name,
+            topic_id: topic.id,
+            mode: change.mode.unwrap_or_default(),
+            from: change.from.unwrap_or_default(),
+            config: change.apply(&QueueConfig::default()),
+            paused: false,
+            secret: Uuid::from_u64_pair(SECRET, id.0.unsigned_abs()),
+            partitions: topic.partitions,
+        };
+        let row = self.new_queue(queue.clone(), now);
+        self.queues.insert(id, row);
+        Ok((queue, true))
+    }
+
+    fn new_queue(&self, queue: Queue, now: i64) -> QueueRow {
+        let cursor = |partition: &PartitionId| {
+            let row = self.alive(*partition)?;
+            let start = if queue.from == Start::Latest { row.high_watermark.0 } else { row.log_start.0 };
+            Some((*partition, Position { start, next: start }))
+        };
+        QueueRow {
+            cursors: queue.partitions.iter().filter_map(cursor).collect(),
+            leases: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            dead: BTreeMap::new(),
+            admitted: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            counts: Counts::default(),
+            tokens: queue.config.rate.map_or(0.0, |rate| f64::from(rate.limit)),
+            refilled_ms: now,
+            rates: Rates { at_ms: now, ..Rates::default() },
+            settled: HashMap::new(),
+            operations: HashMap::new(),
+            queue,
+        }
+    }
+
+    /// New partitions of a topic, in all its queues.
+    pub(in crate::memory) fn grow_queues(&mut self, topic: TopicId, partitions: &[PartitionId]) {
+        for row in self.queues.values_mut().filter(|row| row.queue.topic_id == topic) {
+            for partition in partitions {
+                row.cursors.entry(*partition).or_insert(Position { start: 0, next: 0 });
+            }
+            row.queue.partitions = partitions.to_vec();
+        }
+    }
+
+    pub(in crate::memory) fn delete_queues_of(&mut self, topic: TopicId) {
+        self.queues.retain(|_, row| row.queue.topic_id != topic);
+    }
+
+    pub(super) fn delete_queue(&mut self, tenant: &Name, name: &Name) -> bool {
+        self.queues.extract_if(.., |_, row| row.is(tenant, name)).count() > 0
+    }
+
+    fn log_start(&self, partition: PartitionId) -> i64 {
+        self.alive(partition).map_or(0, |row| row.log_start.0)
+    }
+
+    pub(super) fn clamp(&mut self) -> i64 {
+        let starts: HashMap<PartitionId, i64> = self.partitions.iter().map(|(id, row)| (*id, row.log_start.0)).collect();
+        let mut all = 0;
+        for row in self.queues.values_mut() {
+            for (partition, cursor) in &mut row.cursors {
+                let gone = (starts.get(partition).copied().unwrap_or(0) - cursor.next).max(0);
+                cursor.next += gone;
+                row.counts.expired += gone;
+                all += gone;
+            }
+        }
+        all
+    }
+
+    pub(super) fn redrive(&self, row: &mut QueueRow, filter: &DeadFilter, rate: Option<f64>, now: i64) -> Result<i64, DeadRejected> {
+        let mut chosen = row.chosen(filter)?;
+        chosen.retain(|(partition, offset)| *offset >= self.log_start(*partition));
+        for (nth, (partition, offset)) in chosen.iter().enumerate() {
+            let Some(dead) = row.dead.remove(&(*partition, *offset)) else { continue };
+            row.counts.dead -= 1;
+            let due_ms = rate.map(|rate| now + delay_ms(nth, rate));
+            if let Some(key_hash) = dead.key_hash {
+                row.admit(*partition, *offset, AdmittedRow { key_hash, due_ms, attempt: dead.attempt, out: false });
+            } else {
+                let (hi, due_ms) = (offset + 1, due_ms.unwrap_or(now));
+                let run = Waiting { hi, due_ms, attempt: dead.attempt, failures: 0, alone: false, reason: None };
+                row.wait(*partition, *offset, run);
+            }
+        }
+        Ok(count(chosen.len()))
+    }
+
+    pub(super) fn seek(&self, row: &mut QueueRow, to: &[Place]) -> (Vec<Place>, i64) {
+        let mut skipped = 0;
+        let mut cursors = Vec::new();
+        for (partition, offset) in to {
+            let Some(log) = self.alive(*partition) else { continue };
+            let target = (*offset).clamp(log.log_start, log.high_watermark);
+            if let Some(over) = row.seek(*partition, target.0) {
+                skipped += over;
+                cursors.push((*partition, target));
+            }
+        }
+        cursors.sort_unstable();
+        (cursors, skipped)
+    }
+}
+
+impl QueueRow {
+    pub(super) fn is(&self, tenant: &Name, name: &Name) -> bool {
+        self.queue.tenant == *tenant && self.queue.name == *name
+    }
+
+    fn change(&mut self, change: &QueueChange, now: i64) -> Result<(), PutQueueRejected> {
+        let queue = &mut self.queue;
+        if change.topic.as_ref().is_some_and(|topic| *topic != queue.topic) {
+            return Err(PutQueueRejected::TopicFixed);
+        }
+        if change.mode.is_some_and(|mode| mode != queue.mode) {
+            return Err(PutQueueRejected::ModeFixed);
+        }
+        if change.from.is_some_and(|from| from != queue.from) {
+            return Err(PutQueueRejected::FromFixed);
+        }
+        let before = queue.config.rate;
+        queue.config = change.apply(&queue.config);
+        if queue.config.rate != before {
+            self.tokens = queue.config.rate.map_or(0.0, |rate| f64::from(rate.limit));
+            self.refilled_ms = now;
+        }
+        Ok(())
+    }
+
+    /// The dead records that a filter means.
+    fn chosen(&self, filter: &DeadFilter) -> Result<Vec<(PartitionId, i64)>, DeadRejected> {
+        let matching = |pattern: &str| {
+            let is_it = |reason: &Option<String>| reason.as_ref().is_some_and(|reason| like(pattern, reason));
+            self.dead.iter().filter(|(_, dead)| is_it(&dead.reason)).map(|(at, _)| *at).collect()
+        };
+        Ok(match filter {
+            DeadFilter::All => self.dead.keys().copied().collect(),
+            DeadFilter::Reason(pattern) => matching(pattern),
+            DeadFilter::Offsets(offsets) => {
+                let mut all: Vec<(PartitionId, i64)> = offsets.iter().map(|(p, o)| (*p, o.0)).collect();
+                if let Some(nth) = all.iter().position(|at| !self.dead.contains_key(at)) {
+                    return Err(DeadRejected::NotDead { nth });
+                }
+                all.sort_unstable();
+                all
+            }
+        })
+    }
+
+    pub(super) fn purge_dead(&mut self, filter: &DeadFilter) -> Result<i64, DeadRejected> {
+        let chosen = self.chosen(filter)?;
+        for at in &chosen {
+            self.dead.remove(at);
+        }
+        let purged = count(chosen.len());
+        self.counts.dead -= purged;
+        self.counts.purged += purged;
+        Ok(purged)
+    }
+
+    /// Sets a cursor; how many records that were still to be done lie below it then.
+    fn seek(&mut self, partition: PartitionId, to: i64) -> Option<i64> {
+        let cursor = self.cursors.get_mut(&partition)?;
+        let moved = to - cursor.next;
+        cursor.next = to;
+        let mut todo: Vec<i64> = Vec::new();
+        for parts in self.leases.values_mut() {
+            let ended = parts.extract_if(.., |p| p.partition == partition);
+            todo.extend(ended.flat_map(|p| p.pending.offsets().collect::<Vec<_>>()));
+        }
+        self.leases.retain(|_, parts| !parts.is_empty());
+        let runs: Vec<i64> = self.waiting.range(partition_range(partition)).map(|((_, lo), _)| *lo).collect();
+        for lo in runs {
+            let hi = self.waiting[&(partition, lo)].hi;
+            self.unwait(partition, lo, hi - lo);
+            todo.extend(lo..hi);
+        }
+        let admitted: Vec<(i64, bool)> = self.admitted.range(partition_range(partition)).map(|((_, o), row)| (*o, row.out)).collect();
+        for (offset, out) in admitted {
+            if !out {
+                self.counts.waiting -= 1;
+                todo.push(offset);
+            }
+            self.free(partition, offset..offset + 1);
+        }
+        let dead: Vec<i64> = self.dead.range((partition, to)..=(partition, i64::MAX)).map(|((_, o), _)| *o).collect();
+        for offset in &dead {
+            self.dead.remove(&(partition, *offset));
+        }
+        self.counts.dead -= count(dead.len());
+        self.counts.purged += moved + count(todo.len()) + count(dead.len());
+        Some(moved.max(0) + count(todo.iter().filter(|offset| **offset < to).count()))
+    }
+}

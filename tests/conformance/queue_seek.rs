@@ -1,0 +1,101 @@
+//! Cursors that are set.
+
+use millpond_core::Offset;
+use millpond_core::queue::{Action, Listing};
+use millpond_tests::queues::{NONE, all, histories, nack, offsets, reject, run};
+use millpond_tests::stage::Stage;
+
+suite!(
+    begins_again_while_leased,
+    passes_over_what_is_to_be_done,
+    stays_within_the_log,
+    leaves_other_partitions_alone,
+    forgets_the_dead_from_there_on,
+    ends_leases_even_where_it_is,
+    cannot_be_settled_over,
+);
+
+async fn begins_again_while_leased(s: &Stage) {
+    let (q, homes) = s.queue_of("q", 1, 6).await;
+    let old = s.lease(&q, 4).await;
+    s.settles(&q, &[run(&old[0], 0..1, Action::Ack), run(&old[0], 1..2, nack(None))]).await;
+    assert_eq!(s.seek(&q, &[(homes[0], 0)]).await, (vec![0], 0));
+    assert_eq!((s.listed(&q, Listing::InFlight).await, s.listed(&q, Listing::Waiting).await), (vec![], vec![]));
+    assert_eq!(s.settles(&q, &all(&old, &Action::Ack)).await, []);
+    assert_eq!(histories(&s.lease(&q, 9).await), [0, 1, 2, 3, 4, 5].map(|o| (o, 1, 0)));
+    assert_eq!(s.settles(&q, &all(&old, &Action::Ack)).await, []);
+    s.outlive().await;
+    assert_eq!(s.listed(&q, Listing::Waiting).await, [0, 1, 2, 3, 4, 5]);
+}
+
+async fn passes_over_what_is_to_be_done(s: &Stage) {
+    let (q, homes) = s.queue_of("q", 1, 10).await;
+    let parts = s.lease(&q, 6).await;
+    s.settles(&q, &[run(&parts[0], 0..1, Action::Ack), run(&parts[0], 2..4, nack(None)), run(&parts[0], 5..6, reject("no"))]).await;
+    // Leased 1 and 4, waiting 2 and 3, and 6 to 8 that nobody has had.
+    let (cursors, skipped) = s.seek(&q, &[(homes[0], 9)]).await;
+    assert_eq!(cursors, [9]);
+    assert!(skipped == 7 || s.resends());
+    assert_eq!((offsets(&s.lease(&q, 9).await), s.listed(&q, Listing::Dead).await), (vec![9], vec![5]));
+    assert_eq!(s.counts(&q).await.ready, 0);
+}
+
+async fn stays_within_the_log(s: &Stage) {
+    let (q, homes) = s.queue_of("q", 2, 3).await;
+    assert_eq!(s.seek(&q, &[(homes[1], 99), (homes[0], 2)]).await.0, [2, 3]);
+    let cursors = s.plane.cursors(q.id).await.expect("cursors");
+    assert_eq!(cursors, [(homes[0].id, Offset(2)), (homes[1].id, Offset(3))]);
+    s.fill(homes[1], 1).await;
+    assert_eq!(offsets(&s.lease(&q, 9).await), [2, 3]);
+}
+
+async fn leaves_other_partitions_alone(s: &Stage) {
+    let (q, homes) = s.queue_of("q", 2, 3).await;
+    let parts = s.lease(&q, 6).await;
+    s.settles(&q, &[run(&parts[1], 0..1, nack(Some(0)))]).await;
+    assert_eq!(s.seek(&q, &[(homes[0], 3)]).await.0, [3]);
+    let outcomes = s.settles(&q, &all(&parts, &Action::Ack)).await;
+    assert_eq!(outcomes, [(1, 1..3, millpond_core::queue::Outcome::Acked)]);
+    assert_eq!(histories(&s.lease(&q, 9).await), [(0, 2, 1)]);
+    assert_eq!(s.seek(&q, &[]).await, (vec![], 0));
+}
+
+async fn forgets_the_dead_from_there_on(s: &Stage) {
+    let (q, homes) = s.queue_of("q", 1, 6).await;
+    let parts = s.lease(&q, 6).await;
+    s.settles(&q, &all(&parts, &reject("no"))).await;
+    assert_eq!(s.seek(&q, &[(homes[0], 4)]).await, (vec![4], 0));
+    assert_eq!(s.listed(&q, Listing::Dead).await, [0, 1, 2, 3]);
+    assert_eq!(s.seek(&q, &[(homes[0], 2)]).await.0, [2]);
+    assert_eq!((s.listed(&q, Listing::Dead).await, offsets(&s.lease(&q, 9).await)), (vec![0, 1], vec![2, 3, 4, 5]));
+}
+
+async fn ends_leases_even_where_it_is(s: &Stage) {
+    let (q, homes) = s.queue_of("q", 1, 4).await;
+    let parts = s.lease(&q, 4).await;
+    let (cursors, skipped) = s.seek(&q, &[(homes[0], 4)]).await;
+    assert!(cursors == [4] && (skipped == 4 || s.resends()));
+    assert_eq!(s.settles(&q, &all(&parts, &nack(None))).await, []);
+    assert_eq!(offsets(&s.lease(&q, 9).await), NONE);
+    s.fill(homes[0], 1).await;
+    assert_eq!(offsets(&s.lease(&q, 9).await), [4]);
+}
+
+async fn cannot_be_settled_over(s: &Stage) {
+    let (q, homes) = s.queue_of("q", 1, 20).await;
+    for round in 0..5 {
+        let parts = s.lease(&q, 20).await;
+        let settle = s.settling(&q, &all(&parts, &if round % 2 == 0 { nack(None) } else { reject("no") }));
+        let to = [(homes[0].id, Offset(round))];
+        let (settled, sought) = tokio::join!(s.plane.settle(&settle), s.plane.seek(q.id, &to));
+        settled.expect("an answer");
+        sought.expect("an answer");
+        assert!(s.ledger(&q).await.holds());
+        let left = [Listing::InFlight, Listing::Waiting].map(|listing| s.listed(&q, listing));
+        for left in left {
+            assert_eq!(left.await, NONE);
+        }
+        assert!(s.listed(&q, Listing::Dead).await.iter().all(|o| *o < round));
+        assert_eq!(s.cursor(&q, homes[0]).await, round);
+    }
+}
