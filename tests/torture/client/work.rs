@@ -6,6 +6,7 @@ use crate::harness::floor::Floor;
 use crate::harness::workers::{Habits, Worker, crew, stop};
 use crate::nemesis::{Goal, Nemesis};
 use crate::rig::Rig;
+use millpond_tests::history::Op;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -118,6 +119,11 @@ impl Shift {
     pub fn check(&self, nemesis: &Nemesis, goal: Goal) {
         let tally = self.floor.tally();
         println!("queues: {} operations, {tally:?}, {} kills with leases", self.floor.history().ops.len(), nemesis.kills_with_leases);
+        let history = self.floor.history();
+        for violation in self.floor.violations() {
+            let near = |op: &&Op| violation.ops.iter().any(|id| id.client == op.id.client && id.number.abs_diff(op.id.number) <= 2);
+            history.ops.iter().filter(near).for_each(|op| println!("    {op:?}"));
+        }
         self.floor.check();
         let kills = goal.agent_kills + goal.postgres_kills;
         let least = usize::try_from(LEASES_PER_KILL * kills).expect("a number");
