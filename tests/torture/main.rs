@@ -11,6 +11,7 @@ mod agent;
 mod client;
 mod fault;
 mod fsck;
+mod named;
 mod nemesis;
 mod postgres;
 mod report;
