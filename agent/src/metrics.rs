@@ -8,6 +8,8 @@ use std::time::Duration;
 pub const COMMITS: &str = "millpond_produce_commits_total";
 /// By `operation`: put, get, delete.
 pub const STORE_REQUESTS: &str = "millpond_store_requests_total";
+pub const GRANTS: &str = "millpond_queue_grants_total";
+pub const SETTLES: &str = "millpond_queue_settles_total";
 
 const SECONDS: [f64; 14] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const BYTES: [f64; 8] = [1024.0, 8192.0, 65536.0, 262_144.0, 1_048_576.0, 2_097_152.0, 4_194_304.0, 8_388_608.0];
@@ -133,14 +135,14 @@ pub fn memory(admitted_bytes: usize, cached_bytes: u64) {
 /// One grant: how many calls it served, and with how many records.
 pub fn grant_statement(took: Duration, calls: usize, records: i64) {
     histogram!("millpond_queue_grant_seconds").record(took);
-    counter!("millpond_queue_grants_total").increment(1);
+    counter!(GRANTS).increment(1);
     counter!("millpond_queue_granted_calls_total").increment(count(calls));
     counter!("millpond_queue_leased_records_total").increment(u64::try_from(records).unwrap_or(0));
 }
 
 pub fn settle_statement(took: Duration, calls: usize) {
     histogram!("millpond_queue_settle_seconds").record(took);
-    counter!("millpond_queue_settles_total").increment(1);
+    counter!(SETTLES).increment(1);
     counter!("millpond_queue_settled_calls_total").increment(count(calls));
 }
 
@@ -153,7 +155,8 @@ pub fn leases_expired(parts: i64) {
     counter!("millpond_queue_expired_leases_total").increment(u64::try_from(parts).unwrap_or(0));
 }
 
-/// From a record's timestamp to its first lease.
-pub fn waited_in_queue(ms: i64) {
-    histogram!("millpond_queue_wait_seconds").record(Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
+/// From records' timestamps to their first leases.
+pub fn waited_in_queue(ms: impl Iterator<Item = i64>) {
+    let waited = histogram!("millpond_queue_wait_seconds");
+    ms.for_each(|ms| waited.record(Duration::from_millis(u64::try_from(ms).unwrap_or(0))));
 }

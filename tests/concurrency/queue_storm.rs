@@ -3,7 +3,7 @@
 //! `MILLPOND_TEST_SEED` repeats what each does, though not how they interleave; `MILLPOND_TEST_STEPS` is steps per agent.
 
 use millpond_core::queue::{
-    Action, Admit, Admitted, Claim, DeadFilter, Entry, Grant, LeasePart, Listing, Mode, Outcome, Queue, Settle, Unadmitted, Want,
+    Action, Admit, Admitted, Claim, DeadFilter, Entry, Grant, LeasePart, Listing, Mode, Outcome, Queue, Settle, Unadmitted, Verdict, Want,
 };
 use millpond_core::{AgentId, Error, LeaseId, Offset, PartitionId};
 use millpond_tests::postgres::Database;
@@ -167,12 +167,7 @@ impl Agent<'_> {
             plane.settle(&settle).await
         };
         match settled {
-            Ok(settled) => {
-                let mut history = self.storm.history.lock();
-                for v in settled.verdicts.iter().filter(|v| matches!(v.outcome, Outcome::Acked | Outcome::Expired)) {
-                    (v.lo.0..v.hi.0).for_each(|offset| *history.acked.entry((v.partition, offset)).or_default() += 1);
-                }
-            }
+            Ok(settled) => self.storm.note(&settled.verdicts),
             Err(error) => self.failed(error),
         }
     }
@@ -230,6 +225,14 @@ impl Storm {
         Arc::new(Self { stage, database, queue, homes, seeks, over: AtomicBool::new(false), history: Mutex::default() })
     }
 
+    /// Counts what is settled for good, dead records aside.
+    fn note(&self, verdicts: &[Verdict]) {
+        let mut history = self.history.lock();
+        for v in verdicts.iter().filter(|v| matches!(v.outcome, Outcome::Acked | Outcome::Expired)) {
+            (v.lo.0..v.hi.0).for_each(|offset| *history.acked.entry((v.partition, offset)).or_default() += 1);
+        }
+    }
+
     /// Looks again and again whether something is wrong in what one snapshot shows.
     async fn watch(&self) {
         let mut connection = self.database.connect().await;
@@ -254,11 +257,7 @@ impl Storm {
             let entries = entries.into_iter().map(|lease| Entry { lease, claim: Claim::Whole, action: Action::Ack }).collect::<Vec<_>>();
             let settle = Settle { agent: last.id, op: last.uuid(), ..self.stage.settling(&self.queue, &entries) };
             let settled = self.stage.plane.settle(&settle).await.expect("an answer");
-            let mut history = self.history.lock();
-            for v in &settled.verdicts {
-                (v.lo.0..v.hi.0).for_each(|offset| *history.acked.entry((v.partition, offset)).or_default() += 1);
-            }
-            drop(history);
+            self.note(&settled.verdicts);
             let counts = self.stage.counts(&self.queue).await;
             if counts.ready + counts.delayed + counts.retrying + counts.in_flight == 0 {
                 return;

@@ -10,6 +10,8 @@ mod agent_killed;
 mod agents;
 #[path = "15_agents_killed.rs"]
 mod agents_killed;
+#[path = "18_all_flights.rs"]
+mod all_flights;
 #[path = "07_closed_folder.rs"]
 mod closed_folder;
 #[path = "11_commands.rs"]

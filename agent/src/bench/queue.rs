@@ -7,6 +7,7 @@ mod worker;
 use super::cluster::Cluster;
 use super::report::{Latencies, Report};
 use super::{TargetArgs, consume, float, produce};
+use crate::metrics;
 use crate::serve::Outcome;
 use clap::ValueEnum;
 use millpond_core::Ids;
@@ -183,8 +184,8 @@ async fn statements(report: &mut Report, cluster: &Cluster, before: &std::collec
     let after = cluster.counters().await?;
     let since = |name: &str| after.get(name).unwrap_or(&0.0) - before.get(name).unwrap_or(&0.0);
     for (name, count, took) in [
-        ("grants", "millpond_queue_grants_total", "millpond_control_plane_call_seconds_sum/grant"),
-        ("settle statements", "millpond_queue_settles_total", "millpond_control_plane_call_seconds_sum/settle"),
+        ("grants", metrics::GRANTS, "millpond_control_plane_call_seconds_sum/grant"),
+        ("settle statements", metrics::SETTLES, "millpond_control_plane_call_seconds_sum/settle"),
         ("plans", "millpond_control_plane_call_seconds_count/find", "millpond_control_plane_call_seconds_sum/find"),
         ("admissions", "millpond_control_plane_call_seconds_count/admit", "millpond_control_plane_call_seconds_sum/admit"),
     ] {

@@ -196,11 +196,8 @@ impl Filling {
             self.back.send(call).ok();
             return;
         }
-        for record in records.iter().filter(|r| r.attempt == 1) {
-            if let Ok(view) = record.view() {
-                metrics::waited_in_queue(self.at_ms - view.timestamp);
-            }
-        }
+        let first = records.iter().filter(|r| r.attempt == 1).filter_map(|r| r.view().ok());
+        metrics::waited_in_queue(first.map(|view| self.at_ms - view.timestamp));
         let deadline_ms = parts.iter().map(|p| p.deadline_ms).min().unwrap_or(0);
         let answer: Answer = Ok(Leased {
             lease: Some(call.lease),

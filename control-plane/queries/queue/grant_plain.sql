@@ -40,7 +40,7 @@ chosen as materialized (
 cur as materialized (
     select c.partition_id, c.next_offset, k.high_watermark from chosen k join queue_cursor c on c.queue_id = $1 and c.partition_id = k.partition_id
     where c.next_offset < k.high_watermark and not exists (
-        select from chosen x cross join lateral (
+        select from place x cross join lateral (
             select from batch b where b.partition_id = x.partition_id and b.flags & 2 <> 0 and b.base_offset + b.records > x.next_offset limit 1
         ) b
     )
@@ -71,7 +71,7 @@ made as (
     select p.lease_id, p.part, $1, p.partition_id, 1, 0, p.deadline, int8multirange(int8range(p.lo, p.hi)) from piece p
 )
 select case when h.now is not null and r.enough and (h.due_at is null or h.due_at > h.now)
-        and (p.nth is not null or not exists (select from chosen)) then 'given' else 'other' end as "status!",
+        and (p.nth is not null or r.fresh = 0) then 'given' else 'other' end as "status!",
     (extract(epoch from h.now) * 1000)::int8 as "at_ms?",
     (select coalesce(max(s_hi), 0) from supply) < r.wanted as "contended?",
     (extract(epoch from h.due_at) * 1000)::int8 as "next_due_ms?",

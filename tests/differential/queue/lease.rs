@@ -6,7 +6,7 @@ use millpond_core::queue::{
     Ack, Action, Admit, Admitted, Claim, Entry, Grant, Granted, LeasePart, Mode, Settle, Settled, Unadmitted, Verdict, Want,
 };
 use millpond_core::{AgentId, Clock, LeaseId, Offset, QueueId, SystemClock};
-use millpond_tests::stage::{Draft, MINUTE, Place};
+use millpond_tests::stage::{Draft, HOUR, MINUTE, Place};
 use rand::Rng;
 use rand::rngs::StdRng;
 use uuid::Uuid;
@@ -23,7 +23,10 @@ fn minutes(rng: &mut StdRng) -> i64 {
     rng.random_range(0..6) * MINUTE
 }
 
-fn action(rng: &mut StdRng) -> Action {
+fn action(tame: bool, rng: &mut StdRng) -> Action {
+    if tame && rng.random_bool(0.98) {
+        return Action::Ack;
+    }
     let reason = [None, Some("smtp 451"), Some("schema"), Some("50%")][rng.random_range(0..4)].map(str::to_owned);
     match rng.random_range(0..20) {
         0..9 => Action::Ack,
@@ -52,7 +55,8 @@ impl Pair {
         let wants = (0..rng.random_range(1..16)).map(|_| {
             let again = slot.seen.len().checked_sub(1 + rng.random_range(0..40)).map(|at| slot.seen[at].lease);
             let lease = again.filter(|_| rng.random_bool(0.1)).unwrap_or_else(|| self.lease_id());
-            Want { lease, records: rng.random_range(1..12), lease_ms: (1 + rng.random_range(0..3)) * 5 * MINUTE }
+            let lease_ms = if slot.is_tame() { 8 * HOUR } else { (1 + rng.random_range(0..3)) * 5 * MINUTE };
+            Want { lease, records: rng.random_range(1..12), lease_ms }
         });
         let mut wants: Vec<Want> = wants.collect();
         let mut seen = std::collections::HashSet::new();
@@ -122,6 +126,7 @@ impl Pair {
         // Now and then the leases of another queue.
         let of = if rng.random_bool(0.03) { rng.random_range(0..self.queues.len()) } else { n };
         let mut entries = Vec::new();
+        let tame = self.queues[n].is_tame();
         let seen = &self.queues[of].seen;
         for seen in seen.iter().rev().take(rng.random_range(1..30)) {
             if rng.random_bool(0.4) {
@@ -129,7 +134,7 @@ impl Pair {
             }
             let lease = seen.lease;
             if rng.random_bool(0.3) {
-                entries.push(Entry { lease, claim: Claim::Whole, action: action(rng) });
+                entries.push(Entry { lease, claim: Claim::Whole, action: action(tame, rng) });
             }
             for (partition, attempt, range) in &seen.records {
                 let mut lo = range.start;
@@ -138,7 +143,7 @@ impl Pair {
                     if rng.random_bool(0.7) {
                         let attempt = if rng.random_bool(0.02) { attempt + 1 } else { *attempt };
                         let claim = Claim::Run { partition: *partition, attempt, lo: Offset(lo), hi: Offset(hi) };
-                        entries.push(Entry { lease, claim, action: action(rng) });
+                        entries.push(Entry { lease, claim, action: action(tame, rng) });
                     }
                     lo = hi;
                 }

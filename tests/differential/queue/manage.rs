@@ -1,6 +1,6 @@
 //! Topics, and queues as a whole.
 
-use super::pair::{Pair, QueueSlot, TopicSlot, known};
+use super::pair::{Pair, QueueSlot, TAME_TOPIC, TopicSlot, known};
 use millpond_core::group::Start;
 use millpond_core::queue::{DeadFilter, Listing, Mode, QueueChange, Rate};
 use millpond_core::{Name, Offset, PartitionId, TopicChange};
@@ -9,7 +9,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 fn topic_name(n: usize) -> Name {
-    name(["t", "u", "v"][n])
+    name(["t", "u", TAME_TOPIC][n])
 }
 
 fn queue_name(n: usize) -> Name {
@@ -240,7 +240,7 @@ impl Pair {
         let number = rng.random_range(0..self.topics[topic].memory.partition_count());
         let homes = self.homes(topic, number);
         let tags: Vec<Tag> = (0..rng.random_range(1..40)).collect();
-        let delayed = rng.random_bool(0.3);
+        let delayed = rng.random_bool(0.3) && self.topics[topic].memory.name.as_str() != TAME_TOPIC;
         println!("fill {topic}-{number} with {}{}", tags.len(), if delayed { ", delayed" } else { "" });
         for (stage, home) in [(&self.memory, homes.memory), (&self.postgres, homes.postgres)] {
             let draft = Draft::new().to(home, &tags);

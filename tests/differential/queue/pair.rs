@@ -1,6 +1,6 @@
 //! Two worlds to which the same happens, and what names what in either.
 
-use millpond_core::queue::Queue;
+use millpond_core::queue::{Mode, Queue};
 use millpond_core::{Clock, Error, Ids, LeaseId, Offset, PartitionId, QueueId, SystemClock, Topic};
 use millpond_tests::stage::{Home, Stage, home};
 use millpond_tests::world::{MemoryWorld, PostgresWorld, ShiftedClock};
@@ -9,6 +9,9 @@ use rand::rngs::StdRng;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::sync::Arc;
+
+/// Its records are never delayed.
+pub const TAME_TOPIC: &str = "v";
 
 pub struct TopicSlot {
     pub alive: bool,
@@ -31,6 +34,13 @@ pub struct QueueSlot {
     /// As the last grant said.
     pub unadmitted: Vec<millpond_core::queue::Unadmitted>,
     pub settles: Vec<millpond_core::queue::Settle>,
+}
+
+impl QueueSlot {
+    /// Of such queues nearly all is fresh, and nearly all is acked: for them there are statements of their own.
+    pub fn is_tame(&self) -> bool {
+        self.memory.mode == Mode::Shared && self.memory.topic.as_str() == TAME_TOPIC
+    }
 }
 
 /// The same for two worlds.
