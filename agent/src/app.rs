@@ -81,6 +81,7 @@ impl App {
             plane: Arc::clone(&plane),
             store: store.clone(),
             clock: Arc::clone(&clock),
+            ids: Arc::clone(&ids),
             parts: pool,
             origin,
             agent,

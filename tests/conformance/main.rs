@@ -42,6 +42,7 @@ mod queue_expire;
 mod queue_grant;
 mod queue_keyed;
 mod queue_limit;
+mod queue_nack;
 mod queue_retention;
 mod queue_seek;
 mod queue_settle;

@@ -30,6 +30,12 @@ impl Api {
         Self { http, base: format!("http://{address}"), address }
     }
 
+    /// Gives up what is not answered in time.
+    pub fn hasty(address: SocketAddr, patience: Duration) -> Self {
+        let http = reqwest::Client::builder().timeout(patience).no_proxy().build().expect("a client");
+        Self { http, ..Self::new(address) }
+    }
+
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("{}{path}", self.base))
     }

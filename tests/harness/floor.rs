@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use millpond_tests::history::{
@@ -27,6 +27,8 @@ pub struct Floor {
     shelf: Shelf,
     clients: AtomicU32,
     own: Recorder,
+    /// Where calls go that are sent again; nowhere else, if there is none.
+    others: Vec<Api>,
 }
 
 /// Of one worker; several of its calls may be under way.
@@ -63,9 +65,14 @@ pub async fn ask(api: &Api, method: Method, path: &str, body: Option<&Value>) ->
 
 impl Floor {
     pub fn new() -> Arc<Self> {
+        Self::over(Vec::new())
+    }
+
+    /// What is sent again goes to one of these or another.
+    pub fn over(others: Vec<Api>) -> Arc<Self> {
         let shelf = Shelf::memory();
         let own = shelf.client(0).expect("the first");
-        Arc::new(Self { start: Instant::now(), shelf, clients: AtomicU32::new(1), own })
+        Arc::new(Self { start: Instant::now(), shelf, clients: AtomicU32::new(1), own, others })
     }
 
     fn at(&self) -> u64 {
@@ -122,6 +129,12 @@ impl Floor {
         self.record(QueueCall::PurgeDead { queue: queue.to_owned(), which: which(&body) }, reply, |_| QueueAnswer::Done).await
     }
 
+    fn elsewhere(&self, api: &Api) -> Api {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let nth = NEXT.fetch_add(1, Ordering::Relaxed) % self.others.len().max(1);
+        self.others.get(nth).unwrap_or(api).clone()
+    }
+
     /// Waits until nothing is left to be done.
     pub async fn drained(&self, api: &Api, queue: &str, seconds: u64) {
         until(seconds, &format!("{queue} to be drained"), || async {
@@ -173,18 +186,22 @@ impl Floor {
         assert!(violations.is_empty(), "{} violations, first: {}", violations.len(), violations[0]);
     }
 
-    /// Hand-outs, calls that nobody saw answered, and entries by what they were told.
+    /// Leases, hand-outs, calls that nobody saw answered or that were refused, and entries by what they were told.
     pub fn tally(&self) -> BTreeMap<String, usize> {
         let mut tally: BTreeMap<String, usize> = BTreeMap::new();
         for op in &self.history().ops {
             match op.outcome() {
-                Outcome::Queue(QueueAnswer::Leased(leased)) => *tally.entry("handed out".to_owned()).or_default() += leased.records.len(),
+                Outcome::Queue(QueueAnswer::Leased(leased)) => {
+                    *tally.entry("leases".to_owned()).or_default() += usize::from(!leased.records.is_empty());
+                    *tally.entry("handed out".to_owned()).or_default() += leased.records.len();
+                }
                 Outcome::Queue(QueueAnswer::Settled(verdicts)) => {
                     for verdict in verdicts {
                         *tally.entry(format!("{:?}", verdict.status).to_lowercase()).or_default() += 1;
                     }
                 }
                 Outcome::Info => *tally.entry("unknown".to_owned()).or_default() += 1,
+                Outcome::Fail { .. } => *tally.entry("refused".to_owned()).or_default() += 1,
                 _ => {}
             }
         }
@@ -217,16 +234,23 @@ impl Pen {
         self.recorder.returned(self.floor.at(), op, outcome);
     }
 
+    /// A moment later, and where a call goes then that nobody answered.
+    async fn again(&self, api: &Api) -> Api {
+        sleep(AGAIN).await;
+        self.floor.elsewhere(api)
+    }
+
     /// `None`: nothing was given, or nobody knows what.
     pub async fn lease(&self, api: &Api, queue: &str, body: &Value) -> Option<Taken> {
         let request = body["request_id"].as_str().map(str::to_owned);
+        let mut api = api.clone();
         loop {
             let op = self.invoke(QueueCall::Lease(Lease { queue: queue.to_owned(), request: request.clone() }));
-            let reply = ask(api, Method::POST, &format!("/v1/queues/{queue}/leases"), Some(body)).await;
+            let reply = ask(&api, Method::POST, &format!("/v1/queues/{queue}/leases"), Some(body)).await;
             self.returned(op, reply.outcome(|told| QueueAnswer::Leased(leased(told))));
             match reply {
                 Reply::Told(told) => return taken(queue, &told),
-                Reply::Unknown if request.is_some() => sleep(AGAIN).await,
+                Reply::Unknown if request.is_some() => api = self.again(&api).await,
                 Reply::Refused | Reply::Unknown => return None,
             }
         }
@@ -236,10 +260,11 @@ impl Pen {
     pub async fn settle(&self, api: &Api, queue: &str, request: Option<&str>, entries: &[(Claim, Intent)]) -> Option<Vec<Verdict>> {
         let (body, order) = settlement(request, entries);
         let entries: Vec<Entry> = order.iter().map(|n| entry(&entries[*n])).collect();
+        let mut api = api.clone();
         loop {
             let settle = Settle { queue: Some(queue.to_owned()), request: request.map(str::to_owned), entries: entries.clone() };
             let op = self.invoke(QueueCall::Settle(settle));
-            let reply = ask(api, Method::POST, &format!("/v1/queues/{queue}/settlements"), Some(&body)).await;
+            let reply = ask(&api, Method::POST, &format!("/v1/queues/{queue}/settlements"), Some(&body)).await;
             self.returned(op, reply.outcome(|told| QueueAnswer::Settled(verdicts(told))));
             match reply {
                 Reply::Told(told) => {
@@ -249,7 +274,7 @@ impl Pen {
                     return Some(verdicts.into_iter().map(|(_, verdict)| verdict).collect());
                 }
                 Reply::Refused => return None,
-                Reply::Unknown if request.is_some() => sleep(AGAIN).await,
+                Reply::Unknown if request.is_some() => api = self.again(&api).await,
                 Reply::Unknown => return None,
             }
         }
@@ -261,6 +286,7 @@ impl Pen {
         let entries: Vec<Entry> = receipts.iter().map(|r| entry(&(Claim::Receipt(r.clone()), Intent::Ack))).collect();
         // Without a key, the receipts are the key.
         let settle = Settle { queue: None, request: Some(receipts.concat()), entries };
+        let mut api = api.clone();
         loop {
             let op = self.invoke(QueueCall::Settle(settle.clone()));
             let told = match try_send(api.request(Method::POST, "/v1/batches").json(&body)).await {
@@ -270,7 +296,7 @@ impl Pen {
                 Ok(answer) if answer.status < 500 => panic!("{answer:?}"),
                 _ => {
                     self.returned(op, Outcome::Info);
-                    sleep(AGAIN).await;
+                    api = self.again(&api).await;
                     continue;
                 }
             };

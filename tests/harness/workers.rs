@@ -113,7 +113,9 @@ impl Worker {
     /// As a SIGKILL would: what is under way is never answered, what is in hand is never settled.
     pub async fn kill(self) {
         self.task.abort();
-        self.task.await.ok();
+        if let Err(end) = self.task.await {
+            assert!(end.is_cancelled(), "a worker had panicked: {end}");
+        }
     }
 }
 

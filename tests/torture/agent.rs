@@ -18,11 +18,18 @@ pub const PREFIX: &str = "t";
 /// Many small objects are more to the purpose than few large ones.
 const PUTS_PER_S: &str = "30";
 
-/// Statements whose outcome decides what exists.
-const COMMITS: [&str; 3] = [
-    include_str!("../../control-plane/queries/log/commit_plain.sql"),
-    include_str!("../../control-plane/queries/log/commit.sql"),
-    include_str!("../../control-plane/queries/segment/swap.sql"),
+/// Statements whose outcome decides what exists, and what they do.
+pub const COMMITS: [(&str, &str); 10] = [
+    ("log", include_str!("../../control-plane/queries/log/commit_plain.sql")),
+    ("log", include_str!("../../control-plane/queries/log/commit.sql")),
+    ("segment", include_str!("../../control-plane/queries/segment/swap.sql")),
+    ("admission", include_str!("../../control-plane/queries/queue/admit.sql")),
+    ("grant", include_str!("../../control-plane/queries/queue/grant_plain.sql")),
+    ("grant", include_str!("../../control-plane/queries/queue/grant.sql")),
+    ("keyed grant", include_str!("../../control-plane/queries/queue/grant_keyed.sql")),
+    ("settlement", include_str!("../../control-plane/queries/queue/settle_plain.sql")),
+    ("settlement", include_str!("../../control-plane/queries/queue/settle.sql")),
+    ("expiry", include_str!("../../control-plane/queries/queue/expire.sql")),
 ];
 
 /// What an agent says that ends as it begins, since it does not reach its database.
@@ -59,7 +66,7 @@ struct Process {
 
 impl Agent {
     pub async fn start(number: u64, postgres: &Postgres, s3: &TestS3, seed: u64) -> Self {
-        let commits: Arc<[String]> = COMMITS.iter().map(|text| (*text).to_owned()).collect();
+        let commits: Arc<[String]> = COMMITS.iter().map(|(_, text)| (*text).to_owned()).collect();
         let database = Proxy::start(postgres.target(), Protocol::Postgres { commits }, seed ^ (number * 3 + 1)).await;
         let s3_address = s3.url().trim_start_matches("http://").parse().expect("an address");
         let store = Proxy::start(Target::Tcp(s3_address), Protocol::Bytes, seed ^ (number * 3 + 2)).await;

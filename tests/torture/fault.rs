@@ -156,7 +156,12 @@ impl Rig {
                 )
                 .await
             }
-            Fault::TablesRewritten => self.sessions("vacuum full batch, topic_partition, segment, inline_payload, request_key", 1).await,
+            Fault::TablesRewritten => {
+                let log = self.sessions("vacuum full batch, topic_partition, segment, inline_payload, request_key", 1).await;
+                let queues =
+                    "vacuum full lease, waiting, admitted, queue_key, queue_cursor, queue_agent, queue_flow, queue_operation, dead";
+                self.sessions(queues, 1).await.and(log)
+            }
             Fault::PartitionsLocked => {
                 let mut connection = self.postgres.connect().await?;
                 connection

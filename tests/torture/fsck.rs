@@ -1,8 +1,10 @@
 //! What Postgres says of itself and of the store at the end, past all agents: I4 and I13 as SQL.
 
 use super::agent::BUCKET;
+use super::client::work::QUEUES;
 use super::rig::Rig;
-use sqlx::{Connection, Executor};
+use millpond_core::queue::Ledger;
+use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 use std::collections::HashMap;
 
 /// Each counts rows that contradict others.
@@ -25,6 +27,10 @@ const CONTRADICTIONS: [(&str, &str); 3] = [
 const REFERENCED: &str = "select part_id::text, s.state::text, s.bytes from (select distinct part_id from batch where not inline) b
     left join segment s on s.segment_id = b.part_id";
 
+/// What a queue needs only for records that are not settled for good.
+const TRANSIENT: [&str; 4] = ["lease", "waiting", "admitted", "queue_key"];
+const LEDGER: &str = include_str!("../../control-plane/queries/queue/ledger.sql");
+
 pub async fn check(rig: &Rig) {
     let mut connection = rig.postgres.connect().await.expect("connected");
     let mut snapshot = connection.begin().await.expect("begun");
@@ -44,4 +50,34 @@ pub async fn check(rig: &Rig) {
         assert_eq!(length, *bytes, "length of segment {id}");
     }
     println!("{} segments are referred to, the bucket holds {} objects", referenced.len(), keys.len());
+}
+
+/// Once all queues are drained.
+pub async fn check_queues(rig: &Rig) {
+    let mut connection = rig.postgres.connect().await.expect("connected");
+    for table in TRANSIENT {
+        let left: i64 =
+            sqlx::query_scalar(AssertSqlSafe(format!("select count(*) from {table}"))).fetch_one(&mut connection).await.expect(table);
+        assert_eq!(left, 0, "rows that are left in {table}");
+    }
+    let queues: Vec<(String, i64)> =
+        sqlx::query_as("select name, queue_id from queue order by queue_id").fetch_all(&mut connection).await.expect("queues");
+    assert_eq!(queues.len(), QUEUES.len());
+    for (name, queue) in queues {
+        let row = sqlx::query(LEDGER).bind(queue).fetch_one(&mut connection).await.expect("a ledger");
+        let figure = |column: &str| row.get::<i64, _>(format!("{column}!").as_str());
+        let ledger = Ledger {
+            passed: figure("passed"),
+            acked: figure("acked"),
+            expired: figure("expired"),
+            purged: figure("purged"),
+            dead: figure("dead"),
+            waiting: figure("waiting"),
+            dead_rows: figure("dead_rows"),
+            waiting_rows: figure("waiting_rows"),
+            leased_rows: figure("leased_rows"),
+        };
+        assert!(ledger.holds() && ledger.leased_rows == 0 && ledger.waiting == 0, "{name}: {ledger:?}");
+        println!("{name}: {} records passed, {} acked, {} dead", ledger.passed, ledger.acked, ledger.dead);
+    }
 }

@@ -1,5 +1,5 @@
 //! Real processes under torture: agents, Postgres, the network and the store fail at once and one after the other, while clients go on.
-//! Nothing that was acknowledged may be lost, doubled or out of order, and everything has to go on by itself.
+//! Nothing that was acknowledged may be lost, doubled or out of order, no record be in two hands, and everything has to go on by itself.
 //!
 //! `MILLPOND_TEST_SEED` repeats the schedule, though not how it interleaves; `MILLPOND_TORTURE_AGENT_KILLS` and
 //! `MILLPOND_TORTURE_POSTGRES_KILLS` say how long it goes on, `MILLPOND_TORTURE_AGENTS` how many there are.
@@ -11,6 +11,7 @@ mod agent;
 mod client;
 mod fault;
 mod fsck;
+mod named;
 mod nemesis;
 mod postgres;
 mod report;
@@ -18,7 +19,8 @@ mod rig;
 mod silent;
 
 use client::produce::{Form, spawn};
-use client::{Book, GUARDED, LARGE, SMALL, guard, logs, read, tail};
+use client::work::Shift;
+use client::{Book, GUARDED, LARGE, SMALL, WORK, guard, logs, read, tail};
 use harness::wait::within;
 use nemesis::{Goal, Nemesis};
 use rig::{RECOVERY_S, Rig};
@@ -42,6 +44,8 @@ fn start_clients(book: &Arc<Book>, seed: u64) -> Vec<JoinHandle<()>> {
         spawn(book, seed, Form::Stream, LARGE, true),
         spawn(book, seed, Form::Batches, SMALL, true),
         spawn(book, seed, Form::Batches, SMALL, true),
+        spawn(book, seed, Form::Atomic, WORK, true),
+        spawn(book, seed, Form::Atomic, WORK, true),
         guard::spawn(book, seed),
         guard::spawn(book, seed),
         read::spawn_random(book, seed),
@@ -65,6 +69,7 @@ async fn whatever_fails_the_log_stays_one() {
     let book = Book::new(rig.agents.iter().map(|agent| agent.front.address()).collect());
     let mut probes = rig::probes(&book, seed, rig.agents.len());
     rig.make_topics(&probes[0]).await;
+    let shift = Shift::start(&rig, seed).await;
     let clients = start_clients(&book, seed);
 
     let mut nemesis = Nemesis::new(seed, goal);
@@ -74,6 +79,7 @@ async fn whatever_fails_the_log_stays_one() {
     for client in clients {
         within(RECOVERY_S, "the last answer to a client", client).await.expect("a client that did not panic");
     }
+    shift.end(&rig).await;
     // What is read at the end comes from the store and Postgres, not from the memory of who wrote it.
     rig.agents[0].end_by("KILL");
     tokio::time::sleep(tokio::time::Duration::from_millis(300)).await;
@@ -85,8 +91,11 @@ async fn whatever_fails_the_log_stays_one() {
             fresh.read_all(agent, &log).await;
         }
     }
+    shift.read(&rig).await;
     report::print(&rig, &book, &nemesis, start.elapsed());
     fsck::check(&rig).await;
+    fsck::check_queues(&rig).await;
+    shift.check(&nemesis, goal);
     report::check(&rig, &book, goal);
     rig.close(RECOVERY_S).await;
 }

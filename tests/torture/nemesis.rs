@@ -34,6 +34,8 @@ pub struct Nemesis {
     pub made: BTreeMap<Fault, u64>,
     pub windows: u64,
     pub calm: u64,
+    /// Kills while there were leases.
+    pub kills_with_leases: u64,
     long_stops: u64,
     extra: u64,
     /// From the end of a window with such a fault until an agent acknowledged something.
@@ -50,6 +52,7 @@ impl Nemesis {
             made: BTreeMap::new(),
             windows: 0,
             calm: 0,
+            kills_with_leases: 0,
             long_stops: 0,
             extra: 0,
             recoveries: BTreeMap::new(),
@@ -145,8 +148,11 @@ impl Nemesis {
         let mut remains: Vec<Remains> = Vec::new();
         for (at, fault) in moments {
             tokio::time::sleep_until(at).await;
+            let kills = matches!(fault, Fault::AgentKilled | Fault::PostgresKilled);
+            let leases = if kills { rig.leases().await } else { None };
             match rig.make(fault, &mut self.rng).await {
                 Some(left) => {
+                    self.kills_with_leases += u64::from(leases > Some(0));
                     remains.push(left);
                     *self.made.entry(fault).or_default() += 1;
                 }

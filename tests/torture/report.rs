@@ -1,5 +1,6 @@
 //! What was done, what came of it, and whether that is right.
 
+use super::agent::COMMITS;
 use super::client::Book;
 use super::nemesis::{Goal, Nemesis};
 use super::rig::Rig;
@@ -15,6 +16,7 @@ pub fn print(rig: &Rig, book: &Book, nemesis: &Nemesis, took: Duration) {
     println!("{} windows, {} of them calm, in {} s", nemesis.windows, nemesis.calm, took.as_secs());
     println!("faults: {:?}", nemesis.made);
     println!("links: {:?}", rig.deeds());
+    println!("statements that a cut was aimed at: {:?}", aimed(rig));
     println!("store: {:?}", rig.s3.injected());
     println!("answers: {:?}", book.answers());
     for (role, times) in &nemesis.recoveries {
@@ -35,6 +37,17 @@ pub fn print(rig: &Rig, book: &Book, nemesis: &Nemesis, took: Duration) {
             println!("    {times} times ERROR {error}");
         }
     }
+}
+
+/// Cuts that were drawn, by what the statement does.
+fn aimed(rig: &Rig) -> BTreeMap<&'static str, u64> {
+    let mut aimed = BTreeMap::new();
+    for (deed, times) in rig.deeds() {
+        if let Deed::AimedAt(nth) = deed {
+            *aimed.entry(nth.map_or("transaction", |nth| COMMITS[nth].0)).or_default() += times;
+        }
+    }
+    aimed
 }
 
 /// The history is that of a log, the clients got on, and the faults happened.
@@ -59,6 +72,10 @@ pub fn check(rig: &Rig, book: &Book, goal: Goal) {
     let wanted = super::fault::wanted();
     let missing: Vec<&Deed> = wanted.iter().map(|(deed, _)| deed).filter(|deed| !deeds.contains_key(deed)).collect();
     assert!(missing.is_empty(), "no proxy did this: {missing:?}");
+    let aimed = aimed(rig);
+    for what in ["log", "grant", "keyed grant", "settlement"] {
+        assert!(aimed.contains_key(what), "no {what} was cut: {aimed:?}");
+    }
     assert!(rig.s3.injected().values().sum::<u64>() > 10, "the store hardly failed: {:?}", rig.s3.injected());
     let surprises: Vec<String> = rig.agents.iter().flat_map(super::agent::Agent::surprises).collect();
     assert!(surprises.is_empty(), "agents ended by themselves: {surprises:?}");

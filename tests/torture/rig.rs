@@ -49,6 +49,13 @@ impl Rig {
         }
     }
 
+    /// Leases that are held, or have expired and nobody noticed yet; `None` while Postgres does not say.
+    pub async fn leases(&self) -> Option<i64> {
+        let mut connection = self.postgres.connect().await?;
+        let counted = sqlx::query_scalar("select count(*) from lease").fetch_one(&mut connection);
+        tokio::time::timeout(Duration::from_secs(1), counted).await.ok()?.ok()
+    }
+
     pub fn links(&self) -> impl Iterator<Item = &Arc<Proxy>> {
         self.agents.iter().flat_map(|agent| [&agent.front, &agent.database, &agent.store])
     }

@@ -8,7 +8,7 @@ use crate::produce::flush::Origin;
 use crate::produce::parts::PartPool;
 use crate::produce::writer::Writer;
 use crate::store::Store;
-use millpond_core::{AgentId, Clock, ControlPlane, limits};
+use millpond_core::{AgentId, Clock, ControlPlane, Ids, limits};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::MissedTickBehavior;
@@ -20,6 +20,7 @@ pub struct Jobs {
     pub plane: Arc<dyn ControlPlane>,
     pub store: Store,
     pub clock: Arc<dyn Clock>,
+    pub ids: Arc<Ids>,
     pub parts: Arc<PartPool>,
     pub origin: Origin,
     pub agent: AgentId,
@@ -46,7 +47,9 @@ impl Jobs {
             if turn.number % 2 == 1 {
                 self.beat(&mut turn).await;
             } else if std::mem::take(&mut turn.retain) {
-                self.repeat("retain", || self.plane.retain(ROWS)).await;
+                if self.repeat("retain", || self.plane.retain(ROWS)).await > 0 {
+                    self.repeat("clamp", || self.plane.clamp()).await;
+                }
                 turn.forget = true;
             } else if std::mem::take(&mut turn.forget) {
                 self.repeat("forget", || self.plane.forget(ROWS)).await;
@@ -71,18 +74,24 @@ impl Jobs {
         if beat.sweep {
             self.log("sweep", self.sweep().await);
         }
+        if beat.expire {
+            self.repeat("expire", || self.plane.expire(ROWS, self.ids.unit())).await;
+        }
     }
 
-    /// Again at once while a statement does all it may.
-    async fn repeat<F: Future<Output = Result<i64, millpond_core::Error>>>(&self, job: &'static str, run: impl Fn() -> F) {
+    /// Again at once while a statement does all it may; how much was done.
+    async fn repeat<F: Future<Output = Result<i64, millpond_core::Error>>>(&self, job: &'static str, run: impl Fn() -> F) -> i64 {
+        let mut all = 0;
         for _ in 0..50 {
             let outcome = run().await;
-            let more = matches!(outcome, Ok(done) if done >= ROWS);
+            let done = *outcome.as_ref().unwrap_or(&0);
+            all += done;
             self.log(job, outcome.map(|n| usize::try_from(n).unwrap_or(0)).map_err(Into::into));
-            if !more {
-                return;
+            if done < ROWS {
+                break;
             }
         }
+        all
     }
 
     fn log(&self, job: &'static str, outcome: Result<usize, millpond_core::Source>) {

@@ -27,7 +27,8 @@ pub struct LeasedRecord {
     batch: Arc<FetchedBatch>,
 }
 
-/// The answer to a lease call. Dropped before it was delivered, its lease goes back uncounted.
+/// The answer to a lease call. Dropped before it was delivered, its lease goes back uncounted, unless the call has a name: then whoever sent it
+/// may have it by now from another agent, or ask for it again.
 #[derive(Debug)]
 pub struct Leased {
     pub lease: Option<LeaseId>,
@@ -75,6 +76,11 @@ impl Drop for Leased {
     }
 }
 
+/// Without a request id, no other call can have been answered this lease.
+fn is_nobody_elses(call: &Call) -> bool {
+    call.request.request_id.is_none()
+}
+
 fn whole(lease: LeaseId) -> Item {
     Item { target: Target::Lease(lease), action: Action::Release }
 }
@@ -103,7 +109,8 @@ impl Filling {
             Ok(found) => found,
             Err(error) => {
                 let error = Arc::new(error);
-                let leases: Vec<Item> = served.iter().map(|(call, _)| whole(call.lease)).collect();
+                let leases: Vec<Item> =
+                    served.iter().filter(|(call, _)| is_nobody_elses(call)).map(|(call, _)| whole(call.lease)).collect();
                 release(&self.hub, leases).await;
                 for (call, _) in served {
                     call.answer.send(Err(QueueError::Read(Arc::clone(&error)))).ok();
@@ -198,7 +205,7 @@ impl Filling {
             deadline_ms,
             records,
             limited_by: None,
-            undelivered: Some(Arc::clone(&self.hub)),
+            undelivered: is_nobody_elses(&call).then(|| Arc::clone(&self.hub)),
         });
         // Dropped by whoever has gone away, it gives its records back.
         drop(call.answer.send(answer));

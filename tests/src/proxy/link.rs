@@ -140,7 +140,7 @@ impl Link<'_> {
             let mut end = None;
             while let Some(frame) = frames.pop().filter(|_| end.is_none()) {
                 let does = statements.see(&frame);
-                let cut = if let Does::Commit { sync } = does { self.commit(sync) } else { None };
+                let cut = if let Does::Commit { nth, sync } = does { self.commit(nth, sync) } else { None };
                 if cut == Some(CommitCut::Before) {
                     end = cut;
                     break;
@@ -205,7 +205,7 @@ impl Link<'_> {
     }
 
     /// Decides what becomes of a commit, and notes it if its answer is concerned.
-    fn commit(&self, sync: u64) -> Option<CommitCut> {
+    fn commit(&self, nth: Option<usize>, sync: u64) -> Option<CommitCut> {
         self.control.count(Deed::Commit);
         let cuts = self.control.weather.borrow().1.commit_cuts.clone();
         let mut drawn = self.state.lock().rng.random_range(0..100);
@@ -217,6 +217,7 @@ impl Link<'_> {
         if matches!(cut, CommitCut::AnswerLost | CommitCut::AnswerTorn) {
             *self.doom.lock() = Some(Doom { cut, sync });
         }
+        self.control.count(Deed::AimedAt(nth));
         Some(cut)
     }
 

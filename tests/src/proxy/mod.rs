@@ -95,6 +95,8 @@ pub enum Deed {
     /// A commit that was seen, whatever became of it.
     Commit,
     CutAtCommit(CommitCut),
+    /// A cut was drawn for the nth of the statements that are commits, or for `COMMIT`.
+    AimedAt(Option<usize>),
 }
 
 struct Control {

@@ -54,8 +54,9 @@ impl Frames {
 /// What a frame of the client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Does {
-    /// It executes a commit; its answer is that to the `sync`th synchronisation of the connection.
+    /// It executes a commit, the `nth` of the statements or `COMMIT`; its answer is that to the `sync`th synchronisation of the connection.
     Commit {
+        nth: Option<usize>,
         sync: u64,
     },
     /// The server answers what came so far.
@@ -67,8 +68,8 @@ pub enum Does {
 #[derive(Debug)]
 pub struct Statements {
     commits: Arc<[String]>,
-    prepared: HashMap<Bytes, bool>,
-    portals: HashMap<Bytes, bool>,
+    prepared: HashMap<Bytes, Option<usize>>,
+    portals: HashMap<Bytes, Option<usize>>,
     syncs: u64,
 }
 
@@ -88,21 +89,24 @@ impl Statements {
             }
             b'P' => {
                 let (name, text) = (word(&mut body), word(&mut body));
-                let commits = self.commits.iter().any(|commit| commit.as_bytes() == text);
-                self.prepared.insert(name, commits);
+                let nth = self.commits.iter().position(|commit| commit.as_bytes() == text);
+                self.prepared.insert(name, nth);
             }
             b'B' => {
                 let (portal, name) = (word(&mut body), word(&mut body));
-                let commits = self.prepared.get(&name).copied().unwrap_or(false);
-                self.portals.insert(portal, commits);
+                let nth = self.prepared.get(&name).copied().flatten();
+                self.portals.insert(portal, nth);
             }
-            b'E' if self.portals.get(&word(&mut body)) == Some(&true) => return Does::Commit { sync: self.syncs + 1 },
+            b'E' => {
+                let nth = self.portals.get(&word(&mut body)).copied().flatten();
+                return if nth.is_some() { Does::Commit { nth, sync: self.syncs + 1 } } else { Does::Else };
+            }
             b'Q' => {
                 self.syncs += 1;
                 let text = word(&mut body);
                 let text = text.strip_suffix(b";").unwrap_or(&text);
                 let commits = text.trim_ascii().eq_ignore_ascii_case(b"commit");
-                return if commits { Does::Commit { sync: self.syncs } } else { Does::Sync };
+                return if commits { Does::Commit { nth: None, sync: self.syncs } } else { Does::Sync };
             }
             b'S' | b'F' => {
                 self.syncs += 1;

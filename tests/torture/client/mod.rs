@@ -4,6 +4,7 @@ pub mod guard;
 pub mod produce;
 pub mod read;
 pub mod tail;
+pub mod work;
 
 use super::harness::client::{Answer, Api, try_send};
 use millpond_tests::history::{Call, Log, OpId, Outcome, RecordId, Recorder, Shelf};
@@ -31,7 +32,9 @@ pub struct Topic {
 pub const SMALL: Topic = Topic { name: "small", partitions: 3, placement: "auto", filler_bytes: 60 };
 pub const LARGE: Topic = Topic { name: "large", partitions: 2, placement: "object", filler_bytes: 3_000 };
 pub const GUARDED: Topic = Topic { name: "guarded", partitions: 1, placement: "auto", filler_bytes: 20 };
-pub const TOPICS: [Topic; 3] = [SMALL, LARGE, GUARDED];
+/// Of the queues.
+pub const WORK: Topic = Topic { name: "work", partitions: 3, placement: "auto", filler_bytes: 200 };
+pub const TOPICS: [Topic; 4] = [SMALL, LARGE, GUARDED, WORK];
 
 pub fn logs() -> Vec<Log> {
     TOPICS.iter().flat_map(|topic| (0..topic.partitions).map(|partition| Log::new(topic.name, partition))).collect()

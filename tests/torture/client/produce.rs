@@ -1,6 +1,6 @@
 //! Clients that produce: atomic requests over partitions and topics, streams, with keys and without.
 
-use super::{Book, Client, LARGE, Reply, SMALL, Topic};
+use super::{Book, Client, LARGE, Reply, SMALL, Topic, WORK};
 use crate::harness::client::{Api, list};
 use millpond_tests::history::{Call, Outcome, Placed, Produce, Sent, payload};
 use rand::Rng;
@@ -59,6 +59,9 @@ impl Client {
                 }
                 if let Some(partition) = partition {
                     record["partition"] = partition.into();
+                }
+                if topic.name == WORK.name && self.rng.random_bool(0.05) {
+                    record["delay_ms"] = self.rng.random_range(1..3_000).into();
                 }
                 bodies.entry(topic.name).or_default().push(record);
                 produce.records.push(Sent::new(topic.name, partition, id));

@@ -111,7 +111,8 @@ impl LeaseBody {
 }
 
 /// Leases records: they are this worker's until the deadline, which settlements renew. A record whose lease runs out goes to another worker, and
-/// that counts as a failure. A client that goes away while it waits gets nothing, and nothing is counted.
+/// that counts as a failure. A client that goes away while it waits gets nothing, and nothing is counted; with a `request_id` it is
+/// expected back until the lease ends.
 #[utoipa::path(
     post, path = "/v1/queues/{queue}/leases", operation_id = "lease_records", tag = "queues", params(("queue" = String, Path), LeaseQuery), request_body = LeaseBody,
     responses((status = 200, description = "As Arrow: the columns of records, then receipt, attempt, failures; lease_id, now_ms, deadline_ms and limited_by in the schema's metadata",
