@@ -159,7 +159,10 @@ impl Filling {
                     continue;
                 };
                 let view = batch.record(offset);
-                if batch.batch.flags.has(BatchFlags::TTL)
+                // What was handed out before is not taken back from whoever has it.
+                let is_new = part.deadline_ms == self.at_ms + call.request.lease_ms;
+                if is_new
+                    && batch.batch.flags.has(BatchFlags::TTL)
                     && matches!(&view, Some(Ok(view)) if expires_at(view).is_some_and(|at| at <= self.at_ms))
                 {
                     not_handed_on.push(item(Action::Expire));
