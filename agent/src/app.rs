@@ -95,6 +95,7 @@ impl App {
             ids: Arc::clone(&ids),
             clock: Arc::clone(&clock),
             agent,
+            fills: tokio::sync::Semaphore::new(millpond_core::limits::LOOKUPS_AT_ONCE),
         });
         Arc::new(Self {
             agent,

@@ -19,7 +19,7 @@ macro_rules! newtype {
 
 newtype!(/** A topic's row; a later topic of the same name has another. */ TopicId(i64));
 newtype!(/** A partition's row, unique over all topics and for ever. */ PartitionId(i64));
-newtype!(/** Place of a record in its partition: dense, from 0. */ Offset(i64));
+newtype!(/** Place of a record in its partition: dense, from 0. */ #[derive(Default)] Offset(i64));
 newtype!(/** One upload: a segment, or an inline payload. uuidv7, never reused. */ PartId(Uuid));
 newtype!(/** One atomic produce request or chunk of a stream, kept across its retries inside the agent. */ RequestId(Uuid));
 newtype!(/** One run of an agent process. */ AgentId(Uuid));

@@ -93,6 +93,10 @@ pub const LEASE_MIN_MS: i64 = 1_000;
 pub const LEASE_MAX_MS: i64 = 43_200_000;
 pub const LEASE_MAX_RECORDS: usize = 1_000;
 pub const LEASE_MAX_BYTES: usize = 16 * MIB;
+/// Uncompressed batches that are read for one grant, or one page of a listing.
+pub const LOOKUP_MAX_BYTES: i64 = 32 << 20;
+/// Grants of an agent that are being read at once.
+pub const LOOKUPS_AT_ONCE: usize = 8;
 /// Entries of one settlement call; whole leases count as one.
 pub const SETTLE_MAX_ENTRIES: usize = 10_000;
 pub const REASON_MAX_BYTES: usize = 1_024;

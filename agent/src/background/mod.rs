@@ -32,6 +32,7 @@ pub struct Jobs {
 struct Turn {
     number: u64,
     retain: bool,
+    clamp: bool,
     forget: bool,
 }
 
@@ -47,9 +48,10 @@ impl Jobs {
             if turn.number % 2 == 1 {
                 self.beat(&mut turn).await;
             } else if std::mem::take(&mut turn.retain) {
-                if self.repeat("retain", || self.plane.retain(ROWS)).await > 0 {
-                    self.repeat("clamp", || self.plane.clamp()).await;
-                }
+                self.repeat("retain", || self.plane.retain(ROWS)).await;
+                turn.clamp = true;
+            } else if std::mem::take(&mut turn.clamp) {
+                self.repeat("clamp", || self.plane.clamp()).await;
                 turn.forget = true;
             } else if std::mem::take(&mut turn.forget) {
                 self.repeat("forget", || self.plane.forget(ROWS)).await;

@@ -2,7 +2,7 @@
 
 use super::reader::{FetchError, Fetched, FetchedBatch, Reader};
 use millpond_core::control_plane::FindRequest;
-use millpond_core::{Offset, PartitionId};
+use millpond_core::{Offset, PartitionId, limits};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -15,7 +15,16 @@ pub struct Wanted(BTreeMap<PartitionId, Vec<Range<i64>>>);
 
 /// What was found of them.
 #[derive(Debug, Default)]
-pub struct Records(BTreeMap<PartitionId, (Offset, Vec<FetchedBatch>)>);
+pub struct Records(BTreeMap<PartitionId, Found>);
+
+#[derive(Debug, Default)]
+struct Found {
+    log_start: Offset,
+    /// By first offset.
+    batches: BTreeMap<Offset, FetchedBatch>,
+    /// Left out, since it would have been too much.
+    unread: Vec<Range<Offset>>,
+}
 
 impl Wanted {
     #[must_use]
@@ -70,35 +79,41 @@ impl Records {
     /// The batch that holds a record.
     #[must_use]
     pub fn batch_of(&self, partition: PartitionId, offset: Offset) -> Option<&FetchedBatch> {
-        let (_, batches) = self.0.get(&partition)?;
-        let next = batches.partition_point(|b| b.batch.end() <= offset);
-        batches.get(next).filter(|b| b.batch.base <= offset)
+        let (_, batch) = self.0.get(&partition)?.batches.range(..=offset).next_back()?;
+        (offset < batch.batch.end()).then_some(batch)
+    }
+
+    /// Whether a record was left out, since it would have been too much.
+    #[must_use]
+    pub fn is_unread(&self, partition: PartitionId, offset: Offset) -> bool {
+        self.0.get(&partition).is_some_and(|found| found.unread.iter().any(|range| range.contains(&offset)))
     }
 
     /// Whether retention has let a record go, or its topic was deleted.
     #[must_use]
     pub fn is_gone(&self, partition: PartitionId, offset: Offset) -> bool {
-        self.0.get(&partition).is_none_or(|(log_start, _)| offset < *log_start)
+        self.0.get(&partition).is_none_or(|found| offset < found.log_start)
     }
 
-    fn add(&mut self, partition: PartitionId, fetched: Fetched) {
-        let (log_start, batches) = self.0.entry(partition).or_insert((Offset::ZERO, Vec::new()));
-        *log_start = fetched.log_start_offset.max(*log_start);
-        for batch in fetched.batches {
-            if batches.last().is_none_or(|last| last.batch.base < batch.batch.base) {
-                batches.push(batch);
-            }
+    fn add(&mut self, request: &FindRequest, fetched: Fetched) {
+        let found = self.0.entry(request.partition).or_default();
+        found.log_start = fetched.log_start_offset.max(found.log_start);
+        if let (Some(from), Some(end)) = (fetched.unread_from, request.end) {
+            found.unread.push(from..end);
         }
+        found.batches.extend(fetched.batches.into_iter().map(|batch| (batch.batch.base, batch)));
     }
 }
 
 impl Reader {
-    /// Reads the batches of all wanted records.
+    /// Reads the batches of all wanted records, as far as [`limits::LOOKUP_MAX_BYTES`] reaches.
     pub async fn lookup(&self, wanted: &Wanted) -> Result<Records, FetchError> {
         let mut records = Records::default();
         let mut requests = wanted.requests();
+        let mut left = limits::LOOKUP_MAX_BYTES;
         while !requests.is_empty() {
-            let fetched = self.fetch_some(&requests, Some(wanted)).await?;
+            let fetched = self.fetch_some(&requests, Some((wanted, left))).await?;
+            left -= fetched.iter().flatten().flat_map(|f| &f.batches).map(|b| i64::from(b.batch.raw_bytes)).sum::<i64>();
             let mut rest = Vec::new();
             for (request, fetched) in requests.iter().zip(fetched) {
                 let Some(mut fetched) = fetched else { continue };
@@ -106,11 +121,12 @@ impl Reader {
                 // A plan has so many batches at most; one that begins below the log's start has none.
                 let (offset, moved) =
                     if request.offset < fetched.log_start_offset { (fetched.log_start_offset, true) } else { (at, at > request.offset) };
-                if moved && request.end.is_some_and(|end| offset < end) && offset < fetched.high_watermark {
+                if fetched.unread_from.is_none() && moved && request.end.is_some_and(|end| offset < end) && offset < fetched.high_watermark
+                {
                     rest.push(FindRequest { offset, ..*request });
                 }
                 fetched.release();
-                records.add(request.partition, fetched);
+                records.add(request, fetched);
             }
             requests = rest;
         }

@@ -54,6 +54,8 @@ pub struct Fetched {
     pub batches: Vec<FetchedBatch>,
     /// Where the plan ended, whether or not its batches were read.
     pub planned_to: Offset,
+    /// From here on batches were left unread: they would have been too much.
+    pub unread_from: Option<Offset>,
     memory_held: Option<tokio::sync::OwnedSemaphorePermit>,
 }
 
@@ -125,8 +127,13 @@ impl Reader {
         self.fetch_some(requests, None).await
     }
 
-    /// Of the batches only those that `wanted` names, which are kept in memory decoded.
-    pub(super) async fn fetch_some(&self, requests: &[FindRequest], wanted: Option<&Wanted>) -> Result<Vec<Option<Fetched>>, FetchError> {
+    /// Of the batches only those that are wanted, which are kept in memory decoded, and of these no more than so many uncompressed bytes, but one
+    /// at least.
+    pub(super) async fn fetch_some(
+        &self,
+        requests: &[FindRequest],
+        wanted: Option<(&Wanted, i64)>,
+    ) -> Result<Vec<Option<Fetched>>, FetchError> {
         let mut attempt = 0;
         loop {
             attempt += 1;
@@ -147,17 +154,25 @@ impl Reader {
         }
     }
 
-    async fn attempt(&self, requests: &[FindRequest], wanted: Option<&Wanted>) -> Result<Vec<Option<Fetched>>, FetchError> {
+    async fn attempt(&self, requests: &[FindRequest], wanted: Option<(&Wanted, i64)>) -> Result<Vec<Option<Fetched>>, FetchError> {
         let start = Instant::now();
         let mut found = self.plane.find(requests).await.map_err(FetchError::ControlPlane)?;
         let planned = start.elapsed();
         let ends: Vec<Option<Offset>> = found.iter().map(|f| f.as_ref()?.batches.last().map(Batch::end)).collect();
         let mut kept = Kept::default();
-        if let Some(wanted) = wanted {
-            for (request, found) in requests.iter().zip(&mut found) {
-                if let Some(found) = found {
-                    found.batches.retain(|b| wanted.touches(request.partition, b.base, b.end()));
-                }
+        let mut unread = vec![None; found.len()];
+        if let Some((wanted, mut left)) = wanted {
+            for ((request, found), unread) in requests.iter().zip(&mut found).zip(&mut unread) {
+                let Some(found) = found else { continue };
+                found.batches.retain(|b| wanted.touches(request.partition, b.base, b.end()));
+                let fits = |b: &&Batch| {
+                    let fits = left > 0;
+                    left -= i64::from(b.raw_bytes);
+                    fits
+                };
+                let fitting = found.batches.iter().take_while(fits).count();
+                *unread = found.batches.get(fitting).map(|b| b.base);
+                found.batches.truncate(fitting);
             }
             kept = self.decoded.kept(found.iter().flatten().flat_map(|f| &f.batches)).await;
         }
@@ -172,11 +187,9 @@ impl Reader {
         let bytes = self.load(found.iter().flatten().flat_map(|f| &f.batches).filter(to_load)).await?;
         let decode = move || -> Result<Vec<Option<Fetched>>, FetchError> {
             let mut memory = memory;
-            let decode =
-                |(f, end): (Option<Found>, Option<Offset>)| f.map(|f| decode_partition(f, end, &bytes, &kept, memory.take())).transpose();
-            found.into_iter().zip(ends).map(decode).collect()
+            found.into_iter().map(|f| f.map(|f| decode_partition(f, &bytes, &kept, memory.take())).transpose()).collect()
         };
-        let fetched = if raw <= i64::from(DECODE_INLINE_BYTES) {
+        let mut fetched = if raw <= i64::from(DECODE_INLINE_BYTES) {
             decode()
         } else {
             match crate::blocking::run(decode).await {
@@ -186,6 +199,12 @@ impl Reader {
         };
         if let Err(FetchError::Corrupt { part, .. }) = &fetched {
             self.cache.forget_part(*part).await;
+        }
+        for ((one, end), unread) in fetched.iter_mut().flatten().zip(ends).zip(unread) {
+            if let Some(one) = one {
+                one.planned_to = end.unwrap_or(Offset::ZERO);
+                one.unread_from = unread;
+            }
         }
         let batches = || fetched.iter().flatten().flatten().flat_map(|f| &f.batches);
         if wanted.is_some() {
@@ -271,7 +290,6 @@ impl Stored {
 
 fn decode_partition(
     found: Found,
-    end: Option<Offset>,
     stored: &Stored,
     kept: &Kept,
     memory: Option<tokio::sync::OwnedSemaphorePermit>,
@@ -289,5 +307,5 @@ fn decode_partition(
     };
     let batches = found.batches.into_iter().map(decode).collect::<Result<_, _>>()?;
     let (log_start_offset, high_watermark) = (found.log_start_offset, found.high_watermark);
-    Ok(Fetched { log_start_offset, high_watermark, batches, planned_to: end.unwrap_or(Offset::ZERO), memory_held: memory })
+    Ok(Fetched { log_start_offset, high_watermark, batches, planned_to: Offset::ZERO, unread_from: None, memory_held: memory })
 }

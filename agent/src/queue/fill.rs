@@ -4,8 +4,8 @@ use super::granter::{Answer, Call};
 use super::plan::{Item, Target};
 use super::receipt::Receipt;
 use super::{Hub, QueueError, Shared};
-use crate::fetch::lookup::Wanted;
-use crate::fetch::reader::FetchedBatch;
+use crate::fetch::lookup::{Records, Wanted};
+use crate::fetch::reader::{FetchError, FetchedBatch};
 use crate::metrics;
 use crate::segment::record::{HEADER_EXPIRES_AT, RecordView};
 use millpond_core::control_plane::BatchFlags;
@@ -15,6 +15,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
+
+/// After which records that could not be read are tried again.
+const CORRUPT_DELAY_MS: i64 = 10_000;
 
 /// One leased record, in its batch.
 #[derive(Debug, Clone)]
@@ -81,12 +84,12 @@ fn is_nobody_elses(call: &Call) -> bool {
     call.request.request_id.is_none()
 }
 
-fn whole(lease: LeaseId) -> Item {
+pub fn whole(lease: LeaseId) -> Item {
     Item { target: Target::Lease(lease), action: Action::Release }
 }
 
 /// Best effort: what is not given back so ends with its lease.
-async fn release(hub: &Hub, items: Vec<Item>) {
+pub async fn release(hub: &Hub, items: Vec<Item>) {
     if let Err(error) = hub.settle(&items, None).await {
         tracing::debug!(error = %error, "records could not be given back");
     }
@@ -104,25 +107,52 @@ pub struct Filling {
 
 impl Filling {
     pub async fn run(self, served: Vec<(Call, Vec<LeasePart>)>) {
-        let all = served.iter().flat_map(|(_, parts)| parts).flat_map(|p| p.ranges.iter().map(|r| (p.partition, r.clone())));
-        let found = match self.shared.reader.lookup(&Wanted::new(all)).await {
-            Ok(found) => found,
-            Err(error) => {
-                let error = Arc::new(error);
-                let leases: Vec<Item> =
-                    served.iter().filter(|(call, _)| is_nobody_elses(call)).map(|(call, _)| whole(call.lease)).collect();
-                release(&self.hub, leases).await;
-                for (call, _) in served {
-                    call.answer.send(Err(QueueError::Read(Arc::clone(&error)))).ok();
+        // Never closed.
+        let _turn = self.shared.fills.acquire().await;
+        match self.read(&served).await {
+            Ok(found) => self.hand_on(served, &found).await,
+            Err(error) if served.len() == 1 => self.give_back(served, error).await,
+            // What one call cannot be given is not to keep the others waiting.
+            Err(_) => {
+                for one in served {
+                    let one = vec![one];
+                    match self.read(&one).await {
+                        Ok(found) => self.hand_on(one, &found).await,
+                        Err(error) => self.give_back(one, error).await,
+                    }
                 }
-                return;
             }
+        }
+    }
+
+    async fn read(&self, served: &[(Call, Vec<LeasePart>)]) -> Result<Records, FetchError> {
+        let all = served.iter().flat_map(|(_, parts)| parts).flat_map(|p| p.ranges.iter().map(|r| (p.partition, r.clone())));
+        self.shared.reader.lookup(&Wanted::new(all)).await
+    }
+
+    /// Of calls whose records cannot be read. What is corrupt comes again after a while, so that others come first; a lease that another agent may have
+    /// answered goes on.
+    async fn give_back(&self, served: Vec<(Call, Vec<LeasePart>)>, error: FetchError) {
+        let corrupt = matches!(error, FetchError::Corrupt { .. });
+        let action = |call: &Call| match (is_nobody_elses(call), corrupt) {
+            (false, _) => Action::Renew { lease_ms: call.request.lease_ms },
+            (true, false) => Action::Release,
+            (true, true) => Action::Nack { delay_ms: Some(CORRUPT_DELAY_MS), counts: false, reason: Some("cannot be read".to_owned()) },
         };
+        let items = served.iter().map(|(call, _)| Item { target: Target::Lease(call.lease), action: action(call) }).collect();
+        release(&self.hub, items).await;
+        let error = Arc::new(error);
+        for (call, _) in served {
+            call.answer.send(Err(QueueError::Read(Arc::clone(&error)))).ok();
+        }
+    }
+
+    async fn hand_on(&self, served: Vec<(Call, Vec<LeasePart>)>, found: &Records) {
         let mut batches = HashMap::new();
         let mut not_handed_on = Vec::new();
         let mut sorted = Vec::with_capacity(served.len());
         for (call, parts) in served {
-            let records = self.sort(&call, &parts, &found, &mut batches, &mut not_handed_on);
+            let records = self.sort(&call, &parts, found, &mut batches, &mut not_handed_on);
             sorted.push((call, parts, records));
         }
         // Before the answers: who calls next finds what was left behind.
@@ -139,7 +169,7 @@ impl Filling {
         &self,
         call: &Call,
         parts: &[LeasePart],
-        found: &crate::fetch::lookup::Records,
+        found: &Records,
         batches: &mut HashMap<(PartitionId, Offset), Arc<FetchedBatch>>,
         not_handed_on: &mut Vec<Item>,
     ) -> Vec<LeasedRecord> {
@@ -152,14 +182,17 @@ impl Filling {
                 let item = |action| Item { target: Target::Record(receipt), action };
                 let Some(batch) = found.batch_of(part.partition, offset) else {
                     let gone = found.is_gone(part.partition, offset);
-                    if !gone {
+                    if !gone && !found.is_unread(part.partition, offset) {
                         tracing::error!(partition = %part.partition, %offset, "the log does not find a record that it holds");
                     }
                     not_handed_on.push(item(if gone { Action::Expire } else { Action::Release }));
                     continue;
                 };
                 let view = batch.record(offset);
-                if batch.batch.flags.has(BatchFlags::TTL)
+                // What was handed out before is not taken back from whoever has it.
+                let is_new = part.deadline_ms == self.at_ms + call.request.lease_ms;
+                if is_new
+                    && batch.batch.flags.has(BatchFlags::TTL)
                     && matches!(&view, Some(Ok(view)) if expires_at(view).is_some_and(|at| at <= self.at_ms))
                 {
                     not_handed_on.push(item(Action::Expire));

@@ -21,6 +21,8 @@ use tokio::time::Instant;
 const ASK_EVERY: Duration = Duration::from_millis(250);
 /// Others held what was there.
 const CONTENDED: Duration = Duration::from_millis(2);
+/// Taken for the size of records of which none was seen yet.
+const RECORD_BYTES_GUESS: usize = 256;
 /// Records of one grant.
 const RECORDS: usize = 10_000;
 /// Calls that wait in this agent, of one queue.
@@ -120,7 +122,7 @@ impl Granter {
     async fn round(&mut self, hub: &Arc<Hub>) -> Next {
         self.expiry.serve();
         let queue = hub.queue();
-        let average = hub.record_bytes.load(Ordering::Relaxed);
+        let average = Some(hub.record_bytes.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0).unwrap_or(RECORD_BYTES_GUESS);
         let asking = self.asking(average);
         let wants: Vec<Want> = asking.iter().map(|n| want(&self.waiting[*n], average)).collect();
         let start = Instant::now();
@@ -134,6 +136,7 @@ impl Granter {
                         QueueError::ControlPlane
                     }
                 };
+                self.take_back(hub, &asking);
                 for call in self.waiting.drain(..) {
                     call.answer.send(Err(failed.clone())).ok();
                 }
@@ -145,23 +148,44 @@ impl Granter {
         hub.leased.fetch_add(records, Ordering::Relaxed);
         let now = Instant::now();
         let queue = self.with_all_partitions(hub, queue, &granted).await;
+        let mut asked: HashSet<LeaseId> = asking.iter().map(|n| self.waiting[*n].lease).collect();
+        // A second call for a lease that the first was just given has its turn next.
+        for part in &granted.parts {
+            asked.remove(&part.lease);
+        }
         let all_served = self.hand_on(hub, &queue, &granted);
-        self.answer_late(&granted, now);
+        self.answer_late(&asked, &granted, now);
         if !granted.unadmitted.is_empty() && (!all_served || queue.mode == Mode::Keyed) {
             let admitted = self.admit(&queue, &granted).await;
             if admitted && !self.waiting.is_empty() {
                 return Next::Again;
             }
         }
-        if self.waiting.is_empty() || asking.len() > self.waiting.len() && records > 0 {
+        let not_asked = self.waiting.iter().any(|c| !asked.contains(&c.lease));
+        if self.waiting.is_empty() || records > 0 && (not_asked || asking.len() > self.waiting.len()) {
             return Next::Again;
+        }
+        if granted.limited_by.is_some() {
+            // More records would change nothing.
+            self.watch = None;
+            return self.wait(&queue, &granted);
         }
         if self.watch.is_none() {
             // Looked at once more after the watch has begun: nothing falls between.
             self.watch = Some(self.shared.watcher.watch(queue.partitions.clone()));
             return Next::Again;
         }
-        self.wait(&granted)
+        self.wait(&queue, &granted)
+    }
+
+    /// Leases of a grant whose outcome nobody knows, should they have been made.
+    fn take_back(&self, hub: &Arc<Hub>, asking: &[usize]) {
+        let unnamed = asking.iter().filter_map(|n| self.waiting.get(*n)).filter(|c| c.request.request_id.is_none());
+        let items: Vec<_> = unnamed.map(|call| fill::whole(call.lease)).collect();
+        if !items.is_empty() {
+            let hub = Arc::clone(hub);
+            tokio::spawn(async move { fill::release(&hub, items).await });
+        }
     }
 
     /// The calls of this grant: each lease once, and not more records than one grant takes.
@@ -244,7 +268,7 @@ impl Granter {
     }
 
     /// Answers the calls whose wait is over: with nothing, and why.
-    fn answer_late(&mut self, granted: &Granted, now: Instant) {
+    fn answer_late(&mut self, asked: &HashSet<LeaseId>, granted: &Granted, now: Instant) {
         let stopping = self.shared.watcher.is_stopping();
         let late = |c: &Call| stopping || now >= if c.returned { c.deadline + GRACE } else { c.deadline };
         let contended = granted.contended && granted.limited_by.is_none();
@@ -252,7 +276,9 @@ impl Granter {
         for call in self.waiting.drain(..) {
             let just_contended = contended && now < call.deadline + CONTENDED * 5;
             let admits = !granted.unadmitted.is_empty() && now < call.deadline + GRACE;
-            if late(&call) && !just_contended && !admits {
+            // Where those who were asked for got nothing, nothing is there for the others.
+            let was_asked = asked.contains(&call.lease) || granted.parts.is_empty() || stopping;
+            if was_asked && late(&call) && !just_contended && !admits {
                 call.answer.send(Ok(Leased::nothing(granted.at_ms, granted.limited_by))).ok();
             } else {
                 left.push(call);
@@ -272,13 +298,17 @@ impl Granter {
         admitted
     }
 
-    fn wait(&self, granted: &Granted) -> Next {
+    fn wait(&self, queue: &Queue, granted: &Granted) -> Next {
         if granted.contended {
             return Next::Wait(CONTENDED);
         }
         let due = granted.next_due_ms.and_then(|due| u64::try_from(due - granted.at_ms).ok()).map(|ms| Duration::from_millis(ms + 1));
         let limit = match granted.limited_by {
-            Some(LimitedBy::Rate) => Duration::from_millis(20),
+            // When the next token comes.
+            Some(LimitedBy::Rate) => {
+                let token = queue.config.rate.map_or(20, |rate| rate.per_ms / i64::from(rate.limit.max(1)));
+                Duration::from_millis(u64::try_from(token).unwrap_or(20)).clamp(Duration::from_millis(20), Duration::from_secs(1))
+            }
             _ => ASK_EVERY,
         };
         Next::Wait(due.unwrap_or(limit).min(limit).max(Duration::from_millis(1)))

@@ -26,7 +26,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -60,6 +60,8 @@ pub struct Shared {
     pub ids: Arc<Ids>,
     pub clock: Arc<dyn Clock>,
     pub agent: AgentId,
+    /// Grants that are being read.
+    pub fills: Semaphore,
 }
 
 pub struct Queues {
@@ -132,7 +134,9 @@ impl Hub {
 
     /// One answer an item. With a request id the call is a statement of its own, whose answer is kept.
     pub async fn settle(&self, items: &[Item], request_id: Option<&str>) -> Result<Settlements, QueueError> {
-        let op = request_id.map(|id| crate::hash::of(&[self.queue().secret.as_bytes(), b"settle", id.as_bytes()]));
+        // Of these items: another body under the same id is another settlement.
+        let op = request_id
+            .map(|id| crate::hash::of(&[self.queue().secret.as_bytes(), b"settle", id.as_bytes(), format!("{items:?}").as_bytes()]));
         settler::settle(&self.settlements, items, op).await
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -100,7 +100,12 @@ impl Settler {
             let mut next = Some(first);
             while let Some(one) = next {
                 if one.op.is_some() {
-                    self.send_alone(one).await;
+                    let permit = Arc::clone(&self.alone).try_acquire_owned().ok();
+                    if permit.is_none() && !fold.is_empty() {
+                        left = Some(one);
+                        break;
+                    }
+                    self.send_alone(one, permit).await;
                 } else if entries + one.plan.entries.len() > ENTRIES && entries > 0 || one.plan.leases().any(|l| leases.contains(&l)) {
                     left = Some(one);
                     break;
@@ -117,8 +122,11 @@ impl Settler {
         }
     }
 
-    async fn send_alone(&self, one: Settlement) {
-        let Ok(permit) = Arc::clone(&self.alone).acquire_owned().await else { return };
+    async fn send_alone(&self, one: Settlement, permit: Option<OwnedSemaphorePermit>) {
+        let permit = match permit {
+            Some(permit) => Some(permit),
+            None => Arc::clone(&self.alone).acquire_owned().await.ok(),
+        };
         let own = self.clone();
         let op = one.op.unwrap_or_else(|| operation(&self.shared));
         tokio::spawn(async move {

@@ -127,9 +127,15 @@ async fn the_same_request_id_is_answered_the_same_lease() {
     );
     queue.settle(json!({"ack": [receipts(&first)[0], receipts(&first)[2]]})).await;
     assert_eq!(values(&queue.lease(call.clone()).await), [1, 3], "what is left of it");
+    let call = json!({"max_records": 2, "request_id": "twins"});
+    let (one, two) = tokio::join!(queue.lease(call.clone()), queue.lease(call.clone()));
+    assert_eq!((values(&one), receipts(&one)), (vec![4, 5], receipts(&two)), "two at once");
+    queue
+        .settle(json!({"nack": [{"receipt": receipts(&one)[0], "delay_ms": 60_000}, {"receipt": receipts(&one)[1], "delay_ms": 60_000}]}))
+        .await;
     let other = queue.lease(json!({"max_records": 4, "request_id": "r2"})).await;
-    assert_eq!(values(&other), [4, 5, 6, 7]);
-    assert_eq!(queue.counts().await[3], 6);
+    assert_eq!(values(&other), [6, 7, 8, 9]);
+    assert_eq!(queue.counts().await[2..4], [2, 6]);
 }
 
 #[tokio::test]

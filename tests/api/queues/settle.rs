@@ -128,6 +128,8 @@ async fn the_same_settlement_is_answered_the_same() {
     for _ in 0..3 {
         assert_eq!(queue.settle(body.clone()).await, first);
     }
+    let another = json!({"request_id": "s1", "ack": [r[2]]});
+    assert_eq!(queue.statuses(another).await, ["lost"], "another body under the same id is another settlement");
     let mut without: Value = body.clone();
     without.as_object_mut().unwrap().remove("request_id");
     let told = queue.statuses(without).await;

@@ -40,7 +40,7 @@ struct LeaseBody {
     lease_ms: Option<i64>,
     /// For people: at most 256 bytes.
     client_id: Option<String>,
-    /// At most 128 bytes. Sent again while the lease lives, the call is answered what is left of it.
+    /// At most 128 bytes, of one call only. Sent again while the lease lives, the call is answered what is left of it.
     request_id: Option<String>,
 }
 

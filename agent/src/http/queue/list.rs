@@ -120,7 +120,7 @@ async fn page(app: &AppState, principal: &Principal, name: &Name, query: &ListQu
     let after = query.after.as_deref().map(|token| place(&queue, token)).transpose()?;
     let limit = i64::try_from(size).unwrap_or(i64::MAX);
     let mut listed = app.plane.list_queue(queue.id, listing, after, limit + 1).await?;
-    let more = listed.len() > size;
+    let mut more = listed.len() > size;
     listed.truncate(size);
     let found = match query.payload {
         true => Some(lookup(app, listed.iter().filter(|l| !l.gone).map(|l| (l.partition, l.offset))).await?),
@@ -130,6 +130,11 @@ async fn page(app: &AppState, principal: &Principal, name: &Name, query: &ListQu
     let mut last = None;
     for (n, one) in listed.iter().enumerate() {
         let number = number_of(&queue, one.partition).unwrap_or(-1);
+        // A page with records is no longer than what is read at once.
+        if n > 0 && found.as_ref().is_some_and(|found| found.is_unread(one.partition, one.offset)) {
+            more = true;
+            break;
+        }
         if n > 0 {
             out.push(b',');
         }

@@ -15,9 +15,17 @@ pub(in crate::postgres) type Held = HashMap<LeaseId, QueueId>;
 pub(in crate::postgres) async fn hold(connection: &mut PgConnection, tenant: &Name, acks: &[Ack]) -> Result<Held, Error> {
     let leases: BTreeSet<Uuid> = acks.iter().map(|ack| ack.lease.0).collect();
     let leases: Vec<Uuid> = leases.into_iter().collect();
-    let rows =
-        sqlx::query_file!("queries/queue/lock_leases.sql", tenant.as_str(), &leases).fetch_all(connection).await.map_err(classify)?;
-    Ok(rows.into_iter().map(|row| (LeaseId(row.lease_id), QueueId(row.queue_id))).collect())
+    let mut held = Held::new();
+    // What is missing is looked for once more, in a new statement: a renewal that the first waited for may have moved the lease to other rows.
+    for _ in 0..2 {
+        let statement = sqlx::query_file!("queries/queue/lock_leases.sql", tenant.as_str(), &leases);
+        let rows = statement.fetch_all(&mut *connection).await.map_err(classify)?;
+        held = rows.into_iter().map(|row| (LeaseId(row.lease_id), QueueId(row.queue_id))).collect();
+        if held.len() == leases.len() {
+            break;
+        }
+    }
+    Ok(held)
 }
 
 /// What of a lease an attempt gave out in a partition, as offsets.
