@@ -165,16 +165,19 @@ impl Reader {
             for ((request, found), unread) in requests.iter().zip(&mut found).zip(&mut unread) {
                 let Some(found) = found else { continue };
                 found.batches.retain(|b| wanted.touches(request.partition, b.base, b.end()));
+                let decoded = self.decoded.kept(found.batches.iter()).await;
+                // What is in memory already costs nothing.
                 let fits = |b: &&Batch| {
-                    let fits = left > 0;
-                    left -= i64::from(b.raw_bytes);
+                    let is_decoded = decoded.contains_key(&(b.part, b.byte_offset));
+                    let fits = left > 0 || is_decoded;
+                    left -= if is_decoded { 0 } else { i64::from(b.raw_bytes) };
                     fits
                 };
                 let fitting = found.batches.iter().take_while(fits).count();
                 *unread = found.batches.get(fitting).map(|b| b.base);
                 found.batches.truncate(fitting);
+                kept.extend(decoded);
             }
-            kept = self.decoded.kept(found.iter().flatten().flat_map(|f| &f.batches)).await;
         }
         let to_load = |b: &&Batch| !kept.contains_key(&(b.part, b.byte_offset));
         let raw: i64 = found.iter().flatten().flat_map(|f| &f.batches).filter(to_load).map(|b| i64::from(b.raw_bytes)).sum();

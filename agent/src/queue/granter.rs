@@ -9,7 +9,7 @@ use super::{Hub, LeaseRequest, QueueError, Shared, admit};
 use crate::fetch::watcher::Watch;
 use crate::metrics;
 use millpond_core::queue::{Grant, Granted, LeasePart, LimitedBy, Mode, NoSuchQueue, Queue, Want};
-use millpond_core::{Error, LeaseId, PartitionId};
+use millpond_core::{Error, LeaseId, PartitionId, limits};
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -25,6 +25,8 @@ const CONTENDED: Duration = Duration::from_millis(2);
 const RECORD_BYTES_GUESS: usize = 256;
 /// Records of one grant.
 const RECORDS: usize = 10_000;
+/// About as many bytes of records: a part of what is read for one grant, since whole batches are read.
+const BYTES: usize = 8 * limits::MIB;
 /// Calls that wait in this agent, of one queue.
 const WAITING: usize = 10_000;
 /// A grant that failed is sent again for so long.
@@ -194,7 +196,7 @@ impl Granter {
         let mut records = 0;
         let mut asking = Vec::new();
         for (n, call) in self.waiting.iter().enumerate() {
-            if records >= RECORDS {
+            if records >= RECORDS || records.saturating_mul(average) >= BYTES {
                 break;
             }
             if leases.insert(call.lease) {
