@@ -36,12 +36,20 @@ pub async fn admit(shared: &Shared, queue: &Queue, at: Unadmitted, now_ms: i64) 
     let mut next = at.from;
     while next < to {
         let batch = found.batch_of(at.partition, next);
+        if batch.is_none() && !found.is_gone(at.partition, next) {
+            // What was too much to read at once is for the next admission: nobody has seen its keys and times.
+            break;
+        }
         let due = batch.and_then(|b| due_ms(b, next)).filter(|due| *due > now_ms);
         match queue.mode {
             Mode::Shared => push_run(&mut admit.runs, next.0, due),
             Mode::Keyed => admit.records.push(Admitted { offset: next, key_hash: key_hash(batch, next), due_ms: due }),
         }
         next = next.plus(1);
+    }
+    admit.to = next;
+    if admit.to == admit.from {
+        return Ok(false);
     }
     match shared.plane.admit(&admit).await {
         Ok(_) => Ok(true),

@@ -58,3 +58,23 @@ async fn a_blocked_key_blocks_only_itself_and_keeps_its_order() {
     queue.settle(json!({"ack": receipts(&after)})).await;
     assert_eq!(values(&queue.lease(json!({"max_records": 9, "wait_ms": 5_000})).await), [0]);
 }
+
+#[tokio::test]
+async fn a_key_is_one_key_however_much_there_is_of_it() {
+    let queue = Queue::new(api(), json!({"mode": "keyed"})).await;
+    // More than is read at once.
+    let big = "x".repeat(1_000_000);
+    for _ in 0..6 {
+        let records: Vec<Value> = (0..7).map(|_| json!({"key": "k", "text": big})).collect();
+        queue.api.produce(&queue.topic, json!(records)).await.ok();
+    }
+    let mut offsets = Vec::new();
+    while offsets.len() < 42 {
+        let lease = queue.lease(json!({"max_records": 100, "max_bytes": 16_777_216, "wait_ms": 10_000})).await;
+        assert_eq!(list(&lease, "records").len(), 1, "one record of a key at a time");
+        offsets.push(lease["records"][0]["offset"].as_i64().unwrap());
+        assert_eq!(list(&queue.lease(json!({"max_records": 100, "max_bytes": 16_777_216})).await, "records").len(), 0);
+        queue.settle(json!({"ack": receipts(&lease)})).await;
+    }
+    assert_eq!(offsets, (0..42).collect::<Vec<_>>());
+}

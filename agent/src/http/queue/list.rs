@@ -250,6 +250,9 @@ pub(super) async fn peek(
     let mut out = b"{\"records\":[".to_vec();
     let mut first = true;
     for (partition, offset) in next {
+        if found.is_unread(partition, offset) {
+            break;
+        }
         let start = out.len();
         if !first {
             out.push(b',');
