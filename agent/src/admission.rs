@@ -1,4 +1,5 @@
-//! Memory for records that are on their way in. Requests are refused before it runs out; streams are read slower.
+//! Memory for records that are on their way in. Requests are refused before it runs out; streams are read
+//! slower.
 
 use crate::metrics;
 use millpond_core::limits;
@@ -23,7 +24,11 @@ impl Admission {
     pub fn new(budget_bytes: usize) -> Self {
         let request_kib = (budget_bytes / 2).max(CHUNK_COST_BYTES) / limits::KIB;
         let chunks = (budget_bytes / 2 / CHUNK_COST_BYTES).max(2);
-        Self { requests: Arc::new(Semaphore::new(request_kib)), chunks: Arc::new(Semaphore::new(chunks)), request_kib }
+        Self {
+            requests: Arc::new(Semaphore::new(request_kib)),
+            chunks: Arc::new(Semaphore::new(chunks)),
+            request_kib,
+        }
     }
 
     /// Room for a body of so many bytes, or `None` at once: the client is to come again.
@@ -42,7 +47,8 @@ impl Admission {
         Arc::clone(&self.chunks).acquire_owned().await.ok()
     }
 
-    /// Room for another chunk of a stream that holds one already: it must not wait for it while it holds the first.
+    /// Room for another chunk of a stream that holds one already: it must not wait for it while it holds the
+    /// first.
     #[must_use]
     pub fn another_chunk(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.chunks).try_acquire_owned().ok()

@@ -18,8 +18,9 @@ pub struct DatabaseArgs {
 pub struct AgentArgs {
     #[command(flatten)]
     database: DatabaseArgs,
-    /// Where segments lie: s3://bucket/prefix (credentials, region and endpoint from the usual AWS_* variables) or file:///folder;
-    /// `memory:` is for tests: what it holds ends with the process, and the database then refers to nothing
+    /// Where segments lie: s3://bucket/prefix (credentials, region and endpoint from the usual AWS_*
+    /// variables) or file:///folder; `memory:` is for tests: what it holds ends with the process, and the
+    /// database then refers to nothing
     #[arg(long, env = "MILLPOND_STORE")]
     store: String,
     /// Address to listen on
@@ -36,10 +37,15 @@ pub struct AgentArgs {
 pub async fn run(args: AgentArgs) -> Outcome<()> {
     let loopback = args.listen.ip().is_loopback();
     if !loopback && !args.insecure {
-        return Err(format!("there is no authentication yet: --insecure is needed to listen on {}", args.listen).into());
+        return Err(format!(
+            "there is no authentication yet: --insecure is needed to listen on {}",
+            args.listen
+        )
+        .into());
     }
     let store = Store::open(&args.store)?;
-    let listener = TcpListener::bind(args.listen).await.map_err(|e| format!("cannot listen on {}: {e}", args.listen))?;
+    let listener =
+        TcpListener::bind(args.listen).await.map_err(|e| format!("cannot listen on {}: {e}", args.listen))?;
     let address = listener.local_addr()?;
     let plane = PostgresControlPlane::connect(args.database.database_url).await?;
     plane.check_schema().await?;

@@ -22,7 +22,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-/// At its end an agent waits so long for commits and uploads. Whoever waited for their outcome was told "unknown" well before.
+/// At its end an agent waits so long for commits and uploads. Whoever waited for their outcome was told
+/// "unknown" well before.
 const CLOSE: Duration = Duration::from_secs(30);
 
 /// One agent; nothing in it outlives the process.
@@ -87,7 +88,12 @@ impl App {
             agent,
             writer: Arc::clone(&writer),
         };
-        let reader = Arc::new(Reader::new(Arc::clone(&plane), Arc::clone(&cache), config.read_bytes, config.decoded_bytes));
+        let reader = Arc::new(Reader::new(
+            Arc::clone(&plane),
+            Arc::clone(&cache),
+            config.read_bytes,
+            config.decoded_bytes,
+        ));
         let queues = Queues::new(queue::Shared {
             plane: Arc::clone(&plane),
             reader: Arc::clone(&reader),
@@ -119,10 +125,14 @@ impl App {
         })
     }
 
-    /// Flushes and commits what was taken in, within [`CLOSE`], and stops background work. Call it when no request is in flight any more.
+    /// Flushes and commits what was taken in, within [`CLOSE`], and stops background work. Call it when no
+    /// request is in flight any more.
     pub async fn close(&self) {
         if tokio::time::timeout(CLOSE, self.writer.close()).await.is_err() {
-            tracing::warn!(seconds = CLOSE.as_secs(), "stopping, though what became of the last requests is not known yet");
+            tracing::warn!(
+                seconds = CLOSE.as_secs(),
+                "stopping, though what became of the last requests is not known yet"
+            );
         }
         self.background.abort();
     }

@@ -27,17 +27,29 @@ pub struct DevArgs {
 
 pub async fn run(args: DevArgs) -> Outcome<()> {
     if !args.listen.ip().is_loopback() {
-        return Err(format!("dev has no authentication and listens on loopback only, not on {}", args.listen).into());
+        return Err(format!(
+            "dev has no authentication and listens on loopback only, not on {}",
+            args.listen
+        )
+        .into());
     }
     // Whoever runs the database must be able to pass, whatever the umask.
     let passable = std::fs::Permissions::from_mode(0o755);
-    let temporary = if args.ephemeral { Some(tempfile::Builder::new().prefix("millpond-").permissions(passable).tempdir()?) } else { None };
+    let temporary = if args.ephemeral {
+        Some(tempfile::Builder::new().prefix("millpond-").permissions(passable).tempdir()?)
+    } else {
+        None
+    };
     let data_dir = temporary.as_ref().map_or(args.data_dir.clone(), |t| t.path().to_owned());
-    tokio::fs::create_dir_all(&data_dir).await.map_err(|e| format!("cannot make {}: {e}", data_dir.display()))?;
+    tokio::fs::create_dir_all(&data_dir)
+        .await
+        .map_err(|e| format!("cannot make {}: {e}", data_dir.display()))?;
     // The socket is bound first: who cannot listen need not start a database.
-    let listener = TcpListener::bind(args.listen).await.map_err(|e| format!("cannot listen on {}: {e}", args.listen))?;
+    let listener =
+        TcpListener::bind(args.listen).await.map_err(|e| format!("cannot listen on {}: {e}", args.listen))?;
     let address = listener.local_addr()?;
-    let postgres = EmbeddedPostgres::start(Settings { data_dir: data_dir.join("postgres"), durable: true }).await?;
+    let postgres =
+        EmbeddedPostgres::start(Settings { data_dir: data_dir.join("postgres"), durable: true }).await?;
     let served = serve(&args, &data_dir, listener, address, &postgres).await;
     let stopped = postgres.stop().await;
     served?;
@@ -45,7 +57,13 @@ pub async fn run(args: DevArgs) -> Outcome<()> {
     Ok(())
 }
 
-async fn serve(args: &DevArgs, data_dir: &Path, listener: TcpListener, address: SocketAddr, postgres: &EmbeddedPostgres) -> Outcome<()> {
+async fn serve(
+    args: &DevArgs,
+    data_dir: &Path,
+    listener: TcpListener,
+    address: SocketAddr,
+    postgres: &EmbeddedPostgres,
+) -> Outcome<()> {
     let options = postgres.connect_options(DATABASE);
     PostgresControlPlane::migrate(options.clone()).await?;
     let plane = PostgresControlPlane::connect(options).await?;
@@ -59,7 +77,12 @@ async fn serve(args: &DevArgs, data_dir: &Path, listener: TcpListener, address: 
 }
 
 /// Nobody has to read it: a closed standard output is no reason to stop.
-fn welcome(address: SocketAddr, data_dir: &Path, postgres: &EmbeddedPostgres, ephemeral: bool) -> std::io::Result<()> {
+fn welcome(
+    address: SocketAddr,
+    data_dir: &Path,
+    postgres: &EmbeddedPostgres,
+    ephemeral: bool,
+) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "Millpond is ready on http://{address}")?;
     writeln!(out, "  records   {}", data_dir.join("bucket").display())?;
@@ -75,7 +98,10 @@ fn welcome(address: SocketAddr, data_dir: &Path, postgres: &EmbeddedPostgres, ep
     writeln!(out, "\nProduce, then consume:")?;
     writeln!(out, "  curl -H 'content-type: application/json' {records} \\")?;
     writeln!(out, "       -d '{{\"records\":[{{\"key\":\"k1\",\"value\":{{\"n\":1}}}}]}}'")?;
-    writeln!(out, "  printf '{{\"n\":2}}\\n{{\"n\":3}}\\n' | curl -X POST -T - -H 'content-type: application/x-ndjson' {records}")?;
+    writeln!(
+        out,
+        "  printf '{{\"n\":2}}\\n{{\"n\":3}}\\n' | curl -X POST -T - -H 'content-type: application/x-ndjson' {records}"
+    )?;
     writeln!(out, "  curl '{records}?from=earliest'")?;
     writeln!(out, "  curl -N -H 'accept: text/event-stream' '{records}?from=earliest'")?;
     writeln!(out, "\nThe API is described at http://{address}/openapi.json; Ctrl-C stops.")?;

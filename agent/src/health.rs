@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Requests are refused, and waiting ones answered "unknown", once the control plane has been silent for so long.
+/// Requests are refused, and waiting ones answered "unknown", once the control plane has been silent for so
+/// long.
 pub const FAIL_AFTER: Duration = Duration::from_secs(2);
 
 const PROBE_EVERY: Duration = Duration::from_millis(500);
@@ -16,7 +17,8 @@ pub struct Health {
 }
 
 impl Health {
-    /// While the control plane is down it is asked every now and then, so that requests are taken again though none got through.
+    /// While the control plane is down it is asked every now and then, so that requests are taken again
+    /// though none got through.
     #[must_use]
     pub fn start(plane: Arc<dyn ControlPlane>) -> Arc<Self> {
         let health = Arc::new(Self { control_plane_down_since: watch::Sender::new(None) });
@@ -41,7 +43,8 @@ impl Health {
     }
 
     pub fn control_plane_down(&self) {
-        self.control_plane_down_since.send_if_modified(|since| since.replace(since.unwrap_or_else(Instant::now)).is_none());
+        self.control_plane_down_since
+            .send_if_modified(|since| since.replace(since.unwrap_or_else(Instant::now)).is_none());
     }
 
     /// True while calls fail for longer than [`FAIL_AFTER`].

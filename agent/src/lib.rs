@@ -1,7 +1,7 @@
 //! The `millpond` agent: HTTP, batching, segments, object store, fetch, background work, command line.
 //!
-//! Only `main`, `app`, `serve`, `dev`, `agent`, `doctor`, `bench` and `cli` know which control plane there is; all else speaks
-//! `millpond_core::ControlPlane`.
+//! Only `main`, `app`, `serve`, `dev`, `agent`, `doctor`, `bench` and `cli` know which control plane there
+//! is; all else speaks `millpond_core::ControlPlane`.
 
 pub mod admission;
 pub mod agent;

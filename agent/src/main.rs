@@ -44,18 +44,25 @@ enum Command {
 
 fn log(format: LogFormat, default: &str) {
     let filter = EnvFilter::try_from_env("MILLPOND_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     match format {
         LogFormat::Human => builder.init(),
         LogFormat::Json => builder.json().init(),
     }
 }
 
-/// Threads for work that blocks: files, compression, parsing of large bodies. Each keeps memory that its allocator freed for itself.
+/// Threads for work that blocks: files, compression, parsing of large bodies. Each keeps memory that its
+/// allocator freed for itself.
 const BLOCKING_THREADS: usize = 8;
 
 fn main() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build();
     match runtime {
         Ok(runtime) => runtime.block_on(run()),
         Err(error) => {

@@ -11,8 +11,10 @@ pub const STORE_REQUESTS: &str = "millpond_store_requests_total";
 pub const GRANTS: &str = "millpond_queue_grants_total";
 pub const SETTLES: &str = "millpond_queue_settles_total";
 
-const SECONDS: [f64; 14] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-const BYTES: [f64; 8] = [1024.0, 8192.0, 65536.0, 262_144.0, 1_048_576.0, 2_097_152.0, 4_194_304.0, 8_388_608.0];
+const SECONDS: [f64; 14] =
+    [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const BYTES: [f64; 8] =
+    [1024.0, 8192.0, 65536.0, 262_144.0, 1_048_576.0, 2_097_152.0, 4_194_304.0, 8_388_608.0];
 
 /// Installs the recorder of the process; `None` if there is one already.
 #[must_use]
@@ -44,7 +46,8 @@ pub fn queued(placement: Lane, waited: Duration) {
 }
 
 pub fn flushed(placement: Lane, reason: Reason, requests: usize, bytes: usize) {
-    counter!("millpond_produce_flushes_total", "placement" => lane(placement), "reason" => reason.label()).increment(1);
+    counter!("millpond_produce_flushes_total", "placement" => lane(placement), "reason" => reason.label())
+        .increment(1);
     counter!("millpond_produce_requests_total", "placement" => lane(placement)).increment(count(requests));
     histogram!("millpond_produce_flush_bytes", "placement" => lane(placement)).record(size(bytes));
 }
@@ -117,7 +120,11 @@ pub fn control_plane_call(call: &'static str, took: Duration, failed: bool) {
 }
 
 pub fn job_succeeded(job: &'static str, now_ms: i64, done: usize) {
-    #[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "seconds of this era fit a double exactly")]
+    #[expect(
+        clippy::as_conversions,
+        clippy::cast_precision_loss,
+        reason = "seconds of this era fit a double exactly"
+    )]
     gauge!("millpond_job_last_success_timestamp_seconds", "job" => job).set((now_ms / 1_000) as f64);
     counter!("millpond_job_done_total", "job" => job).increment(count(done));
 }

@@ -1,20 +1,24 @@
 //! The control plane as the agent uses it: every call bounded in time and counted.
 //!
-//! A database that is silent, not broken, would otherwise hold its callers for ever. A mutation that ran out of time may have been applied.
+//! A database that is silent, not broken, would otherwise hold its callers for ever. A mutation that ran out
+//! of time may have been applied.
 
 mod queue;
 
 use crate::metrics;
 use async_trait::async_trait;
 use bytes::Bytes;
-use millpond_core::control_plane::{Beat, Commit, Committed, DrainBatch, FindRequest, Found, PayloadRange, Swap, SwapRejected};
+use millpond_core::control_plane::{
+    Beat, Commit, Committed, DrainBatch, FindRequest, Found, PayloadRange, Swap, SwapRejected,
+};
 use millpond_core::group::{
-    DeleteGroupRejected, GenerationMoved, GroupState, NoSuchGroup, OffsetCommit, OffsetsRejected, Progress, Regroup, RenewRejected,
-    Renewed, ResetRejected,
+    DeleteGroupRejected, GenerationMoved, GroupState, NoSuchGroup, OffsetCommit, OffsetsRejected, Progress,
+    Regroup, RenewRejected, Renewed, ResetRejected,
 };
 use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
 use millpond_core::{
-    AgentId, ControlPlane, Error, Generation, GroupId, MemberId, Name, Offset, PartId, PartitionId, Topic, TopicChange, TopicId,
+    AgentId, ControlPlane, Error, Generation, GroupId, MemberId, Name, Offset, PartId, PartitionId, Topic,
+    TopicChange, TopicId,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +27,8 @@ use uuid::Uuid;
 
 /// Callers wait for these: they are told within seconds.
 const SERVING: Duration = Duration::from_secs(6);
-/// Beyond the server's own time limit of a statement: what is still silent then is a connection that is dead without saying so.
+/// Beyond the server's own time limit of a statement: what is still silent then is a connection that is dead
+/// without saying so.
 const STATEMENT: Duration = Duration::from_secs(35);
 
 pub struct Timed {
@@ -36,7 +41,11 @@ impl Timed {
     }
 }
 
-async fn bounded<T, R>(call: &'static str, limit: Duration, work: impl Future<Output = Result<T, Error<R>>>) -> Result<T, Error<R>> {
+async fn bounded<T, R>(
+    call: &'static str,
+    limit: Duration,
+    work: impl Future<Output = Result<T, Error<R>>>,
+) -> Result<T, Error<R>> {
     let start = Instant::now();
     let late = || Err(Error::MaybeApplied(format!("{call}: no answer within {} s", limit.as_secs()).into()));
     let outcome = tokio::time::timeout(limit, work).await.unwrap_or_else(|_| late());
@@ -81,7 +90,11 @@ impl ControlPlane for Timed {
         bounded("commit", STATEMENT, self.inner.commit(commit)).await
     }
 
-    async fn dedup_offsets(&self, topic: TopicId, id_hashes: &[Uuid]) -> Result<Vec<Option<(i32, Offset)>>, Error> {
+    async fn dedup_offsets(
+        &self,
+        topic: TopicId,
+        id_hashes: &[Uuid],
+    ) -> Result<Vec<Option<(i32, Offset)>>, Error> {
         bounded("dedup_offsets", SERVING, self.inner.dedup_offsets(topic, id_hashes)).await
     }
 
@@ -97,11 +110,20 @@ impl ControlPlane for Timed {
         bounded("high_watermarks", SERVING, self.inner.high_watermarks(partitions)).await
     }
 
-    async fn offsets_at(&self, topic: TopicId, timestamp_ms: i64) -> Result<Vec<(i32, PartitionId, Offset)>, Error> {
+    async fn offsets_at(
+        &self,
+        topic: TopicId,
+        timestamp_ms: i64,
+    ) -> Result<Vec<(i32, PartitionId, Offset)>, Error> {
         bounded("offsets_at", SERVING, self.inner.offsets_at(topic, timestamp_ms)).await
     }
 
-    async fn group(&self, tenant: &Name, name: &Name, also: &[Name]) -> Result<GroupState, Error<NoSuchGroup>> {
+    async fn group(
+        &self,
+        tenant: &Name,
+        name: &Name,
+        also: &[Name],
+    ) -> Result<GroupState, Error<NoSuchGroup>> {
         bounded("group", SERVING, self.inner.group(tenant, name, also)).await
     }
 
@@ -121,7 +143,12 @@ impl ControlPlane for Timed {
         bounded("regroup", SERVING, self.inner.regroup(change)).await
     }
 
-    async fn renew(&self, tenant: &Name, group: &Name, member: MemberId) -> Result<Renewed, Error<RenewRejected>> {
+    async fn renew(
+        &self,
+        tenant: &Name,
+        group: &Name,
+        member: MemberId,
+    ) -> Result<Renewed, Error<RenewRejected>> {
         bounded("renew", SERVING, self.inner.renew(tenant, group, member)).await
     }
 
@@ -129,11 +156,19 @@ impl ControlPlane for Timed {
         bounded("generations", SERVING, self.inner.generations(groups)).await
     }
 
-    async fn commit_offsets(&self, commit: &OffsetCommit) -> Result<Vec<(PartitionId, Offset)>, Error<OffsetsRejected>> {
+    async fn commit_offsets(
+        &self,
+        commit: &OffsetCommit,
+    ) -> Result<Vec<(PartitionId, Offset)>, Error<OffsetsRejected>> {
         bounded("commit_offsets", SERVING, self.inner.commit_offsets(commit)).await
     }
 
-    async fn reset_offsets(&self, tenant: &Name, group: &Name, offsets: &[(PartitionId, Offset)]) -> Result<(), Error<ResetRejected>> {
+    async fn reset_offsets(
+        &self,
+        tenant: &Name,
+        group: &Name,
+        offsets: &[(PartitionId, Offset)],
+    ) -> Result<(), Error<ResetRejected>> {
         bounded("reset_offsets", SERVING, self.inner.reset_offsets(tenant, group, offsets)).await
     }
 

@@ -30,7 +30,8 @@ pub struct ServerArgs {
     /// Send everything to segments, nothing inline
     #[arg(long, env = "MILLPOND_NO_INLINE", value_parser = FalseyValueParser::new())]
     no_inline: bool,
-    /// For measurements: let every request to the store take as long as one far away would, as p50=100ms,p99=300ms
+    /// For measurements: let every request to the store take as long as one far away would, as
+    /// p50=100ms,p99=300ms
     #[arg(long, env = "MILLPOND_STORE_LATENCY")]
     store_latency: Option<StoreLatency>,
 }
@@ -50,8 +51,12 @@ pub async fn run(
     ready: impl FnOnce(),
 ) -> Outcome<()> {
     let (cluster, epoch) = plane.cluster().await?;
-    let mut config =
-        Config { default_partitions: args.default_partitions, auto_create: !args.no_auto_create, loopback_only, ..Config::default() };
+    let mut config = Config {
+        default_partitions: args.default_partitions,
+        auto_create: !args.no_auto_create,
+        loopback_only,
+        ..Config::default()
+    };
     config.batcher.puts_per_s = args.put_rate;
     config.batcher.put_burst = config.batcher.put_burst.max(args.put_rate);
     config.batcher.inline = !args.no_inline;

@@ -13,8 +13,8 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use std::fmt;
 use std::ops::Range;
@@ -76,15 +76,25 @@ impl Place {
         match url.scheme() {
             "memory" => Ok(Self::Memory),
             "file" => {
-                let folder = url.to_file_path().map_err(|()| OpenError::Url("a file URL has three slashes: file:///folder".to_owned()))?;
+                let folder = url.to_file_path().map_err(|()| {
+                    OpenError::Url("a file URL has three slashes: file:///folder".to_owned())
+                })?;
                 Ok(Self::Folder(folder))
             }
             "s3" => {
-                let bucket = url.host_str().ok_or_else(|| OpenError::Url("an S3 URL names a bucket: s3://bucket/prefix".to_owned()))?;
+                let bucket = url.host_str().ok_or_else(|| {
+                    OpenError::Url("an S3 URL names a bucket: s3://bucket/prefix".to_owned())
+                })?;
                 let s3 = Box::new(AmazonS3Builder::from_env().with_bucket_name(bucket));
-                Ok(Self::Bucket { s3, bucket: bucket.to_owned(), prefix: url.path().trim_matches('/').to_owned() })
+                Ok(Self::Bucket {
+                    s3,
+                    bucket: bucket.to_owned(),
+                    prefix: url.path().trim_matches('/').to_owned(),
+                })
             }
-            other => Err(OpenError::Url(format!("unknown scheme {other}: s3://bucket/prefix or file:///folder"))),
+            other => {
+                Err(OpenError::Url(format!("unknown scheme {other}: s3://bucket/prefix or file:///folder")))
+            }
         }
     }
 }
@@ -121,12 +131,19 @@ impl Store {
 
     #[must_use]
     pub fn bucket(s3: AmazonS3, prefix: &str) -> Self {
-        if prefix.is_empty() { Self::new(Arc::new(s3)) } else { Self::new(Arc::new(PrefixStore::new(s3, prefix))) }
+        if prefix.is_empty() {
+            Self::new(Arc::new(s3))
+        } else {
+            Self::new(Arc::new(PrefixStore::new(s3, prefix)))
+        }
     }
 
     /// A folder, each PUT of which is on disk before it counts.
     pub fn local(folder: &std::path::Path) -> Result<Self> {
-        Ok(Self::new(Arc::new(DurableFolder { inner: LocalFileSystem::new_with_prefix(folder)?, root: folder.to_owned() })))
+        Ok(Self::new(Arc::new(DurableFolder {
+            inner: LocalFileSystem::new_with_prefix(folder)?,
+            root: folder.to_owned(),
+        })))
     }
 
     /// Writes an object under a key that is never reused; sent again with the same bytes when in doubt.
@@ -138,7 +155,12 @@ impl Store {
                 tokio::time::sleep(BACKOFF * 2_u32.pow(attempt)).await;
             }
             metrics::store_request("put");
-            match tokio::time::timeout(ATTEMPT, self.held(self.inner.put(key, PutPayload::from_bytes(bytes.clone())))).await {
+            match tokio::time::timeout(
+                ATTEMPT,
+                self.held(self.inner.put(key, PutPayload::from_bytes(bytes.clone()))),
+            )
+            .await
+            {
                 Ok(Ok(_)) => {
                     metrics::store_put(start.elapsed(), bytes.len());
                     return Ok(());
@@ -151,10 +173,13 @@ impl Store {
         Err(failure)
     }
 
-    /// Bytes of an object, as many of the range as there are. Only a 404 says that it is missing; a refusal (403) can pass, or hide a 404.
+    /// Bytes of an object, as many of the range as there are. Only a 404 says that it is missing; a refusal
+    /// (403) can pass, or hide a 404.
     pub async fn get_range(&self, key: &Path, range: Range<u64>) -> Result<Bytes, StoreError> {
         let start = Instant::now();
-        let bytes = tokio::time::timeout(ATTEMPT, self.try_get_range(key, range)).await.map_err(|_| StoreError::Timeout)??;
+        let bytes = tokio::time::timeout(ATTEMPT, self.try_get_range(key, range))
+            .await
+            .map_err(|_| StoreError::Timeout)??;
         metrics::store_get(start.elapsed(), bytes.len());
         Ok(bytes)
     }
@@ -170,7 +195,11 @@ impl Store {
             };
             attempt += 1;
             if attempt == ATTEMPTS {
-                if matches!(error, object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }) {
+                if matches!(
+                    error,
+                    object_store::Error::PermissionDenied { .. }
+                        | object_store::Error::Unauthenticated { .. }
+                ) {
                     tracing::error!(key = %key, error = %crate::error_chain(&error), "the store refuses a read");
                 }
                 return Err(StoreError::Failed(error));
@@ -202,10 +231,12 @@ impl Store {
 
 /// A whole bucket that is not there says nothing about an object.
 fn is_missing(error: &object_store::Error) -> bool {
-    matches!(error, object_store::Error::NotFound { .. }) && !crate::error_chain(error).contains("NoSuchBucket")
+    matches!(error, object_store::Error::NotFound { .. })
+        && !crate::error_chain(error).contains("NoSuchBucket")
 }
 
-/// [`LocalFileSystem`] renames into place but never syncs: here file and folders are synced before a PUT is answered.
+/// [`LocalFileSystem`] renames into place but never syncs: here file and folders are synced before a PUT is
+/// answered.
 #[derive(Debug)]
 struct DurableFolder {
     inner: LocalFileSystem,
@@ -245,7 +276,10 @@ impl ObjectStore for DurableFolder {
     }
 
     async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        Err(object_store::Error::NotImplemented { operation: "put_multipart".into(), implementer: "DurableFolder".into() })
+        Err(object_store::Error::NotImplemented {
+            operation: "put_multipart".into(),
+            implementer: "DurableFolder".into(),
+        })
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {

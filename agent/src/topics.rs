@@ -1,4 +1,5 @@
-//! Topics by name, remembered for some seconds: another agent's change is seen within them, a deletion at the next commit or read.
+//! Topics by name, remembered for some seconds: another agent's change is seen within them, a deletion at the
+//! next commit or read.
 
 use millpond_core::topic::{NoSuchTopic, PutTopicRejected};
 use millpond_core::{ControlPlane, Error, Name, Topic, TopicChange};
@@ -15,7 +16,8 @@ const KEPT: Duration = Duration::from_secs(60);
 
 pub struct Topics {
     plane: Arc<dyn ControlPlane>,
-    /// With the instant from which each is known: what is told is never decided by the cache's own time, which no simulation can pause.
+    /// With the instant from which each is known: what is told is never decided by the cache's own time,
+    /// which no simulation can pause.
     known: Cache<(Name, Name), (Instant, Arc<Topic>)>,
     turn: AtomicU32,
     default_partitions: i32,
@@ -59,7 +61,12 @@ impl Topics {
         Ok(topic)
     }
 
-    pub async fn put(&self, tenant: &Name, name: &Name, change: &TopicChange) -> Result<(Arc<Topic>, bool), Error<PutTopicRejected>> {
+    pub async fn put(
+        &self,
+        tenant: &Name,
+        name: &Name,
+        change: &TopicChange,
+    ) -> Result<(Arc<Topic>, bool), Error<PutTopicRejected>> {
         let (topic, made) = self.plane.put_topic(tenant, name, change, self.default_partitions).await?;
         let topic = Arc::new(topic);
         self.remember((tenant.clone(), name.clone()), &topic).await;

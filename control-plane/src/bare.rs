@@ -13,7 +13,8 @@ impl BareInserts {
     /// Through as many connections as the control plane has.
     pub async fn connect(options: PgConnectOptions) -> Result<Self, sqlx::Error> {
         let options = options.options([("synchronous_commit", "on")]);
-        let pool = PgPoolOptions::new().max_connections(16).test_before_acquire(false).connect_with(options).await?;
+        let pool =
+            PgPoolOptions::new().max_connections(16).test_before_acquire(false).connect_with(options).await?;
         let table = "create table if not exists bench_bare (id int8 generated always as identity primary key, payload bytea not null)";
         sqlx::query(table).execute(&pool).await?;
         Ok(Self { pool })
@@ -30,8 +31,7 @@ impl BareInserts {
 }
 
 /// Tables of queues.
-const QUEUE_TABLES: &str =
-    "('queue', 'queue_flow', 'queue_cursor', 'lease', 'waiting', 'dead', 'admitted', 'queue_key', 'queue_agent', 'queue_operation')";
+const QUEUE_TABLES: &str = "('queue', 'queue_flow', 'queue_cursor', 'lease', 'waiting', 'dead', 'admitted', 'queue_key', 'queue_agent', 'queue_operation')";
 
 /// What Postgres counts of the tables of queues.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +49,8 @@ impl Statistics {
             "select coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::int8, coalesce(sum(pg_total_relation_size(relid)), 0)::int8
              from pg_stat_user_tables where relname in {QUEUE_TABLES}"
         );
-        let (rows_written, bytes) = sqlx::query_as(sqlx::AssertSqlSafe(statement.as_str())).fetch_one(&mut connection).await?;
+        let (rows_written, bytes) =
+            sqlx::query_as(sqlx::AssertSqlSafe(statement.as_str())).fetch_one(&mut connection).await?;
         connection.close().await?;
         Ok(Self { rows_written, bytes })
     }

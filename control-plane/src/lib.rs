@@ -1,8 +1,7 @@
 //! [`PostgresControlPlane`]: offsets, keys, parts and jobs in one Postgres.
 //!
-//! Owns: every SQL statement (`queries/<noun>/<verb>.sql`), connection settings, the reading of SQL errors, and the
-//! Postgres that Millpond can run itself ([`embedded`]).
-//! Must not: know HTTP or object stores.
+//! Owns: every SQL statement (`queries/<noun>/<verb>.sql`), connection settings, the reading of SQL errors,
+//! and the Postgres that Millpond can run itself ([`embedded`]). Must not: know HTTP or object stores.
 
 pub mod bare;
 pub mod embedded;

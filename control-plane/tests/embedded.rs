@@ -121,7 +121,11 @@ async fn the_url_and_the_promises_hold() {
         ("listen_addresses", ""),
         ("server_encoding", "UTF8"),
     ] {
-        let row = sqlx::query("SELECT current_setting($1)").bind(name).fetch_one(&mut connection).await.expect(name);
+        let row = sqlx::query("SELECT current_setting($1)")
+            .bind(name)
+            .fetch_one(&mut connection)
+            .await
+            .expect(name);
         assert_eq!(row.get::<String, _>(0), value, "{name}");
     }
     postgres.stop().await.expect("stopped");
@@ -152,7 +156,9 @@ async fn a_killed_server_comes_back_once_its_last_session_ends() {
     store_a_row(&postgres).await;
     let mut busy = connect(&postgres).await;
     let working = tokio::spawn(async move {
-        sqlx::query("SELECT count(*) FROM generate_series(1, 4000) a, generate_series(1, 4000) b").execute(&mut busy).await
+        sqlx::query("SELECT count(*) FROM generate_series(1, 4000) a, generate_series(1, 4000) b")
+            .execute(&mut busy)
+            .await
     });
     tokio::time::sleep(Duration::from_millis(200)).await;
     let killed = postgres.pid().expect("a process");
@@ -294,7 +300,10 @@ async fn another_major_version_is_named() {
     postgres.stop().await.expect("stopped");
     std::fs::write(&version, "9\n").expect("written");
     let error = EmbeddedPostgres::start(settings(&data_dir)).await.expect_err("another version");
-    assert!(matches!(&error, EmbeddedError::OtherVersion { made_by: 9, found, .. } if !found.is_empty()), "{error}");
+    assert!(
+        matches!(&error, EmbeddedError::OtherVersion { made_by: 9, found, .. } if !found.is_empty()),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -323,7 +332,9 @@ async fn a_killed_millpond_leaves_no_server() {
             .spawn()
             .expect("helper");
         let mut said = BufReader::new(helper.stdout.take().expect("a pipe")).lines();
-        let pid: u32 = said.find_map(|line| line.ok()?.split_once("server ")?.1.trim().parse().ok()).expect("the helper names its server");
+        let pid: u32 = said
+            .find_map(|line| line.ok()?.split_once("server ")?.1.trim().parse().ok())
+            .expect("the helper names its server");
         let location = data_dir.join("postgres");
         assert!(serves(pid, &location));
         helper.kill().expect("killed");

@@ -1,4 +1,5 @@
-//! What a commit decides, as a pure function: which requests are accepted, which records kept, which offsets they get.
+//! What a commit decides, as a pure function: which requests are accepted, which records kept, which offsets
+//! they get.
 
 use crate::control_plane::{Answer, Batch, Commit, Committed, PieceOutcome, Verdict};
 use crate::id::{Offset, PartitionId, TopicId};
@@ -48,7 +49,8 @@ pub fn decide(commit: &Commit, view: &impl View, at_ms: i64) -> Decision {
         if verdicts[commit.pieces[dedup.piece].request] != Verdict::Stored {
             continue;
         }
-        if view.dedup_is_known(dedup.topic, dedup.id_hash) || !taken_ids.insert((dedup.topic, dedup.id_hash)) {
+        if view.dedup_is_known(dedup.topic, dedup.id_hash) || !taken_ids.insert((dedup.topic, dedup.id_hash))
+        {
             dropped.entry(dedup.piece).or_default().push(dedup.position);
         } else {
             taken.push(number);
@@ -64,7 +66,11 @@ pub fn decide(commit: &Commit, view: &impl View, at_ms: i64) -> Decision {
         let mut outcome = PieceOutcome::default();
         let mut kept = 0;
         if verdicts[piece.request] == Verdict::Stored {
-            let next = high_watermarks.get(&run.partition).copied().or_else(|| view.high_watermark(run.partition)).unwrap_or(Offset::ZERO);
+            let next = high_watermarks
+                .get(&run.partition)
+                .copied()
+                .or_else(|| view.high_watermark(run.partition))
+                .unwrap_or(Offset::ZERO);
             let mut positions = dropped.remove(&number).unwrap_or_default();
             positions.sort_unstable();
             kept = piece.records - i32::try_from(positions.len()).unwrap_or(i32::MAX);
@@ -104,7 +110,11 @@ pub fn decide(commit: &Commit, view: &impl View, at_ms: i64) -> Decision {
         }
         pieces.push(outcome);
     }
-    let batches = batches.into_iter().filter(|(_, b)| b.records > 0).map(|(run, b)| (commit.runs[run].partition, b)).collect();
+    let batches = batches
+        .into_iter()
+        .filter(|(_, b)| b.records > 0)
+        .map(|(run, b)| (commit.runs[run].partition, b))
+        .collect();
     Decision { committed: Committed { at_ms, verdicts, pieces }, repeats, batches, high_watermarks, taken }
 }
 
@@ -118,7 +128,11 @@ fn judge(commit: &Commit, view: &impl View, number: usize) -> (Verdict, bool) {
     if let Some(key) = request.key
         && let Some((body_hash, answer)) = view.key(key.key_hash)
     {
-        return if body_hash == key.body_hash { (Verdict::Duplicate(answer), false) } else { (Verdict::Conflict, false) };
+        return if body_hash == key.body_hash {
+            (Verdict::Duplicate(answer), false)
+        } else {
+            (Verdict::Conflict, false)
+        };
     }
     if pieces.clone().any(|p| view.high_watermark(commit.runs[p.run].partition).is_none()) {
         return (Verdict::PartitionGone, false);
@@ -135,8 +149,15 @@ fn judge(commit: &Commit, view: &impl View, number: usize) -> (Verdict, bool) {
 /// What became of a piece, read back from the batch that holds its run.
 #[must_use]
 pub fn recover(first: i32, records: i32, batch: &Batch) -> PieceOutcome {
-    let skipped_before = |position: i32| -> i32 { batch.skip.iter().map(|r| r.end.min(position) - r.start.min(position)).sum() };
-    let dropped: Vec<i32> = batch.skip.iter().flat_map(|r| r.start.max(first)..r.end.min(first + records)).map(|p| p - first).collect();
+    let skipped_before = |position: i32| -> i32 {
+        batch.skip.iter().map(|r| r.end.min(position) - r.start.min(position)).sum()
+    };
+    let dropped: Vec<i32> = batch
+        .skip
+        .iter()
+        .flat_map(|r| r.start.max(first)..r.end.min(first + records))
+        .map(|p| p - first)
+        .collect();
     let all = dropped.len() == usize::try_from(records).unwrap_or(0);
     let base = Offset(batch.base.0 + i64::from(first - skipped_before(first)));
     PieceOutcome { base: (!all).then_some(base), dropped }

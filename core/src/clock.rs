@@ -1,4 +1,5 @@
-//! Time and identity as inputs. Instants that decide anything come from Postgres; an agent's clock stamps records and serves time-outs.
+//! Time and identity as inputs. Instants that decide anything come from Postgres; an agent's clock stamps
+//! records and serves time-outs.
 
 use parking_lot::Mutex;
 use rand::rngs::StdRng;

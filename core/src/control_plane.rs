@@ -1,13 +1,13 @@
 //! The seam between agents and the one arbiter: offsets, keys, batches, parts, jobs.
 //!
-//! Contract of every mutation: it carries its own identity and may be sent twice; the second time changes nothing.
-//! Failures are told apart as [`Error`] says. Implementations: `PostgresControlPlane` and [`crate::MemoryControlPlane`]; both
-//! pass one conformance suite.
+//! Contract of every mutation: it carries its own identity and may be sent twice; the second time changes
+//! nothing. Failures are told apart as [`Error`] says. Implementations: `PostgresControlPlane` and
+//! [`crate::MemoryControlPlane`]; both pass one conformance suite.
 
 use crate::error::Error;
 use crate::group::{
-    DeleteGroupRejected, GenerationMoved, GroupState, NoSuchGroup, OffsetCommit, OffsetsRejected, Progress, Regroup, RenewRejected,
-    Renewed, ResetRejected,
+    DeleteGroupRejected, GenerationMoved, GroupState, NoSuchGroup, OffsetCommit, OffsetsRejected, Progress,
+    Regroup, RenewRejected, Renewed, ResetRejected,
 };
 use crate::id::{AgentId, Generation, GroupId, MemberId, Offset, PartId, PartitionId, RequestId, TopicId};
 use crate::name::Name;
@@ -19,12 +19,14 @@ use bytes::Bytes;
 use std::ops::Range;
 use uuid::Uuid;
 
-/// Records of several requests, uploaded or inline, to be given offsets in one step: visible whole or not at all.
+/// Records of several requests, uploaded or inline, to be given offsets in one step: visible whole or not at
+/// all.
 ///
-/// Indexes: a piece names its request and its run, a run names its part. Pieces come in the order in which offsets are given
-/// within a partition, and lie in their run from 0 without holes. Dedups come by piece and position.
-/// Preconditions, which the agent keeps: a key stands in at most one request of a commit and of those in flight from one agent; a
-/// request with `expect` is the only one of its commit, and so is that of a commit with a guard, which may do without records.
+/// Indexes: a piece names its request and its run, a run names its part. Pieces come in the order in which
+/// offsets are given within a partition, and lie in their run from 0 without holes. Dedups come by piece and
+/// position. Preconditions, which the agent keeps: a key stands in at most one request of a commit and of
+/// those in flight from one agent; a request with `expect` is the only one of its commit, and so is that of a
+/// commit with a guard, which may do without records.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Commit {
     pub parts: Vec<Part>,
@@ -35,8 +37,9 @@ pub struct Commit {
     pub guard: Option<Guard>,
 }
 
-/// What else is changed together with the records, or refuses them. The key of the request is looked at first, so the retry of a
-/// success is a success; its answer is kept even without a key, so that the same commit is recognized when it is sent again.
+/// What else is changed together with the records, or refuses them. The key of the request is looked at
+/// first, so the retry of a success is a success; its answer is kept even without a key, so that the same
+/// commit is recognized when it is sent again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guard {
     pub offsets: Option<OffsetCommit>,
@@ -170,8 +173,9 @@ pub enum Verdict {
     OffsetsRejected(OffsetsRejected),
     /// These acks of the commit's guard, by index, name records that their leases no longer hold.
     LeaseLost(Vec<usize>),
-    /// The part was committed by an earlier sending, or was abandoned, and it can no longer be told what became of this request: it
-    /// was refused then, or was stored without a key and has moved since. It is not stored now.
+    /// The part was committed by an earlier sending, or was abandoned, and it can no longer be told what
+    /// became of this request: it was refused then, or was stored without a key and has moved since. It is
+    /// not stored now.
     Unknown,
 }
 
@@ -280,7 +284,8 @@ pub struct Swap {
     pub bytes: i64,
     pub crc: i32,
     pub inputs: Vec<SwapInput>,
-    /// Their `part` is `segment`, and their `skip` is empty: a rewrite leaves behind what commits had passed over.
+    /// Their `part` is `segment`, and their `skip` is empty: a rewrite leaves behind what commits had passed
+    /// over.
     pub outputs: Vec<SwapOutput>,
     /// Inline payloads that hold none but these inputs.
     pub drained: Vec<PartId>,
@@ -326,8 +331,13 @@ pub trait ControlPlane: QueuePlane {
     /// Makes ids known before anything is uploaded under them, so that an orphan is found by a query.
     async fn register_parts(&self, agent: AgentId, ids: &[PartId]) -> Result<(), Error>;
     async fn commit(&self, commit: &Commit) -> Result<Committed, Error>;
-    /// Where the first record of each dedup id of a topic lies; `None` when the id is unknown or past its window.
-    async fn dedup_offsets(&self, topic: TopicId, id_hashes: &[Uuid]) -> Result<Vec<Option<(i32, Offset)>>, Error>;
+    /// Where the first record of each dedup id of a topic lies; `None` when the id is unknown or past its
+    /// window.
+    async fn dedup_offsets(
+        &self,
+        topic: TopicId,
+        id_hashes: &[Uuid],
+    ) -> Result<Vec<Option<(i32, Offset)>>, Error>;
 
     /// Plans reads; one answer per request, `None` for a partition that is gone.
     async fn find(&self, requests: &[FindRequest]) -> Result<Vec<Option<Found>>, Error>;
@@ -335,38 +345,65 @@ pub trait ControlPlane: QueuePlane {
     async fn payloads(&self, ranges: &[PayloadRange]) -> Result<Vec<Option<Bytes>>, Error>;
     /// High watermarks of those partitions that are alive.
     async fn high_watermarks(&self, partitions: &[PartitionId]) -> Result<Vec<(PartitionId, Offset)>, Error>;
-    /// For each partition of the topic the first offset of a batch that holds a record at or after the timestamp, else the high
-    /// watermark; exact up to the batch, the reader looks into it.
-    async fn offsets_at(&self, topic: TopicId, timestamp_ms: i64) -> Result<Vec<(i32, PartitionId, Offset)>, Error>;
+    /// For each partition of the topic the first offset of a batch that holds a record at or after the
+    /// timestamp, else the high watermark; exact up to the batch, the reader looks into it.
+    async fn offsets_at(
+        &self,
+        topic: TopicId,
+        timestamp_ms: i64,
+    ) -> Result<Vec<(i32, PartitionId, Offset)>, Error>;
 
-    /// The group, with the topics that its members subscribe to and those named in `also`. Written to by [`Self::regroup`] only.
-    async fn group(&self, tenant: &Name, name: &Name, also: &[Name]) -> Result<GroupState, Error<NoSuchGroup>>;
+    /// The group, with the topics that its members subscribe to and those named in `also`. Written to by
+    /// [`Self::regroup`] only.
+    async fn group(
+        &self,
+        tenant: &Name,
+        name: &Name,
+        also: &[Name],
+    ) -> Result<GroupState, Error<NoSuchGroup>>;
     /// Makes a group without members, if there is none of the name.
     async fn make_group(&self, tenant: &Name, name: &Name) -> Result<(), Error>;
     /// All groups of the tenant by name.
     async fn groups(&self, tenant: &Name) -> Result<Vec<Name>, Error>;
     /// Partitions that are assigned or committed and alive, by topic name and number.
     async fn progress(&self, group: GroupId) -> Result<Vec<Progress>, Error>;
-    /// Answers the generation that it made. Who loses to another reads the group again; so does who sends a change twice.
+    /// Answers the generation that it made. Who loses to another reads the group again; so does who sends a
+    /// change twice.
     async fn regroup(&self, change: &Regroup) -> Result<Generation, Error<GenerationMoved>>;
     /// A member's sign of life, noted if the last one is older than a part of the session.
-    async fn renew(&self, tenant: &Name, group: &Name, member: MemberId) -> Result<Renewed, Error<RenewRejected>>;
+    async fn renew(
+        &self,
+        tenant: &Name,
+        group: &Name,
+        member: MemberId,
+    ) -> Result<Renewed, Error<RenewRejected>>;
     /// Generation of each group that is there, and whether a new one is due; cheap, for those who wait.
     async fn generations(&self, groups: &[GroupId]) -> Result<Vec<(GroupId, Generation, bool)>, Error>;
     /// What is committed then, by partition: the greater of what was and what comes. All or nothing.
-    async fn commit_offsets(&self, commit: &OffsetCommit) -> Result<Vec<(PartitionId, Offset)>, Error<OffsetsRejected>>;
-    /// Sets offsets, also backwards, by partition, each once; in a group without living members, which is made if there is none.
-    async fn reset_offsets(&self, tenant: &Name, group: &Name, offsets: &[(PartitionId, Offset)]) -> Result<(), Error<ResetRejected>>;
+    async fn commit_offsets(
+        &self,
+        commit: &OffsetCommit,
+    ) -> Result<Vec<(PartitionId, Offset)>, Error<OffsetsRejected>>;
+    /// Sets offsets, also backwards, by partition, each once; in a group without living members, which is
+    /// made if there is none.
+    async fn reset_offsets(
+        &self,
+        tenant: &Name,
+        group: &Name,
+        offsets: &[(PartitionId, Offset)],
+    ) -> Result<(), Error<ResetRejected>>;
     async fn delete_group(&self, tenant: &Name, group: &Name) -> Result<(), Error<DeleteGroupRejected>>;
 
     async fn beat(&self, agent: AgentId) -> Result<Beat, Error>;
-    /// Oldest inline batches that are due, whole payloads, within `max_bytes` but one at least; by partition and offset.
+    /// Oldest inline batches that are due, whole payloads, within `max_bytes` but one at least; by partition
+    /// and offset.
     async fn drain_plan(&self, max_bytes: i64) -> Result<Vec<DrainBatch>, Error>;
     async fn swap(&self, swap: &Swap) -> Result<(), Error<SwapRejected>>;
-    /// Unlinks batches that retention or the end of their topic lets go, at most `limit`; returns how many. By size the oldest of a
-    /// topic go, and what stays is never less than the limit.
+    /// Unlinks batches that retention or the end of their topic lets go, at most `limit`; returns how many.
+    /// By size the oldest of a topic go, and what stays is never less than the limit.
     async fn retain(&self, limit: i64) -> Result<i64, Error>;
-    /// Forgets expired keys, answers, dedup ids, drained payloads and members long dead, at most `limit` rows of each; returns how many.
+    /// Forgets expired keys, answers, dedup ids, drained payloads and members long dead, at most `limit` rows
+    /// of each; returns how many.
     async fn forget(&self, limit: i64) -> Result<i64, Error>;
     /// Segments whose object is to be deleted now.
     async fn sweep_plan(&self, limit: i64) -> Result<Vec<PartId>, Error>;

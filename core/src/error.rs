@@ -5,8 +5,9 @@ use std::error::Error as StdError;
 
 pub type Source = Box<dyn StdError + Send + Sync>;
 
-/// `Rejected`: decided, nothing changed. `NotApplied`: nothing changed, may be sent again. `MaybeApplied`: the outcome is
-/// unknown; only sending the *same* call again resolves it, since a look that finds nothing proves nothing while the first may still be running.
+/// `Rejected`: decided, nothing changed. `NotApplied`: nothing changed, may be sent again. `MaybeApplied`:
+/// the outcome is unknown; only sending the *same* call again resolves it, since a look that finds nothing
+/// proves nothing while the first may still be running.
 #[derive(Debug, thiserror::Error)]
 pub enum Error<R = Infallible> {
     #[error("rejected")]

@@ -1,7 +1,8 @@
-//! Consumer groups: who reads which partition, how far the group has come, and the decisions about both, pure.
+//! Consumer groups: who reads which partition, how far the group has come, and the decisions about both,
+//! pure.
 //!
-//! Invariants: whatever changes members or their assignment makes a new generation. A member that has expired stays so. A committed
-//! offset never goes back, but by a reset, for which nobody may be alive in the group.
+//! Invariants: whatever changes members or their assignment makes a new generation. A member that has expired
+//! stays so. A committed offset never goes back, but by a reset, for which nobody may be alive in the group.
 
 pub mod assignor;
 
@@ -71,7 +72,8 @@ pub struct GroupState {
     pub owners: BTreeMap<PartitionId, Owner>,
 }
 
-/// Another set of members, another assignment, or both: written if the generation is still the one named, which it then is no more.
+/// Another set of members, another assignment, or both: written if the generation is still the one named,
+/// which it then is no more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Regroup {
     pub group: GroupId,
@@ -184,7 +186,8 @@ impl GroupState {
     /// Whether nothing asks for a new generation.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.members.iter().all(|m| !m.expired) && self.basis == basis(&self.topics, self.members.iter().map(|m| &m.member))
+        self.members.iter().all(|m| !m.expired)
+            && self.basis == basis(&self.topics, self.members.iter().map(|m| &m.member))
     }
 
     #[must_use]
@@ -192,11 +195,13 @@ impl GroupState {
         self.members.iter().find(|m| m.member.id == id && !m.expired).map(|m| &m.member)
     }
 
-    /// The next generation: without those who have expired or leave, with the one who joins. Partitions move only where they must.
+    /// The next generation: without those who have expired or leave, with the one who joins. Partitions move
+    /// only where they must.
     #[must_use]
     pub fn next(&self, add: Option<Member>, leave: Option<MemberId>) -> Regroup {
         let goes = |m: &MemberState| m.expired || Some(m.member.id) == leave;
-        let stay: Vec<&Member> = self.members.iter().filter(|m| !goes(m)).map(|m| &m.member).chain(&add).collect();
+        let stay: Vec<&Member> =
+            self.members.iter().filter(|m| !goes(m)).map(|m| &m.member).chain(&add).collect();
         let subscribers = stay.iter().map(|m| Subscriber {
             member: m.id,
             topics: self.topics.iter().filter(|t| m.topics.contains(&t.name)).map(|t| t.id).collect(),
@@ -206,7 +211,14 @@ impl GroupState {
         let owners = Assignor::new(subscribers.collect(), &topics, &owners).assign();
         let basis = basis(&self.topics, stay.iter().copied());
         let remove = self.members.iter().filter(|m| goes(m)).map(|m| m.member.id).collect();
-        Regroup { group: self.id, generation: self.generation, add, remove, owners: owners.into_iter().collect(), basis }
+        Regroup {
+            group: self.id,
+            generation: self.generation,
+            add,
+            remove,
+            owners: owners.into_iter().collect(),
+            basis,
+        }
     }
 
     /// Partitions that a new generation takes from somebody.
@@ -221,13 +233,14 @@ impl GroupState {
 pub fn basis<'m>(topics: &[GroupTopic], members: impl Iterator<Item = &'m Member>) -> Basis {
     let names: BTreeSet<&Name> = members.flat_map(|m| &m.topics).collect();
     let subscribed = topics.iter().filter(|t| names.contains(&t.name));
-    let mut basis: Basis = subscribed.map(|t| (t.id, i32::try_from(t.partitions.len()).unwrap_or(i32::MAX))).collect();
+    let mut basis: Basis =
+        subscribed.map(|t| (t.id, i32::try_from(t.partitions.len()).unwrap_or(i32::MAX))).collect();
     basis.sort_unstable();
     basis
 }
 
-/// Whether a member may commit: all offsets or none. What the control plane knows of a partition is asked for: its high watermark
-/// while it is alive, and who has it.
+/// Whether a member may commit: all offsets or none. What the control plane knows of a partition is asked
+/// for: its high watermark while it is alive, and who has it.
 pub fn judge(
     commit: &OffsetCommit,
     high_watermark: impl Fn(PartitionId) -> Option<Offset>,
@@ -237,7 +250,9 @@ pub fn judge(
     if let Some((nth, _)) = offsets().find(|(_, (partition, _))| high_watermark(*partition).is_none()) {
         return Err(OffsetsRejected::PartitionGone { nth });
     }
-    let owns = |partition| owner(partition).is_some_and(|o| o.member == commit.member && o.since <= commit.generation);
+    let owns = |partition| {
+        owner(partition).is_some_and(|o| o.member == commit.member && o.since <= commit.generation)
+    };
     if let Some((nth, _)) = offsets().find(|(_, (partition, _))| !owns(*partition)) {
         return Err(OffsetsRejected::Fenced { nth });
     }

@@ -1,7 +1,9 @@
-//! The vocabulary and the pure decisions of Millpond, the seam to the control plane, and that seam's executable specification.
+//! The vocabulary and the pure decisions of Millpond, the seam to the control plane, and that seam's
+//! executable specification.
 //!
-//! Owns: names, ids, offsets, limits, time, partitioning, offset assignment, group assignment, [`ControlPlane`], [`MemoryControlPlane`].
-//! Must not: do I/O, read the clock, or know HTTP, SQL or object stores.
+//! Owns: names, ids, offsets, limits, time, partitioning, offset assignment, group assignment,
+//! [`ControlPlane`], [`MemoryControlPlane`]. Must not: do I/O, read the clock, or know HTTP, SQL or object
+//! stores.
 
 pub mod assign;
 pub mod clock;
@@ -20,7 +22,9 @@ pub mod topic;
 pub use clock::{Clock, Ids, SystemClock};
 pub use control_plane::ControlPlane;
 pub use error::{Error, Source};
-pub use id::{AgentId, Generation, GroupId, LeaseId, MemberId, Offset, PartId, PartitionId, QueueId, RequestId, TopicId};
+pub use id::{
+    AgentId, Generation, GroupId, LeaseId, MemberId, Offset, PartId, PartitionId, QueueId, RequestId, TopicId,
+};
 pub use memory::MemoryControlPlane;
 pub use name::{Name, NameError};
 pub use queue::plane::QueuePlane;

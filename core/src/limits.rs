@@ -3,7 +3,8 @@
 pub const KIB: usize = 1 << 10;
 pub const MIB: usize = 1 << 20;
 
-/// An atomic request, and the unit into which a streamed body is cut. Part of the contract: retries of a stream depend on it.
+/// An atomic request, and the unit into which a streamed body is cut. Part of the contract: retries of a
+/// stream depend on it.
 pub const REQUEST_MAX_BYTES: usize = 8 * MIB;
 /// A streamed body is also cut after so many records.
 pub const CHUNK_MAX_RECORDS: usize = 65_536;
@@ -84,7 +85,8 @@ pub const OFFSETS_PER_COMMIT: usize = 10_000;
 pub const MEMBER_FORGET_AFTER_MS: i64 = 3_600_000;
 /// A group without members and committed offsets is forgotten when it has not changed for so long.
 pub const GROUP_FORGET_AFTER_MS: i64 = 86_400_000;
-/// The answer of a commit that carries group offsets is kept so long, key or not: longer than the commit is sent again.
+/// The answer of a commit that carries group offsets is kept so long, key or not: longer than the commit is
+/// sent again.
 pub const GUARDED_ANSWER_TTL_MS: i64 = 600_000;
 
 pub const LEASE_DEFAULT_MS: i64 = 30_000;
@@ -100,7 +102,8 @@ pub const LOOKUPS_AT_ONCE: usize = 8;
 /// Entries of one settlement call; whole leases count as one.
 pub const SETTLE_MAX_ENTRIES: usize = 10_000;
 pub const REASON_MAX_BYTES: usize = 1_024;
-/// A queue with this cap counts its leases without a lock: agents that grant at the same instant may pass it together.
+/// A queue with this cap counts its leases without a lock: agents that grant at the same instant may pass it
+/// together.
 pub const IN_FLIGHT_DEFAULT: i64 = 20_000;
 pub const IN_FLIGHT_MAX: i64 = 1_000_000;
 pub const MAX_FAILURES_MAX: i32 = 1_000;

@@ -7,14 +7,17 @@ mod retain;
 
 use crate::clock::Clock;
 use crate::control_plane::{
-    Answer, Batch, Beat, Commit, Committed, ControlPlane, DrainBatch, FindRequest, Found, PayloadRange, Swap, SwapRejected, TopicLabel,
+    Answer, Batch, Beat, Commit, Committed, ControlPlane, DrainBatch, FindRequest, Found, PayloadRange, Swap,
+    SwapRejected, TopicLabel,
 };
 use crate::error::Error;
 use crate::group::{
-    DeleteGroupRejected, GenerationMoved, GroupState, NoSuchGroup, OffsetCommit, OffsetsRejected, Progress, Regroup, RenewRejected,
-    Renewed, ResetRejected,
+    DeleteGroupRejected, GenerationMoved, GroupState, NoSuchGroup, OffsetCommit, OffsetsRejected, Progress,
+    Regroup, RenewRejected, Renewed, ResetRejected,
 };
-use crate::id::{AgentId, Generation, GroupId, MemberId, Offset, PartId, PartitionId, QueueId, RequestId, TopicId};
+use crate::id::{
+    AgentId, Generation, GroupId, MemberId, Offset, PartId, PartitionId, QueueId, RequestId, TopicId,
+};
 use crate::limits;
 use crate::name::Name;
 use crate::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected, Topic, TopicChange, TopicConfig};
@@ -110,7 +113,13 @@ impl State {
     fn add_partitions(&mut self, topic: &mut Topic, to: i32) {
         for number in topic.partition_count()..to {
             let id = PartitionId(self.id());
-            let row = PartitionRow { topic: topic.id, number, log_start: Offset::ZERO, high_watermark: Offset::ZERO, alive: true };
+            let row = PartitionRow {
+                topic: topic.id,
+                number,
+                log_start: Offset::ZERO,
+                high_watermark: Offset::ZERO,
+                alive: true,
+            };
             self.partitions.insert(id, row);
             topic.partitions.push(id);
         }
@@ -130,7 +139,8 @@ impl State {
         {
             segment.live -= 1;
             if segment.live == 0 {
-                segment.state = SegmentState::Unlinked { delete_at_ms: now + limits::PLAN_TTL_MS, again: false };
+                segment.state =
+                    SegmentState::Unlinked { delete_at_ms: now + limits::PLAN_TTL_MS, again: false };
             }
         }
     }
@@ -174,7 +184,12 @@ impl ControlPlane for MemoryControlPlane {
     }
 
     async fn topic(&self, tenant: &Name, name: &Name) -> Result<Topic, Error<NoSuchTopic>> {
-        self.state.lock().topics.get(&(tenant.clone(), name.clone())).cloned().ok_or(Error::Rejected(NoSuchTopic))
+        self.state
+            .lock()
+            .topics
+            .get(&(tenant.clone(), name.clone()))
+            .cloned()
+            .ok_or(Error::Rejected(NoSuchTopic))
     }
 
     async fn topics(&self, tenant: &Name) -> Result<Vec<Topic>, Error> {
@@ -215,7 +230,11 @@ impl ControlPlane for MemoryControlPlane {
         let now = self.clock.now_ms();
         let mut state = self.state.lock();
         for id in ids {
-            state.segments.entry(*id).or_insert(SegmentRow { state: SegmentState::Pending, registered_ms: now, live: 0 });
+            state.segments.entry(*id).or_insert(SegmentRow {
+                state: SegmentState::Pending,
+                registered_ms: now,
+                live: 0,
+            });
         }
         Ok(())
     }
@@ -224,12 +243,18 @@ impl ControlPlane for MemoryControlPlane {
         Ok(self.state.lock().commit(commit, self.clock.now_ms()))
     }
 
-    async fn dedup_offsets(&self, topic: TopicId, id_hashes: &[Uuid]) -> Result<Vec<Option<(i32, Offset)>>, Error> {
+    async fn dedup_offsets(
+        &self,
+        topic: TopicId,
+        id_hashes: &[Uuid],
+    ) -> Result<Vec<Option<(i32, Offset)>>, Error> {
         let now = self.clock.now_ms();
         let state = self.state.lock();
         Ok(id_hashes
             .iter()
-            .map(|h| state.dedups.get(&(topic, *h)).filter(|d| d.expires_ms > now).map(|d| (d.partition, d.offset)))
+            .map(|h| {
+                state.dedups.get(&(topic, *h)).filter(|d| d.expires_ms > now).map(|d| (d.partition, d.offset))
+            })
             .collect())
     }
 
@@ -271,14 +296,21 @@ impl ControlPlane for MemoryControlPlane {
         Ok(partitions.iter().filter_map(|p| state.alive(*p).map(|row| (*p, row.high_watermark))).collect())
     }
 
-    async fn offsets_at(&self, topic: TopicId, timestamp_ms: i64) -> Result<Vec<(i32, PartitionId, Offset)>, Error> {
+    async fn offsets_at(
+        &self,
+        topic: TopicId,
+        timestamp_ms: i64,
+    ) -> Result<Vec<(i32, PartitionId, Offset)>, Error> {
         let state = self.state.lock();
         let mut all: Vec<(i32, PartitionId, Offset)> = state
             .partitions
             .iter()
             .filter(|(_, p)| p.topic == topic && p.alive)
             .map(|(id, p)| {
-                let first = state.batches_of(*id).find(|b| b.batch.max_timestamp >= timestamp_ms).map(|b| b.batch.base);
+                let first = state
+                    .batches_of(*id)
+                    .find(|b| b.batch.max_timestamp >= timestamp_ms)
+                    .map(|b| b.batch.base);
                 (p.number, *id, first.unwrap_or(p.high_watermark).max(p.log_start))
             })
             .collect();
@@ -286,7 +318,12 @@ impl ControlPlane for MemoryControlPlane {
         Ok(all)
     }
 
-    async fn group(&self, tenant: &Name, name: &Name, also: &[Name]) -> Result<GroupState, Error<NoSuchGroup>> {
+    async fn group(
+        &self,
+        tenant: &Name,
+        name: &Name,
+        also: &[Name],
+    ) -> Result<GroupState, Error<NoSuchGroup>> {
         self.state.lock().group(tenant, name, also, self.clock.now_ms()).map_err(Error::Rejected)
     }
 
@@ -296,7 +333,14 @@ impl ControlPlane for MemoryControlPlane {
     }
 
     async fn groups(&self, tenant: &Name) -> Result<Vec<Name>, Error> {
-        Ok(self.state.lock().groups.keys().filter(|(t, _)| t == tenant).map(|(_, name)| name.clone()).collect())
+        Ok(self
+            .state
+            .lock()
+            .groups
+            .keys()
+            .filter(|(t, _)| t == tenant)
+            .map(|(_, name)| name.clone())
+            .collect())
     }
 
     async fn progress(&self, group: GroupId) -> Result<Vec<Progress>, Error> {
@@ -307,7 +351,12 @@ impl ControlPlane for MemoryControlPlane {
         self.state.lock().regroup(change, self.clock.now_ms()).map_err(Error::Rejected)
     }
 
-    async fn renew(&self, tenant: &Name, group: &Name, member: MemberId) -> Result<Renewed, Error<RenewRejected>> {
+    async fn renew(
+        &self,
+        tenant: &Name,
+        group: &Name,
+        member: MemberId,
+    ) -> Result<Renewed, Error<RenewRejected>> {
         self.state.lock().renew(tenant, group, member, self.clock.now_ms()).map_err(Error::Rejected)
     }
 
@@ -315,11 +364,19 @@ impl ControlPlane for MemoryControlPlane {
         Ok(self.state.lock().generations(groups, self.clock.now_ms()))
     }
 
-    async fn commit_offsets(&self, commit: &OffsetCommit) -> Result<Vec<(PartitionId, Offset)>, Error<OffsetsRejected>> {
+    async fn commit_offsets(
+        &self,
+        commit: &OffsetCommit,
+    ) -> Result<Vec<(PartitionId, Offset)>, Error<OffsetsRejected>> {
         self.state.lock().commit_offsets(commit).map_err(Error::Rejected)
     }
 
-    async fn reset_offsets(&self, tenant: &Name, group: &Name, offsets: &[(PartitionId, Offset)]) -> Result<(), Error<ResetRejected>> {
+    async fn reset_offsets(
+        &self,
+        tenant: &Name,
+        group: &Name,
+        offsets: &[(PartitionId, Offset)],
+    ) -> Result<(), Error<ResetRejected>> {
         self.state.lock().reset_offsets(tenant, group, offsets, self.clock.now_ms()).map_err(Error::Rejected)
     }
 
@@ -356,13 +413,23 @@ impl ControlPlane for MemoryControlPlane {
             chosen.insert(id);
         }
         let mut plan = Vec::new();
-        for ((partition, _), row) in state.batches.iter().filter(|(_, b)| b.batch.inline && chosen.contains(&b.batch.part)) {
+        for ((partition, _), row) in
+            state.batches.iter().filter(|(_, b)| b.batch.inline && chosen.contains(&b.batch.part))
+        {
             let Some(home) = state.partitions.get(partition) else { continue };
-            let Some(topic) = state.topics.values().chain(&state.dead_topics).find(|t| t.id == home.topic) else { continue };
+            let Some(topic) = state.topics.values().chain(&state.dead_topics).find(|t| t.id == home.topic)
+            else {
+                continue;
+            };
             let from = usize::try_from(row.batch.byte_offset).unwrap_or(0);
             let to = from + usize::try_from(row.batch.byte_length).unwrap_or(0);
             plan.push(DrainBatch {
-                topic: TopicLabel { tenant: topic.tenant.clone(), topic: topic.name.clone(), topic_id: topic.id, partition: home.number },
+                topic: TopicLabel {
+                    tenant: topic.tenant.clone(),
+                    topic: topic.name.clone(),
+                    topic_id: topic.id,
+                    partition: home.number,
+                },
                 partition_id: *partition,
                 batch: row.batch.clone(),
                 expires_at_ms: row.expires_at_ms,
@@ -382,7 +449,10 @@ impl ControlPlane for MemoryControlPlane {
         let now = self.clock.now_ms();
         let mut state = self.state.lock();
         let unchanged = |i: &crate::control_plane::SwapInput| {
-            state.batches.get(&(i.partition, i.base)).is_some_and(|b| b.batch.part == i.part && b.batch.records == i.records)
+            state
+                .batches
+                .get(&(i.partition, i.base))
+                .is_some_and(|b| b.batch.part == i.part && b.batch.records == i.records)
         };
         let applied = state.segments.get(&swap.segment).is_some_and(|s| s.state == SegmentState::Committed);
         if applied {
@@ -445,7 +515,10 @@ impl ControlPlane for MemoryControlPlane {
         for id in parts {
             match state.segments.get_mut(id).map(|row| (row.state, row)) {
                 Some((SegmentState::Unlinked { again: false, .. }, row)) => {
-                    row.state = SegmentState::Unlinked { delete_at_ms: now + limits::OBJECT_FORGET_AFTER_MS, again: true };
+                    row.state = SegmentState::Unlinked {
+                        delete_at_ms: now + limits::OBJECT_FORGET_AFTER_MS,
+                        again: true,
+                    };
                 }
                 Some((SegmentState::Unlinked { again: true, delete_at_ms }, _)) if delete_at_ms <= now => {
                     state.segments.remove(id);

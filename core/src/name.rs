@@ -17,7 +17,10 @@ impl Name {
 
     pub fn new(text: &str) -> Result<Self, NameError> {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        let valid = (1..=Self::MAX_LEN).contains(&text.len()) && text.bytes().all(allowed) && text != "." && text != "..";
+        let valid = (1..=Self::MAX_LEN).contains(&text.len())
+            && text.bytes().all(allowed)
+            && text != "."
+            && text != "..";
         if valid { Ok(Self(text.into())) } else { Err(NameError) }
     }
 

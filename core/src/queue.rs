@@ -1,7 +1,8 @@
 //! Queues: leased work over a topic. What crosses the seam to the control plane, and what a change may be.
 //!
-//! Invariants: a record is leased at most once at a time in a queue. What is settled leaves no trace but a count. Everything below a
-//! partition's cursor is settled unless a lease, a waiting run, a dead record or, in keyed queues, an admitted record says otherwise.
+//! Invariants: a record is leased at most once at a time in a queue. What is settled leaves no trace but a
+//! count. Everything below a partition's cursor is settled unless a lease, a waiting run, a dead record or,
+//! in keyed queues, an admitted record says otherwise.
 
 pub mod deal;
 pub mod fate;
@@ -24,7 +25,8 @@ pub enum Mode {
     /// Any record may be given out at any time.
     #[default]
     Shared,
-    /// Records of one key strictly one after the other, in their order within the partition. Those without key are not ordered.
+    /// Records of one key strictly one after the other, in their order within the partition. Those without
+    /// key are not ordered.
     Keyed,
 }
 
@@ -46,7 +48,12 @@ pub struct QueueConfig {
 
 impl Default for QueueConfig {
     fn default() -> Self {
-        Self { lease_ms: limits::LEASE_DEFAULT_MS, retry: RetryPolicy::default(), rate: None, max_in_flight: limits::IN_FLIGHT_DEFAULT }
+        Self {
+            lease_ms: limits::LEASE_DEFAULT_MS,
+            retry: RetryPolicy::default(),
+            rate: None,
+            max_in_flight: limits::IN_FLIGHT_DEFAULT,
+        }
     }
 }
 
@@ -113,20 +120,23 @@ impl QueueChange {
 /// A lease call as the control plane sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Want {
-    /// Chosen by the agent: it cannot be guessed, so it is fence and proof in one. Sent again while the lease lives, it is answered what is left of it.
+    /// Chosen by the agent: it cannot be guessed, so it is fence and proof in one. Sent again while the lease
+    /// lives, it is answered what is left of it.
     pub lease: LeaseId,
     /// At least 1.
     pub records: i32,
     pub lease_ms: i64,
 }
 
-/// Lease calls of one queue, in the order of their arrival. Chance comes from outside, so that the model answers the same.
+/// Lease calls of one queue, in the order of their arrival. Chance comes from outside, so that the model
+/// answers the same.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grant {
     pub queue: QueueId,
     pub agent: crate::id::AgentId,
     pub wants: Vec<Want>,
-    /// Partition, and in keyed queues key, from which fresh records are taken first; the others follow in the order of ids, around.
+    /// Partition, and in keyed queues key, from which fresh records are taken first; the others follow in the
+    /// order of ids, around.
     pub from: PartitionId,
     pub from_key: i64,
     /// In 0 to 1: whether the odd record, or caller, is for a retry.
@@ -170,15 +180,17 @@ pub struct Granted {
     pub at_ms: i64,
     /// By the order of wants, then as given out. A want without parts was given nothing.
     pub parts: Vec<LeasePart>,
-    /// Why less was given than is there: `Paused` whenever it is; `Rate` or `MaxInFlight`, whichever is tighter, if all that they allow was
-    /// given and more is wanted and there; `Keys` if nothing was given and a keyed queue has admitted [`limits::KEYED_WINDOW`] records.
+    /// Why less was given than is there: `Paused` whenever it is; `Rate` or `MaxInFlight`, whichever is
+    /// tighter, if all that they allow was given and more is wanted and there; `Keys` if nothing was given
+    /// and a keyed queue has admitted [`limits::KEYED_WINDOW`] records.
     pub limited_by: Option<LimitedBy>,
-    /// What would have to be admitted for more to be given out, where cursors stand after this grant; a few of them, by partition from
-    /// [`Grant::from`] on. None of a paused queue or with the window full.
+    /// What would have to be admitted for more to be given out, where cursors stand after this grant; a few
+    /// of them, by partition from [`Grant::from`] on. None of a paused queue or with the window full.
     pub unadmitted: Vec<Unadmitted>,
     /// When the first is due of what waits, or is admitted, and is not due yet.
     pub next_due_ms: Option<i64>,
-    /// Fresh records were there that this grant neither gave out nor found limited: others held them, ask again.
+    /// Fresh records were there that this grant neither gave out nor found limited: others held them, ask
+    /// again.
     pub contended: bool,
 }
 
@@ -191,7 +203,8 @@ pub struct Admit {
     /// Where the cursor must stand, and where it goes.
     pub from: Offset,
     pub to: Offset,
-    /// Shared queues: runs that cover `from..to`, each with the instant from which it may be given out; `None`: at once.
+    /// Shared queues: runs that cover `from..to`, each with the instant from which it may be given out;
+    /// `None`: at once.
     pub runs: Vec<(Range<i64>, Option<i64>)>,
     /// Keyed queues: every record of `from..to`.
     pub records: Vec<Admitted>,
@@ -209,7 +222,8 @@ pub struct Admitted {
 pub enum Claim {
     /// What is left of the lease, but for what other entries of the same settlement name.
     Whole,
-    /// Records that were handed out by this lease as this attempt. What of them the lease no longer holds is lost.
+    /// Records that were handed out by this lease as this attempt. What of them the lease no longer holds is
+    /// lost.
     Run { partition: PartitionId, attempt: i32, lo: Offset, hi: Offset },
 }
 
@@ -243,14 +257,16 @@ pub struct Entry {
     pub action: Action,
 }
 
-/// Settlements of one queue. Precondition, which the agent keeps: no two entries speak of the same record, and at most one of a whole lease.
+/// Settlements of one queue. Precondition, which the agent keeps: no two entries speak of the same record,
+/// and at most one of a whole lease.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settle {
     pub queue: QueueId,
     pub agent: crate::id::AgentId,
-    /// Identity: sent again it answers the same. Kept until the agent's next settlement of the queue, or, if `keep`, for at least
-    /// [`limits::OPERATION_TTL_MS`]: an agent has one at a time of the first kind under way in a queue, any number of the second.
-    /// One that found nothing held need not be kept: it finds nothing again.
+    /// Identity: sent again it answers the same. Kept until the agent's next settlement of the queue, or, if
+    /// `keep`, for at least [`limits::OPERATION_TTL_MS`]: an agent has one at a time of the first kind under
+    /// way in a queue, any number of the second. One that found nothing held need not be kept: it finds
+    /// nothing again.
     pub op: Uuid,
     pub keep: bool,
     pub entries: Vec<Entry>,
@@ -337,7 +353,8 @@ impl Ledger {
     pub fn holds(&self) -> bool {
         self.dead == self.dead_rows
             && self.waiting == self.waiting_rows
-            && self.passed == self.acked + self.expired + self.purged + self.dead + self.waiting + self.leased_rows
+            && self.passed
+                == self.acked + self.expired + self.purged + self.dead + self.waiting + self.leased_rows
     }
 }
 

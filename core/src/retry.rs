@@ -1,6 +1,7 @@
 //! When a record that failed is given out again, pure.
 
-/// `delay = min(cap, base × factor^(failures − 1))`, spread by jitter; after `max_failures` failures a record is dead.
+/// `delay = min(cap, base × factor^(failures − 1))`, spread by jitter; after `max_failures` failures a record
+/// is dead.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RetryPolicy {
     pub base_ms: i64,
@@ -13,7 +14,8 @@ pub struct RetryPolicy {
 
 /// Failures after which delays no longer grow, whatever the factor.
 const LADDER_MAX: usize = 64;
-/// Multiples of it spread evenly over 0 to 1 (the golden ratio's fraction), so that neighbours are retried apart.
+/// Multiples of it spread evenly over 0 to 1 (the golden ratio's fraction), so that neighbours are retried
+/// apart.
 const SPREAD: f64 = 0.618_033_988_749_894_9;
 
 impl Default for RetryPolicy {
@@ -23,7 +25,8 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Delays in milliseconds after 1, 2, … failures, without jitter; the last holds for all that follow. Never empty.
+    /// Delays in milliseconds after 1, 2, … failures, without jitter; the last holds for all that follow.
+    /// Never empty.
     #[must_use]
     pub fn ladder(&self) -> Vec<i64> {
         let mut ladder = Vec::new();
@@ -46,9 +49,11 @@ impl RetryPolicy {
     }
 }
 
-/// The delay after so many failures, from a ladder; `dice` in 0 to 1 and the record's offset decide where within the jitter.
+/// The delay after so many failures, from a ladder; `dice` in 0 to 1 and the record's offset decide where
+/// within the jitter.
 ///
-/// The same arithmetic, in double precision and in this order, stands in `queries/queue/settle.sql` and `expire.sql`.
+/// The same arithmetic, in double precision and in this order, stands in `queries/queue/settle.sql` and
+/// `expire.sql`.
 #[must_use]
 pub fn delay_ms(ladder: &[i64], jitter: f64, failures: i32, offset: i64, dice: f64) -> i64 {
     let step = usize::try_from(failures - 1).unwrap_or(0).min(ladder.len().saturating_sub(1));
@@ -58,7 +63,11 @@ pub fn delay_ms(ladder: &[i64], jitter: f64, failures: i32, offset: i64, dice: f
     whole((f64_of(delay) * (1.0 - jitter + 2.0 * jitter * unit)).floor())
 }
 
-#[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "milliseconds of this era and offsets below a million fit exactly")]
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_precision_loss,
+    reason = "milliseconds of this era and offsets below a million fit exactly"
+)]
 fn f64_of(n: i64) -> f64 {
     n as f64
 }
@@ -74,7 +83,8 @@ mod tests {
 
     #[test]
     fn delays_double_up_to_the_cap() {
-        let policy = RetryPolicy { base_ms: 1_000, factor: 2.0, cap_ms: 10_000, jitter: 0.0, max_failures: 20 };
+        let policy =
+            RetryPolicy { base_ms: 1_000, factor: 2.0, cap_ms: 10_000, jitter: 0.0, max_failures: 20 };
         assert_eq!(policy.ladder(), [1_000, 2_000, 4_000, 8_000, 10_000]);
         assert_eq!(
             (1..=7).map(|n| delay_ms(&policy.ladder(), 0.0, n, 5, 0.3)).collect::<Vec<_>>(),

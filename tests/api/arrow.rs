@@ -3,7 +3,9 @@
 use super::api;
 use super::harness::client::{Api, send};
 use super::harness::unique;
-use arrow_array::builder::{BinaryBuilder, Int32Builder, Int64Builder, ListBuilder, StringBuilder, StructBuilder};
+use arrow_array::builder::{
+    BinaryBuilder, Int32Builder, Int64Builder, ListBuilder, StringBuilder, StructBuilder,
+};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type, TimestampMillisecondType};
 use arrow_array::{Array, ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray};
@@ -41,8 +43,12 @@ async fn produce(api: &Api, topic: &str, body: Vec<u8>) -> super::harness::clien
 
 /// Headers as `list<struct<name, value>>`.
 fn headers(rows: &[&[(&str, &[u8])]]) -> ArrayRef {
-    let fields: Fields = vec![Field::new("name", DataType::Utf8, false), Field::new("value", DataType::Binary, false)].into();
-    let mut builder = ListBuilder::new(StructBuilder::new(fields, vec![Box::new(StringBuilder::new()), Box::new(BinaryBuilder::new())]));
+    let fields: Fields =
+        vec![Field::new("name", DataType::Utf8, false), Field::new("value", DataType::Binary, false)].into();
+    let mut builder = ListBuilder::new(StructBuilder::new(
+        fields,
+        vec![Box::new(StringBuilder::new()), Box::new(BinaryBuilder::new())],
+    ));
     for row in rows {
         for (name, value) in *row {
             builder.values().field_builder::<StringBuilder>(0).unwrap().append_value(name);
@@ -53,7 +59,12 @@ fn headers(rows: &[&[(&str, &[u8])]]) -> ArrayRef {
     }
     let list = builder.finish();
     let (field, offsets, values, nulls) = list.into_parts();
-    Arc::new(arrow_array::ListArray::new(Arc::new(field.as_ref().clone().with_nullable(true)), offsets, values, nulls))
+    Arc::new(arrow_array::ListArray::new(
+        Arc::new(field.as_ref().clone().with_nullable(true)),
+        offsets,
+        values,
+        nulls,
+    ))
 }
 
 #[tokio::test]
@@ -76,7 +87,10 @@ async fn every_column_is_taken() {
     let ranges = json!([{"partition": 0, "first_offset": 0, "last_offset": 0, "count": 1}, {"partition": 1, "first_offset": 0, "last_offset": 1, "count": 2}]);
     assert_eq!(answer, json!({"count": 3, "partitions": ranges}));
     let log = api.log(&topic, 1).await;
-    assert_eq!((&log[0]["value"], &log[0]["key"], &log[0]["timestamp"]), (&json!({"n": 1}), &json!("a"), &json!(5)));
+    assert_eq!(
+        (&log[0]["value"], &log[0]["key"], &log[0]["timestamp"]),
+        (&json!({"n": 1}), &json!("a"), &json!(5))
+    );
     assert_eq!(log[0]["headers"], json!({"h": ["1", {"base64": "/w=="}]}));
     assert!(log[1].get("value").is_none() && log[1].get("text").is_none());
     assert_eq!((&log[1]["key"], &log[1]["headers"]), (&json!(""), &json!({"g": ""})));
@@ -92,9 +106,14 @@ async fn value_alone_is_enough_and_compression_is_understood() {
     api.topic(&topic, 1).await;
     let batch = columns(&[("value", texts(&[Some("1"), Some("2")]))]);
     let none = IpcWriteOptions::default();
-    let lz4 =
-        IpcWriteOptions::try_new(64, false, MetadataVersion::V5).unwrap().try_with_compression(Some(CompressionType::LZ4_FRAME)).unwrap();
-    let zstd = IpcWriteOptions::try_new(64, false, MetadataVersion::V5).unwrap().try_with_compression(Some(CompressionType::ZSTD)).unwrap();
+    let lz4 = IpcWriteOptions::try_new(64, false, MetadataVersion::V5)
+        .unwrap()
+        .try_with_compression(Some(CompressionType::LZ4_FRAME))
+        .unwrap();
+    let zstd = IpcWriteOptions::try_new(64, false, MetadataVersion::V5)
+        .unwrap()
+        .try_with_compression(Some(CompressionType::ZSTD))
+        .unwrap();
     for options in [none, lz4, zstd] {
         let body = stream_with(&[batch.clone(), batch.clone()], options);
         assert_eq!(produce(&api, &topic, body).await.ok()["count"], json!(4));
@@ -122,7 +141,8 @@ async fn what_a_read_gave_can_be_produced_again() {
     assert_eq!(answer.header("millpond-high-watermark"), "4");
     assert_eq!(answer.header("millpond-log-start-offset"), "0");
     produce(&api, &to, answer.body.to_vec()).await.ok();
-    let without_topic = |log: Vec<Value>| log.into_iter().map(|mut r| (r["topic"].take(), r).1).collect::<Vec<_>>();
+    let without_topic =
+        |log: Vec<Value>| log.into_iter().map(|mut r| (r["topic"].take(), r).1).collect::<Vec<_>>();
     assert_eq!(without_topic(api.log(&to, 0).await), without_topic(api.log(&from, 0).await));
 }
 
@@ -146,14 +166,23 @@ async fn reads_have_the_documented_columns() {
         assert_eq!(batch.column(0).as_primitive::<Int32Type>().values(), &[1, 1]);
         assert_eq!(batch.column(1).as_primitive::<Int64Type>().values(), &[0, 1]);
         assert_eq!(batch.column(2).as_primitive::<TimestampMillisecondType>().values(), &[7, 8]);
-        assert_eq!((batch.column(3).as_binary::<i32>().value(0), batch.column(3).is_null(1)), (&b"k"[..], true));
-        assert_eq!((batch.column(4).as_binary::<i32>().value(0), batch.column(4).is_null(1)), (&b"1"[..], true));
+        assert_eq!(
+            (batch.column(3).as_binary::<i32>().value(0), batch.column(3).is_null(1)),
+            (&b"k"[..], true)
+        );
+        assert_eq!(
+            (batch.column(4).as_binary::<i32>().value(0), batch.column(4).is_null(1)),
+            (&b"1"[..], true)
+        );
         let lists = batch.column(5).as_list::<i32>();
         assert_eq!((lists.value_length(0), lists.value_length(1)), (1, 0));
     }
     // Of an empty log, a stream with its schema.
     let answer = api.get_as(&format!("/v1/topics/{topic}/partitions/0/records"), ARROW).await;
-    let rows: usize = StreamReader::try_new(std::io::Cursor::new(answer.body), None).unwrap().map(|b| b.unwrap().num_rows()).sum();
+    let rows: usize = StreamReader::try_new(std::io::Cursor::new(answer.body), None)
+        .unwrap()
+        .map(|b| b.unwrap().num_rows())
+        .sum();
     assert_eq!(rows, 0);
 }
 
@@ -178,7 +207,11 @@ async fn wrong_columns_are_refused() {
         (columns(&[("value", value.clone()), ("timestamp", long(i64::MIN))]), 422, "invalid_record"),
         (columns(&[("value", value.clone()), ("timestamp", flag)]), 422, "invalid_record"),
         (columns(&[("value", value.clone()), ("headers", value.clone())]), 422, "invalid_record"),
-        (columns(&[("value", value.clone()), ("headers", headers(&[&[("millpond.x", b"1")]]))]), 422, "invalid_record"),
+        (
+            columns(&[("value", value.clone()), ("headers", headers(&[&[("millpond.x", b"1")]]))]),
+            422,
+            "invalid_record",
+        ),
         (columns(&[("value", texts(&[Some(&"x".repeat(1_100_000))]))]), 413, "record_too_large"),
     ];
     for (batch, status, code) in cases {
@@ -198,7 +231,11 @@ async fn a_stream_that_breaks_off_is_refused_behind_its_whole_part() {
         let problem = produce(&api, &topic, whole[..end].to_vec()).await.problem(400, "bad_request");
         assert_eq!(problem["committed"]["count"], json!(0), "{end} of {}", whole.len());
     }
-    for garbage in [&b"not arrow at all, but long enough to be read as one"[..], b"\xff\xff\xff\xff\xff\xff\xff\x7f", b"\x00\x00\x00\x80"] {
+    for garbage in [
+        &b"not arrow at all, but long enough to be read as one"[..],
+        b"\xff\xff\xff\xff\xff\xff\xff\x7f",
+        b"\x00\x00\x00\x80",
+    ] {
         let answer = produce(&api, &topic, garbage.to_vec()).await;
         assert!(matches!(answer.status, 400 | 413), "{answer:?}");
     }
@@ -209,8 +246,10 @@ async fn a_stream_that_breaks_off_is_refused_behind_its_whole_part() {
 async fn mutilated_streams_are_answered() {
     let (api, topic) = (api(), unique("arrow"));
     api.topic(&topic, 1).await;
-    let lz4 =
-        IpcWriteOptions::try_new(64, false, MetadataVersion::V5).unwrap().try_with_compression(Some(CompressionType::LZ4_FRAME)).unwrap();
+    let lz4 = IpcWriteOptions::try_new(64, false, MetadataVersion::V5)
+        .unwrap()
+        .try_with_compression(Some(CompressionType::LZ4_FRAME))
+        .unwrap();
     let batch = columns(&[
         ("value", texts(&[Some("0123456789".repeat(40).as_str()), None, Some("x")])),
         ("key", texts(&[Some("k"), None, Some("")])),
@@ -239,7 +278,10 @@ async fn a_compressed_buffer_of_absurd_size_is_refused() {
     let value = "0123456789".repeat(100);
     let batch = columns(&[("value", texts(&[Some(&value)]))]);
     for codec in [CompressionType::LZ4_FRAME, CompressionType::ZSTD] {
-        let options = IpcWriteOptions::try_new(64, false, MetadataVersion::V5).unwrap().try_with_compression(Some(codec)).unwrap();
+        let options = IpcWriteOptions::try_new(64, false, MetadataVersion::V5)
+            .unwrap()
+            .try_with_compression(Some(codec))
+            .unwrap();
         let good = stream_with(std::slice::from_ref(&batch), options);
         let size = 1_000_i64.to_le_bytes();
         let at = good.windows(8).rposition(|w| w == size).expect("the size before the compressed bytes");
@@ -253,8 +295,10 @@ async fn a_compressed_buffer_of_absurd_size_is_refused() {
     // A bomb: little to send, much to unpack.
     let zeros = "\0".repeat(900_000);
     let rows: Vec<Option<&str>> = vec![Some(&zeros); 120];
-    let options =
-        IpcWriteOptions::try_new(64, false, MetadataVersion::V5).unwrap().try_with_compression(Some(CompressionType::ZSTD)).unwrap();
+    let options = IpcWriteOptions::try_new(64, false, MetadataVersion::V5)
+        .unwrap()
+        .try_with_compression(Some(CompressionType::ZSTD))
+        .unwrap();
     let answer = produce(&api, &topic, stream_with(&[columns(&[("value", texts(&rows))])], options)).await;
     answer.problem(413, "body_too_large");
     assert_eq!(api.get("/healthz").await.status, 200);

@@ -32,7 +32,10 @@ async fn records_of_several_topics_are_stored_in_one_commit() {
         .map(|r| (r["partition"].as_i64().unwrap(), r["offset"].as_i64().unwrap()))
         .collect();
     assert_eq!(places, [(0, 0), (1, 0), (0, 1)]);
-    assert_eq!(answer["results"][&audit], json!([{"partition": 0, "offset": 0, "timestamp": 5, "duplicate": false}]));
+    assert_eq!(
+        answer["results"][&audit],
+        json!([{"partition": 0, "offset": 0, "timestamp": 5, "duplicate": false}])
+    );
     assert_eq!((api.topic_log(&orders).await.len(), api.topic_log(&audit).await.len()), (3, 1));
 }
 
@@ -62,7 +65,12 @@ async fn a_repeated_batch_is_stored_once() {
         let again = batch(&api, Some(&key), body.clone()).await.ok();
         assert_eq!(again["duplicate"], json!(true));
         for topic in [&a, &b] {
-            for (one, other) in first["results"][topic].as_array().unwrap().iter().zip(again["results"][topic].as_array().unwrap()) {
+            for (one, other) in first["results"][topic]
+                .as_array()
+                .unwrap()
+                .iter()
+                .zip(again["results"][topic].as_array().unwrap())
+            {
                 let mut expected = one.clone();
                 expected["duplicate"] = json!(true);
                 assert_eq!(*other, expected);
@@ -96,7 +104,8 @@ async fn wrong_batches_are_refused() {
     send(request.body(twice)).await.problem(400, "bad_request");
     let request = api.request(Method::POST, "/v1/batches").header("content-type", "application/x-ndjson");
     send(request.body("1\n")).await.problem(415, "unsupported_media_type");
-    let request = api.request(Method::POST, "/v1/batches").header("if-match", "0").json(&json!({"topics": {}}));
+    let request =
+        api.request(Method::POST, "/v1/batches").header("if-match", "0").json(&json!({"topics": {}}));
     send(request).await.problem(400, "bad_request");
 }
 
@@ -106,5 +115,8 @@ async fn an_empty_batch_is_no_problem() {
     assert_eq!(batch(&api, None, json!({"topics": {}})).await.ok(), json!({"results": {}}));
     assert_eq!(batch(&api, None, json!({})).await.ok(), json!({"results": {}}));
     let topic = unique("t");
-    assert_eq!(batch(&api, None, json!({"topics": {topic.clone(): []}})).await.ok(), json!({"results": {topic: []}}));
+    assert_eq!(
+        batch(&api, None, json!({"topics": {topic.clone(): []}})).await.ok(),
+        json!({"results": {topic: []}})
+    );
 }

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 /// Records that say where they lie.
 async fn fill(api: &Api, topic: &str, partitions: i64, each: i64) {
-    let records: Vec<Value> = (0..partitions).flat_map(|p| (0..each).map(move |n| json!({"value": [p, n], "partition": p}))).collect();
+    let records: Vec<Value> = (0..partitions)
+        .flat_map(|p| (0..each).map(move |n| json!({"value": [p, n], "partition": p})))
+        .collect();
     api.produce(topic, json!(records)).await.ok();
 }
 
@@ -57,18 +59,25 @@ async fn the_same_position_gives_the_same_records_again() {
     let mut member = Member::join(&api, &group, &[&topic], json!({})).await;
     for _ in 0..3 {
         let limits = json!({"max_records": 9});
-        let (first, again) = (member.poll_again(&api, limits.clone()).await.ok(), member.poll_again(&api, limits.clone()).await.ok());
+        let (first, again) = (
+            member.poll_again(&api, limits.clone()).await.ok(),
+            member.poll_again(&api, limits.clone()).await.ok(),
+        );
         assert_eq!(first, again);
         assert_eq!(list(&first, "records").len(), 9);
         member.take(&first);
     }
     // As lines: the same, and what stands beside the records comes last.
-    let request = api.request(Method::POST, &format!("{}/poll", member.path())).header("accept", "application/x-ndjson");
+    let request = api
+        .request(Method::POST, &format!("{}/poll", member.path()))
+        .header("accept", "application/x-ndjson");
     let lines = send(request.json(&json!({"after": member.after, "max_records": 9}))).await.lines();
     let json = member.poll_again(&api, json!({"max_records": 9})).await.ok();
     assert_eq!(lines[..9], list(&json, "records")[..]);
     assert_eq!((&lines[9]["next"], assigned(&lines[9])), (&json["next"], member.assigned.clone()));
-    let request = api.request(Method::POST, &format!("{}/poll", member.path())).header("accept", "application/vnd.apache.arrow.stream");
+    let request = api
+        .request(Method::POST, &format!("{}/poll", member.path()))
+        .header("accept", "application/vnd.apache.arrow.stream");
     send(request.json(&json!({}))).await.problem(406, "not_acceptable");
 }
 
@@ -161,7 +170,8 @@ async fn a_waiting_poll_returns_when_the_generation_changes() {
     assert!(member.take(&answer).is_empty());
     assert_eq!((member.generation, member.assigned.len()), (second.generation, 2));
     // What changed between two polls is told at once, too.
-    let waiting = within(20, "the news", wait(&Member { after: before, ..member.clone() })).await.unwrap().ok();
+    let waiting =
+        within(20, "the news", wait(&Member { after: before, ..member.clone() })).await.unwrap().ok();
     assert!(waiting["generation"].as_i64() >= Some(second.generation));
     // The second never polls: the first notices while it waits.
     let answer = within(20, "the death to be noticed", wait(&member)).await.unwrap().ok();
@@ -187,12 +197,18 @@ async fn polling_keeps_the_session_and_silence_ends_it() {
     for _ in 0..6 {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let before = member.after.clone();
-        assert!(member.poll(&api, json!({"max_records": 0, "wait_ms": 30_000})).await.is_empty(), "it only renews, and does not wait");
+        assert!(
+            member.poll(&api, json!({"max_records": 0, "wait_ms": 30_000})).await.is_empty(),
+            "it only renews, and does not wait"
+        );
         assert_eq!(member.after, before);
     }
     let seen = |described: Value| list(&described, "members").len();
     assert_eq!(seen(api.get(&format!("/v1/groups/{group}")).await.ok()), 1);
-    until(30, "the end of the session", || async { (seen(api.get(&format!("/v1/groups/{group}")).await.ok()) == 0).then_some(()) }).await;
+    until(30, "the end of the session", || async {
+        (seen(api.get(&format!("/v1/groups/{group}")).await.ok()) == 0).then_some(())
+    })
+    .await;
     member.poll_again(&api, json!({})).await.problem(404, "member_not_found");
     member.leave(&api).await.problem(404, "member_not_found");
 }
@@ -211,13 +227,17 @@ async fn a_later_topic_of_the_name_begins_anew() {
     fill(&api, &topic, 2, 3).await;
     assert_eq!(member.drain(&api).await.len(), 6, "its position is not taken over");
     let described = api.get(&format!("/v1/groups/{group}")).await.ok();
-    assert!(list(&described, "partitions").iter().all(|p| p["committed_offset"] == json!(null)), "{described}");
+    assert!(
+        list(&described, "partitions").iter().all(|p| p["committed_offset"] == json!(null)),
+        "{described}"
+    );
 }
 
 #[tokio::test]
 async fn joining_makes_topics_and_takes_what_is_valid() {
     let (api, topic, group) = (api(), unique("made-by-joining"), unique("group"));
-    let member = Member::join(&api, &group, &[&topic], json!({"session_ms": 1_800_000, "client_id": "c"})).await;
+    let member =
+        Member::join(&api, &group, &[&topic], json!({"session_ms": 1_800_000, "client_id": "c"})).await;
     assert_eq!(member.assigned.len(), 8);
     let names: Vec<String> = (0..65).map(|n| format!("{topic}-{n}")).collect();
     for (topics, more) in [
@@ -261,12 +281,19 @@ async fn groups_are_listed_described_and_forgotten() {
     let (api, topic, group) = filled(2, 10).await;
     api.get(&format!("/v1/groups/{group}")).await.problem(404, "group_not_found");
     api.delete(&format!("/v1/groups/{group}")).await.problem(404, "group_not_found");
-    let mut member = Member::join(&api, &group, &[&topic], json!({"client_id": "w1", "from": "latest"})).await;
+    let mut member =
+        Member::join(&api, &group, &[&topic], json!({"client_id": "w1", "from": "latest"})).await;
     member.commit(&api, &[(&topic, 1, 4)]).await.ok();
     let described = api.get(&format!("/v1/groups/{group}")).await.ok();
     let one = &described["members"][0];
-    assert_eq!((&one["member_id"], &one["client_id"], &one["from"]), (&json!(member.id), &json!("w1"), &json!("latest")));
-    assert_eq!((&one["topics"], &one["session_ms"], assigned(one)), (&json!([topic]), &json!(30_000), member.assigned.clone()));
+    assert_eq!(
+        (&one["member_id"], &one["client_id"], &one["from"]),
+        (&json!(member.id), &json!("w1"), &json!("latest"))
+    );
+    assert_eq!(
+        (&one["topics"], &one["session_ms"], assigned(one)),
+        (&json!([topic]), &json!(30_000), member.assigned.clone())
+    );
     assert_eq!((&described["group"], &described["generation"]), (&json!(group), &json!(member.generation)));
     let row = |partition: i32, committed: Value, lag: Value, owner: Value| {
         json!({"topic": topic, "partition": partition, "member_id": owner, "committed_offset": committed, "log_start_offset": 0,
@@ -274,7 +301,10 @@ async fn groups_are_listed_described_and_forgotten() {
     };
     assert_eq!(
         described["partitions"],
-        json!([row(0, json!(null), json!(null), json!(member.id)), row(1, json!(4), json!(6), json!(member.id))])
+        json!([
+            row(0, json!(null), json!(null), json!(member.id)),
+            row(1, json!(4), json!(6), json!(member.id))
+        ])
     );
     let all = api.get("/v1/groups").await.ok();
     let mut own = list(&all, "groups").iter().filter(|g| g["group"] == json!(group));
@@ -283,7 +313,10 @@ async fn groups_are_listed_described_and_forgotten() {
     member.poll(&api, json!({"max_records": 0})).await;
     assert_eq!(member.leave(&api).await.status, 204);
     let described = api.get(&format!("/v1/groups/{group}")).await.ok();
-    assert_eq!((&described["members"], &described["partitions"]), (&json!([]), &json!([row(1, json!(4), json!(6), json!(null))])));
+    assert_eq!(
+        (&described["members"], &described["partitions"]),
+        (&json!([]), &json!([row(1, json!(4), json!(6), json!(null))]))
+    );
     assert_eq!(api.delete(&format!("/v1/groups/{group}")).await.status, 204);
     api.get(&format!("/v1/groups/{group}")).await.problem(404, "group_not_found");
     member.poll_again(&api, json!({})).await.problem(404, "group_not_found");

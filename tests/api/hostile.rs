@@ -31,7 +31,10 @@ async fn malformed_requests_are_answered_or_cut_and_harm_nobody() {
         raw.write(&request).await;
         raw.half_close().await;
         let answer = raw.read_to_end().await;
-        assert!(!answer.starts_with("HTTP/1.1 5") && !answer.starts_with("HTTP/1.1 2"), "{request:?}: {answer}");
+        assert!(
+            !answer.starts_with("HTTP/1.1 5") && !answer.starts_with("HTTP/1.1 2"),
+            "{request:?}: {answer}"
+        );
     }
     assert_eq!(api.get("/healthz").await.status, 200);
 }
@@ -39,16 +42,24 @@ async fn malformed_requests_are_answered_or_cut_and_harm_nobody() {
 #[tokio::test]
 async fn huge_heads_are_refused() {
     let api = api();
-    let long_value = format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx: {}\r\n\r\n", "x".repeat(1 << 20));
+    let long_value = format!(
+        "GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx: {}\r\n\r\n",
+        "x".repeat(1 << 20)
+    );
     let many_names: String = (0..100_000).map(|n| format!("x{n}: 1\r\n")).collect();
-    let many_names = format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{many_names}\r\n");
-    let long_path = format!("GET /{} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", "x".repeat(1 << 20));
+    let many_names =
+        format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{many_names}\r\n");
+    let long_path =
+        format!("GET /{} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", "x".repeat(1 << 20));
     for request in [long_value, many_names, long_path] {
         let answer = exchange(api.address, request).await;
         // A server that closes with unread bytes may take its answer along.
         assert!(answer.is_empty() || matches!(status(&answer), 400 | 414 | 431), "{answer}");
     }
-    let some = format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx: {}\r\n\r\n", "x".repeat(30_000));
+    let some = format!(
+        "GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx: {}\r\n\r\n",
+        "x".repeat(30_000)
+    );
     assert_eq!(status(&exchange(api.address, some).await), 200);
 }
 

@@ -33,9 +33,13 @@ async fn the_same_key_with_another_request_is_a_conflict() {
     api.topic(&topic, 1).await;
     api.produce_once(&topic, "k", json!([{"value": 1}])).await.ok();
     api.produce_once(&topic, "k", json!([{"value": 2}])).await.problem(409, "idempotency_conflict");
-    api.produce_once(&topic, "k", json!([{"value": 1}, {"value": 1}])).await.problem(409, "idempotency_conflict");
+    api.produce_once(&topic, "k", json!([{"value": 1}, {"value": 1}]))
+        .await
+        .problem(409, "idempotency_conflict");
     // The content type is part of the request.
-    for content_type in ["application/x-ndjson", "application/octet-stream", "application/json; charset=utf-8"] {
+    for content_type in
+        ["application/x-ndjson", "application/octet-stream", "application/json; charset=utf-8"]
+    {
         let body = json!({"records": [{"value": 1}]}).to_string();
         let request = api.post(&topic, content_type).header("idempotency-key", "k").body(body);
         send(request).await.problem(409, "idempotency_conflict");
@@ -72,7 +76,9 @@ async fn a_key_outlives_growth_of_the_topic() {
 async fn a_refused_request_is_not_remembered() {
     let (api, topic) = (api(), unique("once"));
     api.topic(&topic, 1).await;
-    api.produce_once(&topic, "k", json!([{"value": 1, "partition": 1}])).await.problem(404, "partition_not_found");
+    api.produce_once(&topic, "k", json!([{"value": 1, "partition": 1}]))
+        .await
+        .problem(404, "partition_not_found");
     let answer = api.produce_once(&topic, "k", json!([{"value": 1, "partition": 0}])).await.ok();
     assert!(answer.get("duplicate").is_none());
 }
@@ -83,7 +89,12 @@ async fn a_key_is_looked_at_before_if_match() {
     api.topic(&topic, 1).await;
     let body = json!({"records": [{"value": 1, "partition": 0}]}).to_string();
     let post = |key: &'static str| {
-        send(api.post(&topic, "application/json").header("if-match", "0").header("idempotency-key", key).body(body.clone()))
+        send(
+            api.post(&topic, "application/json")
+                .header("if-match", "0")
+                .header("idempotency-key", key)
+                .body(body.clone()),
+        )
     };
     post("a").await.ok();
     assert_eq!(post("a").await.ok()["duplicate"], json!(true));
@@ -96,11 +107,15 @@ async fn a_request_with_key_and_dedup_ids_answers_the_same_again() {
     let (api, topic) = (api(), unique("once"));
     api.put(&format!("/v1/topics/{topic}"), json!({"partitions": 2, "dedup_window_ms": 60_000})).await;
     api.produce(&topic, json!([{"value": 0, "partition": 1, "dedup_id": "a"}])).await.ok();
-    let records =
-        json!([{"value": 1, "partition": 0}, {"value": 2, "partition": 0, "dedup_id": "a"}, {"value": 3, "partition": 0, "dedup_id": "b"}]);
+    let records = json!([{"value": 1, "partition": 0}, {"value": 2, "partition": 0, "dedup_id": "a"}, {"value": 3, "partition": 0, "dedup_id": "b"}]);
     let first = api.produce_once(&topic, "k", records.clone()).await.ok();
     let again = api.produce_once(&topic, "k", records).await.ok();
-    let places = |answer: &Value| list(answer, "results").iter().map(|r| (r["partition"].clone(), r["offset"].clone())).collect::<Vec<_>>();
+    let places = |answer: &Value| {
+        list(answer, "results")
+            .iter()
+            .map(|r| (r["partition"].clone(), r["offset"].clone()))
+            .collect::<Vec<_>>()
+    };
     assert_eq!(places(&first), [(json!(0), json!(0)), (json!(1), json!(0)), (json!(0), json!(1))]);
     assert_eq!(places(&again), places(&first));
     assert_eq!(api.topic_log(&topic).await.len(), 3);
@@ -112,9 +127,12 @@ async fn of_many_retries_at_once_one_is_stored() {
     api.topic(&topic, 4).await;
     let records = json!([{"value": 1}, {"value": 2}]);
     let tries = (0..16).map(|_| api.produce_once(&topic, "k", records.clone())).collect::<Vec<_>>();
-    let answers: Vec<Value> = futures::future::join_all(tries).await.iter().map(super::harness::client::Answer::ok).collect();
+    let answers: Vec<Value> =
+        futures::future::join_all(tries).await.iter().map(super::harness::client::Answer::ok).collect();
     assert_eq!(answers.iter().filter(|a| a.get("duplicate").is_none()).count(), 1);
-    let offsets = |a: &Value| list(a, "results").iter().map(|r| (r["partition"].clone(), r["offset"].clone())).collect::<Vec<_>>();
+    let offsets = |a: &Value| {
+        list(a, "results").iter().map(|r| (r["partition"].clone(), r["offset"].clone())).collect::<Vec<_>>()
+    };
     assert!(answers.iter().all(|a| offsets(a) == offsets(&answers[0])), "{answers:?}");
     assert_eq!(api.topic_log(&topic).await.len(), 2);
 }
@@ -138,7 +156,9 @@ async fn a_stream_is_remembered_chunk_by_chunk() {
     })
     .await;
     drop(raw);
-    let post = |body: String| send(api.post(&topic, "application/x-ndjson").header("idempotency-key", "k").body(body));
+    let post = |body: String| {
+        send(api.post(&topic, "application/x-ndjson").header("idempotency-key", "k").body(body))
+    };
     let answer = post(lines.clone()).await.ok();
     let range = json!([{"partition": 0, "first_offset": 0, "last_offset": 69_999, "count": 70_000}]);
     assert_eq!(answer, json!({"count": 70_000, "partitions": range, "duplicate": true}));
@@ -159,7 +179,12 @@ async fn a_stream_is_remembered_chunk_by_chunk() {
 async fn the_query_is_part_of_a_stream_request() {
     let (api, topic) = (api(), unique("once"));
     let post = |query: &'static [(&str, &str)]| {
-        send(api.post(&topic, "application/x-ndjson").query(query).header("idempotency-key", "k").body("{\"a\":1}\n"))
+        send(
+            api.post(&topic, "application/x-ndjson")
+                .query(query)
+                .header("idempotency-key", "k")
+                .body("{\"a\":1}\n"),
+        )
     };
     post(&[("key", "/a")]).await.ok();
     assert_eq!(post(&[("key", "/a")]).await.ok()["duplicate"], json!(true));
@@ -177,7 +202,9 @@ async fn a_key_has_1_to_128_bytes() {
     }
     let body = json!({"records": records}).to_string();
     let bytes = reqwest::header::HeaderValue::from_bytes(b"\xff\xfe").unwrap();
-    send(api.post(&topic, "application/json").header("idempotency-key", bytes).body(body)).await.problem(400, "bad_request");
+    send(api.post(&topic, "application/json").header("idempotency-key", bytes).body(body))
+        .await
+        .problem(400, "bad_request");
 }
 
 #[tokio::test]

@@ -14,14 +14,16 @@ async fn round_trip(record: Value) -> Value {
     assert_eq!(log.len(), 1);
     let mut record = log.remove(0);
     assert_eq!(record["topic"], json!(topic));
-    record.as_object_mut().unwrap().retain(|name, _| !matches!(name.as_str(), "topic" | "partition" | "offset"));
+    record
+        .as_object_mut()
+        .unwrap()
+        .retain(|name, _| !matches!(name.as_str(), "topic" | "partition" | "offset"));
     record
 }
 
 #[tokio::test]
 async fn a_record_comes_back_as_it_went() {
-    let record =
-        json!({"key": "c7", "value": {"n": 1, "list": [1.5, null, "é"]}, "headers": {"trace": "a"}, "timestamp": 1_760_000_000_000_i64});
+    let record = json!({"key": "c7", "value": {"n": 1, "list": [1.5, null, "é"]}, "headers": {"trace": "a"}, "timestamp": 1_760_000_000_000_i64});
     assert_eq!(round_trip(record.clone()).await, record);
 }
 
@@ -68,7 +70,13 @@ async fn a_json_value_keeps_its_spelling() {
     assert_eq!(pinned["records"][0]["text"], json!(spelled));
     assert_eq!(pinned["records"][1]["text"], json!("[1,\n2]"));
     // A line of NDJSON stays one.
-    assert_eq!(api.get_as(&format!("/v1/topics/{topic}/partitions/0/records"), "application/x-ndjson").await.lines().len(), 2);
+    assert_eq!(
+        api.get_as(&format!("/v1/topics/{topic}/partitions/0/records"), "application/x-ndjson")
+            .await
+            .lines()
+            .len(),
+        2
+    );
 }
 
 #[tokio::test]
@@ -97,7 +105,8 @@ async fn headers_are_text_bytes_or_lists_in_order() {
     let record = round_trip(json!({"value": 1, "headers": headers})).await;
     assert_eq!(record["headers"], headers);
     // A list of one is one; of none, none; base64 that is text is text.
-    let record = round_trip(json!({"value": 1, "headers": {"one": ["x"], "none": [], "t": {"base64": "YQ=="}}})).await;
+    let record =
+        round_trip(json!({"value": 1, "headers": {"one": ["x"], "none": [], "t": {"base64": "YQ=="}}})).await;
     assert_eq!(record["headers"], json!({"one": "x", "t": "a"}));
     let (api, topic) = (api(), unique("json"));
     let body = r#"{"records":[{"value":1,"partition":0,"headers":{"h":"1","g":"2","h":"3"}}]}"#;
@@ -109,8 +118,10 @@ async fn headers_are_text_bytes_or_lists_in_order() {
 async fn partitions_are_those_of_kafkas_default_partitioner() {
     let (api, topic) = (api(), unique("json"));
     api.topic(&topic, 8).await;
-    // From Kafka's own murmur2 of these keys: 21 → -973932308, foobar → -790332482, a-little-bit-long-string → -985981536.
-    let keys = [("21", -973_932_308_i64), ("foobar", -790_332_482), ("a-little-bit-long-string", -985_981_536)];
+    // From Kafka's own murmur2 of these keys: 21 → -973932308, foobar → -790332482, a-little-bit-long-string
+    // → -985981536.
+    let keys =
+        [("21", -973_932_308_i64), ("foobar", -790_332_482), ("a-little-bit-long-string", -985_981_536)];
     let records: Vec<Value> = keys.iter().map(|(key, _)| json!({"key": key, "value": 1})).collect();
     let answer = api.produce(&topic, json!(records)).await.ok();
     for (result, (key, hash)) in list(&answer, "results").iter().zip(keys) {
@@ -138,14 +149,19 @@ async fn unkeyed_records_of_a_request_share_a_partition_and_requests_take_turns(
 async fn results_stand_in_the_order_of_the_request() {
     let (api, topic) = (api(), unique("json"));
     api.topic(&topic, 3).await;
-    let records: Vec<Value> = (0..30).map(|n| json!({"value": n, "partition": n % 3, "timestamp": 1000 + n})).collect();
+    let records: Vec<Value> =
+        (0..30).map(|n| json!({"value": n, "partition": n % 3, "timestamp": 1000 + n})).collect();
     let answer = api.produce(&topic, json!(records)).await.ok();
     for (n, result) in (0..30).zip(list(&answer, "results")) {
-        assert_eq!(*result, json!({"partition": n % 3, "offset": n / 3, "timestamp": 1000 + n, "duplicate": false}));
+        assert_eq!(
+            *result,
+            json!({"partition": n % 3, "offset": n / 3, "timestamp": 1000 + n, "duplicate": false})
+        );
     }
     assert!(answer.get("duplicate").is_none());
     for partition in 0..3 {
-        let values: Vec<i64> = api.log(&topic, partition).await.iter().map(|r| r["value"].as_i64().unwrap()).collect();
+        let values: Vec<i64> =
+            api.log(&topic, partition).await.iter().map(|r| r["value"].as_i64().unwrap()).collect();
         assert_eq!(values, (0..10).map(|n| n * 3 + i64::from(partition)).collect::<Vec<_>>());
     }
 }
@@ -153,7 +169,8 @@ async fn results_stand_in_the_order_of_the_request() {
 #[tokio::test]
 async fn a_record_without_timestamp_gets_the_time_of_the_request() {
     let (api, topic) = (api(), unique("json"));
-    let answer = api.produce(&topic, json!([{"value": 1, "partition": 0}, {"value": 2, "partition": 0}])).await.ok();
+    let answer =
+        api.produce(&topic, json!([{"value": 1, "partition": 0}, {"value": 2, "partition": 0}])).await.ok();
     let given = answer["results"][0]["timestamp"].as_i64().unwrap();
     assert!(given > 1_600_000_000_000, "{given}");
     assert_eq!(answer["results"][1]["timestamp"], json!(given));
@@ -168,7 +185,9 @@ async fn timestamps_reach_from_1970_to_9999() {
         assert_eq!(answer["results"][0]["timestamp"], json!(good));
     }
     for bad in [-1, i64::MIN, i64::MAX, 253_402_300_800_000] {
-        api.produce(&topic, json!([{"value": 1, "partition": 0, "timestamp": bad}])).await.problem(422, "invalid_record");
+        api.produce(&topic, json!([{"value": 1, "partition": 0, "timestamp": bad}]))
+            .await
+            .problem(422, "invalid_record");
     }
     let times: Vec<Value> = api.log(&topic, 0).await.iter().map(|r| r["timestamp"].clone()).collect();
     assert_eq!(times, [json!(0), json!(1), json!(253_402_300_799_999_i64)]);
@@ -197,7 +216,10 @@ async fn one_bad_record_stores_nothing_and_is_named() {
         (json!({"value": 1, "delay_ms": i64::MAX}), 422, "invalid_record"),
     ];
     for (record, status, code) in bad {
-        let problem = api.produce(&topic, json!([{"value": "good"}, record, {"value": "good"}])).await.problem(status, code);
+        let problem = api
+            .produce(&topic, json!([{"value": "good"}, record, {"value": "good"}]))
+            .await
+            .problem(status, code);
         assert_eq!(problem["record"], json!(1), "{record}: {problem}");
     }
     assert_eq!(api.topic_log(&topic).await, Vec::<Value>::new());
@@ -231,7 +253,16 @@ async fn wrong_types_are_refused() {
         let answer = api.produce(&topic, json!([record])).await;
         assert!(matches!(answer.status, 400 | 422), "{record}: {answer:?}");
     }
-    for body in ["", "{", "[]", "null", "{}", r#"{"records":{}}"#, r#"{"records":[],"x":1}"#, r#"{"records":[{"value":1}]}x"#] {
+    for body in [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        r#"{"records":{}}"#,
+        r#"{"records":[],"x":1}"#,
+        r#"{"records":[{"value":1}]}x"#,
+    ] {
         let answer = send(api.post(&topic, "application/json").body(body)).await;
         assert!(matches!(answer.status, 400 | 422), "{body}: {answer:?}");
     }
@@ -271,8 +302,11 @@ async fn no_records_are_no_problem() {
 async fn if_match_appends_only_at_that_offset() {
     let (api, topic) = (api(), unique("json"));
     api.topic(&topic, 2).await;
-    let body = |n: i64| json!({"records": [{"value": n, "partition": 1}, {"value": n + 1, "partition": 1}]}).to_string();
-    let send_at = |at: &'static str, n| send(api.post(&topic, "application/json").header("if-match", at).body(body(n)));
+    let body = |n: i64| {
+        json!({"records": [{"value": n, "partition": 1}, {"value": n + 1, "partition": 1}]}).to_string()
+    };
+    let send_at =
+        |at: &'static str, n| send(api.post(&topic, "application/json").header("if-match", at).body(body(n)));
     assert_eq!(send_at("0", 0).await.ok()["results"][1]["offset"], json!(1));
     assert_eq!(send_at("\"2\"", 2).await.ok()["results"][0]["offset"], json!(2));
     for stale in ["0", "\"3\"", "5", "9223372036854775807"] {
@@ -283,10 +317,16 @@ async fn if_match_appends_only_at_that_offset() {
         send_at(wrong, 9).await.problem(400, "bad_request");
     }
     let both = json!({"records": [{"value": 1, "partition": 0}, {"value": 1, "partition": 1}]}).to_string();
-    send(api.post(&topic, "application/json").header("if-match", "0").body(both)).await.problem(400, "bad_request");
+    send(api.post(&topic, "application/json").header("if-match", "0").body(both))
+        .await
+        .problem(400, "bad_request");
     let unnamed = json!({"records": [{"value": 1}]}).to_string();
-    send(api.post(&topic, "application/json").header("if-match", "0").body(unnamed)).await.problem(400, "bad_request");
-    send(api.post(&topic, "application/x-ndjson").header("if-match", "0").body("1\n")).await.problem(400, "bad_request");
+    send(api.post(&topic, "application/json").header("if-match", "0").body(unnamed))
+        .await
+        .problem(400, "bad_request");
+    send(api.post(&topic, "application/x-ndjson").header("if-match", "0").body("1\n"))
+        .await
+        .problem(400, "bad_request");
     let values: Vec<Value> = api.log(&topic, 1).await.iter().map(|r| r["value"].clone()).collect();
     assert_eq!(values, [json!(0), json!(1), json!(2), json!(3)]);
     assert_eq!(api.log(&topic, 0).await.len(), 0);
@@ -297,7 +337,8 @@ async fn of_many_who_expect_the_same_offset_one_wins() {
     let (api, topic) = (api(), unique("json"));
     api.topic(&topic, 1).await;
     let body = json!({"records": [{"value": 1, "partition": 0}]}).to_string();
-    let tries = (0..16).map(|_| send(api.post(&topic, "application/json").header("if-match", "0").body(body.clone())));
+    let tries = (0..16)
+        .map(|_| send(api.post(&topic, "application/json").header("if-match", "0").body(body.clone())));
     let answers = futures::future::join_all(tries).await;
     assert_eq!(answers.iter().filter(|a| a.status == 200).count(), 1);
     assert!(answers.iter().all(|a| matches!(a.status, 200 | 409)));
@@ -308,14 +349,26 @@ async fn of_many_who_expect_the_same_offset_one_wins() {
 async fn a_dedup_id_is_stored_once_in_the_topic_whatever_its_partition() {
     let (api, topic) = (api(), unique("dedup"));
     api.put(&format!("/v1/topics/{topic}"), json!({"partitions": 2, "dedup_window_ms": 3_600_000})).await;
-    let first = api.produce(&topic, json!([{"value": 1, "partition": 0, "dedup_id": "o-1"}, {"value": 2, "partition": 0}])).await.ok();
+    let first = api
+        .produce(
+            &topic,
+            json!([{"value": 1, "partition": 0, "dedup_id": "o-1"}, {"value": 2, "partition": 0}]),
+        )
+        .await
+        .ok();
     assert_eq!(first["results"][0]["duplicate"], json!(false));
     let later = json!([{"value": 3, "partition": 1}, {"value": 9, "partition": 1, "dedup_id": "o-1"}, {"value": 4, "partition": 1, "dedup_id": "o-2"},
         {"value": 9, "partition": 1, "dedup_id": "o-2"}, {"value": 5, "partition": 1}]);
     let later = api.produce(&topic, later).await.ok();
     let results: Vec<(i64, i64, bool)> = list(&later, "results")
         .iter()
-        .map(|r| (r["partition"].as_i64().unwrap(), r["offset"].as_i64().unwrap(), r["duplicate"].as_bool().unwrap()))
+        .map(|r| {
+            (
+                r["partition"].as_i64().unwrap(),
+                r["offset"].as_i64().unwrap(),
+                r["duplicate"].as_bool().unwrap(),
+            )
+        })
         .collect();
     assert_eq!(results, [(1, 0, false), (0, 0, true), (1, 1, false), (1, 1, true), (1, 2, false)]);
     let values: Vec<Value> = api.log(&topic, 1).await.iter().map(|r| r["value"].clone()).collect();
@@ -342,10 +395,18 @@ async fn without_a_window_a_dedup_id_does_nothing() {
 async fn of_one_dedup_id_sent_by_many_at_once_one_is_stored() {
     let (api, topic) = (api(), unique("dedup"));
     api.put(&format!("/v1/topics/{topic}"), json!({"partitions": 4, "dedup_window_ms": 60_000})).await;
-    let tries = (0..16).map(|n| api.produce(&topic, json!([{"value": n, "partition": n % 4, "dedup_id": "same"}]))).collect::<Vec<_>>();
-    let answers: Vec<Value> = futures::future::join_all(tries).await.iter().map(|a| a.ok()["results"][0].clone()).collect();
+    let tries = (0..16)
+        .map(|n| api.produce(&topic, json!([{"value": n, "partition": n % 4, "dedup_id": "same"}])))
+        .collect::<Vec<_>>();
+    let answers: Vec<Value> =
+        futures::future::join_all(tries).await.iter().map(|a| a.ok()["results"][0].clone()).collect();
     assert_eq!(answers.iter().filter(|r| r["duplicate"] == json!(false)).count(), 1);
-    assert!(answers.iter().all(|r| (&r["partition"], &r["offset"]) == (&answers[0]["partition"], &answers[0]["offset"])), "{answers:?}");
+    assert!(
+        answers
+            .iter()
+            .all(|r| (&r["partition"], &r["offset"]) == (&answers[0]["partition"], &answers[0]["offset"])),
+        "{answers:?}"
+    );
     assert_eq!(api.topic_log(&topic).await.len(), 1);
 }
 

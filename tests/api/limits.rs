@@ -13,11 +13,13 @@ const MIB: usize = 1 << 20;
 async fn a_record_has_at_most_what_its_topic_allows() {
     let (api, topic) = (api(), unique("limit"));
     api.put(&format!("/v1/topics/{topic}"), json!({"partitions": 1, "max_record_bytes": 1000})).await;
-    // What counts is what is stored of it: some bytes beside the value. The largest that is taken is found from above.
+    // What counts is what is stored of it: some bytes beside the value. The largest that is taken is found
+    // from above.
     let fits = async |bytes: usize| {
         let text = "x".repeat(bytes);
         let json = api.produce(&topic, json!([{"text": text}])).await.status;
-        let lines = api.lines(&topic, "", format!("\"{}\"\n", "x".repeat(bytes.saturating_sub(2)))).await.status;
+        let lines =
+            api.lines(&topic, "", format!("\"{}\"\n", "x".repeat(bytes.saturating_sub(2)))).await.status;
         let octets = send(api.post(&topic, "application/octet-stream").body(text)).await.status;
         assert_eq!((json, lines), (octets, octets), "{bytes}");
         assert!(matches!(json, 200 | 413), "{bytes}: {json}");
@@ -30,12 +32,19 @@ async fn a_record_has_at_most_what_its_topic_allows() {
         largest -= 1;
     }
     assert!(largest >= 950, "{largest}");
-    let problem = api.produce(&topic, json!([{"value": 1}, {"text": "x".repeat(1001)}])).await.problem(413, "record_too_large");
+    let problem = api
+        .produce(&topic, json!([{"value": 1}, {"text": "x".repeat(1001)}]))
+        .await
+        .problem(413, "record_too_large");
     assert_eq!(problem["record"], json!(1));
-    let problem = api.lines(&topic, "", format!("1\n2\n\"{}\"\n", "x".repeat(1001))).await.problem(413, "record_too_large");
+    let problem = api
+        .lines(&topic, "", format!("1\n2\n\"{}\"\n", "x".repeat(1001)))
+        .await
+        .problem(413, "record_too_large");
     assert_eq!((&problem["line"], &problem["committed"]["count"]), (&json!(3), &json!(0)));
     // A line that does not even end.
-    let problem = api.lines(&topic, "", format!("1\n\"{}", "x".repeat(MIB))).await.problem(413, "record_too_large");
+    let problem =
+        api.lines(&topic, "", format!("1\n\"{}", "x".repeat(MIB))).await.problem(413, "record_too_large");
     assert_eq!(problem["line"], json!(2));
 }
 
@@ -64,12 +73,16 @@ async fn an_atomic_request_has_at_most_8_mib() {
     // Without a length it is found out on the way.
     let pieces = |bytes: usize| {
         let text = Bytes::from(body_of(bytes));
-        let pieces: Vec<_> =
-            (0..text.len()).step_by(100_000).map(|at| Ok::<_, std::io::Error>(text.slice(at..text.len().min(at + 100_000)))).collect();
+        let pieces: Vec<_> = (0..text.len())
+            .step_by(100_000)
+            .map(|at| Ok::<_, std::io::Error>(text.slice(at..text.len().min(at + 100_000))))
+            .collect();
         reqwest::Body::wrap_stream(futures::stream::iter(pieces))
     };
     send(api.post(&topic, "application/json").body(pieces(8 * MIB))).await.ok();
-    send(api.post(&topic, "application/octet-stream").body(vec![b'x'; 8 * MIB + 1])).await.problem(413, "body_too_large");
+    send(api.post(&topic, "application/octet-stream").body(vec![b'x'; 8 * MIB + 1]))
+        .await
+        .problem(413, "body_too_large");
     let huge = format!(
         "POST /v1/topics/{topic}/records HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 18446744073709551615\r\n\r\n"
     );
@@ -114,7 +127,8 @@ async fn an_atomic_request_has_at_most_65536_records() {
     let records = |count: usize| format!("{{\"records\":[{}]}}", vec!["{}"; count].join(","));
     let answer = send(api.post(&topic, "application/json").body(records(65_536))).await.ok();
     assert_eq!(answer["results"].as_array().unwrap().len(), 65_536);
-    let problem = send(api.post(&topic, "application/json").body(records(65_537))).await.problem(413, "body_too_large");
+    let problem =
+        send(api.post(&topic, "application/json").body(records(65_537))).await.problem(413, "body_too_large");
     assert!(problem["detail"].as_str().unwrap().contains("65536"), "{problem}");
     assert_eq!(api.partition(&topic, 0, "?from=latest").await.ok()["high_watermark"], json!(65_536));
 }
@@ -123,7 +137,8 @@ async fn an_atomic_request_has_at_most_65536_records() {
 async fn a_record_has_at_most_128_headers_of_64_kib() {
     let (api, topic) = (api(), unique("limit"));
     api.topic(&topic, 1).await;
-    let many = |count: usize| (0..count).map(|n| (format!("h{n}"), json!(""))).collect::<serde_json::Map<_, _>>();
+    let many =
+        |count: usize| (0..count).map(|n| (format!("h{n}"), json!(""))).collect::<serde_json::Map<_, _>>();
     api.produce(&topic, json!([{"value": 1, "headers": many(128)}])).await.ok();
     let answer = api.produce(&topic, json!([{"value": 1, "headers": many(129)}])).await;
     assert!(matches!(answer.status, 422 | 431), "{answer:?}");
@@ -135,7 +150,10 @@ async fn a_record_has_at_most_128_headers_of_64_kib() {
     api.produce(&topic, large(65_536)).await.ok();
     api.produce(&topic, large(65_537)).await.problem(431, "headers_too_large");
     let log = api.log(&topic, 0).await;
-    assert_eq!((log[0]["headers"].as_object().unwrap().len(), log[1]["headers"]["h"].as_str().unwrap().len()), (128, 65_535));
+    assert_eq!(
+        (log[0]["headers"].as_object().unwrap().len(), log[1]["headers"]["h"].as_str().unwrap().len()),
+        (128, 65_535)
+    );
     assert_eq!(log.len(), 2);
 }
 
@@ -144,14 +162,19 @@ async fn a_dedup_id_has_at_most_256_bytes() {
     let (api, topic) = (api(), unique("limit"));
     api.put(&format!("/v1/topics/{topic}"), json!({"partitions": 1, "dedup_window_ms": 1000})).await;
     api.produce(&topic, json!([{"value": 1, "dedup_id": "é".repeat(128)}])).await.ok();
-    api.produce(&topic, json!([{"value": 1, "dedup_id": format!("{}x", "é".repeat(128))}])).await.problem(422, "invalid_record");
+    api.produce(&topic, json!([{"value": 1, "dedup_id": format!("{}x", "é".repeat(128))}]))
+        .await
+        .problem(422, "invalid_record");
 }
 
 #[tokio::test]
 async fn ten_thousand_partitions_are_a_topic() {
     let (api, topic) = (api(), unique("limit"));
     api.topic(&topic, 10_000).await;
-    let answer = api.produce(&topic, json!([{"value": 1, "partition": 9_999}, {"value": 2, "partition": 0}])).await.ok();
+    let answer = api
+        .produce(&topic, json!([{"value": 1, "partition": 9_999}, {"value": 2, "partition": 0}]))
+        .await
+        .ok();
     assert_eq!(answer["results"][0]["offset"], json!(0));
     let page = api.get(&format!("/v1/topics/{topic}/records")).await.ok();
     assert_eq!(page["records"].as_array().unwrap().len(), 2);
@@ -165,6 +188,8 @@ async fn ten_thousand_partitions_are_a_topic() {
 async fn nothing_of_a_refused_request_is_stored() {
     let (api, topic) = (api(), unique("limit"));
     api.topic(&topic, 1).await;
-    api.produce(&topic, json!([{"value": 1}, {"text": "x".repeat(MIB + 1)}])).await.problem(413, "record_too_large");
+    api.produce(&topic, json!([{"value": 1}, {"text": "x".repeat(MIB + 1)}]))
+        .await
+        .problem(413, "record_too_large");
     assert_eq!(api.log(&topic, 0).await, Vec::<Value>::new());
 }

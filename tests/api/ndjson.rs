@@ -17,8 +17,14 @@ async fn each_line_is_a_value() {
     let (api, topic) = (api(), unique("lines"));
     api.topic(&topic, 1).await;
     let answer = api.lines(&topic, "", "{\"n\":1}\n2\n\"three\"\nnull\n[4]\n").await.ok();
-    assert_eq!(answer, json!({"count": 5, "partitions": [{"partition": 0, "first_offset": 0, "last_offset": 4, "count": 5}]}));
-    assert_eq!(values(&api.log(&topic, 0).await), [json!({"n": 1}), json!(2), json!("three"), Value::Null, json!([4])]);
+    assert_eq!(
+        answer,
+        json!({"count": 5, "partitions": [{"partition": 0, "first_offset": 0, "last_offset": 4, "count": 5}]})
+    );
+    assert_eq!(
+        values(&api.log(&topic, 0).await),
+        [json!({"n": 1}), json!(2), json!("three"), Value::Null, json!([4])]
+    );
 }
 
 #[tokio::test]
@@ -29,14 +35,23 @@ async fn line_ends_are_lf_or_crlf_and_blank_lines_are_skipped() {
     assert_eq!(answer["count"], json!(3));
     assert_eq!(values(&api.log(&topic, 0).await), [json!(1), json!(2), json!(3)]);
     for empty in ["", "\n", "\r\n\r\n", "  "] {
-        assert_eq!(api.lines(&topic, "", empty).await.ok(), json!({"count": 0, "partitions": []}), "{empty:?}");
+        assert_eq!(
+            api.lines(&topic, "", empty).await.ok(),
+            json!({"count": 0, "partitions": []}),
+            "{empty:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn all_names_of_the_type_are_taken() {
     let (api, topic) = (api(), unique("lines"));
-    for name in ["application/x-ndjson", "application/ndjson", "application/jsonl", "Application/X-NDJSON; charset=utf-8"] {
+    for name in [
+        "application/x-ndjson",
+        "application/ndjson",
+        "application/jsonl",
+        "Application/X-NDJSON; charset=utf-8",
+    ] {
         assert_eq!(send(api.post(&topic, name).body("1\n")).await.ok()["count"], json!(1));
     }
 }
@@ -110,11 +125,20 @@ async fn with_records_each_line_is_a_whole_record() {
     expected[0]["headers"] = json!({"h": ["1", "2"]});
     expected[1]["base64"] = json!("/w==");
     assert_eq!(log, expected);
-    let problem = api.lines(&topic, "?records=true", "{\"value\":1}\n{\"valeu\":1}\n").await.problem(422, "invalid_record");
+    let problem = api
+        .lines(&topic, "?records=true", "{\"value\":1}\n{\"valeu\":1}\n")
+        .await
+        .problem(422, "invalid_record");
     assert_eq!((&problem["line"], &problem["committed"]["count"]), (&json!(2), &json!(0)));
-    let problem = api.lines(&topic, "?records=true", "{\"value\":1,\"partition\":2}\n").await.problem(404, "partition_not_found");
+    let problem = api
+        .lines(&topic, "?records=true", "{\"value\":1,\"partition\":2}\n")
+        .await
+        .problem(404, "partition_not_found");
     assert_eq!(problem["line"], json!(1));
-    let problem = api.lines(&topic, "?records=true", "{\"value\":1,\"partition\":-1}\n").await.problem(422, "invalid_record");
+    let problem = api
+        .lines(&topic, "?records=true", "{\"value\":1,\"partition\":-1}\n")
+        .await
+        .problem(422, "invalid_record");
     assert_eq!(problem["line"], json!(1));
 }
 
@@ -126,7 +150,8 @@ async fn keyed_flights_keep_their_order() {
     let ranges = list(&answer, "partitions");
     assert_eq!(ranges.iter().map(|p| p["count"].as_i64().unwrap()).sum::<i64>(), 2000);
     assert!(
-        ranges.iter().all(|p| p["last_offset"].as_i64().unwrap() + 1 - p["first_offset"].as_i64().unwrap() == p["count"].as_i64().unwrap())
+        ranges.iter().all(|p| p["last_offset"].as_i64().unwrap() + 1 - p["first_offset"].as_i64().unwrap()
+            == p["count"].as_i64().unwrap())
     );
     assert_eq!(api.topic_log(&topic).await.len(), 2000);
 }

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 async fn filled(each: i64) -> (Api, String, String) {
     let (api, topic, group) = (api(), unique("committed"), unique("group"));
     api.topic(&topic, 2).await;
-    let records: Vec<Value> = (0..2 * each).map(|n| json!({"value": n, "partition": n % 2, "timestamp": 1_000 + n / 2})).collect();
+    let records: Vec<Value> =
+        (0..2 * each).map(|n| json!({"value": n, "partition": n % 2, "timestamp": 1_000 + n / 2})).collect();
     api.produce(&topic, json!(records)).await.ok();
     (api, topic, group)
 }
@@ -20,7 +21,10 @@ async fn committed(api: &Api, group: &str) -> [Value; 2] {
     let described = api.get(&format!("/v1/groups/{group}")).await.ok();
     [0, 1].map(|p| {
         let partitions = described["partitions"].as_array().unwrap();
-        partitions.iter().find(|row| row["partition"] == json!(p)).map_or(json!(null), |row| row["committed_offset"].clone())
+        partitions
+            .iter()
+            .find(|row| row["partition"] == json!(p))
+            .map_or(json!(null), |row| row["committed_offset"].clone())
     })
 }
 
@@ -86,18 +90,28 @@ async fn offsets_are_checked() {
     member.commit(&api, &[(&unique("none"), 0, 0)]).await.problem(404, "topic_not_found");
     member.commit(&api, &[(&topic, 0, -1)]).await.problem(400, "bad_request");
     member.commit(&api, &[(&topic, 0, 1), (&topic, 0, 2)]).await.problem(400, "bad_request");
-    for (field, value) in [("member_id", json!("x")), ("member_id", json!(null)), ("generation", json!(null)), ("more", json!(1))] {
+    for (field, value) in [
+        ("member_id", json!("x")),
+        ("member_id", json!(null)),
+        ("generation", json!(null)),
+        ("more", json!(1)),
+    ] {
         let mut body = member.offsets(&[(&topic, 0, 1)]);
         body[field] = value;
         offsets_of(&api, &group, body).await.problem(400, "bad_request");
     }
-    for entry in [json!({"topic": topic, "offset": 1}), json!({"topic": topic, "partition": 0, "from": "latest"}), json!({"partition": 0})]
-    {
+    for entry in [
+        json!({"topic": topic, "offset": 1}),
+        json!({"topic": topic, "partition": 0, "from": "latest"}),
+        json!({"partition": 0}),
+    ] {
         let mut body = member.offsets(&[]);
         body["offsets"] = json!([entry]);
         offsets_of(&api, &group, body).await.problem(400, "bad_request");
     }
-    offsets_of(&api, &unique("none"), member.offsets(&[(&topic, 0, 1)])).await.problem(404, "group_not_found");
+    offsets_of(&api, &unique("none"), member.offsets(&[(&topic, 0, 1)]))
+        .await
+        .problem(404, "group_not_found");
     assert_eq!(committed(&api, &group).await, [json!(null), json!(null)]);
 }
 
@@ -107,9 +121,18 @@ async fn offsets_are_reset_while_the_group_is_empty() {
     let reset = async |entries: Value| offsets_of(&api, &group, json!({"offsets": entries})).await;
     let row = |partition: i64, offset: i64| json!({"topic": topic, "partition": partition, "offset": offset});
     assert_eq!(reset(json!([row(1, 8)])).await.ok(), json!({"offsets": [row(1, 8)]}), "the group is made");
-    assert_eq!(reset(json!([{"topic": topic, "from": "latest"}])).await.ok(), json!({"offsets": [row(0, 10), row(1, 10)]}));
-    assert_eq!(reset(json!([{"topic": topic, "timestamp": 1_004}])).await.ok(), json!({"offsets": [row(0, 4), row(1, 4)]}));
-    assert_eq!(reset(json!([{"topic": topic, "partition": 1, "from": "earliest"}])).await.ok(), json!({"offsets": [row(1, 0)]}));
+    assert_eq!(
+        reset(json!([{"topic": topic, "from": "latest"}])).await.ok(),
+        json!({"offsets": [row(0, 10), row(1, 10)]})
+    );
+    assert_eq!(
+        reset(json!([{"topic": topic, "timestamp": 1_004}])).await.ok(),
+        json!({"offsets": [row(0, 4), row(1, 4)]})
+    );
+    assert_eq!(
+        reset(json!([{"topic": topic, "partition": 1, "from": "earliest"}])).await.ok(),
+        json!({"offsets": [row(1, 0)]})
+    );
     assert_eq!(committed(&api, &group).await, [json!(4), json!(0)]);
     reset(json!([row(0, 11)])).await.problem(416, "offset_out_of_range");
     reset(json!([row(2, 0)])).await.problem(404, "partition_not_found");
@@ -139,7 +162,8 @@ async fn records_and_offsets_are_committed_together_or_not_at_all() {
     let other = Member::join(&api, &group, &[&topic], json!({})).await;
     let (_, lost) = other.assigned.first().unwrap().clone();
     let body = |offsets: Value| json!({"topics": {out.clone(): [{"value": "no"}]}, "offsets": offsets});
-    let refused = async |offsets: Value, status, code| batch(&api, None, &body(offsets)).await.problem(status, code);
+    let refused =
+        async |offsets: Value, status, code| batch(&api, None, &body(offsets)).await.problem(status, code);
     refused(of_batch(&member, &[(&topic, lost, 9)]), 409, "generation_fenced").await;
     refused(of_batch(&other, &[(&topic, lost, 11)]), 416, "offset_out_of_range").await;
     refused(of_batch(&other, &[(&topic, 7, 1)]), 404, "partition_not_found").await;
@@ -172,7 +196,8 @@ async fn the_retry_of_a_batch_is_answered_as_the_first() {
     let (api, topic, group) = filled(10).await;
     let (out, key) = (unique("out"), unique("key"));
     let member = Member::join(&api, &group, &[&topic], json!({})).await;
-    let body = json!({"topics": {out.clone(): [{"value": 1}]}, "offsets": of_batch(&member, &[(&topic, 0, 5)])});
+    let body =
+        json!({"topics": {out.clone(): [{"value": 1}]}, "offsets": of_batch(&member, &[(&topic, 0, 5)])});
     let first = batch(&api, Some(&key), &body).await.ok();
     let alone = json!({"offsets": of_batch(&member, &[(&topic, 1, 5)])});
     let lone_key = unique("key");
@@ -181,7 +206,10 @@ async fn the_retry_of_a_batch_is_answered_as_the_first() {
     // The member is gone, and the offsets stand elsewhere; the answer is the same.
     offsets_of(&api, &group, json!({"offsets": [{"topic": topic, "from": "earliest"}]})).await.ok();
     let again = batch(&api, Some(&key), &body).await.ok();
-    assert_eq!((&again["duplicate"], &again["results"][&out][0]["offset"]), (&json!(true), &first["results"][&out][0]["offset"]));
+    assert_eq!(
+        (&again["duplicate"], &again["results"][&out][0]["offset"]),
+        (&json!(true), &first["results"][&out][0]["offset"])
+    );
     assert_eq!(batch(&api, Some(&lone_key), &alone).await.ok()["duplicate"], json!(true));
     assert_eq!((api.topic_log(&out).await.len(), committed(&api, &group).await), (1, [json!(0), json!(0)]));
     batch(&api, Some(&unique("key")), &body).await.problem(409, "generation_fenced");

@@ -62,7 +62,8 @@ fn calls(document: &Value) -> BTreeSet<(String, String)> {
 #[tokio::test]
 async fn it_lists_the_calls_of_the_contract() {
     let document = api().get("/openapi.json").await.ok();
-    let contract: BTreeSet<_> = CALLS.iter().map(|(method, path)| ((*method).to_owned(), (*path).to_owned())).collect();
+    let contract: BTreeSet<_> =
+        CALLS.iter().map(|(method, path)| ((*method).to_owned(), (*path).to_owned())).collect();
     assert_eq!(calls(&document), contract);
 }
 
@@ -72,11 +73,19 @@ async fn every_call_it_lists_is_answered() {
     let document = api.get("/openapi.json").await.ok();
     let topic = unique("described");
     for (method, path) in calls(&document) {
-        let path = path.replace("{topic}", &topic).replace("{partition}", "0").replace("{group}", &topic).replace("{member}", "0");
-        let answer = send(api.request(Method::from_bytes(method.to_uppercase().as_bytes()).unwrap(), &path)).await;
+        let path = path
+            .replace("{topic}", &topic)
+            .replace("{partition}", "0")
+            .replace("{group}", &topic)
+            .replace("{member}", "0");
+        let answer =
+            send(api.request(Method::from_bytes(method.to_uppercase().as_bytes()).unwrap(), &path)).await;
         if answer.status >= 400 {
             let code = answer.json()["code"].as_str().unwrap().to_owned();
-            assert!(!matches!(code.as_str(), "not_found" | "method_not_allowed" | "internal"), "{method} {path}: {code}");
+            assert!(
+                !matches!(code.as_str(), "not_found" | "method_not_allowed" | "internal"),
+                "{method} {path}: {code}"
+            );
         }
     }
 }
@@ -91,9 +100,13 @@ async fn it_is_a_well_formed_document_of_version_3_1() {
     let mut ids = BTreeSet::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         assert!(path.starts_with('/'));
-        for (method, call) in item.as_object().unwrap().iter().filter(|(k, _)| METHODS.contains(&k.as_str())) {
+        for (method, call) in item.as_object().unwrap().iter().filter(|(k, _)| METHODS.contains(&k.as_str()))
+        {
             let what = format!("{method} {path}");
-            assert!(ids.insert(call["operationId"].as_str().expect(&what).to_owned()), "{what}: its operationId stands twice");
+            assert!(
+                ids.insert(call["operationId"].as_str().expect(&what).to_owned()),
+                "{what}: its operationId stands twice"
+            );
             assert!(call["summary"].as_str().is_some_and(|s| !s.is_empty()), "{what} has no summary");
             check_parameters(path, call, &what);
             let responses = call["responses"].as_object().expect(&what);
@@ -101,14 +114,17 @@ async fn it_is_a_well_formed_document_of_version_3_1() {
             for (status, response) in responses {
                 let bytes = status.as_bytes();
                 assert!(
-                    bytes.len() == 3 && (b'1'..=b'5').contains(&bytes[0]) && (status.ends_with("XX") || status.parse::<u16>().is_ok()),
+                    bytes.len() == 3
+                        && (b'1'..=b'5').contains(&bytes[0])
+                        && (status.ends_with("XX") || status.parse::<u16>().is_ok()),
                     "{what}: {status}"
                 );
                 assert!(response["description"].is_string(), "{what} {status}");
                 let is_error = bytes[0] >= b'4' && path.starts_with("/v1");
                 assert!(
                     !is_error
-                        || response["content"]["application/problem+json"]["schema"]["$ref"] == json!("#/components/schemas/ProblemBody"),
+                        || response["content"]["application/problem+json"]["schema"]["$ref"]
+                            == json!("#/components/schemas/ProblemBody"),
                     "{what} {status}"
                 );
             }
@@ -116,7 +132,9 @@ async fn it_is_a_well_formed_document_of_version_3_1() {
     }
     check_references(&document, &document);
     for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
-        let known = ["type", "oneOf", "allOf", "anyOf", "$ref", "enum"].iter().any(|field| schema.get(*field).is_some());
+        let known = ["type", "oneOf", "allOf", "anyOf", "$ref", "enum"]
+            .iter()
+            .any(|field| schema.get(*field).is_some());
         assert!(known, "schema {name} says nothing: {schema}");
     }
 }
@@ -128,13 +146,17 @@ fn check_parameters(path: &str, call: &Value, what: &str) {
     for parameter in parameters {
         let (name, place) = (parameter["name"].as_str().expect(what), parameter["in"].as_str().expect(what));
         assert!(matches!(place, "path" | "query" | "header" | "cookie"), "{what}: {parameter}");
-        assert!(parameter.get("schema").is_some() || parameter.get("content").is_some(), "{what}: {parameter}");
+        assert!(
+            parameter.get("schema").is_some() || parameter.get("content").is_some(),
+            "{what}: {parameter}"
+        );
         if place == "path" {
             assert_eq!(parameter["required"], json!(true), "{what}: {name}");
             in_path.insert(format!("{{{name}}}"));
         }
     }
-    let wanted: BTreeSet<String> = path.split('/').filter(|part| part.starts_with('{')).map(str::to_owned).collect();
+    let wanted: BTreeSet<String> =
+        path.split('/').filter(|part| part.starts_with('{')).map(str::to_owned).collect();
     assert_eq!(in_path, wanted, "{what}");
 }
 
@@ -143,7 +165,9 @@ fn check_references(document: &Value, part: &Value) {
     match part {
         Value::Object(fields) => {
             if let Some(Value::String(reference)) = fields.get("$ref") {
-                let pointer = reference.strip_prefix('#').unwrap_or_else(|| panic!("{reference} leads out of the document"));
+                let pointer = reference
+                    .strip_prefix('#')
+                    .unwrap_or_else(|| panic!("{reference} leads out of the document"));
                 assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
             }
             fields.values().for_each(|field| check_references(document, field));
@@ -159,7 +183,9 @@ async fn the_schemas_of_records_name_the_fields_that_are_there() {
     let (api, topic) = (api(), unique("described"));
     let document = api.get("/openapi.json").await.ok();
     let fields = |schema: &str| {
-        let properties = document["components"]["schemas"][schema]["properties"].as_object().unwrap_or_else(|| panic!("{schema}"));
+        let properties = document["components"]["schemas"][schema]["properties"]
+            .as_object()
+            .unwrap_or_else(|| panic!("{schema}"));
         properties.keys().cloned().collect::<BTreeSet<_>>()
     };
     for field in fields("ProducedRecord") {
@@ -169,16 +195,33 @@ async fn the_schemas_of_records_name_the_fields_that_are_there() {
     }
     let topic = unique("described");
     api.topic(&topic, 1).await;
-    api.produce(&topic, json!([{"key": "k", "value": 1}, {"key_base64": "/w==", "text": "x"}, {"base64": "/w=="}])).await.ok();
+    api.produce(
+        &topic,
+        json!([{"key": "k", "value": 1}, {"key_base64": "/w==", "text": "x"}, {"base64": "/w=="}]),
+    )
+    .await
+    .ok();
     let page = api.partition(&topic, 0, "").await.ok();
-    let returned: BTreeSet<String> = list(&page, "records").iter().flat_map(|r| r.as_object().unwrap().keys().cloned()).collect();
+    let returned: BTreeSet<String> =
+        list(&page, "records").iter().flat_map(|r| r.as_object().unwrap().keys().cloned()).collect();
     assert_eq!(returned, fields("ReturnedRecord"));
     let mut page: BTreeSet<String> = page.as_object().unwrap().keys().cloned().collect();
     assert_eq!(page, fields("PartitionAnswer"));
-    page = api.get(&format!("/v1/topics/{topic}/records")).await.ok().as_object().unwrap().keys().cloned().collect();
+    page = api
+        .get(&format!("/v1/topics/{topic}/records"))
+        .await
+        .ok()
+        .as_object()
+        .unwrap()
+        .keys()
+        .cloned()
+        .collect();
     assert_eq!(page, fields("TopicAnswer"));
     let description = api.get(&format!("/v1/topics/{topic}")).await.ok();
-    assert_eq!(description.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>(), fields("TopicDescription"));
+    assert_eq!(
+        description.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>(),
+        fields("TopicDescription")
+    );
     let problem = api.get("/v1/topics/no-such-topic").await.problem(404, "topic_not_found");
     assert_eq!(problem.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>(), fields("ProblemBody"));
 }

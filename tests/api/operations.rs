@@ -28,7 +28,11 @@ async fn metrics_are_in_prometheus_form_and_count() {
         assert!(name.starts_with("millpond_"), "{line}");
         assert!(value.parse::<f64>().is_ok(), "{line}");
     }
-    for name in ["millpond_http_requests_total", "millpond_produce_commit_seconds", "millpond_job_last_success_timestamp_seconds"] {
+    for name in [
+        "millpond_http_requests_total",
+        "millpond_produce_commit_seconds",
+        "millpond_job_last_success_timestamp_seconds",
+    ] {
         assert!(text.contains(name), "{name}");
     }
     // Routes, not paths: names of topics are nobody else's business.
@@ -38,7 +42,9 @@ async fn metrics_are_in_prometheus_form_and_count() {
 #[tokio::test]
 async fn the_cluster_says_who_answers() {
     let cluster = api().get("/v1/cluster").await.ok();
-    assert!(!cluster["cluster"].as_str().unwrap().is_empty() && !cluster["agent"].as_str().unwrap().is_empty());
+    assert!(
+        !cluster["cluster"].as_str().unwrap().is_empty() && !cluster["agent"].as_str().unwrap().is_empty()
+    );
     assert!(cluster["epoch"].as_i64().unwrap() >= 0);
     assert_eq!(cluster["version"], json!(env!("CARGO_PKG_VERSION")));
 }
@@ -99,16 +105,22 @@ async fn unknown_paths_and_methods() {
 #[tokio::test]
 async fn media_types_that_carry_no_records_are_refused() {
     let (api, topic) = (api(), unique("media"));
-    for content_type in
-        ["text/plain", "application/x-www-form-urlencoded", "application/xml", "json", "application/json2", "multipart/form-data"]
-    {
+    for content_type in [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/xml",
+        "json",
+        "application/json2",
+        "multipart/form-data",
+    ] {
         send(api.post(&topic, content_type).body("{}")).await.problem(415, "unsupported_media_type");
     }
     let path = format!("/v1/topics/{topic}/records");
     send(api.request(Method::POST, &path).body("{}")).await.problem(415, "unsupported_media_type");
     let packed = api.post(&topic, "application/json").header("content-encoding", "gzip").body("{}");
     send(packed).await.problem(415, "unsupported_media_type");
-    let plain = api.post(&topic, "application/json").header("content-encoding", "identity").body("{\"records\":[]}");
+    let plain =
+        api.post(&topic, "application/json").header("content-encoding", "identity").body("{\"records\":[]}");
     send(plain).await.ok();
 }
 
@@ -116,8 +128,20 @@ async fn media_types_that_carry_no_records_are_refused() {
 async fn only_loopback_names_are_answered() {
     let api = api();
     let port = DEV.address.port();
-    for host in ["localhost", "LOCALHOST", "127.0.0.1", "[::1]", &format!("localhost:{port}"), &format!("[::1]:{port}"), "localhost:1"] {
-        assert_eq!(send(api.request(Method::GET, "/healthz").header("host", host)).await.status, 200, "{host}");
+    for host in [
+        "localhost",
+        "LOCALHOST",
+        "127.0.0.1",
+        "[::1]",
+        &format!("localhost:{port}"),
+        &format!("[::1]:{port}"),
+        "localhost:1",
+    ] {
+        assert_eq!(
+            send(api.request(Method::GET, "/healthz").header("host", host)).await.status,
+            200,
+            "{host}"
+        );
     }
     for host in [
         "example.org",

@@ -7,7 +7,8 @@ use super::harness::wait::within;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-/// A topic of two partitions whose partition 1 holds values 0, 1, 2, … at timestamps 1000, 1010, …, one request each.
+/// A topic of two partitions whose partition 1 holds values 0, 1, 2, … at timestamps 1000, 1010, …, one
+/// request each.
 async fn filled(api: &Api, count: i64) -> String {
     let topic = unique("read");
     api.topic(&topic, 2).await;
@@ -66,7 +67,8 @@ async fn beyond_the_log_is_out_of_range() {
     let api = api();
     let topic = filled(&api, 2).await;
     for offset in ["3", "9223372036854775807"] {
-        let problem = api.partition(&topic, 1, &format!("?offset={offset}")).await.problem(416, "offset_out_of_range");
+        let problem =
+            api.partition(&topic, 1, &format!("?offset={offset}")).await.problem(416, "offset_out_of_range");
         assert_eq!((&problem["log_start_offset"], &problem["high_watermark"]), (&json!(0), &json!(2)));
     }
     api.partition(&topic, 0, "?offset=1").await.problem(416, "offset_out_of_range");
@@ -154,7 +156,12 @@ async fn pages_of_any_size_make_the_whole() {
 async fn an_encoding_can_be_pinned() {
     let (api, topic) = (api(), unique("read"));
     api.topic(&topic, 1).await;
-    api.produce(&topic, json!([{"key": "k", "value": {"n": 1}}, {"text": "a"}, {"base64": "/w==", "key_base64": "/w=="}, {}])).await.ok();
+    api.produce(
+        &topic,
+        json!([{"key": "k", "value": {"n": 1}}, {"text": "a"}, {"base64": "/w==", "key_base64": "/w=="}, {}]),
+    )
+    .await
+    .ok();
     let of = |records: &Value| {
         let fields = |r: &Value| {
             ["key", "key_base64", "value", "text", "base64"]
@@ -164,11 +171,20 @@ async fn an_encoding_can_be_pinned() {
         };
         records["records"].as_array().unwrap().iter().map(|r| Value::Object(fields(r))).collect::<Vec<_>>()
     };
-    let natural =
-        [json!({"key": "k", "value": {"n": 1}}), json!({"text": "a"}), json!({"key_base64": "/w==", "base64": "/w=="}), json!({})];
+    let natural = [
+        json!({"key": "k", "value": {"n": 1}}),
+        json!({"text": "a"}),
+        json!({"key_base64": "/w==", "base64": "/w=="}),
+        json!({}),
+    ];
     assert_eq!(of(&api.partition(&topic, 0, "").await.ok()), natural);
     assert_eq!(of(&api.partition(&topic, 0, "?encoding=json").await.ok()), natural);
-    let text = [json!({"key": "k", "text": "{\"n\":1}"}), json!({"text": "a"}), json!({"key_base64": "/w==", "base64": "/w=="}), json!({})];
+    let text = [
+        json!({"key": "k", "text": "{\"n\":1}"}),
+        json!({"text": "a"}),
+        json!({"key_base64": "/w==", "base64": "/w=="}),
+        json!({}),
+    ];
     assert_eq!(of(&api.partition(&topic, 0, "?encoding=text").await.ok()), text);
     let base64 = [
         json!({"key_base64": "aw==", "base64": "eyJuIjoxfQ=="}),
@@ -244,7 +260,8 @@ async fn a_long_poll_is_woken_by_a_produce() {
 async fn a_long_poll_with_nothing_to_say_answers_empty() {
     let api = api();
     let topic = filled(&api, 1).await;
-    let answer = within(10, "the end of the poll", api.partition(&topic, 1, "?offset=1&wait_ms=100")).await.ok();
+    let answer =
+        within(10, "the end of the poll", api.partition(&topic, 1, "?offset=1&wait_ms=100")).await.ok();
     assert_eq!(answer, json!({"records": [], "next_offset": 1, "high_watermark": 1, "log_start_offset": 0}));
     api.partition(&topic, 1, "?offset=2&wait_ms=30000").await.problem(416, "offset_out_of_range");
 }
@@ -270,14 +287,23 @@ async fn offsets_by_timestamp() {
     api.produce(&topic, json!([{"value": 1, "partition": 0, "timestamp": 1015}, {"value": 1, "partition": 0, "timestamp": 900}]))
         .await
         .ok();
-    for (timestamp, zero, one) in
-        [("0", 0, 0), ("900", 0, 0), ("1010", 0, 1), ("1016", 2, 2), ("5000", 2, 3), ("-5", 0, 0), ("9223372036854775807", 2, 3)]
-    {
+    for (timestamp, zero, one) in [
+        ("0", 0, 0),
+        ("900", 0, 0),
+        ("1010", 0, 1),
+        ("1016", 2, 2),
+        ("5000", 2, 3),
+        ("-5", 0, 0),
+        ("9223372036854775807", 2, 3),
+    ] {
         let answer = api.get(&format!("/v1/topics/{topic}/offsets?timestamp={timestamp}")).await.ok();
-        let expected = json!({"partitions": [{"partition": 0, "offset": zero}, {"partition": 1, "offset": one}]});
+        let expected =
+            json!({"partitions": [{"partition": 0, "offset": zero}, {"partition": 1, "offset": one}]});
         assert_eq!(answer, expected, "{timestamp}");
     }
-    for query in ["", "?timestamp=", "?timestamp=x", "?timestamp=9223372036854775808", "?time=1", "?timestamp=1&x=1"] {
+    for query in
+        ["", "?timestamp=", "?timestamp=x", "?timestamp=9223372036854775808", "?time=1", "?timestamp=1&x=1"]
+    {
         api.get(&format!("/v1/topics/{topic}/offsets{query}")).await.problem(400, "bad_request");
     }
     api.get("/v1/topics/no-such-topic/offsets?timestamp=1").await.problem(404, "topic_not_found");

@@ -5,7 +5,8 @@ use super::harness::client::{list, send};
 use super::harness::unique;
 use serde_json::{Value, json};
 
-/// The topic is deleted and made anew while the agent has it in memory: nothing goes to, or comes from, the first.
+/// The topic is deleted and made anew while the agent has it in memory: nothing goes to, or comes from, the
+/// first.
 #[tokio::test]
 async fn a_recreated_topic_shares_nothing_with_the_first() {
     let (api, topic) = (api(), unique("stale"));

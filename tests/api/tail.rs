@@ -50,7 +50,8 @@ impl Open {
     async fn event(&mut self) -> (Value, Option<String>) {
         loop {
             let event = self.piece("\n\n").await;
-            let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+            let field =
+                |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
             if let Some(data) = field("data: ") {
                 return (serde_json::from_str(&data).unwrap(), field("id: "));
             }
@@ -84,12 +85,19 @@ async fn next_leads_through_all_partitions() {
             }
             assert!(records.len() <= max);
             seen.extend(records.iter().map(place));
-            path = format!("/v1/topics/{topic}/records?after={}&max_records={max}", page["next"].as_str().unwrap());
+            path = format!(
+                "/v1/topics/{topic}/records?after={}&max_records={max}",
+                page["next"].as_str().unwrap()
+            );
         }
         assert_eq!(seen.len(), 50);
         for partition in 0..3 {
-            let own: Vec<i64> = seen.iter().filter(|(p, _)| *p == partition).map(|(_, offset)| *offset).collect();
-            assert!(own.iter().enumerate().all(|(n, offset)| i64::try_from(n).unwrap() == *offset), "{own:?}");
+            let own: Vec<i64> =
+                seen.iter().filter(|(p, _)| *p == partition).map(|(_, offset)| *offset).collect();
+            assert!(
+                own.iter().enumerate().all(|(n, offset)| i64::try_from(n).unwrap() == *offset),
+                "{own:?}"
+            );
         }
     }
 }
@@ -98,13 +106,23 @@ async fn next_leads_through_all_partitions() {
 async fn a_topic_read_begins_where_it_is_told() {
     let (api, topic) = (api(), unique("tail"));
     api.topic(&topic, 2).await;
-    api.produce(&topic, json!([{"value": 1, "partition": 0, "timestamp": 10}, {"value": 2, "partition": 1, "timestamp": 20}])).await.ok();
-    let count = async |query: &str| list(&api.get(&format!("/v1/topics/{topic}/records{query}")).await.ok(), "records").len();
+    api.produce(
+        &topic,
+        json!([{"value": 1, "partition": 0, "timestamp": 10}, {"value": 2, "partition": 1, "timestamp": 20}]),
+    )
+    .await
+    .ok();
+    let count = async |query: &str| {
+        list(&api.get(&format!("/v1/topics/{topic}/records{query}")).await.ok(), "records").len()
+    };
     assert_eq!(count("").await, 2);
     assert_eq!(count("?timestamp=11").await, 1);
     assert_eq!(count("?timestamp=21").await, 0);
     assert_eq!(count("?from=latest").await, 0);
-    let latest = api.get(&format!("/v1/topics/{topic}/records?from=latest")).await.ok()["next"].as_str().unwrap().to_owned();
+    let latest = api.get(&format!("/v1/topics/{topic}/records?from=latest")).await.ok()["next"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     api.produce(&topic, json!([{"value": 3, "partition": 0}])).await.ok();
     assert_eq!(count(&format!("?after={latest}")).await, 1);
     // A partition that a position does not know begins at its beginning.
@@ -139,7 +157,10 @@ async fn a_topic_read_waits_for_a_record_in_any_partition() {
     api.produce(&topic, json!([{"value": 1, "partition": 3}])).await.ok();
     let answer = within(15, "a woken poll", poll).await.unwrap();
     assert_eq!(list(&answer, "records").iter().map(place).collect::<Vec<_>>(), [(3, 0)]);
-    let answer = within(10, "an empty poll", api.get(&format!("/v1/topics/{topic}/records?from=latest&wait_ms=100"))).await.ok();
+    let answer =
+        within(10, "an empty poll", api.get(&format!("/v1/topics/{topic}/records?from=latest&wait_ms=100")))
+            .await
+            .ok();
     assert_eq!(list(&answer, "records").len(), 0);
 }
 
@@ -183,7 +204,8 @@ async fn events_follow_and_resume_behind_an_id() {
     assert_eq!((&record["value"], place(&record)), (&json!("live"), (1, 5)));
     assert!(id.is_some());
     drop(tail);
-    let request = api.request(Method::GET, &path).header("accept", EVENTS).header("last-event-id", "nonsense");
+    let request =
+        api.request(Method::GET, &path).header("accept", EVENTS).header("last-event-id", "nonsense");
     super::harness::client::send(request).await.problem(400, "bad_request");
 }
 
@@ -191,7 +213,8 @@ async fn events_follow_and_resume_behind_an_id() {
 async fn ndjson_follows_too() {
     let (api, topic) = (api(), unique("tail"));
     api.topic(&topic, 2).await;
-    let mut tail = Open::new(&api, &format!("/v1/topics/{topic}/records?follow=true&from=latest"), NDJSON, None).await;
+    let mut tail =
+        Open::new(&api, &format!("/v1/topics/{topic}/records?follow=true&from=latest"), NDJSON, None).await;
     let mut last = Value::Null;
     for n in 0..5 {
         api.produce(&topic, json!([{"value": n, "partition": n % 2}])).await.ok();

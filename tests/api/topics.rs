@@ -28,7 +28,10 @@ async fn a_topic_is_made_with_the_documented_defaults() {
     let partitions = list(&made, "partitions");
     assert_eq!(partitions.len(), 8);
     for (number, partition) in partitions.iter().enumerate() {
-        assert_eq!(*partition, json!({"partition": number, "log_start_offset": 0, "high_watermark": 0, "bytes": 0}));
+        assert_eq!(
+            *partition,
+            json!({"partition": number, "log_start_offset": 0, "high_watermark": 0, "bytes": 0})
+        );
     }
     assert_eq!(api.get(&format!("/v1/topics/{name}")).await.ok(), made);
 }
@@ -54,7 +57,8 @@ async fn every_field_is_kept_and_a_field_left_out_keeps_its_value() {
     expected["placement"] = json!("inline");
     assert_eq!(settings(&changed), expected);
     assert_eq!(list(&changed, "partitions").len(), 3);
-    let cleared = api.put(&path, json!({"retention_ms": 1, "retention_bytes": null, "columns": null})).await.ok();
+    let cleared =
+        api.put(&path, json!({"retention_ms": 1, "retention_bytes": null, "columns": null})).await.ok();
     expected["retention_ms"] = json!(1);
     expected["retention_bytes"] = Value::Null;
     expected["columns"] = Value::Null;
@@ -173,7 +177,9 @@ async fn the_list_holds_every_topic_by_name() {
 async fn describe_counts_what_is_stored() {
     let (api, name) = (api(), unique("topic"));
     api.topic(&name, 2).await;
-    api.produce(&name, json!([{"value": "abc", "partition": 1}, {"value": "def", "partition": 1}])).await.ok();
+    api.produce(&name, json!([{"value": "abc", "partition": 1}, {"value": "def", "partition": 1}]))
+        .await
+        .ok();
     let partitions = api.get(&format!("/v1/topics/{name}")).await.ok()["partitions"].clone();
     assert_eq!(partitions[0]["high_watermark"], json!(0));
     assert_eq!(partitions[1]["high_watermark"], json!(2));

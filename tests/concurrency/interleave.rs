@@ -1,4 +1,5 @@
-//! Interleavings that break near variants of the statements: a connection apart holds a lock until the calls of interest wait.
+//! Interleavings that break near variants of the statements: a connection apart holds a lock until the calls
+//! of interest wait.
 
 use millpond_core::control_plane::{Commit, Committed, Guard, SwapRejected, Verdict};
 use millpond_core::group::OffsetsRejected;
@@ -41,11 +42,21 @@ impl Holder {
     async fn stop(database: &Database, at: Home) -> Self {
         let id = uuid::Uuid::from_u128(STOPPER);
         let row = format!("{}, '{id}', '{id}', 0, 0, 0, clock_timestamp()", at.topic);
-        Self::begin(database, &format!("insert into dedup values ({row}) on conflict (topic_id, id_hash) do update set position = 0")).await
+        Self::begin(
+            database,
+            &format!(
+                "insert into dedup values ({row}) on conflict (topic_id, id_hash) do update set position = 0"
+            ),
+        )
+        .await
     }
 
     async fn lock(database: &Database, at: Home) -> Self {
-        Self::begin(database, &format!("select from topic_partition where partition_id = {} for no key update", at.id)).await
+        Self::begin(
+            database,
+            &format!("select from topic_partition where partition_id = {} for no key update", at.id),
+        )
+        .await
     }
 
     /// Goes on in its transaction.
@@ -87,7 +98,8 @@ async fn a_commit_sent_twice_at_once_is_stored_once() {
     let (s, database) = stage().await;
     let p = home(&s.topic("t", 1).await, 0);
     for (key, place) in (1..).zip(BOTH) {
-        let drafts = [Draft::new().to(p, &[1, 2]), Draft::new().once(p, 3, key).key(key, 1), Draft::new().to(p, &[4])];
+        let drafts =
+            [Draft::new().to(p, &[1, 2]), Draft::new().once(p, 3, key).key(key, 1), Draft::new().to(p, &[4])];
         let sending = s.prepare(place, &drafts).await;
         let holder = Holder::lock(&database, p).await;
         let first = commit(&s, &sending);
@@ -120,7 +132,8 @@ async fn a_key_used_twice_at_once_has_one_answer() {
                 s.plane.forget(1_000).await.expect("an answer");
             }
             let others = s.tags(q).await;
-            let first = s.prepare(Place::Inline, &[Draft::new().to(p, &[1]).once(p, 2, STOPPER).key(7, 1)]).await;
+            let first =
+                s.prepare(Place::Inline, &[Draft::new().to(p, &[1]).once(p, 2, STOPPER).key(7, 1)]).await;
             let second = s.prepare(Place::Segment, &[Draft::new().to(q, &[3]).key(7, body)]).await;
             let holder = Holder::stop(&database, p).await;
             let first = commit(&s, &first);
@@ -182,7 +195,9 @@ async fn a_commit_that_waits_for_the_end_of_its_topic_stores_nothing() {
     let (s, database) = stage().await;
     let (t, kept) = (s.topic("t", 1).await, home(&s.topic("kept", 1).await, 0));
     let p = home(&t, 0);
-    let sending = s.prepare(Place::Inline, &[Draft::new().to(p, &[1]).to(kept, &[2]), Draft::new().to(kept, &[3])]).await;
+    let sending = s
+        .prepare(Place::Inline, &[Draft::new().to(p, &[1]).to(kept, &[2]), Draft::new().to(kept, &[3])])
+        .await;
     let holder = Holder::lock(&database, p).await;
     let deletion = tokio::spawn({
         let s = Arc::clone(&s);
@@ -223,8 +238,10 @@ async fn a_topic_ends_after_the_commit_that_was_first() {
 async fn a_partition_that_was_just_added_ends_with_its_topic() {
     let (s, database) = stage().await;
     let t = s.topic("t", 1).await;
-    let grow =
-        format!("select from topic where topic_id = {0} for update; insert into topic_partition (topic_id, number) values ({0}, 1)", t.id);
+    let grow = format!(
+        "select from topic where topic_id = {0} for update; insert into topic_partition (topic_id, number) values ({0}, 1)",
+        t.id
+    );
     let holder = Holder::begin(&database, &grow).await;
     let deletion = tokio::spawn({
         let s = Arc::clone(&s);
@@ -246,7 +263,9 @@ async fn a_topic_made_twice_at_once_is_one() {
     let put = |partitions| {
         let s = Arc::clone(&s);
         let change = TopicChange { partitions: Some(partitions), ..TopicChange::default() };
-        tokio::spawn(async move { s.plane.put_topic(&s.tenant, &name("t"), &change, 1).await.expect("a topic") })
+        tokio::spawn(
+            async move { s.plane.put_topic(&s.tenant, &name("t"), &change, 1).await.expect("a topic") },
+        )
     };
     let (one, two) = (put(2), put(2));
     waiting(&database, 2).await;
@@ -262,7 +281,10 @@ async fn a_commit_that_waits_for_the_sweep_stores_nothing() {
     let (s, database) = stage().await;
     let p = home(&s.topic("t", 1).await, 0);
     let sending = s.prepare(Place::Segment, &[Draft::new().to(p, &[1])]).await;
-    let abandon = format!("update segment set state = 'u', delete_at = clock_timestamp() where segment_id = '{}'", sending.parts[0].id);
+    let abandon = format!(
+        "update segment set state = 'u', delete_at = clock_timestamp() where segment_id = '{}'",
+        sending.parts[0].id
+    );
     let holder = Holder::begin(&database, &abandon).await;
     let commit = commit(&s, &sending);
     waiting(&database, 1).await;
@@ -332,7 +354,8 @@ async fn a_swap_and_retention_leave_no_hole() {
         let swap = s.rewrite(&plan).await;
         let holder = Holder::lock(&database, p).await;
         let swapping = |s: Arc<Stage>| tokio::spawn(async move { s.swap(&swap).await });
-        let retaining = |s: Arc<Stage>| tokio::spawn(async move { s.plane.retain(1_000).await.expect("an answer") });
+        let retaining =
+            |s: Arc<Stage>| tokio::spawn(async move { s.plane.retain(1_000).await.expect("an answer") });
         let (swapped, gone);
         if swap_first {
             swapped = swapping(Arc::clone(&s));
@@ -418,8 +441,13 @@ async fn offsets_and_records_sent_twice_at_once_are_stored_once() {
     let generation = s.generation("g").await;
     for (round, place) in (1..).zip(BOTH) {
         let sending = s.prepare(place, &[Draft::new().to(out, &[1])]).await;
-        let sending =
-            Commit { guard: Some(Guard { offsets: Some(s.offsets("g", member, generation, &[(p, round)])), acks: None }), ..sending };
+        let sending = Commit {
+            guard: Some(Guard {
+                offsets: Some(s.offsets("g", member, generation, &[(p, round)])),
+                acks: None,
+            }),
+            ..sending
+        };
         let holder = Holder::lock(&database, out).await;
         let (first, second) = (commit(&s, &sending), commit(&s, &sending));
         waiting(&database, 2).await;
@@ -432,7 +460,8 @@ async fn offsets_and_records_sent_twice_at_once_are_stored_once() {
     end(s).await;
 }
 
-/// Of those who make the same generation one wins; the others find their member missing and go on from the next.
+/// Of those who make the same generation one wins; the others find their member missing and go on from the
+/// next.
 #[tokio::test]
 async fn members_that_join_at_once_all_get_in() {
     let (s, _) = stage().await;

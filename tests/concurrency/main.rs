@@ -1,4 +1,5 @@
-//! What one Postgres makes of many agents at once: forced interleavings, a storm, and a network that falls silent.
+//! What one Postgres makes of many agents at once: forced interleavings, a storm, and a network that falls
+//! silent.
 
 mod interleave;
 mod queue;

@@ -1,7 +1,9 @@
 //! Interleavings of grants, settlements, the sweep and seeks; see `interleave`.
 
 use crate::interleave::{Holder, end, ended, stage, waiting};
-use millpond_core::queue::{Action, Entry, Grant, Granted, LimitedBy, Listing, Outcome, Queue, Settle, Settled};
+use millpond_core::queue::{
+    Action, Entry, Grant, Granted, LimitedBy, Listing, Outcome, Queue, Settle, Settled,
+};
 use millpond_core::{AgentId, Offset};
 use millpond_tests::postgres::Database;
 use millpond_tests::queues::{NONE, all, nack, offsets, run, told};
@@ -38,7 +40,11 @@ fn expire(stage: &Arc<Stage>) -> JoinHandle<i64> {
 pub async fn stop(database: &Database, queue: &Queue, agent: AgentId) -> Holder {
     let row = format!("{}, '{agent}', clock_timestamp()", queue.id);
     let insert = "insert into queue_agent as a (queue_id, agent_id, rated_at) values";
-    Holder::begin(database, &format!("{insert} ({row}) on conflict (queue_id, agent_id) do update set acked = a.acked")).await
+    Holder::begin(
+        database,
+        &format!("{insert} ({row}) on conflict (queue_id, agent_id) do update set acked = a.acked"),
+    )
+    .await
 }
 
 pub fn settling(stage: &Stage, queue: &Queue, agent: AgentId, entries: &[Entry]) -> Settle {
@@ -116,7 +122,10 @@ async fn the_sweep_passes_over_what_is_being_settled() {
 /// Also what is put into a part of its own.
 #[tokio::test]
 async fn a_seek_waits_for_settlements_and_leaves_nothing_of_theirs() {
-    for (case, action) in [nack(Some(0)), Action::Renew { lease_ms: 60_000 }, Action::Reject { reason: None }].into_iter().enumerate() {
+    for (case, action) in [nack(Some(0)), Action::Renew { lease_ms: 60_000 }, Action::Reject { reason: None }]
+        .into_iter()
+        .enumerate()
+    {
         let (s, database) = stage().await;
         let (q, homes) = s.queue_of("q", 1, 9).await;
         let parts = s.lease(&q, 6).await;
@@ -159,7 +168,11 @@ async fn grants_of_one_partition_wait_for_each_other() {
 async fn a_grant_says_that_others_held_what_it_wanted() {
     let (s, database) = stage().await;
     let (q, homes) = s.queue_of("q", 2, 5).await;
-    let holder = Holder::begin(&database, &format!("select from queue_cursor where partition_id = {} for update", homes[0].id)).await;
+    let holder = Holder::begin(
+        &database,
+        &format!("select from queue_cursor where partition_id = {} for update", homes[0].id),
+    )
+    .await;
     let granted = s.grants(&q, &[9]).await;
     assert_eq!((offsets(&granted.parts), granted.contended), (vec![0, 1, 2, 3, 4], true));
     holder.end("rollback").await;
@@ -190,7 +203,10 @@ async fn grants_of_a_limited_queue_pass_the_limit_neither_together() {
     let (s, database) = stage().await;
     let (q, _) = s.queue_with("q", 2, 9, |c| c.max_in_flight = Some(5)).await;
     let holder = Holder::begin(&database, "select from queue_flow for update").await;
-    let tasks: Vec<_> = [AGENT, OTHER, NOBODY].into_iter().map(|agent| grant(&s, &Grant { agent, ..s.asking(&q, &[4]) })).collect();
+    let tasks: Vec<_> = [AGENT, OTHER, NOBODY]
+        .into_iter()
+        .map(|agent| grant(&s, &Grant { agent, ..s.asking(&q, &[4]) }))
+        .collect();
     waiting(&database, 3).await;
     holder.end("rollback").await;
     let mut given = 0;

@@ -17,10 +17,20 @@ async fn keyed(s: &Stage, records: u64, admitted: &[i64]) -> (Queue, Home) {
 }
 
 fn admit(s: &Arc<Stage>, q: &Queue, home: Home, from: i64, keys: &[i64]) -> JoinHandle<bool> {
-    let records: Vec<Admitted> =
-        (from..).zip(keys).map(|(offset, key)| Admitted { offset: Offset(offset), key_hash: *key, due_ms: None }).collect();
+    let records: Vec<Admitted> = (from..)
+        .zip(keys)
+        .map(|(offset, key)| Admitted { offset: Offset(offset), key_hash: *key, due_ms: None })
+        .collect();
     let to = Offset(from + i64::try_from(keys.len()).expect("few"));
-    let admit = Admit { queue: q.id, agent: OTHER, partition: home.id, from: Offset(from), to, runs: Vec::new(), records };
+    let admit = Admit {
+        queue: q.id,
+        agent: OTHER,
+        partition: home.id,
+        from: Offset(from),
+        to,
+        runs: Vec::new(),
+        records,
+    };
     let s = Arc::clone(s);
     tokio::spawn(async move { s.plane.admit(&admit).await.expect("an answer") })
 }
@@ -64,12 +74,19 @@ async fn a_key_that_gets_a_record_while_its_last_is_settled_goes_on() {
     let parts = s.lease(&q, 9).await;
     assert_eq!(offsets(&parts), [1]);
     s.ack(&q, &parts).await;
-    assert_eq!(sqlx::query_scalar::<_, i64>("select count(*) from queue_key").fetch_one(&mut database.connect().await).await.unwrap(), 0);
+    assert_eq!(
+        sqlx::query_scalar::<_, i64>("select count(*) from queue_key")
+            .fetch_one(&mut database.connect().await)
+            .await
+            .unwrap(),
+        0
+    );
     holds(&s, &q).await;
     end(s).await;
 }
 
-/// Between the snapshot of a grant and its lock on the key, others gave out the record that it saw, settled it, and left the key free.
+/// Between the snapshot of a grant and its lock on the key, others gave out the record that it saw, settled
+/// it, and left the key free.
 #[tokio::test]
 async fn a_grant_that_saw_a_key_before_others_used_it_looks_again() {
     let (s, database) = stage().await;

@@ -1,9 +1,12 @@
-//! Many agents lease from one queue, settle by halves, late, twice or not at all, sweep, pause, seek and redrive, all at once.
+//! Many agents lease from one queue, settle by halves, late, twice or not at all, sweep, pause, seek and
+//! redrive, all at once.
 //!
-//! `MILLPOND_TEST_SEED` repeats what each does, though not how they interleave; `MILLPOND_TEST_STEPS` is steps per agent.
+//! `MILLPOND_TEST_SEED` repeats what each does, though not how they interleave; `MILLPOND_TEST_STEPS` is
+//! steps per agent.
 
 use millpond_core::queue::{
-    Action, Admit, Admitted, Claim, DeadFilter, Entry, Grant, LeasePart, Listing, Mode, Outcome, Queue, Settle, Unadmitted, Verdict, Want,
+    Action, Admit, Admitted, Claim, DeadFilter, Entry, Grant, LeasePart, Listing, Mode, Outcome, Queue,
+    Settle, Unadmitted, Verdict, Want,
 };
 use millpond_core::{AgentId, Error, LeaseId, Offset, PartitionId};
 use millpond_tests::postgres::Database;
@@ -74,7 +77,11 @@ impl Agent<'_> {
 
     async fn grant(&mut self) {
         let wants = (0..self.rng.random_range(1..4))
-            .map(|_| Want { lease: LeaseId(self.uuid()), records: self.rng.random_range(1..20), lease_ms: self.rng.random_range(5..400) })
+            .map(|_| Want {
+                lease: LeaseId(self.uuid()),
+                records: self.rng.random_range(1..20),
+                lease_ms: self.rng.random_range(5..400),
+            })
             .collect();
         let from = self.storm.homes[self.rng.random_range(0..self.storm.homes.len())].id;
         let grant = Grant {
@@ -87,7 +94,11 @@ impl Agent<'_> {
         };
         let plane = &self.storm.stage.plane;
         let twice = self.rng.random_bool(0.2);
-        let granted = if twice { tokio::join!(plane.grant(&grant), plane.grant(&grant)).1 } else { plane.grant(&grant).await };
+        let granted = if twice {
+            tokio::join!(plane.grant(&grant), plane.grant(&grant)).1
+        } else {
+            plane.grant(&grant).await
+        };
         match granted {
             Ok(granted) => {
                 self.held.extend(granted.parts);
@@ -100,10 +111,19 @@ impl Agent<'_> {
     }
 
     async fn admit(&mut self, at: Unadmitted) {
-        let record = |offset: i64| Admitted { offset: Offset(offset), key_hash: offset * 7 % KEYS, due_ms: None };
+        let record =
+            |offset: i64| Admitted { offset: Offset(offset), key_hash: offset * 7 % KEYS, due_ms: None };
         let records = (at.from.0..at.end.0).map(record).collect();
         let (queue, agent) = (self.storm.queue.id, self.id);
-        let admit = Admit { queue, agent, partition: at.partition, from: at.from, to: at.end, runs: Vec::new(), records };
+        let admit = Admit {
+            queue,
+            agent,
+            partition: at.partition,
+            from: at.from,
+            to: at.end,
+            runs: Vec::new(),
+            records,
+        };
         if let Err(error) = self.storm.stage.plane.admit(&admit).await {
             self.failed(error);
         }
@@ -113,7 +133,11 @@ impl Agent<'_> {
         let counts = self.rng.random_bool(0.5);
         match self.rng.random_range(0..20) {
             0..=9 => Action::Ack,
-            10..=13 => Action::Nack { delay_ms: self.rng.random_bool(0.7).then(|| self.rng.random_range(0..50)), counts, reason: None },
+            10..=13 => Action::Nack {
+                delay_ms: self.rng.random_bool(0.7).then(|| self.rng.random_range(0..50)),
+                counts,
+                reason: None,
+            },
             14..=16 => Action::Renew { lease_ms: self.rng.random_range(5..400) },
             17 => Action::Release,
             18 => Action::Expire,
@@ -121,7 +145,8 @@ impl Agent<'_> {
         }
     }
 
-    /// Some records of what is held, each in one entry; the others may be left to the sweep. What is kept is settled again, too late.
+    /// Some records of what is held, each in one entry; the others may be left to the sweep. What is kept is
+    /// settled again, too late.
     fn entries(&mut self) -> Vec<Entry> {
         let mut entries: Vec<Entry> = Vec::new();
         let mut kept = Vec::new();
@@ -139,7 +164,12 @@ impl Agent<'_> {
                 let cut = self.rng.random_range(range.start..=range.end);
                 for (lo, hi) in [(range.start, cut), (cut, range.end)] {
                     if lo < hi && self.rng.random_bool(0.9) {
-                        let claim = Claim::Run { partition: part.partition, attempt: part.attempt, lo: Offset(lo), hi: Offset(hi) };
+                        let claim = Claim::Run {
+                            partition: part.partition,
+                            attempt: part.attempt,
+                            lo: Offset(lo),
+                            hi: Offset(hi),
+                        };
                         entries.push(Entry { lease, claim, action: self.action() });
                     }
                 }
@@ -155,7 +185,15 @@ impl Agent<'_> {
     async fn settle(&mut self) {
         let entries = self.entries();
         let (op, dice) = (self.uuid(), self.rng.random());
-        let settle = Settle { queue: self.storm.queue.id, agent: self.id, op, keep: self.rng.random_bool(0.2), entries, dice, leased: 0 };
+        let settle = Settle {
+            queue: self.storm.queue.id,
+            agent: self.id,
+            op,
+            keep: self.rng.random_bool(0.2),
+            entries,
+            dice,
+            leased: 0,
+        };
         let plane = &self.storm.stage.plane;
         let settled = if self.rng.random_bool(0.2) {
             let (one, two) = tokio::join!(plane.settle(&settle), plane.settle(&settle));
@@ -176,11 +214,20 @@ impl Agent<'_> {
         let (plane, queue) = (&self.storm.stage.plane, self.storm.queue.id);
         let outcome = match self.rng.random_range(0..8) {
             0 if self.storm.seeks => {
-                let to = self.storm.homes.iter().map(|home| (home.id, Offset(self.rng.random_range(0..900)))).collect::<Vec<_>>();
+                let to = self
+                    .storm
+                    .homes
+                    .iter()
+                    .map(|home| (home.id, Offset(self.rng.random_range(0..900))))
+                    .collect::<Vec<_>>();
                 let some = self.rng.random_range(0..to.len());
                 plane.seek(queue, &to[some..]).await.map(|_| ()).map_err(|e| format!("{e:?}"))
             }
-            1 => plane.redrive(queue, &DeadFilter::All, Some(10_000.0)).await.map(|_| ()).map_err(|e| format!("{e:?}")),
+            1 => plane
+                .redrive(queue, &DeadFilter::All, Some(10_000.0))
+                .await
+                .map(|_| ())
+                .map_err(|e| format!("{e:?}")),
             2 => {
                 let pause = plane.pause_queue(queue, true).await;
                 let resume = plane.pause_queue(queue, false).await;
@@ -222,7 +269,15 @@ impl Storm {
                 stage.append(Place::Inline, *home, part).await;
             }
         }
-        Arc::new(Self { stage, database, queue, homes, seeks, over: AtomicBool::new(false), history: Mutex::default() })
+        Arc::new(Self {
+            stage,
+            database,
+            queue,
+            homes,
+            seeks,
+            over: AtomicBool::new(false),
+            history: Mutex::default(),
+        })
     }
 
     /// Counts what is settled for good, dead records aside.
@@ -247,15 +302,24 @@ impl Storm {
 
     /// Works until nothing is left but dead records.
     async fn finish(&self) {
-        let mut last = Agent { storm: self, id: AgentId(Uuid::from_u128(99)), rng: StdRng::seed_from_u64(99), held: Vec::new() };
+        let mut last = Agent {
+            storm: self,
+            id: AgentId(Uuid::from_u128(99)),
+            rng: StdRng::seed_from_u64(99),
+            held: Vec::new(),
+        };
         let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
         loop {
             self.stage.plane.expire(1_000, 0.5).await.expect("an answer");
             last.grant().await;
             let parts = std::mem::take(&mut last.held);
             let entries = parts.iter().map(|p| p.lease).collect::<std::collections::BTreeSet<_>>();
-            let entries = entries.into_iter().map(|lease| Entry { lease, claim: Claim::Whole, action: Action::Ack }).collect::<Vec<_>>();
-            let settle = Settle { agent: last.id, op: last.uuid(), ..self.stage.settling(&self.queue, &entries) };
+            let entries = entries
+                .into_iter()
+                .map(|lease| Entry { lease, claim: Claim::Whole, action: Action::Ack })
+                .collect::<Vec<_>>();
+            let settle =
+                Settle { agent: last.id, op: last.uuid(), ..self.stage.settling(&self.queue, &entries) };
             let settled = self.stage.plane.settle(&settle).await.expect("an answer");
             self.note(&settled.verdicts);
             let counts = self.stage.counts(&self.queue).await;
@@ -280,7 +344,8 @@ async fn storm(mode: Mode, seeks: bool) {
         .map(|n| {
             let storm = Arc::clone(&storm);
             tokio::spawn(async move {
-                let (id, rng) = (AgentId(Uuid::from_u128(u128::from(n) + 1)), StdRng::seed_from_u64(seed * 1_000 + n));
+                let (id, rng) =
+                    (AgentId(Uuid::from_u128(u128::from(n) + 1)), StdRng::seed_from_u64(seed * 1_000 + n));
                 Agent { storm: &storm, id, rng, held: Vec::new() }.run(steps).await;
             })
         })
@@ -293,9 +358,15 @@ async fn storm(mode: Mode, seeks: bool) {
     watch.await.expect("nothing wrong");
     let storm = Arc::into_inner(storm).expect("no task left");
     let history = storm.history.into_inner();
-    assert!(history.failures.is_empty(), "{} failures, such as {}", history.failures.len(), history.failures[0]);
+    assert!(
+        history.failures.is_empty(),
+        "{} failures, such as {}",
+        history.failures.len(),
+        history.failures[0]
+    );
     let dead: Vec<Record> = {
-        let page = storm.stage.plane.list_queue(storm.queue.id, Listing::Dead, None, 100_000).await.expect("a list");
+        let page =
+            storm.stage.plane.list_queue(storm.queue.id, Listing::Dead, None, 100_000).await.expect("a list");
         page.iter().map(|l| (l.partition, l.offset.0)).collect()
     };
     println!("{} acked, {} dead", history.acked.len(), dead.len());

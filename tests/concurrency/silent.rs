@@ -1,4 +1,5 @@
-//! A network that falls silent: statements and connections are given up, and nothing keeps its place in the pool for ever.
+//! A network that falls silent: statements and connections are given up, and nothing keeps its place in the
+//! pool for ever.
 
 use millpond_control_plane::PostgresControlPlane;
 use millpond_core::{AgentId, ControlPlane, Error, PartId};
@@ -26,7 +27,9 @@ impl Silent {
     async fn start() -> Self {
         let database = Database::new().await;
         let proxy = Proxy::start(database.target(), Protocol::Bytes, 1).await;
-        let plane = PostgresControlPlane::connect(database.options_at(proxy.address().port())).await.expect("connected");
+        let plane = PostgresControlPlane::connect(database.options_at(proxy.address().port()))
+            .await
+            .expect("connected");
         Self { plane, proxy, database }
     }
 
@@ -37,7 +40,9 @@ impl Silent {
         for n in 1..=CALLS {
             let plane = Arc::clone(&plane);
             let ids = [PartId(Uuid::from_u64_pair(0, u64::try_from(n).expect("few")))];
-            calls.spawn(async move { timeout(patience, plane.register_parts(AgentId(Uuid::from_u128(9)), &ids)).await });
+            calls.spawn(async move {
+                timeout(patience, plane.register_parts(AgentId(Uuid::from_u128(9)), &ids)).await
+            });
         }
         calls.join_all().await.into_iter().filter(|call| matches!(call, Ok(Ok(())))).count()
     }

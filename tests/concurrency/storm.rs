@@ -1,6 +1,8 @@
-//! Many agents write to overlapping partitions with common keys and ids, send twice, drain, compact and delete, all at once.
+//! Many agents write to overlapping partitions with common keys and ids, send twice, drain, compact and
+//! delete, all at once.
 //!
-//! `MILLPOND_TEST_SEED` repeats what each does, though not how they interleave; `MILLPOND_TEST_STEPS` is commits per agent.
+//! `MILLPOND_TEST_SEED` repeats what each does, though not how they interleave; `MILLPOND_TEST_STEPS` is
+//! commits per agent.
 
 use millpond_core::control_plane::{Answer, Commit, Committed, Verdict};
 use millpond_core::{Error, TopicChange};
@@ -98,7 +100,9 @@ impl Storm {
             match self.stage.plane.commit(commit).await {
                 Ok(committed) => return committed,
                 Err(Error::Rejected(never)) => match never {},
-                Err(Error::NotApplied(source) | Error::MaybeApplied(source)) => self.history.lock().failures.push(source.to_string()),
+                Err(Error::NotApplied(source) | Error::MaybeApplied(source)) => {
+                    self.history.lock().failures.push(source.to_string())
+                }
             }
         }
         panic!("a commit does not get through");
@@ -115,7 +119,10 @@ impl Storm {
             for (request, (verdict, again)) in one.verdicts.iter().zip(&two.verdicts).enumerate() {
                 // Of two sendings of a refused request, the one that comes second may no longer know why.
                 let lost = |v: &Verdict| matches!(v, Verdict::Unknown | Verdict::PartitionGone);
-                assert!(verdict == again || (lost(verdict) && lost(again)), "{request}: {verdict:?}, {again:?}");
+                assert!(
+                    verdict == again || (lost(verdict) && lost(again)),
+                    "{request}: {verdict:?}, {again:?}"
+                );
                 let of_it = |c: &Committed| outcomes(&commit, c, request);
                 assert!(*verdict != Verdict::Stored || of_it(&one) == of_it(&two));
             }
@@ -130,10 +137,16 @@ impl Storm {
         let mut history = self.history.lock();
         for (request, plan) in plans.iter().enumerate() {
             let verdict = &committed.verdicts[request];
-            let answer = Answer { context: commit.requests[request].context.clone(), pieces: outcomes(commit, committed, request) };
+            let answer = Answer {
+                context: commit.requests[request].context.clone(),
+                pieces: outcomes(commit, committed, request),
+            };
             if *verdict == Verdict::Stored {
                 for (tags, outcome) in plan.tags.values().zip(&answer.pieces) {
-                    let kept = (0..).zip(tags).filter(|(position, _)| !outcome.dropped.contains(position)).map(|(_, tag)| *tag);
+                    let kept = (0..)
+                        .zip(tags)
+                        .filter(|(position, _)| !outcome.dropped.contains(position))
+                        .map(|(_, tag)| *tag);
                     let first = outcome.base.map_or(0, |base| base.0);
                     history.stored.extend(kept.zip(first..));
                 }
@@ -151,7 +164,8 @@ impl Storm {
         }
     }
 
-    /// Moves payloads that were there before the storm, joins segments, retains, and ends a topic again and again.
+    /// Moves payloads that were there before the storm, joins segments, retains, and ends a topic again and
+    /// again.
     async fn background(&self, seed: u64) {
         let mut rng = StdRng::seed_from_u64(seed);
         while !self.over.load(Ordering::SeqCst) {
@@ -186,14 +200,19 @@ impl Storm {
     }
 }
 
-fn outcomes(commit: &Commit, committed: &Committed, request: usize) -> Vec<millpond_core::control_plane::PieceOutcome> {
+fn outcomes(
+    commit: &Commit,
+    committed: &Committed,
+    request: usize,
+) -> Vec<millpond_core::control_plane::PieceOutcome> {
     let own = commit.pieces.iter().zip(&committed.pieces).filter(|(p, _)| p.request == request);
     own.map(|(_, outcome)| outcome.clone()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_storm_leaves_every_record_once_in_its_place() {
-    let (seed, steps) = (setting("MILLPOND_TEST_SEED").unwrap_or(1_u64), setting("MILLPOND_TEST_STEPS").unwrap_or(STEPS));
+    let (seed, steps) =
+        (setting("MILLPOND_TEST_SEED").unwrap_or(1_u64), setting("MILLPOND_TEST_STEPS").unwrap_or(STEPS));
     println!("MILLPOND_TEST_SEED={seed} MILLPOND_TEST_STEPS={steps}");
     let stage = Stage::seeded(Box::new(PostgresWorld::new().await), seed);
     let (a, b) = (stage.topic_with("a", forever(3)).await, stage.topic_with("b", forever(1)).await);
@@ -234,7 +253,12 @@ async fn a_storm_leaves_every_record_once_in_its_place() {
 
     let storm = Arc::into_inner(storm).expect("no task left");
     let history = storm.history.into_inner();
-    println!("{} records, {} uses of keys, failures: {:?}", history.sendings.len(), history.uses.len(), history.failures);
+    println!(
+        "{} records, {} uses of keys, failures: {:?}",
+        history.sendings.len(),
+        history.uses.len(),
+        history.failures
+    );
     assert!(history.failures.is_empty(), "{:?}", history.failures);
     check_logs(&storm.stage, &storm.lasting, &history).await;
     check_keys(&history.uses);
@@ -253,8 +277,12 @@ async fn check_logs(stage: &Stage, lasting: &[Home], history: &History) {
         assert_eq!(log.start, 0);
         let there: BTreeMap<Tag, i64> = log.records.iter().map(|(offset, tag)| (*tag, *offset)).collect();
         assert_eq!(there.len(), log.records.len(), "a record is stored twice");
-        let said: BTreeMap<Tag, i64> =
-            history.stored.iter().filter(|(tag, _)| history.sendings[tag].home == *at).map(|(tag, offset)| (*tag, *offset)).collect();
+        let said: BTreeMap<Tag, i64> = history
+            .stored
+            .iter()
+            .filter(|(tag, _)| history.sendings[tag].home == *at)
+            .map(|(tag, offset)| (*tag, *offset))
+            .collect();
         assert_eq!(there, said);
         for id in there.keys().filter_map(|tag| history.sendings[tag].id) {
             assert!(ids.insert((at.topic, id)), "id {id} is stored twice");

@@ -82,8 +82,12 @@ async fn passes_over_a_refused_neighbour(s: &Stage) {
     s.delete_topic("gone").await;
     for place in BOTH {
         let before = s.log(p).await.expect("a partition").end;
-        let drafts =
-            [Draft::new().to(p, &[1, 2]), Draft::new().to(p, &[3, 4]).to(g, &[5]), Draft::new().to(p, &[6]), Draft::new().to(g, &[7])];
+        let drafts = [
+            Draft::new().to(p, &[1, 2]),
+            Draft::new().to(p, &[3, 4]).to(g, &[5]),
+            Draft::new().to(p, &[6]),
+            Draft::new().to(g, &[7]),
+        ];
         let sent = s.send(place, &drafts).await;
         assert_refused(s, sent.verdict(1), &Verdict::PartitionGone);
         assert_refused(s, sent.verdict(3), &Verdict::PartitionGone);
@@ -113,7 +117,10 @@ async fn is_stored_whole_or_not_at_all(s: &Stage) {
         assert_eq!(s.refusal(place, &draft).await, Verdict::PartitionGone);
         let log = s.log(p).await.expect("a partition");
         assert_eq!((log.end, log.records), (0, vec![]));
-        assert_eq!(s.plane.dedup_offsets(t.id, &[uuid::Uuid::from_u128(9)]).await.expect("an answer"), [None]);
+        assert_eq!(
+            s.plane.dedup_offsets(t.id, &[uuid::Uuid::from_u128(9)]).await.expect("an answer"),
+            [None]
+        );
     }
 }
 
@@ -145,7 +152,11 @@ async fn with_a_known_key_is_a_duplicate_whatever_it_expects(s: &Stage) {
         let first = s.send(place, std::slice::from_ref(&draft)).await;
         assert_eq!(first.base(0, p), Some(round));
         let second = s.send(other(place), &[draft]).await;
-        assert!(matches!(second.verdict(0), Verdict::Duplicate(a) if a.pieces == first.outcomes(0)), "{:?}", second.verdict(0));
+        assert!(
+            matches!(second.verdict(0), Verdict::Duplicate(a) if a.pieces == first.outcomes(0)),
+            "{:?}",
+            second.verdict(0)
+        );
         let refused = Draft::new().to(p, &[2]).expect(99).key(key + 50, 1);
         assert_eq!(s.refusal(place, &refused).await, Verdict::OffsetMismatch { current: Offset(round + 1) });
     }

@@ -23,7 +23,13 @@ fn outcome(base: impl Into<Option<i64>>, dropped: &[i32]) -> PieceOutcome {
 async fn is_stored_once_in_a_request(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
     for (id, place) in (1..).zip(BOTH) {
-        let draft = Draft::new().to(p, &[1]).once(p, 2, id).once(p, 3, id).once(p, 4, id + 10).once(p, 5, id).to(p, &[6]);
+        let draft = Draft::new()
+            .to(p, &[1])
+            .once(p, 2, id)
+            .once(p, 3, id)
+            .once(p, 4, id + 10)
+            .once(p, 5, id)
+            .to(p, &[6]);
         let before = s.log(p).await.expect("a partition").end;
         let sent = s.send(place, &[draft]).await;
         assert_eq!(*sent.outcome(0, p), outcome(before, &[2, 4]));
@@ -35,7 +41,11 @@ async fn is_stored_once_in_a_request(s: &Stage) {
 async fn is_stored_once_in_a_fold(s: &Stage) {
     let topic = s.topic("t", 2).await;
     let (p, q) = (home(&topic, 0), home(&topic, 1));
-    let drafts = [Draft::new().once(q, 1, 5), Draft::new().once(p, 2, 5).once(p, 3, 6), Draft::new().once(p, 4, 6).to(p, &[5]).to(q, &[6])];
+    let drafts = [
+        Draft::new().once(q, 1, 5),
+        Draft::new().once(p, 2, 5).once(p, 3, 6),
+        Draft::new().once(p, 4, 6).to(p, &[5]).to(q, &[6]),
+    ];
     let sent = s.send(Place::Segment, &drafts).await;
     assert_eq!((s.tags(p).await, s.tags(q).await), (vec![2, 3, 5], vec![6]));
     assert_eq!(*sent.outcome(0, q), outcome(None, &[0]));
@@ -112,7 +122,15 @@ async fn is_found_where_it_lies(s: &Stage) {
     let (p, q) = (home(&topic, 0), home(&topic, 2));
     s.append(Place::Inline, q, &[0, 0]).await;
     s.send(Place::Segment, &[Draft::new().once(q, 1, 1)]).await;
-    let draft = Draft::new().to(p, &[2]).to(q, &[3]).once(q, 4, 1).once(q, 5, 2).once(q, 6, 2).to(q, &[7]).once(q, 8, 3).once(p, 9, 4);
+    let draft = Draft::new()
+        .to(p, &[2])
+        .to(q, &[3])
+        .once(q, 4, 1)
+        .once(q, 5, 2)
+        .once(q, 6, 2)
+        .to(q, &[7])
+        .once(q, 8, 3)
+        .once(p, 9, 4);
     s.send(Place::Inline, &[Draft::new().to(q, &[10]), draft]).await;
     let ids = [4, 99, 3, 2, 1].map(Uuid::from_u128);
     let found = s.plane.dedup_offsets(topic.id, &ids).await.expect("an answer");

@@ -19,7 +19,8 @@ suite!(
 );
 
 async fn payload_is_there(s: &Stage, part: PartId) -> bool {
-    s.plane.payloads(&[PayloadRange { part, byte_offset: 0, byte_length: 1 }]).await.expect("an answer")[0].is_some()
+    s.plane.payloads(&[PayloadRange { part, byte_offset: 0, byte_length: 1 }]).await.expect("an answer")[0]
+        .is_some()
 }
 
 async fn moves_what_is_old_enough(s: &Stage) {
@@ -63,14 +64,21 @@ async fn plans_payloads_whole_and_within_bounds(s: &Stage) {
     }
     let plan = s.plane.drain_plan(0).await.expect("a plan");
     let label = &plan[1].topic;
-    assert_eq!((&label.tenant, &label.topic, label.topic_id, label.partition), (&s.tenant, &topic.name, topic.id, 1));
+    assert_eq!(
+        (&label.tenant, &label.topic, label.topic_id, label.partition),
+        (&s.tenant, &topic.name, topic.id, 1)
+    );
     assert_eq!((plan[0].bytes.len(), plan[0].batch.inline, plan[0].expires_at_ms), (8, true, None));
 }
 
 async fn leaves_what_commits_passed_over(s: &Stage) {
     let (p, g) = (home(&s.topic("t", 1).await, 0), home(&s.topic("gone", 1).await, 0));
     s.delete_topic("gone").await;
-    let drafts = [Draft::new().once(p, 1, 1).once(p, 2, 1), Draft::new().to(p, &[3]).to(g, &[4]), Draft::new().to(p, &[5])];
+    let drafts = [
+        Draft::new().once(p, 1, 1).once(p, 2, 1),
+        Draft::new().to(p, &[3]).to(g, &[4]),
+        Draft::new().to(p, &[5]),
+    ];
     s.send(Place::Inline, &drafts).await;
     let before = s.log(p).await;
     s.advance(MINUTE).await;
@@ -147,7 +155,10 @@ async fn forgets_a_payload_after_the_last_plan(s: &Stage) {
 }
 
 async fn skips_a_payload_that_holds_nothing(s: &Stage) {
-    let p = home(&s.topic_with("t", TopicChange { retention_ms: Some(Some(HOUR)), ..TopicChange::default() }).await, 0);
+    let p = home(
+        &s.topic_with("t", TopicChange { retention_ms: Some(Some(HOUR)), ..TopicChange::default() }).await,
+        0,
+    );
     let unlinked = s.send(Place::Inline, &[Draft::new().to(p, &[1])]).await.commit.parts[0].id;
     let refused = s.send(Place::Inline, &[Draft::new().to(p, &[2]).expect(9)]).await.commit.parts[0].id;
     s.advance(DAY).await;
@@ -164,7 +175,9 @@ async fn joins_segments_and_lets_the_old_go(s: &Stage) {
     let (p, q) = (home(&topic, 0), home(&topic, 1));
     let mut old = Vec::new();
     for n in 0..3 {
-        old.push(s.send(BOTH[1], &[Draft::new().to(p, &[n]), Draft::new().to(q, &[n])]).await.commit.parts[0].id);
+        old.push(
+            s.send(BOTH[1], &[Draft::new().to(p, &[n]), Draft::new().to(q, &[n])]).await.commit.parts[0].id,
+        );
     }
     let before = [s.log(p).await, s.log(q).await];
     let (first, second) = (s.compaction(p, 0).await, s.compaction(q, 1).await);

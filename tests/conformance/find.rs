@@ -19,7 +19,13 @@ suite!(
 );
 
 async fn bases(s: &Stage, partition: PartitionId, offset: i64, max_bytes: i64) -> Vec<i64> {
-    s.find(partition, offset, max_bytes).await.expect("a partition").batches.iter().map(|b| b.base.0).collect()
+    s.find(partition, offset, max_bytes)
+        .await
+        .expect("a partition")
+        .batches
+        .iter()
+        .map(|b| b.base.0)
+        .collect()
 }
 
 async fn begins_with_the_batch_that_holds_the_offset(s: &Stage) {
@@ -27,7 +33,9 @@ async fn begins_with_the_batch_that_holds_the_offset(s: &Stage) {
     for place in [Place::Inline, Place::Segment, Place::Inline] {
         s.append(place, p, &[1, 2, 3, 4]).await;
     }
-    for (offset, expected) in [(0, vec![0, 4, 8]), (3, vec![0, 4, 8]), (4, vec![4, 8]), (6, vec![4, 8]), (11, vec![8])] {
+    for (offset, expected) in
+        [(0, vec![0, 4, 8]), (3, vec![0, 4, 8]), (4, vec![4, 8]), (6, vec![4, 8]), (11, vec![8])]
+    {
         assert_eq!(bases(s, p.id, offset, i64::MAX).await, expected, "from {offset}");
     }
 }
@@ -38,13 +46,19 @@ async fn outside_the_log_is_empty(s: &Stage) {
     s.append(Place::Inline, p, &[1, 2]).await;
     for offset in [2, 3, i64::MAX] {
         let found = s.find(p.id, offset, i64::MAX).await.expect("a partition");
-        assert_eq!((found.batches.len(), found.log_start_offset, found.high_watermark), (0, Offset(0), Offset(2)));
+        assert_eq!(
+            (found.batches.len(), found.log_start_offset, found.high_watermark),
+            (0, Offset(0), Offset(2))
+        );
     }
     assert_eq!(s.find(PartitionId(i64::MAX), 0, 1).await, None);
 }
 
 async fn below_the_log_start_is_empty(s: &Stage) {
-    let p = home(&s.topic_with("t", TopicChange { retention_ms: Some(Some(HOUR)), ..TopicChange::default() }).await, 0);
+    let p = home(
+        &s.topic_with("t", TopicChange { retention_ms: Some(Some(HOUR)), ..TopicChange::default() }).await,
+        0,
+    );
     s.append(Place::Inline, p, &[1, 2]).await;
     s.append(Place::Segment, p, &[3]).await;
     s.advance(DAY).await;
@@ -52,7 +66,10 @@ async fn below_the_log_start_is_empty(s: &Stage) {
     s.retain().await;
     for (offset, batches) in [(0, 0), (2, 0), (3, 1), (4, 0)] {
         let found = s.find(p.id, offset, i64::MAX).await.expect("a partition");
-        assert_eq!((found.log_start_offset, found.high_watermark, found.batches.len()), (Offset(3), Offset(4), batches));
+        assert_eq!(
+            (found.log_start_offset, found.high_watermark, found.batches.len()),
+            (Offset(3), Offset(4), batches)
+        );
     }
 }
 
@@ -62,7 +79,9 @@ async fn keeps_to_its_budget(s: &Stage) {
         s.append(Place::Inline, p, &[1, 2]).await;
     }
     let raw = i64::from(s.find(p.id, 0, 1).await.expect("a partition").batches[0].raw_bytes);
-    for (max_bytes, expected) in [(-1, 1), (0, 1), (1, 1), (raw, 1), (raw + 1, 2), (2 * raw, 2), (3 * raw + 1, 4), (i64::MAX, 4)] {
+    for (max_bytes, expected) in
+        [(-1, 1), (0, 1), (1, 1), (raw, 1), (raw + 1, 2), (2 * raw, 2), (3 * raw + 1, 4), (i64::MAX, 4)]
+    {
         assert_eq!(bases(s, p.id, 1, max_bytes).await.len(), expected, "{max_bytes}");
     }
 }
@@ -86,7 +105,8 @@ async fn answers_several_partitions_in_order(s: &Stage) {
     let ask = |partition, offset| FindRequest { partition, offset: Offset(offset), end: None, max_bytes: 1 };
     let (p, q, g) = (t.partitions[0], t.partitions[1], gone.partitions[0]);
     let found = s.plane.find(&[ask(q, 0), ask(g, 0), ask(p, 0), ask(q, 2), ask(q, 1)]).await.expect("found");
-    let seen: Vec<Option<(i64, usize)>> = found.iter().map(|f| f.as_ref().map(|f| (f.high_watermark.0, f.batches.len()))).collect();
+    let seen: Vec<Option<(i64, usize)>> =
+        found.iter().map(|f| f.as_ref().map(|f| (f.high_watermark.0, f.batches.len()))).collect();
     assert_eq!(seen, [Some((2, 1)), None, Some((1, 1)), Some((2, 0)), Some((2, 1))]);
     assert_eq!(s.plane.find(&[]).await.expect("found"), []);
 }
@@ -100,7 +120,10 @@ async fn describes_a_batch_as_it_was_committed(s: &Stage) {
         let found = s.find(p.id, before, 1).await.expect("a partition");
         let (batch, run) = (&found.batches[0], &sent.commit.runs[1]);
         assert_eq!((batch.part, batch.inline), (sent.commit.parts[0].id, place == Place::Inline));
-        assert_eq!((batch.byte_offset, batch.byte_length, batch.raw_bytes), (run.byte_offset, run.byte_length, run.raw_bytes));
+        assert_eq!(
+            (batch.byte_offset, batch.byte_length, batch.raw_bytes),
+            (run.byte_offset, run.byte_length, run.raw_bytes)
+        );
         assert_eq!((batch.crc, batch.flags, batch.max_timestamp), (run.crc, run.flags, 77));
         assert_eq!((batch.base, batch.records, batch.skip.len()), (Offset(before), 2, 0));
         if !s.resends() {
@@ -129,21 +152,26 @@ async fn tells_high_watermarks(s: &Stage) {
     let asked = [t.partitions[2], gone.partitions[0], t.partitions[0], t.partitions[1]];
     let mut told = s.plane.high_watermarks(&asked).await.expect("an answer");
     told.sort_unstable();
-    let expected: Vec<(PartitionId, Offset)> = t.partitions.iter().copied().zip([2, 0, 1].map(Offset)).collect();
+    let expected: Vec<(PartitionId, Offset)> =
+        t.partitions.iter().copied().zip([2, 0, 1].map(Offset)).collect();
     assert_eq!(told, expected);
 }
 
 async fn tells_offsets_at_a_time(s: &Stage) {
-    let change = TopicChange { partitions: Some(3), retention_ms: Some(Some(HOUR)), ..TopicChange::default() };
+    let change =
+        TopicChange { partitions: Some(3), retention_ms: Some(Some(HOUR)), ..TopicChange::default() };
     let t = s.topic_with("t", change).await;
     let (p, q) = (home(&t, 0), home(&t, 2));
     for (n, timestamp) in (0..).zip([100, 300, 200, 400]) {
         s.send(Place::Inline, &[Draft::new().to(p, &[n, n]).at(p, timestamp)]).await;
     }
     s.send(Place::Segment, &[Draft::new().to(q, &[1]).at(q, 250)]).await;
-    for (timestamp, in_p, in_q) in [(0, 0, 0), (100, 0, 0), (101, 2, 0), (250, 2, 0), (251, 2, 1), (301, 6, 1), (400, 6, 1), (401, 8, 1)] {
+    for (timestamp, in_p, in_q) in
+        [(0, 0, 0), (100, 0, 0), (101, 2, 0), (250, 2, 0), (251, 2, 1), (301, 6, 1), (400, 6, 1), (401, 8, 1)]
+    {
         let told = s.plane.offsets_at(t.id, timestamp).await.expect("an answer");
-        let expected: Vec<_> = [in_p, 0, in_q].iter().enumerate().map(|(n, o)| (int(n), t.partitions[n], Offset(*o))).collect();
+        let expected: Vec<_> =
+            [in_p, 0, in_q].iter().enumerate().map(|(n, o)| (int(n), t.partitions[n], Offset(*o))).collect();
         assert_eq!(told, expected, "at {timestamp}");
     }
     s.advance(DAY).await;

@@ -29,11 +29,17 @@ async fn shares_partitions_among_its_members(s: &Stage) {
     for member in [a, b] {
         let renewed = s.renew("g", member).await.expect("a member");
         let state = s.group("g").await;
-        assert_eq!((renewed.group, renewed.generation, renewed.stale, renewed.session_ms), (state.id, state.generation, false, SESSION_MS));
+        assert_eq!(
+            (renewed.group, renewed.generation, renewed.stale, renewed.session_ms),
+            (state.id, state.generation, false, SESSION_MS)
+        );
         assert_eq!(renewed.partitions.len(), shares[&member]);
         for assigned in &renewed.partitions {
             assert_eq!(topic.partition_id(assigned.number), Some(assigned.partition));
-            assert_eq!((assigned.topic.as_str(), assigned.committed, state.owners[&assigned.partition].since), ("t", None, assigned.since));
+            assert_eq!(
+                (assigned.topic.as_str(), assigned.committed, state.owners[&assigned.partition].since),
+                ("t", None, assigned.since)
+            );
         }
         assert!(renewed.partitions.windows(2).all(|pair| pair[0].number < pair[1].number));
     }
@@ -73,7 +79,10 @@ async fn refuses_a_change_of_an_older_generation(s: &Stage) {
     let before = s.group("g").await;
     assert!(matches!(s.plane.regroup(&late).await, Err(Error::Rejected(_))));
     let after = s.group("g").await;
-    assert_eq!((before.generation, before.owners, before.members.len()), (after.generation, after.owners, after.members.len()));
+    assert_eq!(
+        (before.generation, before.owners, before.members.len()),
+        (after.generation, after.owners, after.members.len())
+    );
     let gone = millpond_core::group::Regroup { group: millpond_core::GroupId(-1), ..late };
     assert!(matches!(s.plane.regroup(&gone).await, Err(Error::Rejected(_))));
 }
@@ -88,7 +97,10 @@ async fn removes_who_is_silent_for_a_session(s: &Stage) {
     s.advance(SESSION_MS * 2 / 3).await;
     assert_eq!(s.renew("g", b).await, Err(RenewRejected::NoSuchMember));
     let state = s.group("g").await;
-    assert_eq!(state.members.iter().map(|m| (m.member.id, m.expired)).collect::<Vec<_>>(), [(a, false), (b, true)]);
+    assert_eq!(
+        state.members.iter().map(|m| (m.member.id, m.expired)).collect::<Vec<_>>(),
+        [(a, false), (b, true)]
+    );
     assert_eq!(s.plane.generations(&[id]).await.expect("a list"), [(id, state.generation, true)]);
     assert!(s.renew("g", a).await.expect("a member").stale);
     s.settle("g").await;
@@ -130,13 +142,18 @@ async fn notices_topics_that_change(s: &Stage) {
     assert_eq!((stale().await, s.shares("g").await), (false, [(a, 5)].into()));
     s.delete_topic("t").await;
     assert!(stale().await);
-    assert_eq!(s.renew("g", a).await.expect("a member").partitions.len(), 1, "what is gone is no one's any more");
+    assert_eq!(
+        s.renew("g", a).await.expect("a member").partitions.len(),
+        1,
+        "what is gone is no one's any more"
+    );
     s.settle("g").await;
     assert_eq!((stale().await, s.shares("g").await), (false, [(a, 1)].into()));
     let new = s.topic("t", 2).await;
     assert!(stale().await);
     s.settle("g").await;
-    let partitions: Vec<_> = s.renew("g", a).await.expect("a member").partitions.iter().map(|p| p.partition).collect();
+    let partitions: Vec<_> =
+        s.renew("g", a).await.expect("a member").partitions.iter().map(|p| p.partition).collect();
     assert_eq!(partitions[..2], new.partitions[..]);
     assert!(old.partitions.iter().all(|p| !partitions.contains(p)));
 }
@@ -192,7 +209,9 @@ async fn forgets_its_dead_and_itself(s: &Stage) {
     for group in ["kept", "empty"] {
         let member = s.join(group, &["t"]).await;
         if group == "kept" {
-            s.commit_offsets(&s.offsets(group, member, s.generation(group).await, &[(p, 1)])).await.expect("committed");
+            s.commit_offsets(&s.offsets(group, member, s.generation(group).await, &[(p, 1)]))
+                .await
+                .expect("committed");
         }
     }
     let before = s.generation("kept").await;

@@ -40,7 +40,10 @@ async fn used_with_another_body_is_a_conflict(s: &Stage) {
     for (key, place) in (1..).zip(BOTH) {
         s.send(place, &[Draft::new().to(p, &[1]).key(key, 1)]).await;
         assert_eq!(s.refusal(place, &Draft::new().to(p, &[2]).key(key, 2)).await, Verdict::Conflict);
-        assert!(matches!(s.refusal(place, &Draft::new().to(p, &[2]).key(key, 1)).await, Verdict::Duplicate(_)));
+        assert!(matches!(
+            s.refusal(place, &Draft::new().to(p, &[2]).key(key, 1)).await,
+            Verdict::Duplicate(_)
+        ));
     }
     assert_eq!(s.tags(p).await, [1, 1]);
 }
@@ -70,8 +73,14 @@ async fn of_a_refused_request_is_not_remembered(s: &Stage) {
     let (p, g) = (home(&s.topic("t", 1).await, 0), home(&s.topic("gone", 1).await, 0));
     s.delete_topic("gone").await;
     for (key, place) in (1..).zip(BOTH) {
-        assert_eq!(s.refusal(place, &Draft::new().to(p, &[1]).to(g, &[2]).key(key, 1)).await, Verdict::PartitionGone);
-        assert!(matches!(s.refusal(place, &Draft::new().to(p, &[1]).expect(9).key(key, 1)).await, Verdict::OffsetMismatch { .. }));
+        assert_eq!(
+            s.refusal(place, &Draft::new().to(p, &[1]).to(g, &[2]).key(key, 1)).await,
+            Verdict::PartitionGone
+        );
+        assert!(matches!(
+            s.refusal(place, &Draft::new().to(p, &[1]).expect(9).key(key, 1)).await,
+            Verdict::OffsetMismatch { .. }
+        ));
         assert_eq!(*s.send(place, &[Draft::new().to(p, &[3]).key(key, 2)]).await.verdict(0), Verdict::Stored);
     }
     assert_eq!(s.tags(p).await, [3, 3]);

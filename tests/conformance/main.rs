@@ -69,7 +69,9 @@ async fn faulty_postgres(case: &str) -> Box<dyn World> {
 /// The same for a case in every run, unless `MILLPOND_TEST_SEED` says otherwise.
 fn seed(case: &str) -> u64 {
     let given = std::env::var("MILLPOND_TEST_SEED").ok().and_then(|s| s.parse().ok());
-    given.unwrap_or_else(|| case.bytes().fold(7, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte))))
+    given.unwrap_or_else(|| {
+        case.bytes().fold(7, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)))
+    })
 }
 
 /// Where a call may be sent again, the reason of a refusal may be lost with the first answer.

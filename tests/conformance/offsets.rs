@@ -36,15 +36,21 @@ async fn never_go_back(s: &Stage) {
     let (p, q) = filled(s).await;
     let a = s.join("g", &["t"]).await;
     let generation = s.generation("g").await;
-    let commit = async |offsets: &[(Home, i64)]| s.commit_offsets(&s.offsets("g", a, generation, offsets)).await;
+    let commit =
+        async |offsets: &[(Home, i64)]| s.commit_offsets(&s.offsets("g", a, generation, offsets)).await;
     assert_eq!(commit(&[(p, 4)]).await, Ok(vec![4]));
     assert_eq!(commit(&[(p, 2), (q, 0)]).await, Ok(vec![4, 0]));
     assert_eq!(commit(&[(p, 10), (q, 3)]).await, Ok(vec![10, 3]));
     assert_eq!(commit(&[]).await, Ok(vec![]));
     assert_eq!(s.committed("g").await, at(&[(0, 10), (1, 3)]));
     let renewed = s.renew("g", a).await.expect("a member");
-    assert_eq!(renewed.partitions.iter().map(|p| p.committed).collect::<Vec<_>>(), [Some(Offset(10)), Some(Offset(3))]);
-    assert!(renewed.partitions.iter().all(|p| (p.log_start_offset, p.high_watermark) == (Offset(0), Offset(10))));
+    assert_eq!(
+        renewed.partitions.iter().map(|p| p.committed).collect::<Vec<_>>(),
+        [Some(Offset(10)), Some(Offset(3))]
+    );
+    assert!(
+        renewed.partitions.iter().all(|p| (p.log_start_offset, p.high_watermark) == (Offset(0), Offset(10)))
+    );
 }
 
 async fn are_fenced_unless_the_member_has_the_partition(s: &Stage) {
@@ -54,7 +60,9 @@ async fn are_fenced_unless_the_member_has_the_partition(s: &Stage) {
     let b = s.join("g", &["t"]).await;
     let state = s.group("g").await;
     let (lost, kept) = if state.owners[&p.id].member == b { (p, q) } else { (q, p) };
-    let commit = async |member, generation, home| s.commit_offsets(&s.offsets("g", member, generation, &[(home, 5)])).await;
+    let commit = async |member, generation, home| {
+        s.commit_offsets(&s.offsets("g", member, generation, &[(home, 5)])).await
+    };
     let fenced = Err(OffsetsRejected::Fenced { nth: 0 });
     assert_eq!(commit(a, first, lost).await, fenced);
     assert_eq!(commit(a, state.generation, lost).await, fenced);
@@ -67,7 +75,10 @@ async fn are_fenced_unless_the_member_has_the_partition(s: &Stage) {
     assert_eq!(commit(b, state.generation, lost).await, fenced);
     assert_eq!(commit(a, state.generation, lost).await, fenced, "gone and come back");
     assert_eq!(commit(a, s.generation("g").await, lost).await, Ok(vec![5]));
-    assert_eq!(s.commit_offsets(&s.offsets("none", a, first, &[(p, 1)])).await, Err(OffsetsRejected::NoSuchGroup));
+    assert_eq!(
+        s.commit_offsets(&s.offsets("none", a, first, &[(p, 1)])).await,
+        Err(OffsetsRejected::NoSuchGroup)
+    );
 }
 
 async fn are_all_committed_or_none(s: &Stage) {
@@ -75,8 +86,12 @@ async fn are_all_committed_or_none(s: &Stage) {
     let other = home(&s.topic("other", 1).await, 0);
     let a = s.join("g", &["t"]).await;
     let generation = s.generation("g").await;
-    let commit = async |offsets: &[(Home, i64)]| s.commit_offsets(&s.offsets("g", a, generation, offsets)).await;
-    assert_eq!(commit(&[(p, 1), (q, 11)]).await, Err(OffsetsRejected::BeyondHighWatermark { nth: 1, high_watermark: Offset(10) }));
+    let commit =
+        async |offsets: &[(Home, i64)]| s.commit_offsets(&s.offsets("g", a, generation, offsets)).await;
+    assert_eq!(
+        commit(&[(p, 1), (q, 11)]).await,
+        Err(OffsetsRejected::BeyondHighWatermark { nth: 1, high_watermark: Offset(10) })
+    );
     assert_eq!(commit(&[(p, 1), (other, 0)]).await, Err(OffsetsRejected::Fenced { nth: 1 }));
     assert!(s.committed("g").await.is_empty());
 }
@@ -87,7 +102,10 @@ async fn end_with_their_topic(s: &Stage) {
     let generation = s.generation("g").await;
     s.commit_offsets(&s.offsets("g", a, generation, &[(p, 4)])).await.expect("committed");
     s.delete_topic("t").await;
-    assert_eq!(s.commit_offsets(&s.offsets("g", a, generation, &[(p, 5)])).await, Err(OffsetsRejected::PartitionGone { nth: 0 }));
+    assert_eq!(
+        s.commit_offsets(&s.offsets("g", a, generation, &[(p, 5)])).await,
+        Err(OffsetsRejected::PartitionGone { nth: 0 })
+    );
     assert!(s.committed("g").await.is_empty());
     s.topic("t", 2).await;
     s.settle("g").await;
@@ -107,12 +125,18 @@ async fn are_set_while_nobody_is_there(s: &Stage) {
     assert_eq!(s.renew("g", a).await.expect("a member").partitions[0].committed, Some(Offset(3)));
     let generation = s.generation("g").await;
     s.advance(SESSION_MS + MINUTE).await;
-    assert_eq!(s.reset("g", &[(p, 0), (q, 11)]).await, Err(ResetRejected::BeyondHighWatermark { nth: 1, high_watermark: Offset(10) }));
+    assert_eq!(
+        s.reset("g", &[(p, 0), (q, 11)]).await,
+        Err(ResetRejected::BeyondHighWatermark { nth: 1, high_watermark: Offset(10) })
+    );
     assert_eq!(s.committed("g").await, at(&[(0, 3), (1, 9)]));
     assert_eq!(s.reset("g", &[(p, 0)]).await, Ok(()), "who has expired is not there");
     let state = s.group("g").await;
     assert!(state.members.is_empty() && state.owners.is_empty() && state.generation > generation);
-    assert_eq!(s.commit_offsets(&s.offsets("g", a, generation, &[(p, 5)])).await, Err(OffsetsRejected::Fenced { nth: 0 }));
+    assert_eq!(
+        s.commit_offsets(&s.offsets("g", a, generation, &[(p, 5)])).await,
+        Err(OffsetsRejected::Fenced { nth: 0 })
+    );
     s.delete_topic("t").await;
     assert_eq!(s.reset("g", &[(q, 0)]).await, Err(ResetRejected::PartitionGone { nth: 0 }));
 }
@@ -133,10 +157,15 @@ async fn are_committed_with_records_or_not_at_all(s: &Stage) {
     let a = s.join("g", &["t"]).await;
     let generation = s.generation("g").await;
     for (round, place) in (1..).zip(BOTH) {
-        let commit =
-            guarded(s.prepare(place, &[Draft::new().to(out, &[1, 2])]).await, s.offsets("g", a, generation, &[(p, round), (q, 2 * round)]));
+        let commit = guarded(
+            s.prepare(place, &[Draft::new().to(out, &[1, 2])]).await,
+            s.offsets("g", a, generation, &[(p, round), (q, 2 * round)]),
+        );
         let committed = s.commit(&commit).await;
-        assert_eq!((committed.verdicts, committed.pieces[0].base), (vec![Verdict::Stored], Some(Offset(2 * (round - 1)))));
+        assert_eq!(
+            (committed.verdicts, committed.pieces[0].base),
+            (vec![Verdict::Stored], Some(Offset(2 * (round - 1))))
+        );
         assert_eq!(s.committed("g").await, at(&[(0, round), (1, 2 * round)]));
     }
     let b = s.join("g", &["t"]).await;
@@ -155,10 +184,12 @@ async fn are_committed_with_records_or_not_at_all(s: &Stage) {
         }
     }
     s.topic("gone", 1).await;
-    let gone = home(&s.plane.topic(&s.tenant, &millpond_tests::stage::name("gone")).await.expect("a topic"), 0);
+    let gone =
+        home(&s.plane.topic(&s.tenant, &millpond_tests::stage::name("gone")).await.expect("a topic"), 0);
     s.delete_topic("gone").await;
     let offsets = s.offsets("g", b, s.generation("g").await, &[(lost, 9)]);
-    let commit = guarded(s.prepare(Place::Inline, &[Draft::new().to(out, &[3]).to(gone, &[4])]).await, offsets);
+    let commit =
+        guarded(s.prepare(Place::Inline, &[Draft::new().to(out, &[3]).to(gone, &[4])]).await, offsets);
     assert_eq!(s.commit(&commit).await.verdicts, [Verdict::PartitionGone]);
     assert_eq!(s.tags(out).await, [1, 2, 1, 2]);
     assert_eq!(s.committed("g").await, at(&[(0, 2), (1, 4)]));
@@ -171,14 +202,21 @@ async fn with_records_are_committed_once(s: &Stage) {
     let generation = s.generation("g").await;
     let mut sent = Vec::new();
     for (round, place) in (1..).zip(BOTH) {
-        let commit = guarded(s.prepare(place, &[Draft::new().to(out, &[round])]).await, s.offsets("g", a, generation, &[(p, 4)]));
+        let commit = guarded(
+            s.prepare(place, &[Draft::new().to(out, &[round])]).await,
+            s.offsets("g", a, generation, &[(p, 4)]),
+        );
         sent.push((s.commit(&commit).await.pieces, commit));
     }
     s.leave("g", a).await;
     s.reset("g", &[(p, 0)]).await.expect("reset");
     for (pieces, commit) in sent {
         let again = s.commit(&commit).await;
-        assert_eq!((again.verdicts, again.pieces), (vec![Verdict::Stored], pieces), "it is known, though the member is gone");
+        assert_eq!(
+            (again.verdicts, again.pieces),
+            (vec![Verdict::Stored], pieces),
+            "it is known, though the member is gone"
+        );
     }
     assert_eq!((s.tags(out).await.len(), s.committed("g").await), (2, at(&[(0, 0)])));
 }
@@ -195,7 +233,10 @@ async fn without_records_are_committed_once(s: &Stage) {
     assert_eq!(s.commit(&commit).await.verdicts, [Verdict::Stored]);
     assert_eq!(s.committed("g").await, at(&[(0, 0)]));
     let late = alone(s, Draft::new(), s.offsets("g", a, generation, &[(p, 5)])).await;
-    assert_eq!(s.commit(&late).await.verdicts, [Verdict::OffsetsRejected(OffsetsRejected::Fenced { nth: 0 })]);
+    assert_eq!(
+        s.commit(&late).await.verdicts,
+        [Verdict::OffsetsRejected(OffsetsRejected::Fenced { nth: 0 })]
+    );
 }
 
 async fn under_a_key_answer_the_same(s: &Stage) {
@@ -205,7 +246,10 @@ async fn under_a_key_answer_the_same(s: &Stage) {
     let generation = s.generation("g").await;
     let mut keys = Vec::new();
     for (key, place) in (1..).zip(BOTH) {
-        let commit = guarded(s.prepare(place, &[Draft::new().to(out, &[1]).key(key, 1)]).await, s.offsets("g", a, generation, &[(p, 4)]));
+        let commit = guarded(
+            s.prepare(place, &[Draft::new().to(out, &[1]).key(key, 1)]).await,
+            s.offsets("g", a, generation, &[(p, 4)]),
+        );
         keys.push((Draft::new().to(out, &[1]).key(key, 1), s.commit(&commit).await.pieces, commit));
     }
     let lone = alone(s, Draft::new().key(9, 1), s.offsets("g", a, generation, &[(p, 5)])).await;
@@ -216,8 +260,13 @@ async fn under_a_key_answer_the_same(s: &Stage) {
         let answer = Verdict::Duplicate(Answer { context: first.requests[0].context.clone(), pieces });
         for place in BOTH {
             let again = guarded(s.prepare(place, std::slice::from_ref(&draft)).await, late.clone());
-            assert_eq!(s.commit(&again).await.verdicts.first(), Some(&answer), "the key is looked at before the offsets");
-            let other = guarded(s.prepare(place, &[Draft::new().to(out, &[2]).key(9, 2)]).await, late.clone());
+            assert_eq!(
+                s.commit(&again).await.verdicts.first(),
+                Some(&answer),
+                "the key is looked at before the offsets"
+            );
+            let other =
+                guarded(s.prepare(place, &[Draft::new().to(out, &[2]).key(9, 2)]).await, late.clone());
             assert_eq!(s.commit(&other).await.verdicts, [Verdict::Conflict]);
         }
     }

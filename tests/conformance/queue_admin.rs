@@ -39,13 +39,19 @@ async fn get(s: &Stage, text: &str) -> Option<Queue> {
 async fn is_made_over_a_topic(s: &Stage) {
     let t = s.topic("t", 3).await;
     assert_eq!(put(s, "q", &QueueChange::default()).await, Err(PutQueueRejected::NoSuchTopic));
-    assert_eq!(put(s, "q", &QueueChange { topic: Some(name("u")), ..QueueChange::default() }).await, Err(PutQueueRejected::NoSuchTopic));
+    assert_eq!(
+        put(s, "q", &QueueChange { topic: Some(name("u")), ..QueueChange::default() }).await,
+        Err(PutQueueRejected::NoSuchTopic)
+    );
     assert_eq!(get(s, "q").await, None);
     let change = QueueChange { topic: Some(name("t")), ..QueueChange::default() };
     let (made, new) = put(s, "q", &change).await.expect("made");
     assert!(new || s.resends());
     assert_eq!((made.topic.as_str(), made.topic_id, &made.partitions), ("t", t.id, &t.partitions));
-    assert_eq!((made.mode, made.from, made.config, made.paused), (Mode::Shared, Start::Earliest, Default::default(), false));
+    assert_eq!(
+        (made.mode, made.from, made.config, made.paused),
+        (Mode::Shared, Start::Earliest, Default::default(), false)
+    );
     assert_eq!(get(s, "q").await, Some(made.clone()));
     assert_eq!(put(s, "q", &change).await, Ok((made.clone(), false)));
     let (own, _) = put(s, "t", &QueueChange::default()).await.expect("made");
@@ -83,13 +89,17 @@ async fn cannot_change_topic_mode_or_beginning(s: &Stage) {
     let none = QueueChange::default();
     for (change, rejected) in [
         (QueueChange { topic: Some(name("u")), ..none.clone() }, PutQueueRejected::TopicFixed),
-        (QueueChange { mode: Some(Mode::Keyed), lease_ms: Some(1), ..none.clone() }, PutQueueRejected::ModeFixed),
+        (
+            QueueChange { mode: Some(Mode::Keyed), lease_ms: Some(1), ..none.clone() },
+            PutQueueRejected::ModeFixed,
+        ),
         (QueueChange { from: Some(Start::Latest), ..none.clone() }, PutQueueRejected::FromFixed),
     ] {
         assert_eq!(put(s, "q", &change).await, Err(rejected));
     }
     assert_eq!(get(s, "q").await, Some(made));
-    let same = QueueChange { topic: Some(name("q")), mode: Some(Mode::Shared), from: Some(Start::Earliest), ..none };
+    let same =
+        QueueChange { topic: Some(name("q")), mode: Some(Mode::Shared), from: Some(Start::Earliest), ..none };
     assert!(put(s, "q", &same).await.is_ok());
 }
 
@@ -99,7 +109,10 @@ async fn begins_where_it_is_told(s: &Stage) {
     s.fill(p, 5).await;
     let latest = s.put_queue("latest", &QueueChange { from: Some(Start::Latest), ..plain(&t) }).await;
     let earliest = s.put_queue("earliest", &plain(&t)).await;
-    assert_eq!((s.cursor(&latest, p).await, s.cursor(&latest, o).await, s.cursor(&earliest, p).await), (5, 0, 0));
+    assert_eq!(
+        (s.cursor(&latest, p).await, s.cursor(&latest, o).await, s.cursor(&earliest, p).await),
+        (5, 0, 0)
+    );
     s.fill(p, 2).await;
     assert_eq!(offsets(&s.lease(&latest, 10).await), [5, 6]);
     assert_eq!(offsets(&s.lease(&earliest, 10).await), [0, 1, 2, 3, 4, 5, 6]);
@@ -113,7 +126,10 @@ async fn does_not_know_of_others_on_its_topic(s: &Stage) {
     assert_eq!((offsets(&parts), offsets(&others)), (vec![0, 1, 2], vec![0, 1]));
     s.ack(&q, &parts).await;
     assert_eq!(s.seek(&q, &[(homes[0], 0)]).await, (vec![0], 0));
-    assert_eq!((s.cursor(&other, homes[0]).await, s.listed(&other, Listing::InFlight).await), (2, vec![0, 1]));
+    assert_eq!(
+        (s.cursor(&other, homes[0]).await, s.listed(&other, Listing::InFlight).await),
+        (2, vec![0, 1])
+    );
     s.pause(&other, true).await;
     assert_eq!(offsets(&s.lease(&q, 2).await), [0, 1]);
 }
@@ -193,7 +209,10 @@ async fn counts_its_records(s: &Stage) {
     entries[1].lease = parts[0].lease;
     s.settles(&q, &entries).await;
     let counts = s.counts(&q).await;
-    assert_eq!((counts.ready, counts.delayed, counts.retrying, counts.in_flight, counts.dead), (7, 0, 2, 1, 1));
+    assert_eq!(
+        (counts.ready, counts.delayed, counts.retrying, counts.in_flight, counts.dead),
+        (7, 0, 2, 1, 1)
+    );
     assert!(counts.oldest_ms.is_some() && counts.settle_rate > 0.0);
     s.advance(2 * MINUTE).await;
     let counts = s.counts(&q).await;

@@ -20,7 +20,12 @@ suite!(
 
 fn acks(parts: &[LeasePart]) -> Vec<Ack> {
     let of_part = |p: &LeasePart| -> Vec<Ack> {
-        let ack = |offset| Ack { lease: p.lease, partition: p.partition, offset: Offset(offset), attempt: p.attempt };
+        let ack = |offset| Ack {
+            lease: p.lease,
+            partition: p.partition,
+            offset: Offset(offset),
+            attempt: p.attempt,
+        };
         p.ranges.iter().cloned().flatten().map(ack).collect()
     };
     parts.iter().flat_map(of_part).collect()
@@ -78,7 +83,10 @@ async fn are_all_acked_or_nothing_happens(s: &Stage) {
             assert_eq!(s.commit(&commit).await.verdicts, [Verdict::LeaseLost(lost)]);
         }
     }
-    assert_eq!((s.tags(out).await, s.ledger(&q).await.acked, s.listed(&q, Listing::InFlight).await), (vec![], 4, vec![0, 1, 2, 3]));
+    assert_eq!(
+        (s.tags(out).await, s.ledger(&q).await.acked, s.listed(&q, Listing::InFlight).await),
+        (vec![], 4, vec![0, 1, 2, 3])
+    );
     s.outlive().await;
     let late = with(s, s.prepare(Place::Inline, &[Draft::new().to(out, &[2])]).await, held);
     assert_eq!(s.commit(&late).await.verdicts, [Verdict::LeaseLost(vec![0, 1, 2, 3])]);
@@ -100,7 +108,8 @@ async fn are_acked_once(s: &Stage) {
     for (draft, place, commit, pieces) in sent {
         let again = s.commit(&commit).await;
         assert_eq!((again.verdicts, again.pieces), (vec![Verdict::Stored], pieces), "the same sending");
-        let retry = with(s, s.prepare(place, &[draft]).await, commit.guard.expect("a guard").acks.expect("acks").1);
+        let retry =
+            with(s, s.prepare(place, &[draft]).await, commit.guard.expect("a guard").acks.expect("acks").1);
         assert!(matches!(s.commit(&retry).await.verdicts[..], [Verdict::Duplicate(_)]), "its client's retry");
     }
     assert_eq!((s.tags(out).await, s.ledger(&q).await.acked), (vec![1, 2], 4));
@@ -117,12 +126,18 @@ async fn are_acked_in_many_queues_with_group_offsets(s: &Stage) {
     let commit = async |to, given: &[Ack], place| {
         let prepared = s.prepare(place, &[Draft::new().to(homes[0], &[9])]).await;
         let offsets = s.offsets("g", a, generation, &[(homes[0], to)]);
-        Commit { guard: Some(Guard { offsets: Some(offsets), acks: Some((s.tenant.clone(), given.to_vec())) }), ..prepared }
+        Commit {
+            guard: Some(Guard { offsets: Some(offsets), acks: Some((s.tenant.clone(), given.to_vec())) }),
+            ..prepared
+        }
     };
     let beyond = commit(99, &given[..4], Place::Inline).await;
     let rejected = OffsetsRejected::BeyondHighWatermark { nth: 0, high_watermark: Offset(6) };
     assert_eq!(s.commit(&beyond).await.verdicts, [Verdict::OffsetsRejected(rejected)]);
-    assert_eq!((s.ledger(&q).await.acked, s.ledger(&other).await.acked, s.committed("g").await.len()), (0, 0, 0));
+    assert_eq!(
+        (s.ledger(&q).await.acked, s.ledger(&other).await.acked, s.committed("g").await.len()),
+        (0, 0, 0)
+    );
     let good = commit(4, &given[..4], Place::Inline).await;
     assert_eq!(s.commit(&good).await.verdicts, [Verdict::Stored]);
     assert_eq!((s.ledger(&q).await.acked, s.ledger(&other).await.acked), (1, 3));
@@ -161,7 +176,8 @@ async fn are_looked_at_after_the_key_and_before_the_rest(s: &Stage) {
     let commit = Commit { guard: Some(guard), ..commit };
     assert_eq!(s.commit(&commit).await.verdicts, [Verdict::LeaseLost(vec![0])]);
     let held = s.lease(&q, 2).await;
-    let commit = with(s, s.prepare(Place::Inline, &[Draft::new().to(gone, &[1]).key(3, 1)]).await, acks(&held));
+    let commit =
+        with(s, s.prepare(Place::Inline, &[Draft::new().to(gone, &[1]).key(3, 1)]).await, acks(&held));
     assert_eq!(s.commit(&commit).await.verdicts, [Verdict::PartitionGone]);
     assert_eq!(s.listed(&q, Listing::InFlight).await, offsets(&held));
 }

@@ -5,7 +5,14 @@ use millpond_core::queue::{DeadFilter, DeadRejected, Listing, Queue};
 use millpond_tests::queues::{all, histories, nack_because, offsets, places, reject, run};
 use millpond_tests::stage::{Home, MINUTE, Stage};
 
-suite!(come_back_with_no_failures, come_back_by_offset_all_or_none, come_back_by_reason, come_back_at_a_rate, are_forgotten, can_die_again,);
+suite!(
+    come_back_with_no_failures,
+    come_back_by_offset_all_or_none,
+    come_back_by_reason,
+    come_back_at_a_rate,
+    are_forgotten,
+    can_die_again,
+);
 
 /// Six records of either partition, of which 0, 2 and 4 are dead.
 async fn some(s: &Stage) -> (Queue, Vec<Home>) {
@@ -13,8 +20,9 @@ async fn some(s: &Stage) -> (Queue, Vec<Home>) {
     for _ in &homes {
         let p = s.lease(&q, 6).await.remove(0);
         let reasons = [(0, Some("smtp 451")), (2, Some("100% full")), (4, None)];
-        let entries =
-            reasons.map(|(o, reason)| run(&p, o..o + 1, reason.map_or(millpond_core::queue::Action::Reject { reason: None }, reject)));
+        let entries = reasons.map(|(o, reason)| {
+            run(&p, o..o + 1, reason.map_or(millpond_core::queue::Action::Reject { reason: None }, reject))
+        });
         s.settles(&q, &entries).await;
     }
     (q, homes)
@@ -56,7 +64,9 @@ async fn come_back_by_offset_all_or_none(s: &Stage) {
 
 async fn come_back_by_reason(s: &Stage) {
     let (q, _) = some(s).await;
-    for (pattern, count) in [("smtp", 0), ("SMTP%", 0), ("%1", 2), ("", 0), ("1_\\% full", 0), ("100\\%%", 2), ("%", 0)] {
+    for (pattern, count) in
+        [("smtp", 0), ("SMTP%", 0), ("%1", 2), ("", 0), ("1_\\% full", 0), ("100\\%%", 2), ("%", 0)]
+    {
         let redriven = s.redrive(&q, &DeadFilter::Reason(pattern.to_owned()), None).await;
         assert!(redriven == Ok(count) || s.resends(), "{pattern}");
     }

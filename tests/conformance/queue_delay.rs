@@ -23,7 +23,9 @@ async fn stops_before_a_batch_that_has_to_be_looked_at(s: &Stage) {
     assert_eq!((offsets(&granted.parts), granted.unadmitted.len()), (vec![0, 1], 0));
     let granted = s.grants(&q, &[9]).await;
     assert_eq!((offsets(&granted.parts), granted.limited_by), (vec![2], None));
-    let told = |g: &millpond_core::queue::Granted| g.unadmitted.iter().map(|u| (u.partition, u.from.0, u.end.0)).collect::<Vec<_>>();
+    let told = |g: &millpond_core::queue::Granted| {
+        g.unadmitted.iter().map(|u| (u.partition, u.from.0, u.end.0)).collect::<Vec<_>>()
+    };
     assert_eq!(told(&granted), [(homes[0].id, 3, 7)]);
     let admit = s.admitting(&q, homes[0], &[(3..5, None)]).await;
     assert!(s.admit(&admit).await || s.resends());
@@ -32,14 +34,19 @@ async fn stops_before_a_batch_that_has_to_be_looked_at(s: &Stage) {
     let admit = s.admitting(&q, homes[0], &[(5..7, None)]).await;
     assert!(s.admit(&admit).await || s.resends());
     let granted = s.grants(&q, &[9]).await;
-    assert_eq!((histories(&granted.parts), granted.unadmitted.len()), ([5, 6, 7, 8].map(|o| (o, 1, 0)).to_vec(), 0));
+    assert_eq!(
+        (histories(&granted.parts), granted.unadmitted.len()),
+        ([5, 6, 7, 8].map(|o| (o, 1, 0)).to_vec(), 0)
+    );
     assert_eq!(granted.parts.len(), 1);
 }
 
 async fn gives_admitted_records_when_their_time_has_come(s: &Stage) {
     let (q, homes) = s.queue_of("q", 1, 0).await;
     s.fill_delayed(homes[0], 4).await;
-    let admit = s.admitting(&q, homes[0], &[(0..1, Some(20 * MINUTE)), (1..3, None), (3..4, Some(10 * MINUTE))]).await;
+    let admit = s
+        .admitting(&q, homes[0], &[(0..1, Some(20 * MINUTE)), (1..3, None), (3..4, Some(10 * MINUTE))])
+        .await;
     assert!(s.admit(&admit).await || s.resends());
     let counts = s.counts(&q).await;
     assert_eq!((counts.ready, counts.delayed, counts.retrying), (2, 2, 0));

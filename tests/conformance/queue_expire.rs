@@ -31,7 +31,10 @@ async fn ends_only_what_is_past_its_deadline(s: &Stage) {
     assert_eq!(s.expire().await, 0);
     s.advance(LEASE_MS / 2 + MINUTE).await;
     assert!(s.expire().await == 1 || s.resends());
-    assert_eq!((s.listed(&q, Listing::Waiting).await, s.listed(&q, Listing::InFlight).await), (vec![0, 1], vec![2, 3]));
+    assert_eq!(
+        (s.listed(&q, Listing::Waiting).await, s.listed(&q, Listing::InFlight).await),
+        (vec![0, 1], vec![2, 3])
+    );
     assert_eq!(s.ledger(&q).await.waiting, 2);
 }
 
@@ -71,7 +74,8 @@ async fn dies_alone_with_a_reason(s: &Stage) {
     s.ack(&q, &parts[..3]).await;
     s.outlive().await;
     let dead = s.list(&q, Listing::Dead).await;
-    let plain: Vec<_> = dead.iter().map(|l| (l.offset.0, l.attempt, l.failures, l.reason.as_deref())).collect();
+    let plain: Vec<_> =
+        dead.iter().map(|l| (l.offset.0, l.attempt, l.failures, l.reason.as_deref())).collect();
     assert_eq!(plain, [(3, 2, 2, Some("lease expired"))]);
     assert_eq!(s.ledger(&q).await.waiting, 0);
 }
@@ -127,7 +131,11 @@ async fn waits_as_the_policy_says(s: &Stage) {
     s.put_queue("q", &QueueChange { base_ms: Some(MINUTE), ..QueueChange::default() }).await;
     s.outlive().await;
     let parts = s.list(&q, Listing::Waiting).await;
-    assert!(parts.iter().all(|l| l.failures == 2 && l.attempt == 2 && l.reason.as_deref() == Some("lease expired")));
+    assert!(
+        parts
+            .iter()
+            .all(|l| l.failures == 2 && l.attempt == 2 && l.reason.as_deref() == Some("lease expired"))
+    );
     s.advance(3 * MINUTE).await;
     assert_eq!(runs(s, &q).await, [1, 1]);
     assert_eq!(s.settles(&q, &all(&[], &nack(None))).await, []);

@@ -72,7 +72,10 @@ async fn gives_no_part_to_who_comes_too_late(s: &Stage) {
     let grant = s.asking(&q, &[5, 1, 1]);
     assert_eq!(s.dealt(&grant).await, [vec![0, 1, 2, 3, 4], vec![], vec![]]);
     let granted = s.grants(&q, &[5]).await;
-    assert_eq!((granted.parts, granted.limited_by, granted.unadmitted.len(), granted.contended), (vec![], None, 0, false));
+    assert_eq!(
+        (granted.parts, granted.limited_by, granted.unadmitted.len(), granted.contended),
+        (vec![], None, 0, false)
+    );
 }
 
 async fn is_half_retries_while_fresh_work_waits(s: &Stage) {
@@ -129,7 +132,8 @@ async fn leaves_what_it_cuts_as_it_was(s: &Stage) {
     s.settles(&q, &[whole(parts[0].lease, millpond_tests::queues::nack_because("busy"))]).await;
     assert_eq!(offsets(&s.lease(&q, 2).await), [0, 1]);
     let waiting = s.list(&q, millpond_core::queue::Listing::Waiting).await;
-    let plain: Vec<_> = waiting.iter().map(|l| (l.offset.0, l.attempt, l.failures, l.reason.as_deref())).collect();
+    let plain: Vec<_> =
+        waiting.iter().map(|l| (l.offset.0, l.attempt, l.failures, l.reason.as_deref())).collect();
     assert_eq!(plain, [2, 3, 4, 5].map(|o| (o, 1, 1, Some("busy"))));
     assert_eq!(histories(&s.lease(&q, 9).await), [2, 3, 4, 5].map(|o| (o, 2, 1)));
 }
@@ -138,11 +142,22 @@ async fn makes_a_part_of_each_history(s: &Stage) {
     let (q, homes) = s.queue_of("q", 1, 12).await;
     let parts = s.lease(&q, 6).await;
     let back = Action::Nack { delay_ms: None, counts: false, reason: None };
-    s.settles(&q, &[run(&parts[0], 0..1, nack(Some(0))), run(&parts[0], 2..3, back.clone()), run(&parts[0], 4..5, nack(Some(0)))]).await;
+    s.settles(
+        &q,
+        &[
+            run(&parts[0], 0..1, nack(Some(0))),
+            run(&parts[0], 2..3, back.clone()),
+            run(&parts[0], 4..5, nack(Some(0))),
+        ],
+    )
+    .await;
     let parts = s.lease(&q, 6).await;
-    let plain: Vec<_> = parts.iter().map(|p| (offsets(std::slice::from_ref(p)), p.attempt, p.failures)).collect();
+    let plain: Vec<_> =
+        parts.iter().map(|p| (offsets(std::slice::from_ref(p)), p.attempt, p.failures)).collect();
     assert_eq!(plain, [(vec![0, 4], 2, 1), (vec![2], 2, 0), (vec![6, 7, 8], 1, 0)]);
-    assert!(parts.iter().all(|p| p.partition == homes[0].id && p.lease == parts[0].lease && p.deadline_ms == parts[0].deadline_ms));
+    assert!(parts.iter().all(|p| p.partition == homes[0].id
+        && p.lease == parts[0].lease
+        && p.deadline_ms == parts[0].deadline_ms));
 }
 
 async fn says_when_more_is_due(s: &Stage) {
@@ -151,8 +166,12 @@ async fn says_when_more_is_due(s: &Stage) {
     let granted = s.grant(&grant).await;
     assert_eq!((granted.next_due_ms, granted.parts[0].deadline_ms >= granted.at_ms - 100), (None, true));
     assert!(granted.parts[0].deadline_ms <= granted.at_ms + LEASE_MS);
-    let settled =
-        s.settled(&s.settling(&q, &[run(&granted.parts[0], 0..1, nack(Some(MINUTE))), run(&granted.parts[0], 2..4, nack(None))])).await;
+    let settled = s
+        .settled(&s.settling(
+            &q,
+            &[run(&granted.parts[0], 0..1, nack(Some(MINUTE))), run(&granted.parts[0], 2..4, nack(None))],
+        ))
+        .await;
     let granted = s.grants(&q, &[1]).await;
     assert_eq!((granted.parts.len(), granted.next_due_ms), (0, Some(settled.at_ms + MINUTE)));
     s.advance(2 * MINUTE).await;
@@ -180,17 +199,28 @@ async fn never_gives_two_the_same(s: &Stage) {
     s.settles(&q, &all(&parts, &nack(Some(0)))).await;
     let mut seen = BTreeSet::new();
     for _ in 0..8 {
-        let mut grants = (0..4).map(|n| Grant { agent: AgentId(Uuid::from_u128(n)), ..s.asking(&q, &[3, 2]) });
+        let mut grants =
+            (0..4).map(|n| Grant { agent: AgentId(Uuid::from_u128(n)), ..s.asking(&q, &[3, 2]) });
         let grants: [Grant; 4] = std::array::from_fn(|_| grants.next().expect("four"));
-        let (a, b, c, d) =
-            tokio::join!(s.plane.grant(&grants[0]), s.plane.grant(&grants[1]), s.plane.grant(&grants[2]), s.plane.grant(&grants[3]));
+        let (a, b, c, d) = tokio::join!(
+            s.plane.grant(&grants[0]),
+            s.plane.grant(&grants[1]),
+            s.plane.grant(&grants[2]),
+            s.plane.grant(&grants[3])
+        );
         for granted in [a, b, c, d] {
             for part in granted.expect("an answer").parts {
-                assert!(part.ranges.iter().cloned().flatten().all(|o| seen.insert((part.partition, o))), "{part:?}");
+                assert!(
+                    part.ranges.iter().cloned().flatten().all(|o| seen.insert((part.partition, o))),
+                    "{part:?}"
+                );
             }
         }
     }
     assert_eq!((seen.len(), s.ledger(&q).await.leased_rows, s.ledger(&q).await.holds()), (60, 60, true));
     assert!(homes.iter().all(|home| seen.contains(&(home.id, 0)) && seen.contains(&(home.id, 29))));
-    assert_eq!(s.plane.cursors(q.id).await.expect("cursors"), homes.iter().map(|h| (h.id, Offset(30))).collect::<Vec<_>>());
+    assert_eq!(
+        s.plane.cursors(q.id).await.expect("cursors"),
+        homes.iter().map(|h| (h.id, Offset(30))).collect::<Vec<_>>()
+    );
 }

@@ -25,7 +25,9 @@ suite!(
 );
 
 async fn keyed(s: &Stage, partitions: i32, keys: &[i64]) -> (Queue, Vec<Home>) {
-    let (q, homes) = s.queue_with("q", partitions, u64::try_from(keys.len()).expect("few"), |c| c.mode = Some(Mode::Keyed)).await;
+    let (q, homes) = s
+        .queue_with("q", partitions, u64::try_from(keys.len()).expect("few"), |c| c.mode = Some(Mode::Keyed))
+        .await;
     for home in &homes {
         s.admit_keys(&q, *home, 0, keys).await;
     }
@@ -89,7 +91,14 @@ async fn keeps_a_key_whose_lease_expired(s: &Stage) {
 async fn asks_for_what_is_not_admitted(s: &Stage) {
     let (q, homes) = s.queue_with("q", 2, 3, |c| c.mode = Some(Mode::Keyed)).await;
     s.fill(homes[0], 2).await;
-    let told = async || s.grants(&q, &[9]).await.unadmitted.iter().map(|u| (u.partition, u.from.0, u.end.0)).collect::<Vec<_>>();
+    let told = async || {
+        s.grants(&q, &[9])
+            .await
+            .unadmitted
+            .iter()
+            .map(|u| (u.partition, u.from.0, u.end.0))
+            .collect::<Vec<_>>()
+    };
     assert_eq!(told().await, [(homes[0].id, 0, 3), (homes[1].id, 0, 3)]);
     s.admit_keys(&q, homes[0], 0, &[1, 2]).await;
     assert_eq!(told().await, [(homes[0].id, 2, 3), (homes[1].id, 0, 3)]);
@@ -111,9 +120,20 @@ async fn waits_for_the_first_of_a_key(s: &Stage) {
     let (q, homes) = s.queue_with("q", 1, 4, |c| c.mode = Some(Mode::Keyed)).await;
     let now = s.grants(&q, &[]).await.at_ms;
     let due = [Some(now + 20 * MINUTE), None, None, Some(now + 10 * MINUTE)];
-    let records =
-        (0..).zip([1, 1, 2, 2]).zip(due).map(|((o, key_hash), due_ms)| Admitted { offset: Offset(o), key_hash, due_ms }).collect();
-    let admit = Admit { queue: q.id, agent: AGENT, partition: homes[0].id, from: Offset(0), to: Offset(4), runs: Vec::new(), records };
+    let records = (0..)
+        .zip([1, 1, 2, 2])
+        .zip(due)
+        .map(|((o, key_hash), due_ms)| Admitted { offset: Offset(o), key_hash, due_ms })
+        .collect();
+    let admit = Admit {
+        queue: q.id,
+        agent: AGENT,
+        partition: homes[0].id,
+        from: Offset(0),
+        to: Offset(4),
+        runs: Vec::new(),
+        records,
+    };
     assert!(s.admit(&admit).await || s.resends());
     let counts = s.counts(&q).await;
     assert_eq!((counts.ready, counts.delayed), (2, 2));
@@ -171,14 +191,21 @@ async fn never_doubles_a_key(s: &Stage) {
             let agent = AgentId(Uuid::from_u128(u128::try_from(n).expect("small")));
             Grant { agent, from_key: i64::try_from(n).expect("small"), ..s.asking(&q, &[2, 1]) }
         });
-        let (a, b, c, d) =
-            tokio::join!(s.plane.grant(&grants[0]), s.plane.grant(&grants[1]), s.plane.grant(&grants[2]), s.plane.grant(&grants[3]));
+        let (a, b, c, d) = tokio::join!(
+            s.plane.grant(&grants[0]),
+            s.plane.grant(&grants[1]),
+            s.plane.grant(&grants[2]),
+            s.plane.grant(&grants[3])
+        );
         let parts: Vec<_> = [a, b, c, d].into_iter().flat_map(|g| g.expect("an answer").parts).collect();
         let mut busy = Vec::new();
         for offset in offsets(&parts) {
             let key = offset % 7;
             assert!(!busy.contains(&key), "key {key} is in flight twice");
-            assert!(last.insert(key, offset).is_none_or(|before| before + 7 == offset), "key {key} is out of order");
+            assert!(
+                last.insert(key, offset).is_none_or(|before| before + 7 == offset),
+                "key {key} is out of order"
+            );
             busy.push(key);
         }
         s.ack(&q, &parts).await;
@@ -203,10 +230,21 @@ async fn lists_and_counts_what_is_admitted(s: &Stage) {
     let parts = s.lease(&q, 9).await;
     assert_eq!(offsets(&parts), [0, 2, 3]);
     s.settles(&q, &[run(&parts[0], 2..3, nack(None)), run(&parts[0], 3..4, reject("no"))]).await;
-    let waiting: Vec<_> = s.list(&q, Listing::Waiting).await.iter().map(|l| (l.offset.0, l.attempt, l.at_ms.is_some())).collect();
-    assert_eq!((waiting, s.listed(&q, Listing::InFlight).await), (vec![(1, 0, false), (2, 1, true)], vec![0]));
+    let waiting: Vec<_> = s
+        .list(&q, Listing::Waiting)
+        .await
+        .iter()
+        .map(|l| (l.offset.0, l.attempt, l.at_ms.is_some()))
+        .collect();
+    assert_eq!(
+        (waiting, s.listed(&q, Listing::InFlight).await),
+        (vec![(1, 0, false), (2, 1, true)], vec![0])
+    );
     let counts = s.counts(&q).await;
-    assert_eq!((counts.ready, counts.delayed, counts.retrying, counts.in_flight, counts.dead), (3, 0, 1, 1, 1));
+    assert_eq!(
+        (counts.ready, counts.delayed, counts.retrying, counts.in_flight, counts.dead),
+        (3, 0, 1, 1, 1)
+    );
     let ledger = s.ledger(&q).await;
     assert_eq!((ledger.passed, ledger.waiting_rows, ledger.leased_rows, ledger.dead_rows), (4, 2, 1, 1));
 }

@@ -41,7 +41,8 @@ async fn by_rate_over_all_agents(s: &Stage) {
         let agent = AgentId(Uuid::from_u128(u128::try_from(n).expect("small")));
         Grant { agent, ..s.asking(&q, &[3, 3]) }
     });
-    let (a, b, c) = tokio::join!(s.plane.grant(&grants[0]), s.plane.grant(&grants[1]), s.plane.grant(&grants[2]));
+    let (a, b, c) =
+        tokio::join!(s.plane.grant(&grants[0]), s.plane.grant(&grants[1]), s.plane.grant(&grants[2]));
     let given: usize = [a, b, c].into_iter().map(|g| offsets(&g.expect("an answer").parts).len()).sum();
     assert_eq!((given, s.ledger(&q).await.passed), (10, 10));
 }
@@ -77,7 +78,10 @@ async fn by_the_tighter_of_the_two(s: &Stage) {
     };
     let (q, _) = s.queue_with("q", 1, 99, limits).await;
     let parts = s.lease(&q, 9).await;
-    assert_eq!((offsets(&parts), s.grants(&q, &[9]).await.limited_by), (vec![0, 1, 2, 3], Some(LimitedBy::MaxInFlight)));
+    assert_eq!(
+        (offsets(&parts), s.grants(&q, &[9]).await.limited_by),
+        (vec![0, 1, 2, 3], Some(LimitedBy::MaxInFlight))
+    );
     s.ack(&q, &parts).await;
     assert_eq!(offsets(&s.lease(&q, 9).await), [4, 5]);
     assert_eq!(s.grants(&q, &[9]).await.limited_by, Some(LimitedBy::Rate));
@@ -92,7 +96,11 @@ async fn are_lifted_by_a_change(s: &Stage) {
     assert_eq!(offsets(&s.lease(&q, 2).await), [2, 3]);
     s.put_queue("q", &QueueChange { max_in_flight: Some(6), ..QueueChange::default() }).await;
     assert_eq!(offsets(&s.lease(&q, 9).await), [4, 5]);
-    s.put_queue("q", &QueueChange { max_in_flight: Some(limits::IN_FLIGHT_DEFAULT), ..QueueChange::default() }).await;
+    s.put_queue(
+        "q",
+        &QueueChange { max_in_flight: Some(limits::IN_FLIGHT_DEFAULT), ..QueueChange::default() },
+    )
+    .await;
     assert_eq!(offsets(&s.lease(&q, 3).await), [6, 7, 8]);
 }
 

@@ -2,7 +2,9 @@
 
 use millpond_core::queue::{Action, Entry, Listed, Listing, Outcome, QueueChange, Settle};
 use millpond_core::retry;
-use millpond_tests::queues::{BASE_MS, LEASE_MS, NONE, all, histories, nack, nack_because, offsets, reject, run};
+use millpond_tests::queues::{
+    BASE_MS, LEASE_MS, NONE, all, histories, nack, nack_because, offsets, reject, run,
+};
 use millpond_tests::stage::{MINUTE, Stage};
 
 suite!(
@@ -28,7 +30,8 @@ async fn nacks_by_the_policy(s: &Stage) {
 }
 
 async fn spreads_retries_as_the_policy_does(s: &Stage) {
-    let change = |c: &mut QueueChange| (c.jitter, c.factor, c.cap_ms) = (Some(0.37), Some(1.7), Some(3 * BASE_MS));
+    let change =
+        |c: &mut QueueChange| (c.jitter, c.factor, c.cap_ms) = (Some(0.37), Some(1.7), Some(3 * BASE_MS));
     let (q, _) = s.queue_with("q", 1, 40, change).await;
     let policy = q.config.retry;
     let mut in_flight = s.lease(&q, 40).await;
@@ -49,10 +52,12 @@ async fn spreads_retries_as_the_policy_does(s: &Stage) {
         }
         s.advance(LEASE_MS + MINUTE).await;
         while s.plane.expire(1_000, dice).await.expect("an answer") > 0 {}
-        let waiting: Vec<_> = s.list(&q, Listing::Waiting).await.into_iter().filter(|l| l.offset.0 % 2 == 1).collect();
+        let waiting: Vec<_> =
+            s.list(&q, Listing::Waiting).await.into_iter().filter(|l| l.offset.0 % 2 == 1).collect();
         assert_eq!(waiting.len(), 20);
         let delay = |l: &Listed| retry::delay_ms(&policy.ladder(), policy.jitter, failures, l.offset.0, dice);
-        let ended: std::collections::BTreeSet<i64> = waiting.iter().map(|l| l.at_ms.expect("a time") - delay(l)).collect();
+        let ended: std::collections::BTreeSet<i64> =
+            waiting.iter().map(|l| l.at_ms.expect("a time") - delay(l)).collect();
         assert_eq!(ended.len(), 1, "all at one instant");
         s.advance(5 * BASE_MS).await;
         let grant = s.asking(&q, &[40; 40]);
@@ -64,7 +69,8 @@ async fn spreads_retries_as_the_policy_does(s: &Stage) {
 async fn nacks_with_a_delay(s: &Stage) {
     let (q, _) = s.queue_of("q", 1, 2).await;
     let parts = s.lease(&q, 2).await;
-    s.settles(&q, &[run(&parts[0], 0..1, nack(Some(30 * MINUTE))), run(&parts[0], 1..2, nack(Some(0)))]).await;
+    s.settles(&q, &[run(&parts[0], 0..1, nack(Some(30 * MINUTE))), run(&parts[0], 1..2, nack(Some(0)))])
+        .await;
     assert_eq!(histories(&s.lease(&q, 2).await), [(1, 2, 1)]);
     s.advance(29 * MINUTE).await;
     assert_eq!(offsets(&s.lease(&q, 2).await), NONE);
@@ -95,7 +101,10 @@ async fn is_dead_exactly_at_the_limit(s: &Stage) {
     }
     assert_eq!(offsets(&s.lease(&q, 1).await), NONE);
     let dead = s.list(&q, Listing::Dead).await;
-    let plain: Vec<_> = dead.iter().map(|l| (l.partition, l.offset.0, l.attempt, l.failures, l.reason.as_deref(), l.gone)).collect();
+    let plain: Vec<_> = dead
+        .iter()
+        .map(|l| (l.partition, l.offset.0, l.attempt, l.failures, l.reason.as_deref(), l.gone))
+        .collect();
     assert_eq!(plain, [(homes[0].id, 0, 4, 4, Some("smtp 451"), false)]);
 }
 
@@ -103,7 +112,11 @@ async fn rejects_at_once(s: &Stage) {
     let (q, _) = s.queue_of("q", 1, 2).await;
     let parts = s.lease(&q, 2).await;
     assert_eq!(s.settles(&q, &[run(&parts[0], 0..1, reject("schema"))]).await, [(0, 0..1, Outcome::Dead)]);
-    assert_eq!(s.settles(&q, &[run(&parts[0], 1..2, Action::Reject { reason: None })]).await, [(0, 1..2, Outcome::Dead)]);
-    let dead: Vec<_> = s.list(&q, Listing::Dead).await.into_iter().map(|l| (l.attempt, l.failures, l.reason)).collect();
+    assert_eq!(
+        s.settles(&q, &[run(&parts[0], 1..2, Action::Reject { reason: None })]).await,
+        [(0, 1..2, Outcome::Dead)]
+    );
+    let dead: Vec<_> =
+        s.list(&q, Listing::Dead).await.into_iter().map(|l| (l.attempt, l.failures, l.reason)).collect();
     assert_eq!(dead, [(1, 0, Some("schema".to_owned())), (1, 0, None)]);
 }

@@ -87,7 +87,8 @@ async fn ends_after_a_time(s: &Stage) {
 }
 
 async fn holds_against_size_too(s: &Stage) {
-    let by_size = TopicChange { retention_ms: Some(None), retention_bytes: Some(Some(40)), ..TopicChange::default() };
+    let by_size =
+        TopicChange { retention_ms: Some(None), retention_bytes: Some(Some(40)), ..TopicChange::default() };
     let (q, _, p) = some(s, by_size, false).await;
     assert_eq!(start(s, p).await, 0);
     let parts = s.lease(&q, 2).await;
@@ -134,7 +135,10 @@ async fn lets_cursors_pass_what_is_gone(s: &Stage) {
     let ledger = s.ledger(&q).await;
     assert!(ledger.holds() && ledger.expired == gone - 2);
     // What is leased or waits is found gone by whoever reads it.
-    assert_eq!((s.listed(&q, Listing::InFlight).await, s.listed(&q, Listing::Waiting).await), (vec![1], vec![0]));
+    assert_eq!(
+        (s.listed(&q, Listing::InFlight).await, s.listed(&q, Listing::Waiting).await),
+        (vec![1], vec![0])
+    );
     assert!(s.list(&q, Listing::Waiting).await[0].gone);
     s.settles(&q, &all(&leased, &Action::Expire)).await;
     assert_eq!(s.ledger(&q).await.expired, gone - 1);

@@ -20,7 +20,10 @@ async fn begins_again_while_leased(s: &Stage) {
     let old = s.lease(&q, 4).await;
     s.settles(&q, &[run(&old[0], 0..1, Action::Ack), run(&old[0], 1..2, nack(None))]).await;
     assert_eq!(s.seek(&q, &[(homes[0], 0)]).await, (vec![0], 0));
-    assert_eq!((s.listed(&q, Listing::InFlight).await, s.listed(&q, Listing::Waiting).await), (vec![], vec![]));
+    assert_eq!(
+        (s.listed(&q, Listing::InFlight).await, s.listed(&q, Listing::Waiting).await),
+        (vec![], vec![])
+    );
     assert_eq!(s.settles(&q, &all(&old, &Action::Ack)).await, []);
     assert_eq!(histories(&s.lease(&q, 9).await), [0, 1, 2, 3, 4, 5].map(|o| (o, 1, 0)));
     assert_eq!(s.settles(&q, &all(&old, &Action::Ack)).await, []);
@@ -31,7 +34,15 @@ async fn begins_again_while_leased(s: &Stage) {
 async fn passes_over_what_is_to_be_done(s: &Stage) {
     let (q, homes) = s.queue_of("q", 1, 10).await;
     let parts = s.lease(&q, 6).await;
-    s.settles(&q, &[run(&parts[0], 0..1, Action::Ack), run(&parts[0], 2..4, nack(None)), run(&parts[0], 5..6, reject("no"))]).await;
+    s.settles(
+        &q,
+        &[
+            run(&parts[0], 0..1, Action::Ack),
+            run(&parts[0], 2..4, nack(None)),
+            run(&parts[0], 5..6, reject("no")),
+        ],
+    )
+    .await;
     // Leased 1 and 4, waiting 2 and 3, and 6 to 8 that nobody has had.
     let (cursors, skipped) = s.seek(&q, &[(homes[0], 9)]).await;
     assert_eq!(cursors, [9]);
@@ -67,7 +78,10 @@ async fn forgets_the_dead_from_there_on(s: &Stage) {
     assert_eq!(s.seek(&q, &[(homes[0], 4)]).await, (vec![4], 0));
     assert_eq!(s.listed(&q, Listing::Dead).await, [0, 1, 2, 3]);
     assert_eq!(s.seek(&q, &[(homes[0], 2)]).await.0, [2]);
-    assert_eq!((s.listed(&q, Listing::Dead).await, offsets(&s.lease(&q, 9).await)), (vec![0, 1], vec![2, 3, 4, 5]));
+    assert_eq!(
+        (s.listed(&q, Listing::Dead).await, offsets(&s.lease(&q, 9).await)),
+        (vec![0, 1], vec![2, 3, 4, 5])
+    );
 }
 
 async fn ends_leases_even_where_it_is(s: &Stage) {

@@ -31,7 +31,10 @@ async fn of_a_whole_lease_leaves_nothing(s: &Stage) {
     let acked = s.settles(&q, &[whole(parts[0].lease, Action::Ack)]).await;
     assert_eq!(acked, [(0, 0..3, Outcome::Acked), (0, 0..2, Outcome::Acked)]);
     let ledger = s.ledger(&q).await;
-    assert_eq!((ledger.acked, ledger.passed, ledger.leased_rows, ledger.waiting_rows, ledger.dead_rows), (5, 5, 0, 0, 0));
+    assert_eq!(
+        (ledger.acked, ledger.passed, ledger.leased_rows, ledger.waiting_rows, ledger.dead_rows),
+        (5, 5, 0, 0, 0)
+    );
     s.outlive().await;
     assert_eq!(offsets(&s.lease(&q, 9).await), [2]);
 }
@@ -54,7 +57,10 @@ async fn of_a_whole_lease_means_what_others_leave(s: &Stage) {
     let outcomes = s.settles(&q, &entries).await;
     let acked = [(0, 0..1, Outcome::Acked), (0, 3..5, Outcome::Acked)];
     assert_eq!(outcomes, [&acked[..], &[(1, 1..3, Outcome::Released), (2, 5..6, Outcome::Dead)]].concat());
-    assert_eq!((s.listed(&q, Listing::Waiting).await, s.listed(&q, Listing::Dead).await), (vec![1, 2], vec![5]));
+    assert_eq!(
+        (s.listed(&q, Listing::Waiting).await, s.listed(&q, Listing::Dead).await),
+        (vec![1, 2], vec![5])
+    );
 }
 
 async fn does_not_touch_another_queue(s: &Stage) {
@@ -62,12 +68,17 @@ async fn does_not_touch_another_queue(s: &Stage) {
     let (other, _) = s.queue_of("other", 1, 3).await;
     let parts = s.lease(&q, 3).await;
     s.lease(&other, 3).await;
-    for action in [Action::Ack, nack(None), reject("no"), Action::Renew { lease_ms: 9 * LEASE_MS }, Action::Release] {
+    for action in
+        [Action::Ack, nack(None), reject("no"), Action::Renew { lease_ms: 9 * LEASE_MS }, Action::Release]
+    {
         assert_eq!(s.settles(&other, &all(&parts, &action)).await, []);
         assert_eq!(s.settles(&other, &[whole(parts[0].lease, action.clone())]).await, []);
         assert_eq!(s.settles(&q, &[whole(LeaseId(s.uuid()), action)]).await, []);
     }
-    assert_eq!((s.listed(&q, Listing::InFlight).await, s.listed(&other, Listing::InFlight).await), (vec![0, 1, 2], vec![0, 1, 2]));
+    assert_eq!(
+        (s.listed(&q, Listing::InFlight).await, s.listed(&other, Listing::InFlight).await),
+        (vec![0, 1, 2], vec![0, 1, 2])
+    );
 }
 
 async fn does_not_touch_other_attempts(s: &Stage) {
@@ -106,7 +117,8 @@ async fn sent_again_answers_the_same(s: &Stage) {
     s.lease(&q, 9).await;
     assert_eq!(s.settled(&first).await, answer);
     // Another agent's settlements are its own.
-    let other = Settle { agent: AgentId(Uuid::from_u128(7)), ..s.settling(&q, &[run(&parts[0], 2..3, Action::Ack)]) };
+    let other =
+        Settle { agent: AgentId(Uuid::from_u128(7)), ..s.settling(&q, &[run(&parts[0], 2..3, Action::Ack)]) };
     let others = s.settled(&other).await;
     assert_eq!((s.settled(&first).await, s.settled(&other).await), (answer, others));
     assert_eq!(s.ledger(&q).await.acked, 3);
@@ -120,7 +132,11 @@ async fn is_kept_for_as_long_as_is_said(s: &Stage) {
     let (answer, lasts) = (s.settled(&kept).await, s.settled(&last).await);
     for n in 3..5 {
         s.settled(&Settle { keep: true, ..s.settling(&q, &[run(&parts[0], n..n + 1, Action::Ack)]) }).await;
-        s.settled(&Settle { agent: AgentId(s.uuid()), ..s.settling(&q, &[run(&parts[0], n + 2..n + 3, Action::Ack)]) }).await;
+        s.settled(&Settle {
+            agent: AgentId(s.uuid()),
+            ..s.settling(&q, &[run(&parts[0], n + 2..n + 3, Action::Ack)])
+        })
+        .await;
     }
     s.advance(limits::OPERATION_TTL_MS - MINUTE).await;
     s.plane.forget(1_000).await.expect("an answer");
@@ -189,13 +205,18 @@ async fn renews_some_of_a_lease(s: &Stage) {
     let grant = s.asking(&q, &[6]);
     let p = s.grant(&grant).await.parts.remove(0);
     let renew = |lease_ms| Action::Renew { lease_ms };
-    let entries = [run(&p, 0..2, renew(3 * LEASE_MS)), run(&p, 4..5, renew(2 * LEASE_MS)), run(&p, 5..6, Action::Ack)];
+    let entries =
+        [run(&p, 0..2, renew(3 * LEASE_MS)), run(&p, 4..5, renew(2 * LEASE_MS)), run(&p, 5..6, Action::Ack)];
     let outcomes = [(0, 0..2, Outcome::Renewed), (1, 4..5, Outcome::Renewed), (2, 5..6, Outcome::Acked)];
     assert_eq!(s.settles(&q, &entries).await, outcomes);
-    let ranges: Vec<_> = s.grant(&grant).await.parts.iter().map(|p| offsets(std::slice::from_ref(p))).collect();
+    let ranges: Vec<_> =
+        s.grant(&grant).await.parts.iter().map(|p| offsets(std::slice::from_ref(p))).collect();
     assert_eq!(ranges, [vec![2, 3], vec![0, 1], vec![4]]);
     s.outlive().await;
-    assert_eq!((s.listed(&q, Listing::Waiting).await, s.listed(&q, Listing::InFlight).await), (vec![2, 3], vec![0, 1, 4]));
+    assert_eq!(
+        (s.listed(&q, Listing::Waiting).await, s.listed(&q, Listing::InFlight).await),
+        (vec![2, 3], vec![0, 1, 4])
+    );
     s.outlive().await;
     assert_eq!(s.listed(&q, Listing::InFlight).await, [0, 1]);
     // Receipts go on naming the record, whatever part it is in.
@@ -205,7 +226,10 @@ async fn renews_some_of_a_lease(s: &Stage) {
 async fn releases_as_if_it_had_not_been_handed_out(s: &Stage) {
     let (q, _) = s.queue_of("q", 1, 3).await;
     let parts = s.lease(&q, 3).await;
-    assert_eq!(s.settles(&q, &[whole(parts[0].lease, Action::Release)]).await, [(0, 0..3, Outcome::Released)]);
+    assert_eq!(
+        s.settles(&q, &[whole(parts[0].lease, Action::Release)]).await,
+        [(0, 0..3, Outcome::Released)]
+    );
     assert_eq!(s.counts(&q).await.ready, 3);
     let parts = s.lease(&q, 3).await;
     assert_eq!(histories(&parts), [0, 1, 2].map(|o| (o, 1, 0)));
@@ -241,7 +265,8 @@ async fn mixes_everything_in_one(s: &Stage) {
         run(&a, 4..5, Action::Ack),
     ];
     let outcomes = s.settles(&q, &entries).await;
-    let plain: Vec<(usize, i64, Outcome)> = outcomes.into_iter().map(|(e, r, o)| (e, r.end - r.start, o)).collect();
+    let plain: Vec<(usize, i64, Outcome)> =
+        outcomes.into_iter().map(|(e, r, o)| (e, r.end - r.start, o)).collect();
     let expected = [
         (0, 2, Outcome::Acked),
         (1, 2, Outcome::Released),
@@ -253,5 +278,8 @@ async fn mixes_everything_in_one(s: &Stage) {
     ];
     assert_eq!(plain, expected);
     assert_eq!(s.listed(&q, Listing::InFlight).await, [0, 1, 2, 5, 10, 11, 13]);
-    assert_eq!((s.listed(&q, Listing::Waiting).await, s.listed(&q, Listing::Dead).await), (vec![3, 6, 7], vec![12]));
+    assert_eq!(
+        (s.listed(&q, Listing::Waiting).await, s.listed(&q, Listing::Dead).await),
+        (vec![3, 6, 7], vec![12])
+    );
 }

@@ -20,7 +20,9 @@ async fn assert_repeats(s: &Stage, sent: &Sent) {
     for _ in 0..2 {
         let again = s.commit(&sent.commit).await;
         assert_eq!(again.verdicts, sent.committed.verdicts);
-        for (piece, (then, now)) in sent.commit.pieces.iter().zip(sent.committed.pieces.iter().zip(&again.pieces)) {
+        for (piece, (then, now)) in
+            sent.commit.pieces.iter().zip(sent.committed.pieces.iter().zip(&again.pieces))
+        {
             if again.verdicts[piece.request] == Verdict::Stored {
                 assert_eq!(then, now);
             }
@@ -44,7 +46,14 @@ async fn answers_the_same_with_keys(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
     for (key, place) in (1..).zip(BOTH) {
         let sent = s
-            .send(place, &[Draft::new().to(p, &[1]).key(key, 1), Draft::new().to(p, &[2]), Draft::new().to(p, &[3]).key(key + 9, 1)])
+            .send(
+                place,
+                &[
+                    Draft::new().to(p, &[1]).key(key, 1),
+                    Draft::new().to(p, &[2]),
+                    Draft::new().to(p, &[3]).key(key + 9, 1),
+                ],
+            )
             .await;
         assert_repeats(s, &sent).await;
     }
@@ -72,12 +81,16 @@ async fn answers_the_same_beside_refused_neighbours(s: &Stage) {
     let (p, g) = (home(&s.topic("t", 1).await, 0), home(&s.topic("gone", 1).await, 0));
     s.delete_topic("gone").await;
     for place in BOTH {
-        let drafts = [Draft::new().to(p, &[1]), Draft::new().to(p, &[2]).to(g, &[3]), Draft::new().to(p, &[4])];
+        let drafts =
+            [Draft::new().to(p, &[1]), Draft::new().to(p, &[2]).to(g, &[3]), Draft::new().to(p, &[4])];
         let sent = s.send(place, &drafts).await;
         let again = s.commit(&sent.commit).await;
         assert_eq!([&again.verdicts[0], &again.verdicts[2]], [&Verdict::Stored; 2]);
         assert!(matches!(again.verdicts[1], Verdict::PartitionGone | Verdict::Unknown));
-        assert_eq!((again.pieces[0].base, again.pieces[2].base), (sent.committed.pieces[0].base, sent.committed.pieces[2].base));
+        assert_eq!(
+            (again.pieces[0].base, again.pieces[2].base),
+            (sent.committed.pieces[0].base, sent.committed.pieces[2].base)
+        );
     }
     assert_eq!(s.tags(p).await, [1, 4, 1, 4]);
 }
@@ -85,8 +98,13 @@ async fn answers_the_same_beside_refused_neighbours(s: &Stage) {
 async fn answers_the_same_to_duplicates_and_conflicts(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
     for (key, place) in (1..).zip(BOTH) {
-        s.send(place, &[Draft::new().to(p, &[1]).key(key, 1), Draft::new().to(p, &[2]).key(key + 9, 1)]).await;
-        let drafts = [Draft::new().to(p, &[3]).key(key, 1), Draft::new().to(p, &[4]).key(key + 9, 2), Draft::new().to(p, &[5])];
+        s.send(place, &[Draft::new().to(p, &[1]).key(key, 1), Draft::new().to(p, &[2]).key(key + 9, 1)])
+            .await;
+        let drafts = [
+            Draft::new().to(p, &[3]).key(key, 1),
+            Draft::new().to(p, &[4]).key(key + 9, 2),
+            Draft::new().to(p, &[5]),
+        ];
         let sent = s.send(place, &drafts).await;
         assert!(matches!(sent.verdict(0), Verdict::Duplicate(_)));
         assert_eq!([sent.verdict(1), sent.verdict(2)], [&Verdict::Conflict, &Verdict::Stored]);

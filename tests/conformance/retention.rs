@@ -20,7 +20,12 @@ suite!(
 );
 
 fn retention(partitions: i32, ms: Option<i64>, bytes: Option<i64>) -> TopicChange {
-    TopicChange { partitions: Some(partitions), retention_ms: Some(ms), retention_bytes: Some(bytes), ..TopicChange::default() }
+    TopicChange {
+        partitions: Some(partitions),
+        retention_ms: Some(ms),
+        retention_bytes: Some(bytes),
+        ..TopicChange::default()
+    }
 }
 
 async fn bounds(s: &Stage, home: millpond_tests::stage::Home) -> (i64, i64) {
@@ -43,7 +48,10 @@ async fn lets_go_by_age(s: &Stage) {
     assert_eq!((bounds(s, p).await, bounds(s, q).await), ((4, 4), (2, 2)));
     assert_eq!(s.append(Place::Inline, p, &[3]).await, 4);
     assert_eq!(s.tags(p).await, [3]);
-    assert_eq!(s.plane.partitions(t.id).await.expect("a list").iter().map(|p| p.bytes).collect::<Vec<_>>(), [8, 0]);
+    assert_eq!(
+        s.plane.partitions(t.id).await.expect("a list").iter().map(|p| p.bytes).collect::<Vec<_>>(),
+        [8, 0]
+    );
 }
 
 async fn keeps_for_ever_without_limits(s: &Stage) {
@@ -140,7 +148,12 @@ async fn lets_a_deleted_topic_go(s: &Stage) {
     for place in BOTH {
         s.send(place, &[Draft::new().to(home(&t, 0), &[1]).to(home(&t, 1), &[2])]).await;
     }
-    let shared = s.send(Place::Segment, &[Draft::new().to(home(&t, 0), &[3]), Draft::new().to(kept, &[4])]).await.commit.parts[0].id;
+    let shared = s
+        .send(Place::Segment, &[Draft::new().to(home(&t, 0), &[3]), Draft::new().to(kept, &[4])])
+        .await
+        .commit
+        .parts[0]
+        .id;
     let own = s.parts_in_use(&[home(&t, 1)]).await;
     assert_eq!(s.retain().await, 0);
     s.delete_topic("t").await;
@@ -166,7 +179,8 @@ async fn goes_in_bounded_steps(s: &Stage) {
     while left > 0 {
         let gone = s.plane.retain(5).await.expect("an answer");
         assert!((0..=5).contains(&gone));
-        let now = [bounds(s, p).await, bounds(s, q).await].iter().map(|(start, end)| end - start).sum::<i64>();
+        let now =
+            [bounds(s, p).await, bounds(s, q).await].iter().map(|(start, end)| end - start).sum::<i64>();
         assert!(now < left);
         left = now;
     }
@@ -208,7 +222,10 @@ async fn deletes_a_segment_that_holds_nothing(s: &Stage) {
 }
 
 async fn keeps_a_segment_while_a_batch_lives(s: &Stage) {
-    let (old, young) = (home(&s.topic_with("old", retention(1, Some(HOUR), None)).await, 0), home(&s.topic("young", 1).await, 0));
+    let (old, young) = (
+        home(&s.topic_with("old", retention(1, Some(HOUR), None)).await, 0),
+        home(&s.topic("young", 1).await, 0),
+    );
     let part = s.send(Place::Segment, &[Draft::new().to(old, &[1]).to(young, &[2])]).await.commit.parts[0].id;
     s.advance(DAY).await;
     s.retain().await;

@@ -22,12 +22,14 @@ fn partitions(count: i32) -> TopicChange {
 }
 
 async fn is_made_with_defaults(s: &Stage) {
-    let (made, first) = s.plane.put_topic(&s.tenant, &name("t"), &TopicChange::default(), 3).await.expect("a topic");
+    let (made, first) =
+        s.plane.put_topic(&s.tenant, &name("t"), &TopicChange::default(), 3).await.expect("a topic");
     assert!(first || s.resends());
     assert_eq!(made.config, TopicConfig::default());
     assert_eq!((made.partition_count(), &made.tenant, &made.name), (3, &s.tenant, &name("t")));
     assert_eq!(s.plane.topic(&s.tenant, &name("t")).await.expect("a topic"), made);
-    let (again, first) = s.plane.put_topic(&s.tenant, &name("t"), &TopicChange::default(), 5).await.expect("a topic");
+    let (again, first) =
+        s.plane.put_topic(&s.tenant, &name("t"), &TopicChange::default(), 5).await.expect("a topic");
     assert!(!first);
     assert_eq!(again, made);
 }
@@ -47,7 +49,12 @@ async fn is_changed_field_by_field(s: &Stage) {
     };
     let changed = s.topic_with("t", change.clone()).await;
     assert_eq!(changed, Topic { config: change.apply(&TopicConfig::default()), ..made });
-    let back = s.topic_with("t", TopicChange { columns: Some(None), placement: Some(Placement::Inline), ..TopicChange::default() }).await;
+    let back = s
+        .topic_with(
+            "t",
+            TopicChange { columns: Some(None), placement: Some(Placement::Inline), ..TopicChange::default() },
+        )
+        .await;
     assert_eq!(back.config, TopicConfig { columns: None, placement: Placement::Inline, ..changed.config });
     assert_eq!(s.plane.topic(&s.tenant, &name("t")).await.expect("a topic"), back);
 }
@@ -67,13 +74,17 @@ async fn never_shrinks(s: &Stage) {
     let made = s.topic("t", 3).await;
     let change = TopicChange { retention_ms: Some(Some(1)), ..partitions(2) };
     let refused = s.plane.put_topic(&s.tenant, &name("t"), &change, 1).await.expect_err("refused");
-    assert!(matches!(refused, Error::Rejected(PutTopicRejected::PartitionsShrink { current: 3 })), "{refused:?}");
+    assert!(
+        matches!(refused, Error::Rejected(PutTopicRejected::PartitionsShrink { current: 3 })),
+        "{refused:?}"
+    );
     assert_eq!(s.plane.topic(&s.tenant, &name("t")).await.expect("a topic"), made);
 }
 
 async fn has_a_number_of_partitions_in_range(s: &Stage) {
     for count in [-1, 0, limits::PARTITIONS_MAX + 1] {
-        let refused = s.plane.put_topic(&s.tenant, &name("t"), &partitions(count), 1).await.expect_err("refused");
+        let refused =
+            s.plane.put_topic(&s.tenant, &name("t"), &partitions(count), 1).await.expect_err("refused");
         assert!(matches!(refused, Error::Rejected(PutTopicRejected::PartitionsOutOfRange)), "{refused:?}");
     }
     assert!(s.plane.topics(&s.tenant).await.expect("a list").is_empty());
@@ -123,7 +134,8 @@ async fn of_the_same_name_shares_nothing(s: &Stage) {
 
 async fn of_another_tenant_is_another(s: &Stage) {
     let ours = s.topic("t", 1).await;
-    let (theirs, made) = s.plane.put_topic(&name("them"), &name("t"), &partitions(2), 1).await.expect("a topic");
+    let (theirs, made) =
+        s.plane.put_topic(&name("them"), &name("t"), &partitions(2), 1).await.expect("a topic");
     assert!(made || s.resends());
     assert_ne!(ours.id, theirs.id);
     s.append(Place::Inline, home(&theirs, 0), &[1]).await;
@@ -140,6 +152,13 @@ async fn reports_its_partitions(s: &Stage) {
     s.append(Place::Inline, home(&topic, 1), &[1, 2, 3]).await;
     s.append(Place::Segment, home(&topic, 1), &[4]).await;
     let status = s.plane.partitions(topic.id).await.expect("a list");
-    let seen: Vec<_> = status.iter().map(|p| (p.partition, p.id, p.log_start_offset, p.high_watermark, p.bytes)).collect();
-    assert_eq!(seen, [(0, topic.partitions[0], Offset(0), Offset(0), 0), (1, topic.partitions[1], Offset(0), Offset(4), 32)]);
+    let seen: Vec<_> =
+        status.iter().map(|p| (p.partition, p.id, p.log_start_offset, p.high_watermark, p.bytes)).collect();
+    assert_eq!(
+        seen,
+        [
+            (0, topic.partitions[0], Offset(0), Offset(0), 0),
+            (1, topic.partitions[1], Offset(0), Offset(4), 32)
+        ]
+    );
 }

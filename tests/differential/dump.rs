@@ -11,13 +11,18 @@ use uuid::Uuid;
 pub async fn compare(pair: &Pair) {
     let (memory, postgres) = (&pair.memory, &pair.postgres);
     let (left, right) = (topics(memory).await, topics(postgres).await);
-    let plain = |topics: &[Topic]| -> Vec<_> { topics.iter().map(|t| (t.name.clone(), t.config.clone(), t.partition_count())).collect() };
+    let plain = |topics: &[Topic]| -> Vec<_> {
+        topics.iter().map(|t| (t.name.clone(), t.config.clone(), t.partition_count())).collect()
+    };
     assert_eq!(plain(&left), plain(&right));
     for slot in &pair.slots {
         let (left, right) = (status(memory, &slot.memory).await, status(postgres, &slot.postgres).await);
         assert_eq!(left, right, "status of {}", slot.memory.name);
         let left = memory.plane.dedup_offsets(slot.memory.id, &all_ids()).await.expect("an answer");
-        assert_eq!(left, postgres.plane.dedup_offsets(slot.postgres.id, &all_ids()).await.expect("an answer"));
+        assert_eq!(
+            left,
+            postgres.plane.dedup_offsets(slot.postgres.id, &all_ids()).await.expect("an answer")
+        );
     }
     let mut ranges = Vec::new();
     for (m, p) in pair.all_homes() {
@@ -26,7 +31,11 @@ pub async fn compare(pair: &Pair) {
         let found = plain_found(memory.find(m.id, start, i64::MAX).await);
         assert_eq!(found, plain_found(postgres.find(p.id, start, i64::MAX).await));
         let batches = found.into_iter().flat_map(|f| f.batches).filter(|b| b.inline);
-        ranges.extend(batches.map(|b| PayloadRange { part: b.part, byte_offset: b.byte_offset, byte_length: b.byte_length }));
+        ranges.extend(batches.map(|b| PayloadRange {
+            part: b.part,
+            byte_offset: b.byte_offset,
+            byte_length: b.byte_length,
+        }));
     }
     let left = memory.plane.payloads(&ranges).await.expect("an answer");
     assert_eq!(left, postgres.plane.payloads(&ranges).await.expect("an answer"));

@@ -119,7 +119,8 @@ pub enum GroupOperation {
     },
 }
 
-/// Of a member, under a generation so many before the current one: slot, partition and offset, each partition once.
+/// Of a member, under a generation so many before the current one: slot, partition and offset, each partition
+/// once.
 #[derive(Clone, Debug)]
 pub struct Offsets {
     pub member: usize,
@@ -161,9 +162,17 @@ impl Generator {
             88..92 => Operation::Sweep { says_swept: self.rng.random() },
             92..98 => {
                 let (slot, partition) = self.home(pair);
-                Operation::Find { slot, partition, offset: self.rng.random_range(0..40), max_bytes: self.rng.random_range(0..300) }
+                Operation::Find {
+                    slot,
+                    partition,
+                    offset: self.rng.random_range(0..40),
+                    max_bytes: self.rng.random_range(0..300),
+                }
             }
-            _ => Operation::OffsetsAt { slot: self.home(pair).0, timestamp: self.rng.random_range(0..=TIMESTAMPS) },
+            _ => Operation::OffsetsAt {
+                slot: self.home(pair).0,
+                timestamp: self.rng.random_range(0..=TIMESTAMPS),
+            },
         }
     }
 
@@ -178,7 +187,11 @@ impl Generator {
             14..18 => {
                 let call = self.calls(pair).remove(0);
                 let writes = if self.rng.random_bool(0.2) { Vec::new() } else { call.writes };
-                GroupOperation::Guarded { place: self.place(), call: Call { expect: None, writes, ..call }, offsets: self.offsets(pair) }
+                GroupOperation::Guarded {
+                    place: self.place(),
+                    call: Call { expect: None, writes, ..call },
+                    offsets: self.offsets(pair),
+                }
             }
             18..19 => GroupOperation::Reset { group, offsets: self.partitions(pair) },
             _ => GroupOperation::Delete { group },
@@ -186,12 +199,17 @@ impl Generator {
     }
 
     fn offsets(&mut self, pair: &Pair) -> Offsets {
-        Offsets { member: self.rng.random_range(0..3), before: i64::from(self.rng.random_bool(0.2)), offsets: self.partitions(pair) }
+        Offsets {
+            member: self.rng.random_range(0..3),
+            before: i64::from(self.rng.random_bool(0.2)),
+            offsets: self.partitions(pair),
+        }
     }
 
     /// Mostly within the log.
     fn partitions(&mut self, pair: &Pair) -> Vec<(usize, i32, i64)> {
-        let homes: BTreeSet<(usize, i32)> = (0..self.rng.random_range(0..4)).map(|_| self.home(pair)).collect();
+        let homes: BTreeSet<(usize, i32)> =
+            (0..self.rng.random_range(0..4)).map(|_| self.home(pair)).collect();
         let end = |home: &(usize, i32)| pair.ends.get(home).copied().unwrap_or(0);
         let mut offset = |home: (usize, i32)| {
             let beyond = i64::from(self.rng.random_bool(0.1));
@@ -206,7 +224,8 @@ impl Generator {
 
     fn put(&mut self) -> Operation {
         let partitions = [None, None, Some(1), Some(2), Some(3), Some(0)][self.rng.random_range(0..6)];
-        let retention_ms = [None, None, Some(None), Some(Some(HOUR)), Some(Some(3 * HOUR))][self.rng.random_range(0..5)];
+        let retention_ms =
+            [None, None, Some(None), Some(Some(HOUR)), Some(Some(3 * HOUR))][self.rng.random_range(0..5)];
         let retention_bytes = [None, None, None, Some(None), Some(Some(200))][self.rng.random_range(0..5)];
         Operation::Put { name: self.rng.random_range(0..NAMES), partitions, retention_ms, retention_bytes }
     }
@@ -244,14 +263,18 @@ impl Generator {
     }
 
     fn key(&mut self) -> Option<(u128, u128)> {
-        self.rng.random_bool(0.3).then(|| (self.rng.random_range(0..KEYS), u128::from(self.rng.random_bool(0.2))))
+        self.rng
+            .random_bool(0.3)
+            .then(|| (self.rng.random_range(0..KEYS), u128::from(self.rng.random_bool(0.2))))
     }
 
     fn write(&mut self, pair: &Pair) -> Write {
         let (slot, partition) = self.home(pair);
         let ids = self.rng.random_bool(0.3);
         let count = self.rng.random_range(1..5);
-        let records = (0..count).map(|_| (ids && self.rng.random_bool(0.6)).then(|| self.rng.random_range(0..IDS))).collect();
+        let records = (0..count)
+            .map(|_| (ids && self.rng.random_bool(0.6)).then(|| self.rng.random_range(0..IDS)))
+            .collect();
         Write { slot, partition, records, timestamp: self.rng.random_range(0..TIMESTAMPS) }
     }
 }

@@ -36,10 +36,13 @@ type Plain = (i64, Vec<(MemberId, Vec<String>, bool)>, bool, Vec<Row>);
 
 async fn plain(stage: &Stage, group: usize) -> Option<Plain> {
     let state = state_of(stage, group).await?;
-    let member =
-        |m: &millpond_core::group::MemberState| (m.member.id, m.member.topics.iter().map(ToString::to_string).collect(), m.expired);
+    let member = |m: &millpond_core::group::MemberState| {
+        (m.member.id, m.member.topics.iter().map(ToString::to_string).collect(), m.expired)
+    };
     let progress = stage.plane.progress(state.id).await.expect("a list");
-    let rows = progress.iter().map(|p| (p.topic.to_string(), p.number, p.owner, p.committed, p.log_start_offset, p.high_watermark));
+    let rows = progress
+        .iter()
+        .map(|p| (p.topic.to_string(), p.number, p.owner, p.committed, p.log_start_offset, p.high_watermark));
     let generations = stage.plane.generations(&[state.id]).await.expect("a list");
     assert_eq!(generations, [(state.id, state.generation, !state.is_settled())]);
     Some((state.generation.0, state.members.iter().map(member).collect(), state.is_settled(), rows.collect()))
@@ -47,7 +50,12 @@ async fn plain(stage: &Stage, group: usize) -> Option<Plain> {
 
 pub async fn compare(pair: &Pair) {
     for group in 0..GROUPS {
-        assert_eq!(plain(&pair.memory, group).await, plain(&pair.postgres, group).await, "group {}", group_name(group));
+        assert_eq!(
+            plain(&pair.memory, group).await,
+            plain(&pair.postgres, group).await,
+            "group {}",
+            group_name(group)
+        );
     }
     let left = pair.memory.plane.groups(&pair.memory.tenant).await.expect("a list");
     assert_eq!(left, pair.postgres.plane.groups(&pair.postgres.tenant).await.expect("a list"));
@@ -86,7 +94,9 @@ impl Pair {
                 let Some((memory, postgres)) = self.offsets(&offsets).await else { return };
                 let left = known(self.memory.plane.commit_offsets(&memory).await);
                 let right = known(self.postgres.plane.commit_offsets(&postgres).await);
-                let values = |kept: Vec<(PartitionId, Offset)>| kept.into_iter().map(|(_, offset)| offset).collect::<Vec<_>>();
+                let values = |kept: Vec<(PartitionId, Offset)>| {
+                    kept.into_iter().map(|(_, offset)| offset).collect::<Vec<_>>()
+                };
                 self.count(if left.is_ok() { "offsets committed" } else { "offsets refused" });
                 assert_eq!(left.map(values), right.map(values));
             }
@@ -95,7 +105,10 @@ impl Pair {
                 let (memory, postgres) = self.places(&offsets);
                 let name = millpond_tests::stage::name(group_name(group));
                 let left = known(self.memory.plane.reset_offsets(&self.memory.tenant, &name, &memory).await);
-                assert_eq!(left, known(self.postgres.plane.reset_offsets(&self.postgres.tenant, &name, &postgres).await));
+                assert_eq!(
+                    left,
+                    known(self.postgres.plane.reset_offsets(&self.postgres.tenant, &name, &postgres).await)
+                );
                 self.count(if left.is_ok() { "reset" } else { "reset refused" });
             }
             GroupOperation::Delete { group } => {
@@ -115,7 +128,14 @@ impl Pair {
                 .into_iter()
                 .map(|p| (p.topic, p.number, p.since, p.committed, p.log_start_offset, p.high_watermark))
                 .collect();
-            (renewed.generation, renewed.stale, renewed.session_ms, renewed.from, renewed.noted_ms_ago / MINUTE, partitions)
+            (
+                renewed.generation,
+                renewed.stale,
+                renewed.session_ms,
+                renewed.from,
+                renewed.noted_ms_ago / MINUTE,
+                partitions,
+            )
         };
         let left = self.memory.renew(group_name(group), member).await.map(plain);
         let right = self.postgres.renew(group_name(group), member).await.map(plain);
@@ -135,10 +155,15 @@ impl Pair {
     /// The commit in either world, under a generation that both have.
     async fn offsets(&self, offsets: &Offsets) -> Option<(OffsetCommit, OffsetCommit)> {
         let (group, member) = self.member(offsets.member)?;
-        let mut generation = state_of(&self.memory, group).await.map_or(millpond_core::Generation(1), |state| state.generation);
+        let mut generation = state_of(&self.memory, group)
+            .await
+            .map_or(millpond_core::Generation(1), |state| state.generation);
         generation.0 -= offsets.before;
         let (memory, postgres) = self.places(&offsets.offsets);
-        let commit = |stage: &Stage, offsets| OffsetCommit { offsets, ..stage.offsets(group_name(group), member, generation, &[]) };
+        let commit = |stage: &Stage, offsets| OffsetCommit {
+            offsets,
+            ..stage.offsets(group_name(group), member, generation, &[])
+        };
         Some((commit(&self.memory, memory), commit(&self.postgres, postgres)))
     }
 

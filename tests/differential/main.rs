@@ -1,7 +1,8 @@
 //! The model and Postgres in lock step: random operations, equal answers, equal logs, equal queues.
 //!
-//! `MILLPOND_TEST_SEED` repeats a run, `MILLPOND_TEST_STEPS` sets its length. Instants are not compared: they are those of two clocks.
-//! Time passes in steps that are long against a run, so that both worlds see the same things expire.
+//! `MILLPOND_TEST_SEED` repeats a run, `MILLPOND_TEST_STEPS` sets its length. Instants are not compared: they
+//! are those of two clocks. Time passes in steps that are long against a run, so that both worlds see the
+//! same things expire.
 
 mod dump;
 mod generate;

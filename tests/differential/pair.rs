@@ -1,7 +1,9 @@
 //! Two worlds to which the same happens.
 
 use crate::generate::{Call, Operation, Write};
-use millpond_core::control_plane::{Batch, Commit, Committed, DrainBatch, Found, PieceOutcome, Swap, Verdict};
+use millpond_core::control_plane::{
+    Batch, Commit, Committed, DrainBatch, Found, PieceOutcome, Swap, Verdict,
+};
 use millpond_core::topic::{NoSuchTopic, PutTopicRejected};
 use millpond_core::{Error, MemberId, Name, Offset, Topic, TopicChange};
 use millpond_tests::stage::{Draft, Home, MINUTE, Place, Stage, home, name};
@@ -40,7 +42,12 @@ pub fn topic_name(n: usize) -> Name {
 /// An answer without what may differ.
 fn plain(committed: &Committed, commit: &Commit) -> (Vec<Verdict>, Vec<Option<PieceOutcome>>) {
     let stored = |request: usize| committed.verdicts[request] == Verdict::Stored;
-    let pieces = commit.pieces.iter().zip(&committed.pieces).map(|(p, o)| stored(p.request).then(|| o.clone())).collect();
+    let pieces = commit
+        .pieces
+        .iter()
+        .zip(&committed.pieces)
+        .map(|(p, o)| stored(p.request).then(|| o.clone()))
+        .collect();
     (committed.verdicts.clone(), pieces)
 }
 
@@ -87,7 +94,8 @@ impl Pair {
     pub async fn apply(&mut self, operation: Operation) {
         match operation {
             Operation::Put { name, partitions, retention_ms, retention_bytes } => {
-                let change = TopicChange { partitions, retention_ms, retention_bytes, ..TopicChange::default() };
+                let change =
+                    TopicChange { partitions, retention_ms, retention_bytes, ..TopicChange::default() };
                 self.put(name, &change).await;
             }
             Operation::Delete { name } => self.delete(name).await,
@@ -111,7 +119,8 @@ impl Pair {
                 }
             }
             Operation::Forget => {
-                // Once its payload is forgotten, a commit that comes again is not recognized: nothing is on its way for so long.
+                // Once its payload is forgotten, a commit that comes again is not recognized: nothing is on
+                // its way for so long.
                 self.commits.clear();
                 self.memory.plane.forget(10_000).await.expect("an answer");
                 self.postgres.plane.forget(10_000).await.expect("an answer");
@@ -127,7 +136,9 @@ impl Pair {
                 let (m, p) = (self.slots[slot].memory.id, self.slots[slot].postgres.id);
                 let memory = self.memory.plane.offsets_at(m, timestamp).await.expect("an answer");
                 let postgres = self.postgres.plane.offsets_at(p, timestamp).await.expect("an answer");
-                let plain = |told: Vec<(i32, _, Offset)>| told.into_iter().map(|(number, _, offset)| (number, offset)).collect::<Vec<_>>();
+                let plain = |told: Vec<(i32, _, Offset)>| {
+                    told.into_iter().map(|(number, _, offset)| (number, offset)).collect::<Vec<_>>()
+                };
                 assert_eq!(plain(memory), plain(postgres));
             }
         }
@@ -170,7 +181,10 @@ impl Pair {
     async fn delete(&mut self, number: usize) {
         let name = topic_name(number);
         let memory = self.memory.plane.delete_topic(&self.memory.tenant, &name).await.expect("an answer");
-        assert_eq!(memory, self.postgres.plane.delete_topic(&self.postgres.tenant, &name).await.expect("an answer"));
+        assert_eq!(
+            memory,
+            self.postgres.plane.delete_topic(&self.postgres.tenant, &name).await.expect("an answer")
+        );
         let gone = self.postgres.plane.topic(&self.postgres.tenant, &name).await;
         assert!(matches!(gone, Err(Error::Rejected(NoSuchTopic))));
         for slot in self.slots.iter_mut().filter(|s| s.name == number) {
@@ -256,7 +270,15 @@ impl Pair {
         let postgres = self.postgres.plane.drain_plan(max_bytes).await.expect("a plan");
         let plain = |plan: &[DrainBatch]| -> Vec<_> {
             plan.iter()
-                .map(|d| (plain_batch(&d.batch), d.expires_at_ms, d.bytes.clone(), d.topic.topic.clone(), d.topic.partition))
+                .map(|d| {
+                    (
+                        plain_batch(&d.batch),
+                        d.expires_at_ms,
+                        d.bytes.clone(),
+                        d.topic.topic.clone(),
+                        d.topic.partition,
+                    )
+                })
                 .collect()
         };
         assert_eq!(plain(&memory), plain(&postgres));
@@ -268,9 +290,14 @@ impl Pair {
 
     async fn compact(&mut self, slot: usize, partition: i32, from: i64) {
         let (m, p) = self.homes(slot, partition);
-        let (Some(found), Some(_)) = (self.memory.find(m.id, 0, 1).await, self.postgres.find(p.id, 0, 1).await) else { return };
+        let (Some(found), Some(_)) =
+            (self.memory.find(m.id, 0, 1).await, self.postgres.find(p.id, 0, 1).await)
+        else {
+            return;
+        };
         let from = from.max(found.log_start_offset.0);
-        let (memory, postgres) = (self.memory.compaction(m, from).await, self.postgres.compaction(p, from).await);
+        let (memory, postgres) =
+            (self.memory.compaction(m, from).await, self.postgres.compaction(p, from).await);
         if !memory.inputs.is_empty() {
             self.remember((memory, postgres));
         }
@@ -293,7 +320,8 @@ impl Pair {
     async fn sweep(&mut self, says_swept: bool) {
         let memory = self.memory.sweep_plan().await;
         assert_eq!(memory, self.postgres.sweep_plan().await);
-        let in_use = self.memory.parts_in_use(&self.all_homes().iter().map(|h| h.0).collect::<Vec<_>>()).await;
+        let in_use =
+            self.memory.parts_in_use(&self.all_homes().iter().map(|h| h.0).collect::<Vec<_>>()).await;
         assert_eq!(memory.intersection(&in_use).collect::<BTreeSet<_>>(), BTreeSet::new());
         if says_swept {
             self.memory.swept(&memory).await;
@@ -307,6 +335,8 @@ impl Pair {
     /// Every partition that ever was.
     pub fn all_homes(&self) -> Vec<(Home, Home)> {
         let numbers = |slot: &Slot| 0..slot.memory.partition_count();
-        (0..self.slots.len()).flat_map(|slot| numbers(&self.slots[slot]).map(move |n| self.homes(slot, n))).collect()
+        (0..self.slots.len())
+            .flat_map(|slot| numbers(&self.slots[slot]).map(move |n| self.homes(slot, n)))
+            .collect()
     }
 }

@@ -1,7 +1,9 @@
-//! Queues of two worlds: random operations, in the ids of the model and translated for Postgres, and equal answers.
+//! Queues of two worlds: random operations, in the ids of the model and translated for Postgres, and equal
+//! answers.
 //!
-//! The model's clock is the system's, as Postgres' is, and operations begin at different milliseconds: so instants are in the same order
-//! in both worlds, and whatever is told of them differs by the length of a call. Delays are whole minutes, without jitter.
+//! The model's clock is the system's, as Postgres' is, and operations begin at different milliseconds: so
+//! instants are in the same order in both worlds, and whatever is told of them differs by the length of a
+//! call. Delays are whole minutes, without jitter.
 
 mod compare;
 mod lease;
@@ -12,7 +14,8 @@ use pair::Pair;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-/// A step is a caller's want, an entry of a settlement, an ack, something admitted, or another operation: most operations are of many.
+/// A step is a caller's want, an entry of a settlement, an ack, something admitted, or another operation:
+/// most operations are of many.
 const STEPS: usize = 25_000;
 /// Operations between two looks at everything.
 const DUMP_EVERY: usize = 12;

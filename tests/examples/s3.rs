@@ -1,6 +1,7 @@
 //! The test S3 as a process of its own: `cargo run -p millpond-tests --example s3 -- --fault all=0.01`.
 //!
-//! Prints the variables by which clients find it; ends with its standard input, and then says what was asked of it and what failed.
+//! Prints the variables by which clients find it; ends with its standard input, and then says what was asked
+//! of it and what failed.
 
 use clap::Parser;
 use millpond_tests::s3::{Op, Rule, TestS3, parse_rule};

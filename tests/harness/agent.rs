@@ -49,7 +49,10 @@ impl Cluster {
                 command.env_remove(name);
             }
         }
-        command.args(args).env("MILLPOND_DATABASE_URL", self.database.url()).env("MILLPOND_STORE", format!("s3://{BUCKET}/{PREFIX}"));
+        command
+            .args(args)
+            .env("MILLPOND_DATABASE_URL", self.database.url())
+            .env("MILLPOND_STORE", format!("s3://{BUCKET}/{PREFIX}"));
         command.envs(self.s3.env());
         command
     }

@@ -14,7 +14,8 @@ const START: Duration = Duration::from_secs(60);
 /// How the line begins by which a server says where it is.
 pub const READY: &str = "Millpond is ready on http://";
 
-/// Kills process `$1` and removes folder `$2` once its standard input ends, which it does with the test process at the latest.
+/// Kills process `$1` and removes folder `$2` once its standard input ends, which it does with the test
+/// process at the latest.
 const LEASH: &str = r#"
 cat > /dev/null
 kill -TERM "$1" 2> /dev/null
@@ -35,7 +36,12 @@ pub struct Process {
 impl Process {
     /// With its lines of output; `root` is removed if it is left behind.
     pub fn spawn(mut command: Command, root: &Path) -> (Self, Receiver<String>) {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
         let leash = Command::new("sh")
             .args(["-c", LEASH, "leash"])
             .arg(child.id().to_string())
@@ -83,7 +89,9 @@ impl Process {
         signal(name, &[self.child.id()]);
         let what = format!("end after SIG{name}");
         let child = &mut self.child;
-        let status = until(seconds, &what, || std::future::ready(child.try_wait().expect("it can be waited for"))).await;
+        let status =
+            until(seconds, &what, || std::future::ready(child.try_wait().expect("it can be waited for")))
+                .await;
         if !status.success() {
             println!("{}", self.log());
         }
@@ -131,5 +139,10 @@ fn collect(mut from: impl Read + Send + 'static, into: Arc<Mutex<String>>) {
 
 pub fn signal(name: &str, pids: &[u32]) {
     let pids = pids.iter().map(u32::to_string);
-    Command::new("kill").arg(format!("-{name}")).args(pids).stderr(Stdio::null()).status().expect("kill can be run");
+    Command::new("kill")
+        .arg(format!("-{name}"))
+        .args(pids)
+        .stderr(Stdio::null())
+        .status()
+        .expect("kill can be run");
 }

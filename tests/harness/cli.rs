@@ -45,7 +45,8 @@ pub async fn cli_at(url: &str, args: &[&str], input: &str) -> Ran {
         // A command that ends early takes no more.
         stdin.write_all(input.as_bytes()).await.ok();
     });
-    let output: Output = within(90, "the end of a command", child.wait_with_output()).await.expect("its output");
+    let output: Output =
+        within(90, "the end of a command", child.wait_with_output()).await.expect("its output");
     writer.await.expect("a writer");
     Ran {
         success: output.status.success(),

@@ -26,7 +26,8 @@ pub struct Answer {
 impl Api {
     pub fn new(address: SocketAddr) -> Self {
         rustls::crypto::ring::default_provider().install_default().ok();
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).no_proxy().build().expect("a client");
+        let http =
+            reqwest::Client::builder().timeout(Duration::from_secs(60)).no_proxy().build().expect("a client");
         Self { http, base: format!("http://{address}"), address }
     }
 
@@ -63,7 +64,8 @@ impl Api {
     }
 
     pub fn post(&self, topic: &str, content_type: &str) -> RequestBuilder {
-        self.request(Method::POST, &format!("/v1/topics/{topic}/records")).header("content-type", content_type)
+        self.request(Method::POST, &format!("/v1/topics/{topic}/records"))
+            .header("content-type", content_type)
     }
 
     /// `{"records":[…]}`, whatever comes of it.
@@ -80,7 +82,8 @@ impl Api {
     /// A body of lines, whatever comes of it.
     pub async fn lines(&self, topic: &str, query: &str, body: impl Into<reqwest::Body>) -> Answer {
         let path = format!("/v1/topics/{topic}/records{query}");
-        send(self.request(Method::POST, &path).header("content-type", "application/x-ndjson").body(body)).await
+        send(self.request(Method::POST, &path).header("content-type", "application/x-ndjson").body(body))
+            .await
     }
 
     pub async fn partition(&self, topic: &str, partition: i32, query: &str) -> Answer {
@@ -119,8 +122,12 @@ impl Api {
     /// The sum of a counter over all labels that contain `label`.
     pub async fn metric(&self, name: &str, label: &str) -> u64 {
         let text = self.get("/metrics").await.text();
-        let lines = text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
-        let values = lines.filter(|line| line.contains(label)).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        let lines = text
+            .lines()
+            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+        let values = lines
+            .filter(|line| line.contains(label))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
         values.sum()
     }
 }
@@ -163,7 +170,10 @@ impl Answer {
 
     /// Every line as JSON.
     pub fn lines(&self) -> Vec<Value> {
-        self.text().lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+        self.text()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+            .collect()
     }
 
     /// The body of a success.
@@ -185,7 +195,9 @@ impl Answer {
 
     fn check_problem(&self) {
         let problem = self.json();
-        let text = |name: &str| problem[name].as_str().unwrap_or_else(|| panic!("no text {name} in {problem}")).to_owned();
+        let text = |name: &str| {
+            problem[name].as_str().unwrap_or_else(|| panic!("no text {name} in {problem}")).to_owned()
+        };
         assert_eq!(text("type"), format!("urn:millpond:problem:{}", text("code")));
         assert!(!text("title").is_empty() && !text("detail").is_empty(), "{problem}");
         assert_eq!(problem["status"], json!(self.status), "{problem}");

@@ -1,8 +1,10 @@
-//! Members of consumer groups that work as applications do: poll, process, commit, and begin anew when they are told to. What all members of
-//! a group saw and were told is written into one ledger, which fails the moment something does not hold.
+//! Members of consumer groups that work as applications do: poll, process, commit, and begin anew when they
+//! are told to. What all members of a group saw and were told is written into one ledger, which fails the
+//! moment something does not hold.
 //!
-//! Checked at once: within a generation a member reads on without a gap, and a partition is nobody else's; no answer and no look says
-//! that a committed offset went back; what a fenced member commits is refused. Checked at the end: every record was delivered.
+//! Checked at once: within a generation a member reads on without a gap, and a partition is nobody else's; no
+//! answer and no look says that a committed offset went back; what a fenced member commits is refused.
+//! Checked at the end: every record was delivered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -75,8 +77,15 @@ impl Ledger {
     fn saw_assignment(&self, member: &Member) {
         let mut state = self.state();
         for partition in &member.assigned {
-            let owner = state.owners.entry((member.generation, partition.clone())).or_insert_with(|| member.id.clone());
-            assert_eq!(*owner, member.id, "{partition:?} of {} in generation {} has two owners", self.group, member.generation);
+            let owner = state
+                .owners
+                .entry((member.generation, partition.clone()))
+                .or_insert_with(|| member.id.clone());
+            assert_eq!(
+                *owner, member.id,
+                "{partition:?} of {} in generation {} has two owners",
+                self.group, member.generation
+            );
         }
     }
 
@@ -120,7 +129,10 @@ impl Ledger {
             loop {
                 let described = ledger.describe(&api).await.unwrap_or_else(|| json!({"partitions": []}));
                 for row in list(&described, "partitions") {
-                    let partition = (row["topic"].as_str().expect("a name").to_owned(), row["partition"].as_i64().expect("a number"));
+                    let partition = (
+                        row["topic"].as_str().expect("a name").to_owned(),
+                        row["partition"].as_i64().expect("a number"),
+                    );
                     if let Some(offset) = row["committed_offset"].as_i64() {
                         let known = seen.entry(partition.clone()).or_insert(offset);
                         assert!(offset >= *known, "{partition:?} went back from {known} to {offset}");
@@ -141,12 +153,15 @@ impl Ledger {
             for member in list(&described, "members") {
                 let own = super::member::assigned(member);
                 shares.push(own.len());
-                owners.extend(own.into_iter().map(|p| (p, member["member_id"].as_str().expect("an id").to_owned())));
+                owners.extend(
+                    own.into_iter().map(|p| (p, member["member_id"].as_str().expect("an id").to_owned())),
+                );
             }
             let even = shares.iter().max()? - shares.iter().min()? <= 1;
             // What somebody dead has is nobody's, until the next generation.
             let all = list(&described, "partitions").iter().all(|row| !row["member_id"].is_null());
-            (shares.len() == members && even && all && owners.len() == list(&described, "partitions").len()).then_some(owners)
+            (shares.len() == members && even && all && owners.len() == list(&described, "partitions").len())
+                .then_some(owners)
         })
         .await
     }
@@ -155,16 +170,30 @@ impl Ledger {
     pub async fn check(&self, api: &Api) {
         let described = self.describe(api).await.expect("a group");
         for (partition, offset) in &self.state().committed {
-            let is_it = |row: &&Value| row["topic"] == json!(partition.0) && row["partition"] == json!(partition.1);
-            let committed = list(&described, "partitions").iter().find(is_it).and_then(|row| row["committed_offset"].as_i64());
-            assert!(committed >= Some(*offset), "{partition:?} of {}: {committed:?} after {offset}", self.group);
+            let is_it =
+                |row: &&Value| row["topic"] == json!(partition.0) && row["partition"] == json!(partition.1);
+            let committed = list(&described, "partitions")
+                .iter()
+                .find(is_it)
+                .and_then(|row| row["committed_offset"].as_i64());
+            assert!(
+                committed >= Some(*offset),
+                "{partition:?} of {}: {committed:?} after {offset}",
+                self.group
+            );
         }
         for topic in &self.topics {
             let log: BTreeSet<_> = api.topic_log(topic).await.iter().map(place).collect();
             let state = self.state();
             let missing: Vec<_> = log.difference(&state.delivered).take(5).collect();
             assert!(missing.is_empty(), "{} never got {missing:?} of {} records", self.group, log.len());
-            let strange: Vec<_> = state.delivered.iter().filter(|(t, _, _)| t == topic).filter(|r| !log.contains(*r)).take(5).collect();
+            let strange: Vec<_> = state
+                .delivered
+                .iter()
+                .filter(|(t, _, _)| t == topic)
+                .filter(|r| !log.contains(*r))
+                .take(5)
+                .collect();
             assert!(strange.is_empty(), "{} got {strange:?}", self.group);
         }
     }
@@ -173,8 +202,10 @@ impl Ledger {
     pub async fn caught_up(&self, api: &Api, records: usize) {
         until(90, &format!("{} to catch up", self.group), || async {
             let described = self.describe(api).await?;
-            let left: i64 =
-                list(&described, "partitions").iter().map(|row| row["lag"].as_i64().or(row["high_watermark"].as_i64()).unwrap_or(1)).sum();
+            let left: i64 = list(&described, "partitions")
+                .iter()
+                .map(|row| row["lag"].as_i64().or(row["high_watermark"].as_i64()).unwrap_or(1))
+                .sum();
             (left == 0 && self.delivered() >= records).then_some(())
         })
         .await;
@@ -182,8 +213,15 @@ impl Ledger {
 }
 
 /// How many partitions are another's than before, of those that somebody has still.
-pub fn moved(before: &BTreeMap<Partition, String>, after: &BTreeMap<Partition, String>) -> BTreeSet<Partition> {
-    before.iter().filter(|(partition, owner)| after.get(*partition) != Some(owner)).map(|(partition, _)| partition.clone()).collect()
+pub fn moved(
+    before: &BTreeMap<Partition, String>,
+    after: &BTreeMap<Partition, String>,
+) -> BTreeSet<Partition> {
+    before
+        .iter()
+        .filter(|(partition, owner)| after.get(*partition) != Some(owner))
+        .map(|(partition, _)| partition.clone())
+        .collect()
 }
 
 impl Worker {
@@ -202,7 +240,9 @@ impl Worker {
     /// Waits until the worker holds records that it has not committed.
     pub async fn stall(&mut self) {
         self.order.send_replace(Order::Stall);
-        within(60, "a worker to hold records", self.stalled.wait_for(|stalled| *stalled)).await.expect("it works");
+        within(60, "a worker to hold records", self.stalled.wait_for(|stalled| *stalled))
+            .await
+            .expect("it works");
     }
 
     pub fn go_on(&self) {
@@ -255,7 +295,8 @@ impl Task {
         let body = json!({"topics": self.ledger.topics, "session_ms": self.ledger.session_ms});
         let path = format!("/v1/groups/{}/members", self.ledger.group);
         let joined = try_send(self.api.request(Method::POST, &path).json(&body)).await;
-        let Some(answer) = joined.ok().filter(|answer| answer.status == 200).map(|answer| answer.json()) else {
+        let Some(answer) = joined.ok().filter(|answer| answer.status == 200).map(|answer| answer.json())
+        else {
             tokio::time::sleep(AGAIN).await;
             return None;
         };
@@ -312,13 +353,20 @@ impl Task {
             next.iter().map(|((topic, partition), offset)| (topic.as_str(), *partition, *offset)).collect();
         let path = format!("/v1/groups/{}/offsets", member.group);
         loop {
-            let answer = try_send(self.api.request(Method::POST, &path).json(&member.offsets(&offsets))).await;
+            let answer =
+                try_send(self.api.request(Method::POST, &path).json(&member.offsets(&offsets))).await;
             match answer {
                 Ok(answer) if answer.status == 200 => {
                     for row in list(&answer.json(), "offsets") {
-                        let partition = (row["topic"].as_str().expect("a name").to_owned(), row["partition"].as_i64().expect("a number"));
+                        let partition = (
+                            row["topic"].as_str().expect("a name").to_owned(),
+                            row["partition"].as_i64().expect("a number"),
+                        );
                         let committed = row["offset"].as_i64().expect("an offset");
-                        assert!(committed >= next[&partition], "{partition:?}: {committed} is less than was committed");
+                        assert!(
+                            committed >= next[&partition],
+                            "{partition:?}: {committed} is less than was committed"
+                        );
                         self.ledger.saw_committed(&partition, committed);
                     }
                     return true;

@@ -1,7 +1,8 @@
-//! Where workers of queues write down what they ask and what they are told, so that it can be checked in the end.
+//! Where workers of queues write down what they ask and what they are told, so that it can be checked in the
+//! end.
 //!
-//! What may have had an effect, an answer of 5xx or none at all, is recorded as unknown; 429 and 404 had none. Anything else that is no success
-//! fails the test.
+//! What may have had an effect, an answer of 5xx or none at all, is recorded as unknown; 429 and 404 had
+//! none. Anything else that is no success fails the test.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,8 +10,8 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use millpond_tests::history::{
-    Call, Entry, History, Intent, Lease, Log, OpId, Outcome, QueueAnswer, QueueCall, QueueOptions, ReadAnswer, Recorder, Rest, Seen,
-    Settle, Shelf, Status, Verdict, Violation, check_queues,
+    Call, Entry, History, Intent, Lease, Log, OpId, Outcome, QueueAnswer, QueueCall, QueueOptions,
+    ReadAnswer, Recorder, Rest, Seen, Settle, Shelf, Status, Verdict, Violation, check_queues,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -18,7 +19,10 @@ use tokio::time::{Instant, sleep};
 
 use super::client::{Api, list, try_send};
 use super::wait::until;
-use super::wire::{Claim, Taken, cursors, dead_of, entry, leased, number, refused, seen, settlement, spec, taken, verdicts, which};
+use super::wire::{
+    Claim, Taken, cursors, dead_of, entry, leased, number, refused, seen, settlement, spec, taken, verdicts,
+    which,
+};
 
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -84,7 +88,12 @@ impl Floor {
         Pen { floor: Arc::clone(self), recorder: self.shelf.client(number).expect("a new one") }
     }
 
-    async fn record(&self, call: QueueCall, reply: impl Future<Output = Reply>, told: impl Fn(&Value) -> QueueAnswer) -> Reply {
+    async fn record(
+        &self,
+        call: QueueCall,
+        reply: impl Future<Output = Reply>,
+        told: impl Fn(&Value) -> QueueAnswer,
+    ) -> Reply {
         let op = self.own.invoke(self.at(), Call::Queue(call));
         let reply = reply.await;
         self.own.returned(self.at(), op, reply.outcome(told));
@@ -93,9 +102,11 @@ impl Floor {
 
     /// Makes or changes a queue.
     pub async fn make(&self, api: &Api, queue: &str, body: Value) {
-        // What the queue will be is known before it is made only by asking: it is recorded as if it had been made by then.
+        // What the queue will be is known before it is made only by asking: it is recorded as if it had been
+        // made by then.
         let at = self.at();
-        let Reply::Told(made) = ask(api, Method::PUT, &format!("/v1/queues/{queue}"), Some(&body)).await else {
+        let Reply::Told(made) = ask(api, Method::PUT, &format!("/v1/queues/{queue}"), Some(&body)).await
+        else {
             panic!("{queue} was not made")
         };
         let op = self.own.invoke(at, Call::Queue(QueueCall::Make(spec(queue, &made))));
@@ -120,13 +131,19 @@ impl Floor {
     pub async fn redrive(&self, api: &Api, queue: &str, body: Value) -> Reply {
         let path = format!("/v1/queues/{queue}/dead/redrive");
         let reply = ask(api, Method::POST, &path, Some(&body));
-        self.record(QueueCall::Redrive { queue: queue.to_owned(), which: which(&body) }, reply, |_| QueueAnswer::Done).await
+        self.record(QueueCall::Redrive { queue: queue.to_owned(), which: which(&body) }, reply, |_| {
+            QueueAnswer::Done
+        })
+        .await
     }
 
     pub async fn purge_dead(&self, api: &Api, queue: &str, body: Value) -> Reply {
         let path = format!("/v1/queues/{queue}/dead/purge");
         let reply = ask(api, Method::POST, &path, Some(&body));
-        self.record(QueueCall::PurgeDead { queue: queue.to_owned(), which: which(&body) }, reply, |_| QueueAnswer::Done).await
+        self.record(QueueCall::PurgeDead { queue: queue.to_owned(), which: which(&body) }, reply, |_| {
+            QueueAnswer::Done
+        })
+        .await
     }
 
     fn elsewhere(&self, api: &Api) -> Api {
@@ -138,8 +155,13 @@ impl Floor {
     /// Waits until nothing is left to be done.
     pub async fn drained(&self, api: &Api, queue: &str, seconds: u64) {
         until(seconds, &format!("{queue} to be drained"), || async {
-            let Reply::Told(told) = ask(api, Method::GET, &format!("/v1/queues/{queue}"), None).await else { return None };
-            let left: i64 = ["ready", "delayed", "retrying", "in_flight"].iter().map(|name| number(&told, name).abs()).sum();
+            let Reply::Told(told) = ask(api, Method::GET, &format!("/v1/queues/{queue}"), None).await else {
+                return None;
+            };
+            let left: i64 = ["ready", "delayed", "retrying", "in_flight"]
+                .iter()
+                .map(|name| number(&told, name).abs())
+                .sum();
             (left == 0).then_some(())
         })
         .await;
@@ -150,8 +172,10 @@ impl Floor {
         let description = api.get(&format!("/v1/topics/{topic}")).await.ok();
         for partition in 0..i32::try_from(list(&description, "partitions").len()).expect("few") {
             let op = self.own.invoke(self.at(), Call::Final(Log::new(topic, partition)));
-            let records: Vec<(i64, Seen)> = api.log(topic, partition).await.iter().map(|r| (number(r, "offset"), seen(r))).collect();
-            let answer = ReadAnswer { log_start: Some(0), high_watermark: i64::try_from(records.len()).ok(), records };
+            let records: Vec<(i64, Seen)> =
+                api.log(topic, partition).await.iter().map(|r| (number(r, "offset"), seen(r))).collect();
+            let answer =
+                ReadAnswer { log_start: Some(0), high_watermark: i64::try_from(records.len()).ok(), records };
             self.own.returned(self.at(), op, Outcome::Records(answer));
         }
     }
@@ -186,7 +210,8 @@ impl Floor {
         assert!(violations.is_empty(), "{} violations, first: {}", violations.len(), violations[0]);
     }
 
-    /// Leases, hand-outs, calls that nobody saw answered or that were refused, and entries by what they were told.
+    /// Leases, hand-outs, calls that nobody saw answered or that were refused, and entries by what they were
+    /// told.
     pub fn tally(&self) -> BTreeMap<String, usize> {
         let mut tally: BTreeMap<String, usize> = BTreeMap::new();
         for op in &self.history().ops {
@@ -245,7 +270,8 @@ impl Pen {
         let request = body["request_id"].as_str().map(str::to_owned);
         let mut api = api.clone();
         loop {
-            let op = self.invoke(QueueCall::Lease(Lease { queue: queue.to_owned(), request: request.clone() }));
+            let op =
+                self.invoke(QueueCall::Lease(Lease { queue: queue.to_owned(), request: request.clone() }));
             let reply = ask(&api, Method::POST, &format!("/v1/queues/{queue}/leases"), Some(body)).await;
             self.returned(op, reply.outcome(|told| QueueAnswer::Leased(leased(told))));
             match reply {
@@ -257,14 +283,25 @@ impl Pen {
     }
 
     /// A verdict for each entry, or `None`, if nobody knows; with a request id it is asked until it is known.
-    pub async fn settle(&self, api: &Api, queue: &str, request: Option<&str>, entries: &[(Claim, Intent)]) -> Option<Vec<Verdict>> {
+    pub async fn settle(
+        &self,
+        api: &Api,
+        queue: &str,
+        request: Option<&str>,
+        entries: &[(Claim, Intent)],
+    ) -> Option<Vec<Verdict>> {
         let (body, order) = settlement(request, entries);
         let entries: Vec<Entry> = order.iter().map(|n| entry(&entries[*n])).collect();
         let mut api = api.clone();
         loop {
-            let settle = Settle { queue: Some(queue.to_owned()), request: request.map(str::to_owned), entries: entries.clone() };
+            let settle = Settle {
+                queue: Some(queue.to_owned()),
+                request: request.map(str::to_owned),
+                entries: entries.clone(),
+            };
             let op = self.invoke(QueueCall::Settle(settle));
-            let reply = ask(&api, Method::POST, &format!("/v1/queues/{queue}/settlements"), Some(&body)).await;
+            let reply =
+                ask(&api, Method::POST, &format!("/v1/queues/{queue}/settlements"), Some(&body)).await;
             self.returned(op, reply.outcome(|told| QueueAnswer::Settled(verdicts(told))));
             match reply {
                 Reply::Told(told) => {
@@ -280,10 +317,12 @@ impl Pen {
         }
     }
 
-    /// Records and acks in one request, asked until it is known what came of it: all, or nothing, since a receipt was lost.
+    /// Records and acks in one request, asked until it is known what came of it: all, or nothing, since a
+    /// receipt was lost.
     pub async fn ack_with(&self, api: &Api, topics: &Value, receipts: &[String]) -> bool {
         let body = json!({"topics": topics, "acks": receipts});
-        let entries: Vec<Entry> = receipts.iter().map(|r| entry(&(Claim::Receipt(r.clone()), Intent::Ack))).collect();
+        let entries: Vec<Entry> =
+            receipts.iter().map(|r| entry(&(Claim::Receipt(r.clone()), Intent::Ack))).collect();
         // Without a key, the receipts are the key.
         let settle = Settle { queue: None, request: Some(receipts.concat()), entries };
         let mut api = api.clone();
@@ -291,7 +330,9 @@ impl Pen {
             let op = self.invoke(QueueCall::Settle(settle.clone()));
             let told = match try_send(api.request(Method::POST, "/v1/batches").json(&body)).await {
                 Ok(answer) if answer.status == 200 => Some(vec![Verdict::new(Status::Acked); receipts.len()]),
-                Ok(answer) if answer.status == 409 => Some(refused(&answer.problem(409, "lease_lost"), receipts)),
+                Ok(answer) if answer.status == 409 => {
+                    Some(refused(&answer.problem(409, "lease_lost"), receipts))
+                }
                 Ok(answer) if answer.status == 429 => None,
                 Ok(answer) if answer.status < 500 => panic!("{answer:?}"),
                 _ => {

@@ -1,4 +1,5 @@
-//! Concurrent producers that remember what they sent and what was acknowledged, and the check of what became of it.
+//! Concurrent producers that remember what they sent and what was acknowledged, and the check of what became
+//! of it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -41,14 +42,19 @@ pub struct Load {
 }
 
 impl Load {
-    /// Per topic two producers that retry under a key until they are answered, one that sends each record once, without key, and one that
-    /// streams lines under a key.
+    /// Per topic two producers that retry under a key until they are answered, one that sends each record
+    /// once, without key, and one that streams lines under a key.
     pub fn start(api: &Api, topics: &[&str]) -> Self {
         let book = Arc::new(Book::default());
         let mut producers = Vec::new();
         for topic in topics {
             for number in 0..4 {
-                let producer = Producer { api: api.clone(), topic: (*topic).to_owned(), number, book: Arc::clone(&book) };
+                let producer = Producer {
+                    api: api.clone(),
+                    topic: (*topic).to_owned(),
+                    number,
+                    book: Arc::clone(&book),
+                };
                 producers.push(tokio::spawn(producer.run()));
             }
         }
@@ -74,7 +80,9 @@ impl Load {
     pub async fn stop(self) -> Outcome {
         self.book.stop.store(true, Ordering::Relaxed);
         for producer in self.producers {
-            within(90, "the last answer to a producer", producer).await.expect("a producer that did not panic");
+            within(90, "the last answer to a producer", producer)
+                .await
+                .expect("a producer that did not panic");
         }
         let sent = std::mem::take(&mut *self.book.sent.lock().expect("not poisoned"));
         Outcome { sent }
@@ -132,7 +140,8 @@ impl Producer {
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
         }
-        let answer = within(ANSWER_S, "an answer or the end of a connection", try_send(request)).await.ok()?;
+        let answer =
+            within(ANSWER_S, "an answer or the end of a connection", try_send(request)).await.ok()?;
         match answer.status {
             200 => Some(answer.json()),
             429 | 503 => {
@@ -189,8 +198,8 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Every acknowledged record is stored once and where the answer said, every other at most once, and nothing else is there. Offsets
-    /// are dense.
+    /// Every acknowledged record is stored once and where the answer said, every other at most once, and
+    /// nothing else is there. Offsets are dense.
     pub async fn check(&self, api: &Api) {
         let mut topics: Vec<&String> = self.sent.keys().map(|(topic, _)| topic).collect();
         topics.sort_unstable();
@@ -199,7 +208,10 @@ impl Outcome {
         for topic in topics {
             for record in api.topic_log(topic).await {
                 let name = (topic.clone(), record["value"].as_str().expect("a name").to_owned());
-                let at = (record["partition"].as_i64().expect("a number"), record["offset"].as_i64().expect("a number"));
+                let at = (
+                    record["partition"].as_i64().expect("a number"),
+                    record["offset"].as_i64().expect("a number"),
+                );
                 assert!(self.sent.contains_key(&name), "{name:?} was never sent");
                 if let Some(other) = found.insert(name.clone(), at) {
                     panic!("{name:?} is stored at {other:?} and at {at:?}");
@@ -208,7 +220,9 @@ impl Outcome {
         }
         for (name, sent) in &self.sent {
             match (sent, found.get(name)) {
-                (Sent::At(partition, offset), at) => assert_eq!(at, Some(&(*partition, *offset)), "{name:?} was acknowledged"),
+                (Sent::At(partition, offset), at) => {
+                    assert_eq!(at, Some(&(*partition, *offset)), "{name:?} was acknowledged")
+                }
                 (Sent::Stored, None) => panic!("{name:?} was acknowledged and is lost"),
                 (Sent::Stored | Sent::Unknown, _) => {}
             }

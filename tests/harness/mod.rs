@@ -1,6 +1,7 @@
 //! A real Millpond for tests: the binary, its Postgres, and clients for it.
 //!
-//! Every wait is bounded and says what it waited for. Nothing that is started here outlives the test process, however that ends.
+//! Every wait is bounded and says what it waited for. Nothing that is started here outlives the test process,
+//! however that ends.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 pub mod agent;

@@ -12,7 +12,8 @@ use super::child::{Process, READY};
 use super::client::Api;
 use super::wait::until;
 
-/// A temporary folder that one Millpond after the other works in; removed at the end, with a database that had to be elsewhere.
+/// A temporary folder that one Millpond after the other works in; removed at the end, with a database that
+/// had to be elsewhere.
 pub struct Home {
     root: tempfile::TempDir,
 }
@@ -66,7 +67,8 @@ impl Drop for Home {
         if let Ok(elsewhere) = std::fs::read_to_string(self.data_dir().join("postgres/location")) {
             let elsewhere = PathBuf::from(elsewhere);
             // Only what a relocated database is called.
-            if elsewhere.file_name().and_then(OsStr::to_str).is_some_and(|name| name.starts_with("millpond-")) {
+            if elsewhere.file_name().and_then(OsStr::to_str).is_some_and(|name| name.starts_with("millpond-"))
+            {
                 drop(std::fs::remove_dir_all(elsewhere));
             }
         }
@@ -185,7 +187,8 @@ impl Dev {
     }
 
     async fn postgres_gone(&self) {
-        until(20, "end of Postgres after its agent's", async || self.postmaster().is_none().then_some(())).await;
+        until(20, "end of Postgres after its agent's", async || self.postmaster().is_none().then_some(()))
+            .await;
     }
 
     /// Sends a signal and waits for the end.
@@ -196,7 +199,8 @@ impl Dev {
 
 impl Drop for Dev {
     fn drop(&mut self) {
-        let postgres = if self.database.as_os_str().is_empty() { Vec::new() } else { self.postgres_processes() };
+        let postgres =
+            if self.database.as_os_str().is_empty() { Vec::new() } else { self.postgres_processes() };
         self.process.stop();
         if !postgres.is_empty() {
             signal("KILL", &postgres);
@@ -206,7 +210,8 @@ impl Drop for Dev {
 
 /// A process that waits to be reaped does not run.
 fn is_running(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.rsplit(") ").next().unwrap_or("Z").starts_with('Z'))
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(") ").next().unwrap_or("Z").starts_with('Z'))
 }
 
 fn children_of(parent: u32) -> Vec<u32> {

@@ -45,7 +45,8 @@ impl Queue {
     /// Counts by state: ready, delayed, retrying, in flight, dead.
     pub async fn counts(&self) -> [i64; 5] {
         let described = self.describe().await;
-        ["ready", "delayed", "retrying", "in_flight", "dead"].map(|state| described[state].as_i64().expect("a count"))
+        ["ready", "delayed", "retrying", "in_flight", "dead"]
+            .map(|state| described[state].as_i64().expect("a count"))
     }
 
     /// Records with the values 0 to n.

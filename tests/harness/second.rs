@@ -18,7 +18,11 @@ impl Second {
     pub fn beside(dev: &Dev) -> Self {
         let mut command = millpond();
         command.args(["agent", "--listen", "127.0.0.1:0", "--database-url", &dev.database_url, "--store"]);
-        command.arg(format!("file://{}", dev.bucket.display())).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+            .arg(format!("file://{}", dev.bucket.display()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
         let stderr = child.stderr.take().expect("a pipe");
         let (sender, addresses) = mpsc::channel();

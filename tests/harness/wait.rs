@@ -14,7 +14,11 @@ pub async fn within<T>(seconds: u64, what: &str, future: impl Future<Output = T>
 }
 
 /// Asks again and again until there is an answer.
-pub async fn until<T, F: Future<Output = Option<T>>>(seconds: u64, what: &str, mut probe: impl FnMut() -> F) -> T {
+pub async fn until<T, F: Future<Output = Option<T>>>(
+    seconds: u64,
+    what: &str,
+    mut probe: impl FnMut() -> F,
+) -> T {
     let asking = async {
         loop {
             if let Some(found) = probe().await {

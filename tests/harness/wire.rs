@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use millpond_tests::history::{
-    Dead, Entry, HandOut, Intent, Leased, QueueAnswer, Seen, Spec, Status, Target, Token, Verdict, Which, identify,
+    Dead, Entry, HandOut, Intent, Leased, QueueAnswer, Seen, Spec, Status, Target, Token, Verdict, Which,
+    identify,
 };
 use serde_json::{Value, json};
 
@@ -47,18 +48,27 @@ pub fn text(value: &Value, name: &str) -> String {
 /// Least delays by a description of a queue.
 pub fn backoff_ms(retry: &Value) -> Vec<i64> {
     let figure = |name: &str| retry[name].as_f64().unwrap_or_else(|| panic!("no figure {name} in {retry}"));
-    let (base_ms, factor, cap_ms, jitter) = (figure("base_ms"), figure("factor"), figure("cap_ms"), figure("jitter"));
-    let delay = |step: i32| Duration::from_secs_f64((base_ms * factor.powi(step)).min(cap_ms) * (1.0 - jitter) / 1_000.0);
-    (0..small(retry, "max_failures")).map(|step| i64::try_from(delay(step).as_millis()).expect("a delay")).collect()
+    let (base_ms, factor, cap_ms, jitter) =
+        (figure("base_ms"), figure("factor"), figure("cap_ms"), figure("jitter"));
+    let delay = |step: i32| {
+        Duration::from_secs_f64((base_ms * factor.powi(step)).min(cap_ms) * (1.0 - jitter) / 1_000.0)
+    };
+    (0..small(retry, "max_failures"))
+        .map(|step| i64::try_from(delay(step).as_millis()).expect("a delay"))
+        .collect()
 }
 
 pub fn cursors(told: &Value) -> QueueAnswer {
-    QueueAnswer::Cursors(list(told, "offsets").iter().map(|o| (small(o, "partition"), number(o, "offset"))).collect())
+    QueueAnswer::Cursors(
+        list(told, "offsets").iter().map(|o| (small(o, "partition"), number(o, "offset"))).collect(),
+    )
 }
 
 pub fn which(body: &Value) -> Which {
     match body["offsets"].as_array() {
-        Some(offsets) => Which::Offsets(offsets.iter().map(|o| (small(o, "partition"), number(o, "offset"))).collect()),
+        Some(offsets) => {
+            Which::Offsets(offsets.iter().map(|o| (small(o, "partition"), number(o, "offset"))).collect())
+        }
         None => Which::Any,
     }
 }
@@ -82,7 +92,12 @@ pub fn spec(queue: &str, made: &Value) -> Spec {
 
 pub fn taken(queue: &str, told: &Value) -> Option<Taken> {
     let lease = told["lease_id"].as_str()?.to_owned();
-    Some(Taken { queue: queue.to_owned(), lease, deadline_ms: number(told, "deadline_ms"), records: list(told, "records").clone() })
+    Some(Taken {
+        queue: queue.to_owned(),
+        lease,
+        deadline_ms: number(told, "deadline_ms"),
+        records: list(told, "records").clone(),
+    })
 }
 
 /// An empty answer is a lease of nothing.
@@ -122,10 +137,16 @@ pub fn settlement(request: Option<&str>, entries: &[(Claim, Intent)]) -> (Value,
             (Claim::Receipt(receipt), Intent::Nack { counts, delay_ms, reason }) => {
                 (1, json!({"receipt": receipt, "counts": counts, "delay_ms": delay_ms, "reason": reason}))
             }
-            (Claim::Receipt(receipt), Intent::Renew { lease_ms }) => (2, json!({"receipt": receipt, "lease_ms": lease_ms})),
-            (Claim::Receipt(receipt), Intent::Reject { reason }) => (3, json!({"receipt": receipt, "reason": reason})),
+            (Claim::Receipt(receipt), Intent::Renew { lease_ms }) => {
+                (2, json!({"receipt": receipt, "lease_ms": lease_ms}))
+            }
+            (Claim::Receipt(receipt), Intent::Reject { reason }) => {
+                (3, json!({"receipt": receipt, "reason": reason}))
+            }
             (Claim::Lease(lease), Intent::Ack) => (4, json!(lease)),
-            (Claim::Lease(lease), Intent::Renew { lease_ms }) => (5, json!({"lease_id": lease, "lease_ms": lease_ms})),
+            (Claim::Lease(lease), Intent::Renew { lease_ms }) => {
+                (5, json!({"lease_id": lease, "lease_ms": lease_ms}))
+            }
             (Claim::Lease(_), intent) => panic!("a whole lease is acked or renewed: {intent:?}"),
         };
         parts[part].0.push(value);
@@ -144,7 +165,8 @@ pub fn settlement(request: Option<&str>, entries: &[(Claim, Intent)]) -> (Value,
 pub fn refused(problem: &Value, receipts: &[String]) -> Vec<Verdict> {
     let lost = list(problem, "receipts");
     assert!(!lost.is_empty(), "none is lost: {problem}");
-    let status = |receipt: &String| if lost.contains(&json!(receipt)) { Status::Lost } else { Status::Untouched };
+    let status =
+        |receipt: &String| if lost.contains(&json!(receipt)) { Status::Lost } else { Status::Untouched };
     receipts.iter().map(|receipt| Verdict::new(status(receipt))).collect()
 }
 

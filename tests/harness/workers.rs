@@ -1,5 +1,6 @@
-//! Workers of queues as applications have them, good and bad ones: they lease, work, hold on, give back, settle late or twice, or die with
-//! records in hand. All that they ask and are told goes into the floor's history.
+//! Workers of queues as applications have them, good and bad ones: they lease, work, hold on, give back,
+//! settle late or twice, or die with records in hand. All that they ask and are told goes into the floor's
+//! history.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,10 +46,12 @@ pub struct Habits {
     pub twice: u32,
     /// Of leases: settled with a request id, until it is known what came of it.
     pub insist: u32,
-    /// Of leases: what is acked is acked together with a record for each in this topic, `{"queue", "partition", "offset"}`.
+    /// Of leases: what is acked is acked together with a record for each in this topic, `{"queue",
+    /// "partition", "offset"}`.
     pub transform: u32,
     pub into: &'static str,
-    /// Of leases: receipts that nobody gave, and those of this queue sent to another, before they are settled.
+    /// Of leases: receipts that nobody gave, and those of this queue sent to another, before they are
+    /// settled.
     pub forge: u32,
     pub other: Option<&'static str>,
     /// Records that always fail.
@@ -87,9 +90,20 @@ pub struct Worker {
 }
 
 /// Workers of one queue, in turn on the agents.
-pub fn crew(apis: &[Api], floor: &Arc<Floor>, queue: &str, habits: &Habits, workers: usize, seed: u64) -> Vec<Worker> {
+pub fn crew(
+    apis: &[Api],
+    floor: &Arc<Floor>,
+    queue: &str,
+    habits: &Habits,
+    workers: usize,
+    seed: u64,
+) -> Vec<Worker> {
     let apis = apis.iter().cycle();
-    (0..).zip(apis).take(workers).map(|(n, api)| Worker::start(api, floor, queue, habits.clone(), seed + n)).collect()
+    (0..)
+        .zip(apis)
+        .take(workers)
+        .map(|(n, api)| Worker::start(api, floor, queue, habits.clone(), seed + n))
+        .collect()
 }
 
 /// Ends workers after the lease that each has in hand.
@@ -105,8 +119,14 @@ pub async fn stop(workers: Vec<Worker>) {
 impl Worker {
     pub fn start(api: &Api, floor: &Arc<Floor>, queue: &str, habits: Habits, seed: u64) -> Self {
         let (stop, stopped) = watch::channel(false);
-        let task =
-            Task { api: api.clone(), floor: Arc::clone(floor), queue: queue.to_owned(), habits, rng: StdRng::seed_from_u64(seed), stopped };
+        let task = Task {
+            api: api.clone(),
+            floor: Arc::clone(floor),
+            queue: queue.to_owned(),
+            habits,
+            rng: StdRng::seed_from_u64(seed),
+            stopped,
+        };
         Self { stop, task: tokio::spawn(task.run()) }
     }
 
@@ -183,7 +203,9 @@ impl Task {
         let told = pen.settle(&self.api, &self.queue, request.as_deref(), &entries).await;
         if told.is_some() && self.by_chance(self.habits.twice) {
             let again = pen.settle(&self.api, &self.queue, None, &entries).await;
-            let is_lost = |verdicts: Vec<millpond_tests::history::Verdict>| verdicts.iter().all(|v| v.status == Status::Lost);
+            let is_lost = |verdicts: Vec<millpond_tests::history::Verdict>| {
+                verdicts.iter().all(|v| v.status == Status::Lost)
+            };
             assert!(again.is_none_or(is_lost), "settled twice: {entries:?}");
         }
     }
@@ -203,7 +225,12 @@ impl Task {
     }
 
     /// Acks with a commit what is to be acked; answers what is left to be settled.
-    async fn transform(&mut self, pen: &Pen, taken: &Taken, entries: Vec<(Claim, Intent)>) -> Vec<(Claim, Intent)> {
+    async fn transform(
+        &mut self,
+        pen: &Pen,
+        taken: &Taken,
+        entries: Vec<(Claim, Intent)>,
+    ) -> Vec<(Claim, Intent)> {
         let is_acked = |n: &usize| entries[*n].1 == Intent::Ack;
         let acked: Vec<&Value> = (0..entries.len()).filter(is_acked).map(|n| &taken.records[n]).collect();
         if !acked.is_empty() {

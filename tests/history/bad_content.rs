@@ -1,4 +1,5 @@
-//! One history for each way in which what is stored can be wrong; the checker has to name that way and no other.
+//! One history for each way in which what is stored can be wrong; the checker has to name that way and no
+//! other.
 
 use crate::story::Story;
 use millpond_tests::history::From::{Earliest, Offset};
@@ -111,7 +112,8 @@ fn phantom_bytes() {
 #[test]
 fn two_reads_two_records() {
     let mut s = Story::new();
-    let (one, two) = (s.produce(1, &[("a0", (1, 0))], None, None), s.produce(2, &[("a0", (2, 0))], None, None));
+    let (one, two) =
+        (s.produce(1, &[("a0", (1, 0))], None, None), s.produce(2, &[("a0", (2, 0))], None, None));
     s.info(one);
     s.info(two);
     s.read(3, "a0", Earliest, 1, &[(0, (1, 0))]);
@@ -122,7 +124,8 @@ fn two_reads_two_records() {
 #[test]
 fn two_answers_one_offset() {
     let mut s = Story::new();
-    let (one, two) = (s.produce(1, &[("a0", (1, 0))], None, None), s.produce(2, &[("a0", (2, 0))], None, None));
+    let (one, two) =
+        (s.produce(1, &[("a0", (1, 0))], None, None), s.produce(2, &[("a0", (2, 0))], None, None));
     s.placed(one, &[0]);
     s.placed(two, &[0]);
     s.finally("a0", &[(1, 0)]);
@@ -132,7 +135,8 @@ fn two_answers_one_offset() {
 #[test]
 fn answered_one_record_read_another() {
     let mut s = Story::new();
-    let (one, two) = (s.produce(1, &[("a0", (1, 0))], None, None), s.produce(2, &[("a0", (2, 0))], None, None));
+    let (one, two) =
+        (s.produce(1, &[("a0", (1, 0))], None, None), s.produce(2, &[("a0", (2, 0))], None, None));
     s.placed(one, &[0]);
     s.placed(two, &[1]);
     s.finally("a0", &[(2, 0), (1, 0)]);

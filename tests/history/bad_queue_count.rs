@@ -1,4 +1,5 @@
-//! One history for each way in which failures and deaths can be miscounted; the checker has to name that way and no other.
+//! One history for each way in which failures and deaths can be miscounted; the checker has to name that way
+//! and no other.
 
 use crate::shop::{LEASE_MS, Shop, ack, died, nack, put_back, reject};
 use millpond_tests::history::Status::{Acked, Dead, Released};
@@ -107,7 +108,10 @@ fn not_dead_at_the_limit() {
 fn handed_out_beyond_the_limit() {
     let mut s = failed(3, Dead);
     s.lease(1, &[(0, 4, 3)]);
-    assert!(s.kinds().iter().all(|kind| matches!(kind, Kind::DeadLate | Kind::DeadAgain)) && !s.kinds().is_empty());
+    assert!(
+        s.kinds().iter().all(|kind| matches!(kind, Kind::DeadLate | Kind::DeadAgain))
+            && !s.kinds().is_empty()
+    );
 }
 
 #[test]
@@ -133,7 +137,11 @@ fn redriven_was_another() {
     let mut s = Shop::new(2);
     s.lease(1, &[(0, 1, 0)]);
     s.settle(0, 1, reject("r"), Dead);
-    s.call(3, QueueCall::Redrive { queue: "q".to_owned(), which: Which::Offsets(vec![(0, 1)]) }, QueueAnswer::Done);
+    s.call(
+        3,
+        QueueCall::Redrive { queue: "q".to_owned(), which: Which::Offsets(vec![(0, 1)]) },
+        QueueAnswer::Done,
+    );
     s.lease(1, &[(0, 2, 0)]);
     s.is(Kind::DeadAgain);
 }

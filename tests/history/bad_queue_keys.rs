@@ -1,8 +1,11 @@
-//! One history for each way in which keys, delays and lives can be passed over; the checker has to name that way and no other.
+//! One history for each way in which keys, delays and lives can be passed over; the checker has to name that
+//! way and no other.
 
 use crate::shop::{LEASE_MS, Shop, ack, delayed, nack, reject, spec};
 use millpond_tests::history::Status::{Acked, Dead, Released};
-use millpond_tests::history::{Call, Kind, Produce, QueueAnswer, QueueCall, RecordId, Sent, Spec, Timing, Which};
+use millpond_tests::history::{
+    Call, Kind, Produce, QueueAnswer, QueueCall, RecordId, Sent, Spec, Timing, Which,
+};
 
 #[test]
 fn a_nack_with_delay_comes_back_at_once() {
@@ -45,7 +48,10 @@ fn put(s: &mut Shop, offset: i64, timing: Timing) {
 
 #[test]
 fn a_delayed_record_comes_early() {
-    for timing in [Timing { delay_ms: Some(500), ..Timing::default() }, Timing { deliver_at_ms: Some(50_600), ..Timing::default() }] {
+    for timing in [
+        Timing { delay_ms: Some(500), ..Timing::default() },
+        Timing { deliver_at_ms: Some(50_600), ..Timing::default() },
+    ] {
         let mut s = Shop::new(1);
         s.lease(1, &[(0, 1, 0)]);
         put(&mut s, 1, timing);

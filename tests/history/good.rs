@@ -103,7 +103,8 @@ fn a_key_that_is_refused_for_another_body() {
 fn what_overlaps_may_come_in_any_order() {
     for (first, second) in [(0, 1), (1, 0)] {
         let mut s = Story::new();
-        let (one, two) = (s.produce(1, &[("a0", (1, 0))], None, None), s.produce(2, &[("a0", (2, 0))], None, None));
+        let (one, two) =
+            (s.produce(1, &[("a0", (1, 0))], None, None), s.produce(2, &[("a0", (2, 0))], None, None));
         let read = s.begin_read(3, "a0", Earliest);
         s.placed(one, &[first]);
         s.placed(two, &[second]);
@@ -179,7 +180,10 @@ fn retention_takes_the_oldest() {
     s.end(op, Outcome::Records(ReadAnswer { log_start: Some(2), high_watermark: Some(3), records }));
     s.put("a0", (1, 3), 3);
     let op = s.begin_read(2, "a0", Next);
-    s.end(op, Outcome::Records(ReadAnswer { log_start: Some(4), high_watermark: Some(4), records: Vec::new() }));
+    s.end(
+        op,
+        Outcome::Records(ReadAnswer { log_start: Some(4), high_watermark: Some(4), records: Vec::new() }),
+    );
     s.finally_at("a0", 4, 4, &[]);
     s.finally("b0", &[(1, 9)]);
     s.is_good();

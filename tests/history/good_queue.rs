@@ -55,7 +55,9 @@ fn records_die_that_nobody_saw() {
 
 #[test]
 fn a_nack_without_an_answer_happened_or_not() {
-    for (intent, wait_ms, failures) in [(delayed(10), 10, 1), (put_back(), 0, 0), (put_back(), LEASE_MS, 1), (ack(), LEASE_MS, 1)] {
+    for (intent, wait_ms, failures) in
+        [(delayed(10), 10, 1), (put_back(), 0, 0), (put_back(), LEASE_MS, 1), (ack(), LEASE_MS, 1)]
+    {
         let mut s = Shop::new(1);
         s.lease(1, &[(0, 1, 0)]);
         s.settle_in_vain(0, 1, intent);
@@ -197,7 +199,14 @@ fn whole_leases() {
     s.settle(0, 1, ack(), Acked);
     s.wait(LEASE_MS - 1);
     let op = s.say_to(1, "q", lease, renew(LEASE_MS), None);
-    s.end(op, QueueAnswer::Settled(vec![Verdict { status: Renewed, deadline_ms: Some(s.ms + LEASE_MS), records: Some(2) }]));
+    s.end(
+        op,
+        QueueAnswer::Settled(vec![Verdict {
+            status: Renewed,
+            deadline_ms: Some(s.ms + LEASE_MS),
+            records: Some(2),
+        }]),
+    );
     s.settle(1, 1, nack(), Released);
     s.wait(LEASE_MS - 1);
     s.lease(2, &[(1, 2, 1)]);

@@ -2,7 +2,9 @@
 
 use crate::shop::{LEASE_MS, Shop, ack, died, nack, receipt, reject, spec};
 use millpond_tests::history::Status::{Acked, Dead, Lost, Released};
-use millpond_tests::history::{Call, Produce, QueueAnswer, QueueCall, QueueOptions, RecordId, Sent, Spec, Timing, Which};
+use millpond_tests::history::{
+    Call, Produce, QueueAnswer, QueueCall, QueueOptions, RecordId, Sent, Spec, Timing, Which,
+};
 
 #[test]
 fn dead_records_are_redriven_and_purged() {
@@ -11,8 +13,16 @@ fn dead_records_are_redriven_and_purged() {
     s.settle(0, 1, reject("r"), Dead);
     s.settle(1, 1, reject("r"), Dead);
     s.settle(2, 1, reject("r"), Dead);
-    s.call(3, QueueCall::Redrive { queue: "q".to_owned(), which: Which::Offsets(vec![(0, 0)]) }, QueueAnswer::Done);
-    s.call(3, QueueCall::PurgeDead { queue: "q".to_owned(), which: Which::Offsets(vec![(0, 1)]) }, QueueAnswer::Done);
+    s.call(
+        3,
+        QueueCall::Redrive { queue: "q".to_owned(), which: Which::Offsets(vec![(0, 0)]) },
+        QueueAnswer::Done,
+    );
+    s.call(
+        3,
+        QueueCall::PurgeDead { queue: "q".to_owned(), which: Which::Offsets(vec![(0, 1)]) },
+        QueueAnswer::Done,
+    );
     s.lease(1, &[(0, 2, 0)]);
     s.settle(0, 2, nack(), Released);
     s.lease(1, &[(0, 3, 1)]);

@@ -2,8 +2,8 @@
 
 use crate::shop::{ack, nack};
 use millpond_tests::history::{
-    Call, Entry, HandOut, History, Intent, Lease, Leased, Log, Op, OpId, Outcome, QueueAnswer, QueueCall, QueueOptions, ReadAnswer, Rest,
-    Seen, Settle, Spec, Status, Target, Token, Verdict, check_queues,
+    Call, Entry, HandOut, History, Intent, Lease, Leased, Log, Op, OpId, Outcome, QueueAnswer, QueueCall,
+    QueueOptions, ReadAnswer, Rest, Seen, Settle, Spec, Status, Target, Token, Verdict, check_queues,
 };
 use tokio::time::Instant;
 
@@ -26,7 +26,10 @@ impl Run {
     fn lease(&mut self, records: Vec<HandOut>, intent: &Intent, status: Status) {
         let queue = "q".to_owned();
         let now_ms = i64::try_from(self.now).expect("small");
-        let entries = records.iter().map(|r| Entry { target: Target::Receipt(r.receipt), intent: intent.clone() }).collect::<Vec<_>>();
+        let entries = records
+            .iter()
+            .map(|r| Entry { target: Target::Receipt(r.receipt), intent: intent.clone() })
+            .collect::<Vec<_>>();
         let verdicts = vec![Verdict::new(status); entries.len()];
         let leased = Leased { lease: Token(self.now), now_ms, deadline_ms: now_ms + 1_000, records };
         self.call(
@@ -41,11 +44,21 @@ impl Run {
 /// Each record is handed out `attempts` times, to fail but for the last time.
 fn history(records: i64, attempts: u32) -> History {
     let mut run = Run::default();
-    let spec = Spec { queue: "q".into(), topic: "t".into(), keyed: true, max_failures: attempts + 1, backoff_ms: vec![], latest: false };
+    let spec = Spec {
+        queue: "q".into(),
+        topic: "t".into(),
+        keyed: true,
+        max_failures: attempts + 1,
+        backoff_ms: vec![],
+        latest: false,
+    };
     run.call(Call::Queue(QueueCall::Make(spec)), Outcome::Queue(QueueAnswer::Done));
     for from in (0..records / i64::from(PARTITIONS)).step_by(BATCH) {
-        for (attempt, partition) in (1..=attempts).flat_map(|attempt| (0..PARTITIONS).map(move |partition| (attempt, partition))) {
-            let offsets = from..(from + i64::try_from(BATCH).expect("small")).min(records / i64::from(PARTITIONS));
+        for (attempt, partition) in
+            (1..=attempts).flat_map(|attempt| (0..PARTITIONS).map(move |partition| (attempt, partition)))
+        {
+            let offsets =
+                from..(from + i64::try_from(BATCH).expect("small")).min(records / i64::from(PARTITIONS));
             let hand = |offset: i64| HandOut {
                 partition,
                 offset,
@@ -55,16 +68,22 @@ fn history(records: i64, attempts: u32) -> History {
                 failures: attempt - 1,
                 receipt: Token::of(&format!("{partition}-{offset}-{attempt}")),
             };
-            let (intent, status) = if attempt == attempts { (ack(), Status::Acked) } else { (nack(), Status::Released) };
+            let (intent, status) =
+                if attempt == attempts { (ack(), Status::Acked) } else { (nack(), Status::Released) };
             run.lease(offsets.map(hand).collect(), &intent, status);
         }
     }
     for partition in 0..PARTITIONS {
-        let records = (0..records / i64::from(PARTITIONS)).map(|offset| (offset, Seen::Foreign(offset.unsigned_abs()))).collect();
+        let records = (0..records / i64::from(PARTITIONS))
+            .map(|offset| (offset, Seen::Foreign(offset.unsigned_abs())))
+            .collect();
         let answer = ReadAnswer { log_start: Some(0), high_watermark: None, records };
         run.call(Call::Final(Log::new("t", partition)), Outcome::Records(answer));
     }
-    run.call(Call::Queue(QueueCall::Rest { queue: "q".into() }), Outcome::Queue(QueueAnswer::Rest(Rest::default())));
+    run.call(
+        Call::Queue(QueueCall::Rest { queue: "q".into() }),
+        Outcome::Queue(QueueAnswer::Rest(Rest::default())),
+    );
     History { ops: run.ops }
 }
 

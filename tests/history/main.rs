@@ -1,4 +1,5 @@
-//! The checker of histories is checked: bad histories that it must refuse, each for its own reason, and good ones that it must not.
+//! The checker of histories is checked: bad histories that it must refuse, each for its own reason, and good
+//! ones that it must not.
 
 mod bad_content;
 mod bad_order;

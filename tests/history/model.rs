@@ -1,7 +1,9 @@
-//! Histories that a correct log made by chance, with open and failed requests: never refused. Spoilt in one place: always refused.
+//! Histories that a correct log made by chance, with open and failed requests: never refused. Spoilt in one
+//! place: always refused.
 
 use millpond_tests::history::{
-    Call, From, History, Log, Op, OpId, Options, Outcome, Placed, Produce, Read, ReadAnswer, RecordId, Seen, Sent, check,
+    Call, From, History, Log, Op, OpId, Options, Outcome, Placed, Produce, Read, ReadAnswer, RecordId, Seen,
+    Sent, check,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -100,7 +102,11 @@ impl Model {
                 Call::Produce(Produce { records: vec![sent], key: None, expect })
             }
             6 => Call::End(log),
-            7 => Call::Read(Read { log, from: From::Offset(end - i64::from(choices.below(3)).min(end)), session: 1 }),
+            7 => Call::Read(Read {
+                log,
+                from: From::Offset(end - i64::from(choices.below(3)).min(end)),
+                session: 1,
+            }),
             8 => Call::Read(Read { log, from: From::Earliest, session: 1 }),
             _ => {
                 let known = self.sessions.contains_key(&(client, log.clone()));
@@ -123,7 +129,8 @@ impl Model {
                 };
                 let answer = self.look(&read.log, start, choices.index(6));
                 if read.session == 0 {
-                    self.sessions.insert((client, read.log), answer.records.last().map_or(start, |r| r.0 + 1));
+                    self.sessions
+                        .insert((client, read.log), answer.records.last().map_or(start, |r| r.0 + 1));
                 }
                 Outcome::Records(answer)
             }
@@ -134,8 +141,15 @@ impl Model {
 
     fn look(&self, log: &Log, start: i64, limit: usize) -> ReadAnswer {
         let all = self.logs.get(log).map_or(&[][..], |l| l.as_slice());
-        let records = (0..).zip(all).filter(|(offset, _)| *offset >= start).map(|(offset, id)| (offset, Seen::Record(*id)));
-        ReadAnswer { log_start: Some(0), high_watermark: Some(length(all)), records: records.take(limit.max(1)).collect() }
+        let records = (0..)
+            .zip(all)
+            .filter(|(offset, _)| *offset >= start)
+            .map(|(offset, id)| (offset, Seen::Record(*id)));
+        ReadAnswer {
+            log_start: Some(0),
+            high_watermark: Some(length(all)),
+            records: records.take(limit.max(1)).collect(),
+        }
     }
 
     fn store(&mut self, produce: &Produce) -> Outcome {
@@ -215,11 +229,13 @@ impl Model {
 
 /// Where something can be spoilt, so that no correct log could have made it.
 fn spoil(history: &mut History, how: u32, which: usize) -> bool {
-    let finals: Vec<usize> = (0..history.ops.len()).filter(|op| matches!(history.ops[*op].call, Call::Final(_))).collect();
+    let finals: Vec<usize> =
+        (0..history.ops.len()).filter(|op| matches!(history.ops[*op].call, Call::Final(_))).collect();
     let produced = |op: &Op| matches!(op.outcome(), Outcome::Produced { .. });
     let acknowledged: Vec<usize> = (0..history.ops.len()).filter(|op| produced(&history.ops[*op])).collect();
     if how < 5 {
-        let held = |op: &usize| matches!(history.ops[*op].outcome(), Outcome::Records(a) if a.records.len() > 1);
+        let held =
+            |op: &usize| matches!(history.ops[*op].outcome(), Outcome::Records(a) if a.records.len() > 1);
         let filled: Vec<usize> = finals.into_iter().filter(held).collect();
         let Some(op) = filled.get(which % filled.len().max(1)).copied() else { return false };
         let known: Vec<RecordId> = acknowledged.iter().flat_map(|op| sent(&history.ops[*op])).collect();

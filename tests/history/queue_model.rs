@@ -1,10 +1,11 @@
-//! Clients of queues that are right by being simple: they lease, settle and redrive at random, and may be told nothing.
+//! Clients of queues that are right by being simple: they lease, settle and redrive at random, and may be
+//! told nothing.
 
 use crate::model::Choices;
 use crate::queue_state::{BACKOFF_MS, Bug, LEASE_MS, MAX_FAILURES, QUEUES, State};
 use millpond_tests::history::{
-    Call, Entry, HandOut, History, Intent, Lease, Log, Op, OpId, Outcome, Produce, QueueAnswer, QueueCall, ReadAnswer, RecordId, Rest,
-    Seen, Sent, Settle, Spec, Target, Timing, Token, Which,
+    Call, Entry, HandOut, History, Intent, Lease, Log, Op, OpId, Outcome, Produce, QueueAnswer, QueueCall,
+    ReadAnswer, RecordId, Rest, Seen, Sent, Settle, Spec, Target, Timing, Token, Which,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,10 +53,15 @@ impl QueueModel {
                 self.state.tokens += 1;
                 let delay_ms = (choices.below(6) == 0).then_some(80);
                 let id = RecordId { client, counter: self.state.tokens };
-                let sent = Sent { timing: Timing { delay_ms, ..Timing::default() }, ..Sent::new("t", Some(partition), id) };
+                let sent = Sent {
+                    timing: Timing { delay_ms, ..Timing::default() },
+                    ..Sent::new("t", Some(partition), id)
+                };
                 Call::Produce(Produce { records: vec![sent], key: None, expect: None })
             }
-            2..=4 if held.is_empty() => Call::Queue(QueueCall::Lease(Lease { queue: queue.to_owned(), request: None })),
+            2..=4 if held.is_empty() => {
+                Call::Queue(QueueCall::Lease(Lease { queue: queue.to_owned(), request: None }))
+            }
             2..=4 => {
                 if let Some(call) = self.retry.remove(&client) {
                     return Call::Queue(call);
@@ -65,11 +71,16 @@ impl QueueModel {
                 for _ in 0..=choices.below(3) {
                     tokens.insert(held[held.len() - 1 - choices.index(held.len())].1);
                 }
-                let entries = tokens.into_iter().map(|token| Entry { target: Target::Receipt(token), intent: intent(choices) }).collect();
+                let entries = tokens
+                    .into_iter()
+                    .map(|token| Entry { target: Target::Receipt(token), intent: intent(choices) })
+                    .collect();
                 let request = (choices.below(2) == 0).then(|| format!("{client}-{}", self.now));
                 Call::Queue(QueueCall::Settle(Settle { queue: Some(queue.to_owned()), request, entries }))
             }
-            5 if choices.below(3) == 0 => Call::Queue(QueueCall::Redrive { queue: queue.to_owned(), which: Which::Any }),
+            5 if choices.below(3) == 0 => {
+                Call::Queue(QueueCall::Redrive { queue: queue.to_owned(), which: Which::Any })
+            }
             _ => Call::Queue(QueueCall::Lease(Lease { queue: queue.to_owned(), request: None })),
         }
     }
@@ -90,7 +101,9 @@ impl QueueModel {
                     return Outcome::Queue(answer.clone());
                 }
                 let queue = settle.queue.as_deref().expect("it is named");
-                let answer = QueueAnswer::Settled(settle.entries.iter().map(|entry| self.state.settle(queue, entry)).collect());
+                let answer = QueueAnswer::Settled(
+                    settle.entries.iter().map(|entry| self.state.settle(queue, entry)).collect(),
+                );
                 if let Some(request) = settle.request {
                     self.told.insert(request, answer.clone());
                 }
@@ -134,10 +147,14 @@ impl QueueModel {
             },
             Some((op, Some(_))) if choices.below(6) == 0 => self.finish_unknown(op, client),
             Some((op, Some(outcome))) => {
-                if let (Call::Queue(QueueCall::Lease(lease)), Outcome::Queue(QueueAnswer::Leased(leased))) = (&self.ops[op].call, &outcome)
+                if let (Call::Queue(QueueCall::Lease(lease)), Outcome::Queue(QueueAnswer::Leased(leased))) =
+                    (&self.ops[op].call, &outcome)
                 {
                     let queue = QUEUES[usize::from(lease.queue == "keyed")];
-                    self.held.entry(client).or_default().extend(leased.records.iter().map(|record| (queue, record.receipt)));
+                    self.held
+                        .entry(client)
+                        .or_default()
+                        .extend(leased.records.iter().map(|record| (queue, record.receipt)));
                 }
                 self.finish(op, outcome);
             }
@@ -159,7 +176,14 @@ impl QueueModel {
             let (queue, topic) = (queue.to_owned(), "t".to_owned());
             let op = model.begin(
                 99,
-                Call::Queue(QueueCall::Make(Spec { queue, topic, keyed, max_failures: MAX_FAILURES, backoff_ms, latest: false })),
+                Call::Queue(QueueCall::Make(Spec {
+                    queue,
+                    topic,
+                    keyed,
+                    max_failures: MAX_FAILURES,
+                    backoff_ms,
+                    latest: false,
+                })),
             );
             model.finish(op, Outcome::Queue(QueueAnswer::Done));
         }
@@ -180,13 +204,24 @@ impl QueueModel {
             self.state.now_ms += LEASE_MS;
             self.state.sweep();
             for queue in QUEUES {
-                let op = self.begin(98, Call::Queue(QueueCall::Lease(Lease { queue: queue.to_owned(), request: None })));
+                let op = self.begin(
+                    98,
+                    Call::Queue(QueueCall::Lease(Lease { queue: queue.to_owned(), request: None })),
+                );
                 let outcome = self.apply(op, usize::MAX);
                 let Outcome::Queue(QueueAnswer::Leased(leased)) = &outcome else { panic!("a lease") };
-                let ack = |record: &HandOut| Entry { target: Target::Receipt(record.receipt), intent: Intent::Ack };
+                let ack =
+                    |record: &HandOut| Entry { target: Target::Receipt(record.receipt), intent: Intent::Ack };
                 let entries = leased.records.iter().map(ack).collect();
                 self.finish(op, outcome);
-                let op = self.begin(98, Call::Queue(QueueCall::Settle(Settle { queue: Some(queue.to_owned()), request: None, entries })));
+                let op = self.begin(
+                    98,
+                    Call::Queue(QueueCall::Settle(Settle {
+                        queue: Some(queue.to_owned()),
+                        request: None,
+                        entries,
+                    })),
+                );
                 let outcome = self.apply(op, 0);
                 self.finish(op, outcome);
             }
@@ -195,13 +230,15 @@ impl QueueModel {
             let op = self.begin(99, Call::Final(Log::new("t", partition)));
             let log = self.state.logs.get(&partition).map_or(&[][..], |log| log.as_slice());
             let records = (0..).zip(log).map(|(offset, sent)| (offset, Seen::Record(sent.id))).collect();
-            let answer = ReadAnswer { log_start: Some(0), high_watermark: i64::try_from(log.len()).ok(), records };
+            let answer =
+                ReadAnswer { log_start: Some(0), high_watermark: i64::try_from(log.len()).ok(), records };
             self.finish(op, Outcome::Records(answer));
         }
         for queue in QUEUES {
             let op = self.begin(99, Call::Queue(QueueCall::Rest { queue: queue.to_owned() }));
             let dead_listed = self.state.dead(queue);
-            let rest = Rest { dead: i64::try_from(dead_listed.len()).expect("few"), dead_listed, ..Rest::default() };
+            let rest =
+                Rest { dead: i64::try_from(dead_listed.len()).expect("few"), dead_listed, ..Rest::default() };
             self.finish(op, Outcome::Queue(QueueAnswer::Rest(rest)));
         }
     }

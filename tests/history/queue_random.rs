@@ -3,7 +3,8 @@
 use crate::queue_model::QueueModel;
 use crate::queue_state::Bug;
 use millpond_tests::history::{
-    Call, HandOut, History, Intent, Op, Outcome, QueueAnswer, QueueCall, QueueOptions, Status, Target, Token, check_queues,
+    Call, HandOut, History, Intent, Op, Outcome, QueueAnswer, QueueCall, QueueOptions, Status, Target, Token,
+    check_queues,
 };
 use proptest::prelude::*;
 use rand::rngs::StdRng;
@@ -42,7 +43,11 @@ fn settled(history: &History) -> Vec<(usize, usize, Token, Option<Status>)> {
     let mut all = Vec::new();
     for (op, o) in history.ops.iter().enumerate() {
         let Call::Queue(QueueCall::Settle(settle)) = &o.call else { continue };
-        let verdicts = if let Outcome::Queue(QueueAnswer::Settled(verdicts)) = o.outcome() { Some(verdicts) } else { None };
+        let verdicts = if let Outcome::Queue(QueueAnswer::Settled(verdicts)) = o.outcome() {
+            Some(verdicts)
+        } else {
+            None
+        };
         if matches!(o.outcome(), Outcome::Fail { .. }) {
             continue;
         }
@@ -54,11 +59,13 @@ fn settled(history: &History) -> Vec<(usize, usize, Token, Option<Status>)> {
     all
 }
 
-/// A settlement that was told this, whose receipt no other settlement named: its operation, its entry, its hand-out.
+/// A settlement that was told this, whose receipt no other settlement named: its operation, its entry, its
+/// hand-out.
 fn told(history: &History, status: Status, which: usize) -> Option<(usize, usize, Hand)> {
     let all = settled(history);
     let once = |token: Token| all.iter().filter(|(_, _, t, _)| *t == token).count() == 1;
-    let found: Vec<_> = all.iter().filter(|(_, _, token, told)| *told == Some(status) && once(*token)).collect();
+    let found: Vec<_> =
+        all.iter().filter(|(_, _, token, told)| *told == Some(status) && once(*token)).collect();
     let (op, n, token, _) = **found.get(which % found.len().max(1))?;
     let hand = hands(history).into_iter().find(|(_, hand)| hand.receipt == token)?.0;
     Some((op, n, hand))
@@ -66,8 +73,11 @@ fn told(history: &History, status: Status, which: usize) -> Option<(usize, usize
 
 /// Whether the outcome of each settlement of a record of that queue is known.
 fn is_clear(history: &History, name: &str, place: (i32, i64)) -> bool {
-    let is_it = |(at, hand): &(Hand, &HandOut)| (hand.partition, hand.offset) == place && queue(&history.ops[at.0]) == name;
-    let receipts: Vec<Token> = hands(history).iter().filter(|h| is_it(h)).map(|(_, hand)| hand.receipt).collect();
+    let is_it = |(at, hand): &(Hand, &HandOut)| {
+        (hand.partition, hand.offset) == place && queue(&history.ops[at.0]) == name
+    };
+    let receipts: Vec<Token> =
+        hands(history).iter().filter(|h| is_it(h)).map(|(_, hand)| hand.receipt).collect();
     settled(history).iter().all(|(_, _, token, told)| told.is_some() || !receipts.contains(token))
 }
 
@@ -106,18 +116,30 @@ fn spoil(history: &mut History, how: u32, which: usize) -> Option<()> {
             let (ended, name) = (history.ops[op].ended(), queue(&history.ops[at.0]).to_owned());
             let mut again = hand(history, at).clone();
             (again.attempt, again.receipt) = (again.attempt + 1, Token(u64::MAX));
-            let is_later = |o: &Op| o.invoked > ended && matches!(o.outcome(), Outcome::Queue(QueueAnswer::Leased(_))) && queue(o) == name;
+            let is_later = |o: &Op| {
+                o.invoked > ended
+                    && matches!(o.outcome(), Outcome::Queue(QueueAnswer::Leased(_)))
+                    && queue(o) == name
+            };
             let later = history.ops.iter_mut().find(|o| is_later(o))?;
             if let Some((_, Outcome::Queue(QueueAnswer::Leased(leased)))) = &mut later.returned {
                 leased.records.push(again);
             }
         }
         3 | 4 => {
-            let dead = |op: &Op| matches!(op.outcome(), Outcome::Queue(QueueAnswer::Rest(rest)) if rest.dead > 0);
+            let dead =
+                |op: &Op| matches!(op.outcome(), Outcome::Queue(QueueAnswer::Rest(rest)) if rest.dead > 0);
             let op = history.ops.iter().rposition(dead)?;
-            let clear = |history: &History, name: &str, place: (i32, i64)| is_clear(history, name, place) && !redriven;
-            let Call::Queue(QueueCall::Rest { queue: name }) = history.ops[op].call.clone() else { return None };
-            let Some((_, Outcome::Queue(QueueAnswer::Rest(mut rest)))) = history.ops[op].returned.clone() else { return None };
+            let clear = |history: &History, name: &str, place: (i32, i64)| {
+                is_clear(history, name, place) && !redriven
+            };
+            let Call::Queue(QueueCall::Rest { queue: name }) = history.ops[op].call.clone() else {
+                return None;
+            };
+            let Some((_, Outcome::Queue(QueueAnswer::Rest(mut rest)))) = history.ops[op].returned.clone()
+            else {
+                return None;
+            };
             let place = which % rest.dead_listed.len();
             let (partition, offset) = (rest.dead_listed[place].partition, rest.dead_listed[place].offset);
             if how == 3 {
@@ -169,7 +191,9 @@ fn planted_bugs_are_found() {
         let found = (0..200).find_map(|seed| {
             let mut rng = StdRng::seed_from_u64(seed);
             let choices: Vec<u32> = (0..1_000).map(|_| rng.random()).collect();
-            check_queues(&QueueModel::history(&choices, Some(bug)), STRICT).first().map(|violation| (seed, violation.to_string()))
+            check_queues(&QueueModel::history(&choices, Some(bug)), STRICT)
+                .first()
+                .map(|violation| (seed, violation.to_string()))
         });
         println!("{bug:?}: {:?}", found.as_ref().unwrap_or_else(|| panic!("{bug:?} was not found")));
     }

@@ -1,6 +1,9 @@
-//! Queues that are right by being simple: a state for each record, changed by one step at a time. A bug can be planted in them.
+//! Queues that are right by being simple: a state for each record, changed by one step at a time. A bug can
+//! be planted in them.
 
-use millpond_tests::history::{Dead, Entry, HandOut, Intent, Leased, Placed, Seen, Sent, Status, Target, Token, Verdict};
+use millpond_tests::history::{
+    Dead, Entry, HandOut, Intent, Leased, Placed, Seen, Sent, Status, Target, Token, Verdict,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub const QUEUES: [&str; 2] = ["shared", "keyed"];
@@ -115,7 +118,8 @@ impl State {
     pub fn grant(&mut self, queue: &'static str, limit: usize) -> Leased {
         self.tokens += 1;
         let (lease, deadline_ms) = (Token(self.tokens), self.now_ms + LEASE_MS);
-        let (keyed, waits_free) = (queue == "keyed" && !self.has(Bug::KeyIsIgnored), self.has(Bug::KeyIsFreeWhileItsRecordWaits));
+        let (keyed, waits_free) =
+            (queue == "keyed" && !self.has(Bug::KeyIsIgnored), self.has(Bug::KeyIsFreeWhileItsRecordWaits));
         let twice = self.has(Bug::LeasedIsGiven);
         let records = self.queues.entry(queue).or_default();
         let is_over = |record: &Record| matches!(record.at, At::Acked | At::Dead(_));
@@ -159,17 +163,22 @@ impl State {
         let Target::Receipt(token) = entry.target else { panic!("a receipt") };
         let (now_ms, bug) = (self.now_ms, self.bug);
         let (of, place) = self.receipts[&token];
-        let record = self.queues.get_mut(of).and_then(|records| records.get_mut(&place)).expect("it was leased");
+        let record =
+            self.queues.get_mut(of).and_then(|records| records.get_mut(&place)).expect("it was leased");
         let held = match record.at {
             At::Leased { receipt, .. } => receipt == token || bug == Some(Bug::StaleIsHonoured),
             _ => bug == Some(Bug::SettledIsHonoured),
         };
-        if !held || (queue != of && bug != Some(Bug::OtherQueueIsHonoured)) || (bug == Some(Bug::ValidIsLost) && token.0 % 3 == 0) {
+        if !held
+            || (queue != of && bug != Some(Bug::OtherQueueIsHonoured))
+            || (bug == Some(Bug::ValidIsLost) && token.0 % 3 == 0)
+        {
             return Verdict::new(Status::Lost);
         }
         match &entry.intent {
             Intent::Ack => {
-                record.at = if bug == Some(Bug::AckIsForgotten) { At::Free(now_ms + LEASE_MS) } else { At::Acked };
+                record.at =
+                    if bug == Some(Bug::AckIsForgotten) { At::Free(now_ms + LEASE_MS) } else { At::Acked };
                 Verdict::new(Status::Acked)
             }
             Intent::Reject { reason } => {
@@ -188,7 +197,9 @@ impl State {
                 record.failures += u32::from(bug == Some(Bug::PutBackIsCounted));
                 Verdict::new(Status::Released)
             }
-            Intent::Nack { delay_ms, reason, .. } => Verdict::new(fail(record, now_ms, bug, *delay_ms, reason.clone())),
+            Intent::Nack { delay_ms, reason, .. } => {
+                Verdict::new(fail(record, now_ms, bug, *delay_ms, reason.clone()))
+            }
         }
     }
 
@@ -196,8 +207,12 @@ impl State {
         let keeps = self.has(Bug::RedriveKeepsFailures);
         let records = self.queues.get_mut(queue).into_iter().flat_map(BTreeMap::values_mut);
         for record in records.filter(|r| matches!(r.at, At::Dead(_))) {
-            *record =
-                Record { at: At::Free(self.now_ms), failures: if keeps { record.failures } else { 0 }, begun: false, ..record.clone() };
+            *record = Record {
+                at: At::Free(self.now_ms),
+                failures: if keeps { record.failures } else { 0 },
+                begun: false,
+                ..record.clone()
+            };
         }
     }
 
@@ -206,7 +221,9 @@ impl State {
         let (now_ms, bug) = (self.now_ms, self.bug);
         let early_ms = if bug == Some(Bug::ExpiresEarly) { 60 } else { 0 };
         let all = self.queues.values_mut().flat_map(BTreeMap::values_mut);
-        for record in all.filter(|r| matches!(r.at, At::Leased { deadline_ms, .. } if deadline_ms <= now_ms + early_ms)) {
+        for record in
+            all.filter(|r| matches!(r.at, At::Leased { deadline_ms, .. } if deadline_ms <= now_ms + early_ms))
+        {
             match bug {
                 Some(Bug::ExpiryIsForgotten) => record.at = At::Acked,
                 Some(Bug::ExpiryIsNotCounted) => record.at = At::Free(now_ms),
@@ -216,7 +233,10 @@ impl State {
     }
 
     pub fn is_left(&self) -> bool {
-        self.queues.values().flat_map(BTreeMap::values).any(|record| matches!(record.at, At::Free(_) | At::Leased { .. }))
+        self.queues
+            .values()
+            .flat_map(BTreeMap::values)
+            .any(|record| matches!(record.at, At::Free(_) | At::Leased { .. }))
     }
 
     pub fn dead(&self, queue: &str) -> Vec<Dead> {
@@ -232,7 +252,13 @@ impl State {
     }
 }
 
-fn fail(record: &mut Record, now_ms: i64, bug: Option<Bug>, delay_ms: Option<i64>, reason: Option<Box<str>>) -> Status {
+fn fail(
+    record: &mut Record,
+    now_ms: i64,
+    bug: Option<Bug>,
+    delay_ms: Option<i64>,
+    reason: Option<Box<str>>,
+) -> Status {
     let limit = match bug {
         Some(Bug::DiesEarly) => MAX_FAILURES - 1,
         Some(Bug::DiesLate) => MAX_FAILURES + 1,

@@ -1,9 +1,11 @@
-//! Histories of queues written by hand, over the stories of the log: two clocks, workers, and receipts that name their hand-out.
+//! Histories of queues written by hand, over the stories of the log: two clocks, workers, and receipts that
+//! name their hand-out.
 
 use crate::story::Story;
 use millpond_tests::history::{
-    Call, Dead, Entry, Event, HandOut, History, Intent, Kind, Lease, Leased, OpId, Outcome, QueueAnswer, QueueCall, QueueOptions, RecordId,
-    Rest, Seen, Settle, Spec, Status, Target, Token, Verdict, What, check_queues,
+    Call, Dead, Entry, Event, HandOut, History, Intent, Kind, Lease, Leased, OpId, Outcome, QueueAnswer,
+    QueueCall, QueueOptions, RecordId, Rest, Seen, Settle, Spec, Status, Target, Token, Verdict, What,
+    check_queues,
 };
 use std::collections::{BTreeSet, HashMap};
 
@@ -20,7 +22,14 @@ pub struct Shop {
 }
 
 pub fn spec(queue: &str) -> Spec {
-    Spec { queue: queue.to_owned(), topic: "a".to_owned(), keyed: false, max_failures: 3, backoff_ms: Vec::new(), latest: false }
+    Spec {
+        queue: queue.to_owned(),
+        topic: "a".to_owned(),
+        keyed: false,
+        max_failures: 3,
+        backoff_ms: Vec::new(),
+        latest: false,
+    }
 }
 
 pub fn ack() -> Intent {
@@ -66,7 +75,11 @@ impl Shop {
     }
 
     pub fn with(spec: Spec, records: i64) -> Self {
-        let mut shop = Self { story: Story::new(), ms: 50_000, options: QueueOptions { require_rest: false, slack_ms: 0 } };
+        let mut shop = Self {
+            story: Story::new(),
+            ms: 50_000,
+            options: QueueOptions { require_rest: false, slack_ms: 0 },
+        };
         shop.make(spec);
         for offset in 0..records {
             shop.put(offset);
@@ -102,7 +115,10 @@ impl Shop {
     }
 
     pub fn ask(&mut self, client: u32, queue: &str, request: Option<&str>) -> OpId {
-        self.begin(client, QueueCall::Lease(Lease { queue: queue.to_owned(), request: request.map(str::to_owned) }))
+        self.begin(
+            client,
+            QueueCall::Lease(Lease { queue: queue.to_owned(), request: request.map(str::to_owned) }),
+        )
     }
 
     /// A lease that ends in a second; a record's key is the parity of its offset.
@@ -117,7 +133,12 @@ impl Shop {
             receipt: Token::of(&format!("{queue}-{offset}-{attempt}")),
         };
         let lease = Token::of(&format!("{queue}-{given:?}"));
-        Leased { lease, now_ms: self.ms, deadline_ms: self.ms + LEASE_MS, records: given.iter().map(record).collect() }
+        Leased {
+            lease,
+            now_ms: self.ms,
+            deadline_ms: self.ms + LEASE_MS,
+            records: given.iter().map(record).collect(),
+        }
     }
 
     pub fn lease(&mut self, client: u32, given: &[Given]) -> OpId {
@@ -141,9 +162,23 @@ impl Shop {
         self.say_to(client, "q", receipt("q", offset, attempt), intent, None)
     }
 
-    pub fn say_to(&mut self, client: u32, queue: &str, target: Target, intent: Intent, request: Option<&str>) -> OpId {
+    pub fn say_to(
+        &mut self,
+        client: u32,
+        queue: &str,
+        target: Target,
+        intent: Intent,
+        request: Option<&str>,
+    ) -> OpId {
         let entries = vec![Entry { target, intent }];
-        self.begin(client, QueueCall::Settle(Settle { queue: Some(queue.to_owned()), request: request.map(str::to_owned), entries }))
+        self.begin(
+            client,
+            QueueCall::Settle(Settle {
+                queue: Some(queue.to_owned()),
+                request: request.map(str::to_owned),
+                entries,
+            }),
+        )
     }
 
     pub fn told(&mut self, op: OpId, status: Status) {
@@ -181,10 +216,15 @@ impl Shop {
 
     /// Drained, with these dead.
     pub fn rest(&mut self, dead: &[Dead]) {
-        self.rest_as(Rest { dead: i64::try_from(dead.len()).expect("few"), dead_listed: dead.to_vec(), ..Rest::default() });
+        self.rest_as(Rest {
+            dead: i64::try_from(dead.len()).expect("few"),
+            dead_listed: dead.to_vec(),
+            ..Rest::default()
+        });
     }
 
-    /// Gives a new receipt to each hand-out of a place and attempt that comes again, and to the settlements that follow it.
+    /// Gives a new receipt to each hand-out of a place and attempt that comes again, and to the settlements
+    /// that follow it.
     pub fn part_receipts(&mut self) {
         let mut times: HashMap<Token, u64> = HashMap::new();
         for event in &mut self.story.events {

@@ -1,7 +1,8 @@
 //! Histories written by hand: operations follow each other unless they are begun and ended apart.
 
 use millpond_tests::history::{
-    Call, Event, From, History, Kind, Log, OpId, Options, Outcome, Placed, Produce, Read, ReadAnswer, RecordId, Seen, Sent, What, check,
+    Call, Event, From, History, Kind, Log, OpId, Options, Outcome, Placed, Produce, Read, ReadAnswer,
+    RecordId, Seen, Sent, What, check,
 };
 use std::collections::{BTreeSet, HashMap};
 
@@ -52,7 +53,13 @@ impl Story {
         self.events.push(Event { at: self.now, op, what: What::Return(outcome) });
     }
 
-    pub fn produce(&mut self, client: u32, records: &[(&str, Who)], key: Option<&str>, expect: Option<i64>) -> OpId {
+    pub fn produce(
+        &mut self,
+        client: u32,
+        records: &[(&str, Who)],
+        key: Option<&str>,
+        expect: Option<i64>,
+    ) -> OpId {
         let records = records.iter().map(sent).collect();
         self.begin(client, Call::Produce(Produce { records, key: key.map(str::to_owned), expect }))
     }
@@ -60,7 +67,10 @@ impl Story {
     /// Answered with an offset for each record, in the partitions that were asked for, else in partition 0.
     pub fn placed(&mut self, op: OpId, offsets: &[i64]) {
         let Call::Produce(produce) = &self.calls[&op] else { panic!("not a produce") };
-        let place = |(sent, offset): (&Sent, &i64)| Placed { partition: sent.partition.unwrap_or(0), offset: *offset };
+        let place = |(sent, offset): (&Sent, &i64)| Placed {
+            partition: sent.partition.unwrap_or(0),
+            offset: *offset,
+        };
         let placed = produce.records.iter().zip(offsets).map(place).collect();
         self.end(op, Outcome::Produced { placed, duplicate: false });
     }

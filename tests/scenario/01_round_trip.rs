@@ -41,7 +41,8 @@ async fn flights_come_out_as_they_went_in() {
     check(&cli(&dev, &["consume", "again"], "").await.ok());
     // And once more under the same name: nothing is added.
     for expected in ["", "stored before, nothing added"] {
-        let args = ["produce", "named", "--key", "/tailnum", "--file", FILE, "--idempotency-key", "flights-2013"];
+        let args =
+            ["produce", "named", "--key", "/tailnum", "--file", FILE, "--idempotency-key", "flights-2013"];
         let told = cli(&dev, &args, "").await.ok();
         assert!(told.contains(expected), "{told}");
     }

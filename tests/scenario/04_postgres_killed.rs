@@ -42,14 +42,19 @@ async fn while_postgres_cannot_run_requests_are_refused_promptly() {
         };
         let asking = async {
             let produce = until(40, "a refusal of a produce", async || {
-                let answer = within(PROMPT_S, "an answer without a database", api.produce("t", json!([{"value": 1}]))).await;
+                let answer =
+                    within(PROMPT_S, "an answer without a database", api.produce("t", json!([{"value": 1}])))
+                        .await;
                 (answer.status != 200).then_some(answer)
             })
             .await;
             produce.problem(503, "control_plane_unavailable");
-            let read = within(PROMPT_S, "an answer without a database", api.partition("t", 0, "?offset=0")).await;
+            let read =
+                within(PROMPT_S, "an answer without a database", api.partition("t", 0, "?offset=0")).await;
             read.problem(503, "control_plane_unavailable");
-            within(PROMPT_S, "an answer without a database", api.get("/v1/topics")).await.problem(503, "control_plane_unavailable");
+            within(PROMPT_S, "an answer without a database", api.get("/v1/topics"))
+                .await
+                .problem(503, "control_plane_unavailable");
             assert_eq!(within(PROMPT_S, "health", api.get("/healthz")).await.status, 200);
             let ready = within(PROMPT_S, "readiness", api.get("/readyz")).await;
             assert_eq!((ready.status, &ready.json()["ready"]), (503, &json!(false)));
@@ -61,7 +66,10 @@ async fn while_postgres_cannot_run_requests_are_refused_promptly() {
     };
     assert!(refused);
     until(40, "recovery", async || (api.get("/readyz").await.status == 200).then_some(())).await;
-    until(20, "a produce after recovery", async || (api.produce("t", json!([{"value": 2}])).await.status == 200).then_some(())).await;
+    until(20, "a produce after recovery", async || {
+        (api.produce("t", json!([{"value": 2}])).await.status == 200).then_some(())
+    })
+    .await;
     let values: Vec<_> = api.log("t", 0).await.iter().map(|r| r["value"].clone()).collect();
     assert_eq!((values.first(), values.last()), (Some(&json!(0)), Some(&json!(2))));
 }
@@ -76,10 +84,19 @@ async fn while_postgres_hangs_requests_are_refused_promptly() {
     api.produce("t", json!([{"value": "before"}])).await.ok();
     let stopped = dev.postgres_processes();
     signal("STOP", &stopped);
-    let first =
-        tokio::time::timeout(std::time::Duration::from_secs(PROMPT_S), api.produce_once("t", "k", json!([{"value": "hung"}]))).await;
-    let second = tokio::time::timeout(std::time::Duration::from_secs(PROMPT_S), api.produce("t", json!([{"value": "late"}]))).await;
-    let read = tokio::time::timeout(std::time::Duration::from_secs(PROMPT_S), api.partition("t", 0, "?offset=0")).await;
+    let first = tokio::time::timeout(
+        std::time::Duration::from_secs(PROMPT_S),
+        api.produce_once("t", "k", json!([{"value": "hung"}])),
+    )
+    .await;
+    let second = tokio::time::timeout(
+        std::time::Duration::from_secs(PROMPT_S),
+        api.produce("t", json!([{"value": "late"}])),
+    )
+    .await;
+    let read =
+        tokio::time::timeout(std::time::Duration::from_secs(PROMPT_S), api.partition("t", 0, "?offset=0"))
+            .await;
     signal("CONT", &stopped);
     for (what, answer) in [("first", first), ("second", second), ("read", read)] {
         answer

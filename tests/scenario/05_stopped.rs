@@ -9,7 +9,12 @@ use serde_json::json;
 /// A tail, a long poll and a half-sent request that are open when the end comes.
 async fn open_requests(api: &Api) -> Vec<tokio::task::JoinHandle<()>> {
     let (tail, poll) = (api.clone(), api.clone());
-    let mut response = tail.request(Method::GET, "/v1/topics/small/records").header("accept", "text/event-stream").send().await.unwrap();
+    let mut response = tail
+        .request(Method::GET, "/v1/topics/small/records")
+        .header("accept", "text/event-stream")
+        .send()
+        .await
+        .unwrap();
     vec![
         tokio::spawn(async move { while let Ok(Some(_)) = response.chunk().await {} }),
         tokio::spawn(async move {

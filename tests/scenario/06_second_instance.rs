@@ -6,7 +6,9 @@ use serde_json::json;
 
 async fn refused(args: &[&str]) -> String {
     let mut command = tokio::process::Command::from(Dev::command(args));
-    let output = within(60, "the end of the second instance", command.kill_on_drop(true).output()).await.expect("its output");
+    let output = within(60, "the end of the second instance", command.kill_on_drop(true).output())
+        .await
+        .expect("its output");
     assert_eq!(output.status.code(), Some(1));
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -17,7 +19,10 @@ async fn a_second_instance_is_refused_and_told_why() {
     let dev = Dev::start(&home, &[]);
     let data_dir = home.data_dir().display().to_string();
     let told = refused(&["--listen", "127.0.0.1:0", "--data-dir", &data_dir]).await;
-    assert!(told.contains("error: ") && told.contains(&data_dir) && told.contains("in use by another Millpond"), "{told}");
+    assert!(
+        told.contains("error: ") && told.contains(&data_dir) && told.contains("in use by another Millpond"),
+        "{told}"
+    );
     let other = Home::new();
     let other = other.data_dir().display().to_string();
     let told = refused(&["--listen", &dev.address.to_string(), "--data-dir", &other]).await;

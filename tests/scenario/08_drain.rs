@@ -21,8 +21,10 @@ async fn records_stay_the_same_when_they_move_to_the_bucket() {
     let before = api.topic_log("t").await;
     assert_eq!(before.len(), 40 * 3 - 20);
     assert_eq!(home.objects(), Vec::<std::path::PathBuf>::new());
-    let drained =
-        until(60, "a drain", async || Some(api.metric("millpond_job_done_total", "job=\"drain\"").await).filter(|n| *n > 0)).await;
+    let drained = until(60, "a drain", async || {
+        Some(api.metric("millpond_job_done_total", "job=\"drain\"").await).filter(|n| *n > 0)
+    })
+    .await;
     assert!(drained > 0);
     assert!(!home.objects().is_empty());
     assert_eq!(api.topic_log("t").await, before);

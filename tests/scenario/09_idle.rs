@@ -12,7 +12,8 @@ const SAMPLES: usize = 200;
 
 /// What the agent's connections began last: a set that grows with every statement.
 async fn statements(connection: &mut PgConnection, into: &mut BTreeSet<(i32, i64, String)>) {
-    let query = "select pid, (extract(epoch from query_start) * 1e6)::bigint as at, query from pg_stat_activity
+    let query =
+        "select pid, (extract(epoch from query_start) * 1e6)::bigint as at, query from pg_stat_activity
         where application_name = 'millpond' and query_start is not null";
     for row in sqlx::query(query).fetch_all(connection).await.expect("activity") {
         into.insert((row.get("pid"), row.get("at"), row.get("query")));

@@ -12,9 +12,12 @@ async fn filled(home: &Home) -> Vec<PathBuf> {
     api.put("/v1/topics/t", json!({"partitions": 4, "placement": "object"})).await;
     let mut objects: Vec<PathBuf> = Vec::new();
     for partition in 0..4 {
-        let records: Vec<Value> = (0..50).map(|n| json!({"value": format!("record {n} of {partition}"), "partition": partition})).collect();
+        let records: Vec<Value> = (0..50)
+            .map(|n| json!({"value": format!("record {n} of {partition}"), "partition": partition}))
+            .collect();
         api.produce("t", json!(records)).await.ok();
-        let new: Vec<PathBuf> = home.objects().into_iter().filter(|object| !objects.contains(object)).collect();
+        let new: Vec<PathBuf> =
+            home.objects().into_iter().filter(|object| !objects.contains(object)).collect();
         assert_eq!(new.len(), 1, "{new:?}");
         objects.extend(new);
     }
@@ -28,7 +31,9 @@ async fn is_corrupt(api: &Api, partition: i32) {
         api.partition("t", partition, query).await.problem(500, "corrupt");
     }
     for accept in ["application/x-ndjson", "application/vnd.apache.arrow.stream"] {
-        api.get_as(&format!("/v1/topics/t/partitions/{partition}/records"), accept).await.problem(500, "corrupt");
+        api.get_as(&format!("/v1/topics/t/partitions/{partition}/records"), accept)
+            .await
+            .problem(500, "corrupt");
     }
     // The end can still be asked for, and written to.
     assert_eq!(api.partition("t", partition, "?from=latest").await.ok()["next_offset"], json!(50));

@@ -12,17 +12,25 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 async fn topics_are_made_listed_described_and_deleted() {
     let home = Home::new();
     let dev = Dev::start(&home, &[]);
-    let told = cli(&dev, &["topic", "create", "orders", "--partitions", "3", "--retention-ms", "7d"], "").await.ok();
+    let told =
+        cli(&dev, &["topic", "create", "orders", "--partitions", "3", "--retention-ms", "7d"], "").await.ok();
     assert_eq!(told, "created topic orders\n");
     let told = cli(&dev, &["topic", "create", "orders"], "").await.ok();
     assert!(told.starts_with("there is, with these settings, topic orders"), "{told}");
-    let json: Value = serde_json::from_str(&cli(&dev, &["topic", "describe", "orders", "--json"], "").await.ok()).unwrap();
-    assert_eq!((json["partitions"].as_array().unwrap().len(), &json["retention_ms"]), (3, &json!(604_800_000)));
+    let json: Value =
+        serde_json::from_str(&cli(&dev, &["topic", "describe", "orders", "--json"], "").await.ok()).unwrap();
+    assert_eq!(
+        (json["partitions"].as_array().unwrap().len(), &json["retention_ms"]),
+        (3, &json!(604_800_000))
+    );
     let table = cli(&dev, &["topic", "describe", "orders"], "").await.ok();
     assert!(table.contains("orders") && table.contains("HIGH WATERMARK"), "{table}");
     cli(&dev, &["topic", "create", "audit"], "").await.ok();
     let list = cli(&dev, &["topic", "list"], "").await.ok();
-    assert_eq!(list.lines().skip(1).map(|l| l.split_whitespace().next().unwrap()).collect::<Vec<_>>(), ["audit", "orders"]);
+    assert_eq!(
+        list.lines().skip(1).map(|l| l.split_whitespace().next().unwrap()).collect::<Vec<_>>(),
+        ["audit", "orders"]
+    );
     let told = cli(&dev, &["topic", "create", "orders", "--partitions", "2"], "").await.error();
     assert!(told.contains("(invalid_change)") && told.contains("hint:"), "{told}");
     assert_eq!(cli(&dev, &["topic", "delete", "orders"], "").await.ok(), "deleted topic orders\n");
@@ -88,7 +96,11 @@ async fn a_reader_of_the_output_may_leave() {
     assert!(within(30, "a first line", lines.next_line()).await.unwrap().is_some());
     drop(lines);
     let output = within(30, "the end of the command", child.wait_with_output()).await.unwrap();
-    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[tokio::test]
@@ -125,7 +137,8 @@ async fn a_group_goes_on_where_it_was_until_it_is_reset() {
     assert_eq!(cli(&dev, &consume, "").await.ok(), "2\n3\n");
     let told = cli(&dev, &["group", "list"], "").await.ok();
     assert!(told.lines().nth(1).is_some_and(|row| row.starts_with('g') && row.ends_with('0')), "{told}");
-    let json: Value = serde_json::from_str(&cli(&dev, &["group", "describe", "g", "--json"], "").await.ok()).unwrap();
+    let json: Value =
+        serde_json::from_str(&cli(&dev, &["group", "describe", "g", "--json"], "").await.ok()).unwrap();
     assert_eq!((&json["partitions"][0]["committed_offset"], &json["members"]), (&json!(3), &json!([])));
     assert_eq!(cli(&dev, &["group", "delete", "g"], "").await.ok(), "deleted group g\n");
     for command in ["describe", "delete"] {
@@ -153,11 +166,17 @@ async fn a_member_that_is_told_to_stop_leaves_its_group() {
         assert_eq!(members().await, 1);
         // Printed is not yet committed.
         let lag = async || {
-            api.get("/v1/groups/g").await.ok()["partitions"].as_array().unwrap().iter().filter_map(|p| p["lag"].as_i64()).sum::<i64>()
+            api.get("/v1/groups/g").await.ok()["partitions"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter_map(|p| p["lag"].as_i64())
+                .sum::<i64>()
         };
         until(20, "the commit", async || (lag().await == 0).then_some(())).await;
         super::harness::process::signal(name, &[child.id().unwrap()]);
-        let status = until(20, "the end of the command", || std::future::ready(child.try_wait().unwrap())).await;
+        let status =
+            until(20, "the end of the command", || std::future::ready(child.try_wait().unwrap())).await;
         assert!(status.success(), "{status}");
         assert_eq!(members().await, 0);
     }

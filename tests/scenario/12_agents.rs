@@ -39,8 +39,10 @@ async fn flights_cross(more: &[&str]) {
         check(&cli_at(&other.api().base, &["consume", topic], "").await.ok());
     }
     for reader in [one.api(), other.api()] {
-        let read: Vec<Value> = reader.topic_log("small").await.iter().map(|record| record["value"].clone()).collect();
-        let sent: Vec<Value> = FLIGHTS.lines().take(60).map(|line| serde_json::from_str(line).unwrap()).collect();
+        let read: Vec<Value> =
+            reader.topic_log("small").await.iter().map(|record| record["value"].clone()).collect();
+        let sent: Vec<Value> =
+            FLIGHTS.lines().take(60).map(|line| serde_json::from_str(line).unwrap()).collect();
         assert!(read == sent, "small requests in their order");
     }
     for fault in Fault::ALL {
@@ -87,11 +89,13 @@ async fn what_one_agent_drained_another_reads() {
     let cluster = Cluster::new().await;
     let (one, other) = (cluster.agent(&[]), cluster.agent(&[]));
     for n in 0..40 {
-        let records = json!([{"key": format!("k{}", n % 7), "value": {"n": n}}, {"partition": n % 3, "value": "x"}]);
+        let records =
+            json!([{"key": format!("k{}", n % 7), "value": {"n": n}}, {"partition": n % 3, "value": "x"}]);
         one.api().produce("t", records).await.ok();
     }
     let before = one.api().topic_log("t").await;
-    let all_drained = async || Some(drained(&one.api()).await + drained(&other.api()).await).filter(|batches| *batches > 0);
+    let all_drained =
+        async || Some(drained(&one.api()).await + drained(&other.api()).await).filter(|batches| *batches > 0);
     until(60, "a drain", all_drained).await;
     one.kill();
     assert_eq!(other.api().topic_log("t").await, before);
@@ -112,13 +116,20 @@ async fn background_work_of_two_agents_disturbs_nobody() {
     assert_eq!(doomed.len(), 1);
     let loads = [Load::start(&one.api(), &["left"]), Load::start(&other.api(), &["right"])];
     other.api().delete("/v1/topics/doomed").await;
-    let two_drains = async || Some(drained(&one.api()).await + drained(&other.api()).await).filter(|batches| *batches > 1);
+    let two_drains =
+        async || Some(drained(&one.api()).await + drained(&other.api()).await).filter(|batches| *batches > 1);
     until(90, "drains under load", two_drains).await;
     let is_gone = |keys: &[String]| !keys.contains(&doomed[0]);
     until(120, "the object of a deleted topic goes", async || {
         // Waiting times of deletion, passed over; leases and heartbeats stay as they are.
-        cluster.database.run("update segment set delete_at = delete_at - interval '1 hour' where delete_at is not null").await;
-        cluster.database.run("update topic set deleted_at = deleted_at - interval '1 hour' where deleted_at is not null").await;
+        cluster
+            .database
+            .run("update segment set delete_at = delete_at - interval '1 hour' where delete_at is not null")
+            .await;
+        cluster
+            .database
+            .run("update topic set deleted_at = deleted_at - interval '1 hour' where deleted_at is not null")
+            .await;
         is_gone(&cluster.s3.keys(BUCKET)).then_some(())
     })
     .await;

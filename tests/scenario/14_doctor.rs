@@ -12,7 +12,8 @@ struct Told {
 }
 
 fn told(ran: &Output) -> Told {
-    let report = serde_json::from_slice(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&ran.stderr)));
+    let report = serde_json::from_slice(&ran.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&ran.stderr)));
     let told = Told { success: ran.status.success(), report };
     assert_eq!(told.report["healthy"], json!(told.success));
     told
@@ -21,7 +22,10 @@ fn told(ran: &Output) -> Told {
 impl Told {
     fn finding(&self, check: &str) -> &Value {
         let findings = self.report["findings"].as_array().unwrap();
-        findings.iter().find(|finding| finding["check"] == check).unwrap_or_else(|| panic!("no {check} in {:#}", self.report))
+        findings
+            .iter()
+            .find(|finding| finding["check"] == check)
+            .unwrap_or_else(|| panic!("no {check} in {:#}", self.report))
     }
 
     #[track_caller]
@@ -87,7 +91,11 @@ async fn of_a_database_it_says_what_is_missing() {
     nowhere.is("database.reachable", "failure", "host and port");
     nowhere.is("store.write", "ok", "");
     let unmade = cluster.database.url().replace("/test_", "/none_");
-    doctor(&cluster, &["--database-url", &unmade]).await.is("database.reachable", "failure", "create database");
+    doctor(&cluster, &["--database-url", &unmade]).await.is(
+        "database.reachable",
+        "failure",
+        "create database",
+    );
 }
 
 #[tokio::test]
@@ -124,7 +132,11 @@ async fn of_a_bucket_it_says_what_is_wrong() {
     cluster.s3.add_fault(Rule::new(Fault::Flip).on(Op::Get));
     doctor(&cluster, &[]).await.is("store.read", "failure", "other bytes");
     cluster.s3.clear_faults();
-    doctor(&cluster, &["--store", "s3://elsewhere/x"]).await.is("store.reachable", "failure", "no such bucket");
+    doctor(&cluster, &["--store", "s3://elsewhere/x"]).await.is(
+        "store.reachable",
+        "failure",
+        "no such bucket",
+    );
     doctor(&cluster, &["--store", "gs://bucket"]).await.is("store.url", "failure", "s3://bucket/prefix");
     for (name, value) in [("AWS_ACCESS_KEY_ID", "other"), ("AWS_SECRET_ACCESS_KEY", "other")] {
         let mut command = tokio::process::Command::from(cluster.command(&["doctor", "--json"]));

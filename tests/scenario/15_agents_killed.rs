@@ -40,7 +40,11 @@ async fn what_was_acknowledged_is_stored_once_though_agents_die_and_the_bucket_e
         right.check(&api).await;
         cluster.s3.clear_faults();
     }
-    assert!(cluster.s3.requests(Op::Put) > 20 && !cluster.s3.injected().is_empty(), "{:?}", cluster.s3.injected());
+    assert!(
+        cluster.s3.requests(Op::Put) > 20 && !cluster.s3.injected().is_empty(),
+        "{:?}",
+        cluster.s3.injected()
+    );
 }
 
 #[tokio::test]
@@ -60,10 +64,15 @@ async fn what_a_killed_agent_left_in_the_bucket_is_swept() {
     let agent = cluster.agent(&["--no-inline"]);
     agent.api().produce("t", json!([{"value": "kept"}])).await.ok();
     // Its hour passes.
-    let aged = format!("update segment set registered_at = registered_at - interval '2 hours' where agent_id = '{id}'");
+    let aged = format!(
+        "update segment set registered_at = registered_at - interval '2 hours' where agent_id = '{id}'"
+    );
     cluster.database.run(&aged).await;
     let is_gone = async || {
-        cluster.database.run("update segment set delete_at = delete_at - interval '1 hour' where state = 'u'").await;
+        cluster
+            .database
+            .run("update segment set delete_at = delete_at - interval '1 hour' where state = 'u'")
+            .await;
         (!cluster.s3.keys(BUCKET).contains(&orphan)).then_some(())
     };
     until(60, "an orphan is swept", is_gone).await;

@@ -1,4 +1,5 @@
-//! Two groups of three members read the flights while members die, stall beyond their session and return, and join; on two agents.
+//! Two groups of three members read the flights while members die, stall beyond their session and return, and
+//! join; on two agents.
 
 use super::harness::FLIGHTS;
 use super::harness::client::Api;
@@ -30,7 +31,8 @@ async fn every_record_reaches_each_group_whatever_becomes_of_its_members() {
     let agents = [dev.api(), second.api()];
     let api = &agents[0];
     api.topic("flights", i32::try_from(PARTITIONS).unwrap()).await;
-    let (steady, troubled) = (Ledger::new("steady", &["flights"], SESSION_MS), Ledger::new("troubled", &["flights"], SESSION_MS));
+    let (steady, troubled) =
+        (Ledger::new("steady", &["flights"], SESSION_MS), Ledger::new("troubled", &["flights"], SESSION_MS));
     let watches = [steady.watch(api), troubled.watch(api)];
     let start = |ledger| -> Vec<Worker> { (0..3).map(|n| Worker::start(&agents[n % 2], ledger)).collect() };
     let (mut calm, mut busy) = (start(&steady), start(&troubled));
@@ -43,10 +45,12 @@ async fn every_record_reaches_each_group_whatever_becomes_of_its_members() {
     victim.end(Order::Die).await;
     sent += fly(api, 1).await;
     let two = steady.settled(api, 2).await;
-    let had: Vec<_> = three.0.iter().filter(|(_, owner)| **owner == id).map(|(partition, _)| partition.clone()).collect();
+    let had: Vec<_> =
+        three.0.iter().filter(|(_, owner)| **owner == id).map(|(partition, _)| partition.clone()).collect();
     assert_eq!(moved(&three.0, &two).into_iter().collect::<Vec<_>>(), had);
 
-    // One stalls with records in hand for longer than its session: the others take over, and it cannot commit what it holds.
+    // One stalls with records in hand for longer than its session: the others take over, and it cannot commit
+    // what it holds.
     let stall = busy[0].stall();
     let (_, more) = tokio::join!(stall, fly(api, 2));
     sent += more;

@@ -1,5 +1,6 @@
-//! Flights through a shared and a keyed queue of one topic: workers on two agents that fail, dawdle, settle twice and die, some records that
-//! always fail; then everything is done or dead, and nothing was ever in two hands.
+//! Flights through a shared and a keyed queue of one topic: workers on two agents that fail, dawdle, settle
+//! twice and die, some records that always fail; then everything is done or dead, and nothing was ever in two
+//! hands.
 
 use super::harness::FLIGHTS;
 use super::harness::floor::Floor;
@@ -27,10 +28,20 @@ async fn every_flight_is_done_once_or_dead() {
     let floor = Floor::new();
     let retry = json!({"base_ms": 50, "cap_ms": 400, "max_failures": MAX_FAILURES});
     floor.make(api, "shared", json!({"topic": "flights", "lease_ms": 1_500, "retry": retry})).await;
-    floor.make(api, "keyed", json!({"topic": "flights", "mode": "keyed", "lease_ms": 1_500, "retry": retry})).await;
+    floor
+        .make(api, "keyed", json!({"topic": "flights", "mode": "keyed", "lease_ms": 1_500, "retry": retry}))
+        .await;
 
-    let habits = Habits { lease_ms: 1_500, delay_ms: Some(40), late: 5, transform: 200, poison: is_poison, ..Habits::default() };
-    let mut workers: Vec<Worker> = crew(&apis, &floor, "shared", &Habits { other: Some("keyed"), ..habits.clone() }, 4, 1);
+    let habits = Habits {
+        lease_ms: 1_500,
+        delay_ms: Some(40),
+        late: 5,
+        transform: 200,
+        poison: is_poison,
+        ..Habits::default()
+    };
+    let mut workers: Vec<Worker> =
+        crew(&apis, &floor, "shared", &Habits { other: Some("keyed"), ..habits.clone() }, 4, 1);
     workers.extend(crew(&apis, &floor, "keyed", &Habits { other: Some("shared"), ..habits }, 4, 11));
     for (n, some) in FLIGHTS.lines().collect::<Vec<_>>().chunks(100).enumerate() {
         assert_eq!(apis[n % 2].lines("flights", "?key=/tailnum", some.join("\n")).await.status, 200);
@@ -50,7 +61,11 @@ async fn every_flight_is_done_once_or_dead() {
         let rest = floor.rest(api, queue).await;
         let by_poison = rest.dead_listed.iter().filter(|d| d.offset % 97 == 5).count();
         assert_eq!(by_poison, poison, "{queue}: {:?}", rest.dead_listed);
-        assert!(rest.dead_listed.iter().all(|d| usize::try_from(d.failures) == Ok(MAX_FAILURES)), "{:?}", rest.dead_listed);
+        assert!(
+            rest.dead_listed.iter().all(|d| usize::try_from(d.failures) == Ok(MAX_FAILURES)),
+            "{:?}",
+            rest.dead_listed
+        );
     }
     floor.check();
     let tally = floor.tally();
@@ -60,7 +75,8 @@ async fn every_flight_is_done_once_or_dead() {
     }
 
     // Acked and transformed in one request: each once.
-    let made: Vec<String> = api.topic_log("transformed").await.iter().map(|record| record["value"].to_string()).collect();
+    let made: Vec<String> =
+        api.topic_log("transformed").await.iter().map(|record| record["value"].to_string()).collect();
     let distinct: BTreeSet<&String> = made.iter().collect();
     assert!(made.len() > 100, "{} transformed", made.len());
     assert_eq!(made.len(), distinct.len());

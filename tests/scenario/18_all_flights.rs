@@ -1,7 +1,9 @@
-//! Flights through a shared and then a keyed queue, 8 workers on two agents, 3 % of the records nacked with a delay, a worker that dies with records in
-//! hand for every hundred leases, and one record in a thousand that always fails: each is acked once, or dead if it is one of those.
+//! Flights through a shared and then a keyed queue, 8 workers on two agents, 3 % of the records nacked with a
+//! delay, a worker that dies with records in hand for every hundred leases, and one record in a thousand that
+//! always fails: each is acked once, or dead if it is one of those.
 //!
-//! `MILLPOND_TEST_FLIGHTS=flights.ndjson cargo test -p millpond --test scenario all_flights -- --nocapture` takes another file, of any length.
+//! `MILLPOND_TEST_FLIGHTS=flights.ndjson cargo test -p millpond --test scenario all_flights -- --nocapture`
+//! takes another file, of any length.
 
 use super::harness::FLIGHTS;
 use super::harness::floor::Floor;
@@ -56,9 +58,19 @@ async fn every_flight_is_acked_once_or_is_dead_poison() {
     let poison = log.iter().filter(|record| is_poison(record)).count();
     let retry = json!({"base_ms": 50, "max_failures": MAX_FAILURES});
     for (mode, work_ms) in [("shared", 0..5), ("keyed", 20..40)] {
-        floor.make(api, mode, json!({"topic": "flights", "mode": mode, "lease_ms": 3_000, "retry": retry})).await;
-        let habits =
-            Habits { batch: 100, lease_ms: 3_000, work_ms, nack: 30, delay_ms: Some(100), die: 10, poison: is_poison, ..Habits::default() };
+        floor
+            .make(api, mode, json!({"topic": "flights", "mode": mode, "lease_ms": 3_000, "retry": retry}))
+            .await;
+        let habits = Habits {
+            batch: 100,
+            lease_ms: 3_000,
+            work_ms,
+            nack: 30,
+            delay_ms: Some(100),
+            die: 10,
+            poison: is_poison,
+            ..Habits::default()
+        };
         let (start, most) = (Instant::now(), Arc::new(AtomicI64::new(0)));
         let watching = tokio::spawn(watch(apis[1].clone(), mode, Arc::clone(&most)));
         let workers = crew(&apis, &floor, mode, &habits, WORKERS, 7);
@@ -68,10 +80,17 @@ async fn every_flight_is_acked_once_or_is_dead_poison() {
         let took = start.elapsed().as_secs_f64();
 
         let rest = floor.rest(api, mode).await;
-        assert_eq!((rest.in_flight_listed, rest.waiting_listed), (0, 0), "no lease and no waiting run is left");
+        assert_eq!(
+            (rest.in_flight_listed, rest.waiting_listed),
+            (0, 0),
+            "no lease and no waiting run is left"
+        );
         assert_eq!(rest.dead_listed.len(), poison);
         for dead in &rest.dead_listed {
-            assert!(is_poison_at(dead.partition.into(), dead.offset) && i64::from(dead.failures) == MAX_FAILURES, "{dead:?}");
+            assert!(
+                is_poison_at(dead.partition.into(), dead.offset) && i64::from(dead.failures) == MAX_FAILURES,
+                "{dead:?}"
+            );
         }
         let most = most.load(Ordering::Relaxed);
         println!("{mode}: {} records in {took:.1} s, {most} in flight at most", lines.len());

@@ -8,8 +8,8 @@ use futures::stream::{self, BoxStream, StreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use std::fmt;
 use std::sync::Arc;
@@ -31,7 +31,11 @@ fn failed() -> object_store::Error {
 
 impl Bucket {
     /// What is on its way arrives, though the caller may be gone by then.
-    async fn change<T: Send + 'static>(&self, step: &'static str, send: impl Fn() -> BoxFuture<Result<T>> + Send + 'static) -> Result<T> {
+    async fn change<T: Send + 'static>(
+        &self,
+        step: &'static str,
+        send: impl Fn() -> BoxFuture<Result<T>> + Send + 'static,
+    ) -> Result<T> {
         if self.dead.is_cancelled() {
             return std::future::pending().await;
         }
@@ -60,7 +64,8 @@ impl Bucket {
                 std::future::pending().await
             }
             fault => {
-                let outcome = tokio::spawn(deliver(fate.before)).await.expect("a call of the store ended in a panic");
+                let outcome =
+                    tokio::spawn(deliver(fate.before)).await.expect("a call of the store ended in a panic");
                 tokio::time::sleep(fate.after).await;
                 match fault {
                     Some(Fault::LostAnswer) => Err(failed()),
@@ -130,7 +135,10 @@ impl ObjectStore for Bucket {
             Some(Fault::LostCall) => return Err(failed()),
             Some(Fault::Hang) => return std::future::pending().await,
             Some(Fault::Missing) => {
-                return Err(object_store::Error::NotFound { path: location.to_string(), source: "injected".into() });
+                return Err(object_store::Error::NotFound {
+                    path: location.to_string(),
+                    source: "injected".into(),
+                });
             }
             _ => {}
         }

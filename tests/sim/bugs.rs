@@ -4,21 +4,22 @@ use crate::fate::Fates;
 use async_trait::async_trait;
 use bytes::Bytes;
 use millpond_core::control_plane::{
-    Batch, Beat, Commit, Committed, ControlPlane, DrainBatch, FindRequest, Found, PartBody, PayloadRange, Piece, Request, Swap,
-    SwapRejected, Verdict,
+    Batch, Beat, Commit, Committed, ControlPlane, DrainBatch, FindRequest, Found, PartBody, PayloadRange,
+    Piece, Request, Swap, SwapRejected, Verdict,
 };
 use millpond_core::group::{
-    DeleteGroupRejected, GenerationMoved, GroupState, NoSuchGroup, OffsetCommit, OffsetsRejected, Progress, Regroup, RenewRejected,
-    Renewed, ResetRejected,
+    DeleteGroupRejected, GenerationMoved, GroupState, NoSuchGroup, OffsetCommit, OffsetsRejected, Progress,
+    Regroup, RenewRejected, Renewed, ResetRejected,
 };
 use millpond_core::queue::plane::QueuePlane;
 use millpond_core::queue::{
-    Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected, Queue, QueueChange,
-    QueueCounts, Settle, Settled,
+    Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected,
+    Queue, QueueChange, QueueCounts, Settle, Settled,
 };
 use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
 use millpond_core::{
-    AgentId, Error, Generation, GroupId, MemberId, Name, Offset, PartId, PartitionId, QueueId, Topic, TopicChange, TopicId, assign,
+    AgentId, Error, Generation, GroupId, MemberId, Name, Offset, PartId, PartitionId, QueueId, Topic,
+    TopicChange, TopicId, assign,
 };
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -167,13 +168,20 @@ impl Wrong {
         commit
     }
 
-    /// An inline commit of several partitions in two steps; `None` if it cannot be taken apart. Each step may be sent again.
+    /// An inline commit of several partitions in two steps; `None` if it cannot be taken apart. Each step may
+    /// be sent again.
     async fn tear(&self, commit: &Commit) -> Option<Result<Committed, Error>> {
         self.predict(commit).await?;
         let torn = commit.parts.len() == 1 && matches!(commit.parts[0].body, PartBody::Inline(_));
         let first = commit.runs[0].partition;
         let spread = (0..commit.requests.len()).any(|request| {
-            let homes = || commit.pieces.iter().filter(|p| p.request == request).map(|p| commit.runs[p.run].partition == first);
+            let homes = || {
+                commit
+                    .pieces
+                    .iter()
+                    .filter(|p| p.request == request)
+                    .map(|p| commit.runs[p.run].partition == first)
+            };
             homes().any(|first| first) && homes().any(|first| !first)
         });
         if !torn || !spread {
@@ -201,7 +209,12 @@ impl Wrong {
         Some(self.commit_halves(commit, [half(true), half(false)], first).await)
     }
 
-    async fn commit_halves(&self, commit: &Commit, halves: [Commit; 2], first: PartitionId) -> Result<Committed, Error> {
+    async fn commit_halves(
+        &self,
+        commit: &Commit,
+        halves: [Commit; 2],
+        first: PartitionId,
+    ) -> Result<Committed, Error> {
         let one = self.inner.commit(&halves[0]).await?;
         tokio::time::sleep(Duration::from_millis(self.fates.below(400))).await;
         let two = self.inner.commit(&halves[1]).await?;
@@ -237,7 +250,8 @@ impl Wrong {
         match self.bug {
             Bug::AnswerBeforeCommit | Bug::CommitDropped => {
                 if let Some(committed) = self.predict(commit).await {
-                    let (inner, delay) = (Arc::clone(&self.inner), Duration::from_millis(self.fates.below(100)));
+                    let (inner, delay) =
+                        (Arc::clone(&self.inner), Duration::from_millis(self.fates.below(100)));
                     let dropped = self.bug == Bug::CommitDropped && self.fates.chance(100);
                     if dropped {
                         return Ok(committed);
@@ -254,7 +268,11 @@ impl Wrong {
             Bug::NewPartOnResend => changed = self.with_new_parts(commit),
             Bug::KeyIgnored => changed.requests.iter_mut().for_each(|r| r.key = None),
             Bug::BodyNotCompared => {
-                changed.requests.iter_mut().filter_map(|r| r.key.as_mut()).for_each(|key| key.body_hash = Uuid::nil());
+                changed
+                    .requests
+                    .iter_mut()
+                    .filter_map(|r| r.key.as_mut())
+                    .for_each(|key| key.body_hash = Uuid::nil());
             }
             Bug::DedupIgnored => changed.dedups.clear(),
             Bug::ExpectIgnored => changed.requests.iter_mut().for_each(|r| r.expect = None),
@@ -268,15 +286,19 @@ impl Wrong {
         let mut committed = self.inner.commit(&changed).await?;
         for number in 0..commit.requests.len() {
             let stored = matches!(committed.verdicts[number], Verdict::Stored);
-            let refused = matches!(committed.verdicts[number], Verdict::Conflict | Verdict::OffsetMismatch { .. });
+            let refused =
+                matches!(committed.verdicts[number], Verdict::Conflict | Verdict::OffsetMismatch { .. });
             match self.bug {
-                Bug::StoredThoughRefused if stored && self.fates.chance(30) => committed.verdicts[number] = Verdict::Conflict,
+                Bug::StoredThoughRefused if stored && self.fates.chance(30) => {
+                    committed.verdicts[number] = Verdict::Conflict
+                }
                 Bug::HoleOnRefusal if refused => self.dig(commit, number).await,
                 _ => {}
             }
         }
         if self.bug == Bug::SweepDeletesLive {
-            let segments = commit.parts.iter().filter(|p| matches!(p.body, PartBody::Segment { .. })).map(|p| p.id);
+            let segments =
+                commit.parts.iter().filter(|p| matches!(p.body, PartBody::Segment { .. })).map(|p| p.id);
             self.state.lock().live.extend(segments);
         }
         Ok(committed)
@@ -289,14 +311,17 @@ impl Wrong {
         let count = found.batches.len();
         match self.bug {
             Bug::StaleFind => {
-                let known = state.found.entry((request.partition, request.offset)).or_insert_with(|| found.clone());
+                let known =
+                    state.found.entry((request.partition, request.offset)).or_insert_with(|| found.clone());
                 if self.fates.chance(300) {
                     return known.clone();
                 }
                 *known = found.clone();
             }
             Bug::EndTooEarly if self.fates.chance(30) => found.high_watermark = found.high_watermark.plus(1),
-            Bug::FindSkipsBatch if count > 1 && self.fates.chance(50) => drop(found.batches.remove(count / 2)),
+            Bug::FindSkipsBatch if count > 1 && self.fates.chance(50) => {
+                drop(found.batches.remove(count / 2))
+            }
             Bug::SkipIgnored => found.batches.iter_mut().for_each(|b| b.skip.clear()),
             Bug::BatchesExchanged if self.fates.chance(100) => {
                 let pair = (1..count).find(|n| found.batches[*n].records == found.batches[0].records);
@@ -334,7 +359,11 @@ impl ControlPlane for Wrong {
 
     async fn find(&self, requests: &[FindRequest]) -> Result<Vec<Option<Found>>, Error> {
         let found = self.inner.find(requests).await?;
-        Ok(requests.iter().zip(found).map(|(request, found)| Some(self.find_wrongly(request, found?))).collect())
+        Ok(requests
+            .iter()
+            .zip(found)
+            .map(|(request, found)| Some(self.find_wrongly(request, found?)))
+            .collect())
     }
 
     async fn partitions(&self, topic: TopicId) -> Result<Vec<PartitionStatus>, Error> {
@@ -376,7 +405,11 @@ impl ControlPlane for Wrong {
     async fn register_parts(&self, agent: AgentId, ids: &[PartId]) -> Result<(), Error> {
         self.inner.register_parts(agent, ids).await
     }
-    async fn dedup_offsets(&self, topic: TopicId, id_hashes: &[Uuid]) -> Result<Vec<Option<(i32, Offset)>>, Error> {
+    async fn dedup_offsets(
+        &self,
+        topic: TopicId,
+        id_hashes: &[Uuid],
+    ) -> Result<Vec<Option<(i32, Offset)>>, Error> {
         self.inner.dedup_offsets(topic, id_hashes).await
     }
     async fn payloads(&self, ranges: &[PayloadRange]) -> Result<Vec<Option<Bytes>>, Error> {
@@ -385,10 +418,19 @@ impl ControlPlane for Wrong {
     async fn high_watermarks(&self, partitions: &[PartitionId]) -> Result<Vec<(PartitionId, Offset)>, Error> {
         self.inner.high_watermarks(partitions).await
     }
-    async fn offsets_at(&self, topic: TopicId, timestamp_ms: i64) -> Result<Vec<(i32, PartitionId, Offset)>, Error> {
+    async fn offsets_at(
+        &self,
+        topic: TopicId,
+        timestamp_ms: i64,
+    ) -> Result<Vec<(i32, PartitionId, Offset)>, Error> {
         self.inner.offsets_at(topic, timestamp_ms).await
     }
-    async fn group(&self, tenant: &Name, name: &Name, also: &[Name]) -> Result<GroupState, Error<NoSuchGroup>> {
+    async fn group(
+        &self,
+        tenant: &Name,
+        name: &Name,
+        also: &[Name],
+    ) -> Result<GroupState, Error<NoSuchGroup>> {
         self.inner.group(tenant, name, also).await
     }
     async fn make_group(&self, tenant: &Name, name: &Name) -> Result<(), Error> {
@@ -403,16 +445,29 @@ impl ControlPlane for Wrong {
     async fn regroup(&self, change: &Regroup) -> Result<Generation, Error<GenerationMoved>> {
         self.inner.regroup(change).await
     }
-    async fn renew(&self, tenant: &Name, group: &Name, member: MemberId) -> Result<Renewed, Error<RenewRejected>> {
+    async fn renew(
+        &self,
+        tenant: &Name,
+        group: &Name,
+        member: MemberId,
+    ) -> Result<Renewed, Error<RenewRejected>> {
         self.inner.renew(tenant, group, member).await
     }
     async fn generations(&self, groups: &[GroupId]) -> Result<Vec<(GroupId, Generation, bool)>, Error> {
         self.inner.generations(groups).await
     }
-    async fn commit_offsets(&self, commit: &OffsetCommit) -> Result<Vec<(PartitionId, Offset)>, Error<OffsetsRejected>> {
+    async fn commit_offsets(
+        &self,
+        commit: &OffsetCommit,
+    ) -> Result<Vec<(PartitionId, Offset)>, Error<OffsetsRejected>> {
         self.inner.commit_offsets(commit).await
     }
-    async fn reset_offsets(&self, tenant: &Name, group: &Name, offsets: &[(PartitionId, Offset)]) -> Result<(), Error<ResetRejected>> {
+    async fn reset_offsets(
+        &self,
+        tenant: &Name,
+        group: &Name,
+        offsets: &[(PartitionId, Offset)],
+    ) -> Result<(), Error<ResetRejected>> {
         self.inner.reset_offsets(tenant, group, offsets).await
     }
     async fn delete_group(&self, tenant: &Name, group: &Name) -> Result<(), Error<DeleteGroupRejected>> {

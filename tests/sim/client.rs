@@ -1,4 +1,5 @@
-//! Clients: they produce, read and poll, through whichever agent is alive, and write down what they were told.
+//! Clients: they produce, read and poll, through whichever agent is alive, and write down what they were
+//! told.
 
 use crate::bugs::Bug;
 use crate::draft::Draft;
@@ -66,7 +67,11 @@ impl Client {
     }
 
     /// Does something through an agent, and writes down what came of it, or that nothing did.
-    async fn call<F: Future<Output = Outcome>>(&mut self, call: Call, act: impl FnOnce(Agent) -> F) -> Outcome {
+    async fn call<F: Future<Output = Outcome>>(
+        &mut self,
+        call: Call,
+        act: impl FnOnce(Agent) -> F,
+    ) -> Outcome {
         let Some(agent) = self.world.agent(self.rng.random()) else { return Outcome::Fail { current: None } };
         let leaves = self.rng.random_ratio(self.world.fates.weather().leave, 1_000);
         let patience = if leaves { Duration::from_millis(self.rng.random_range(0..30)) } else { STUCK_AFTER };
@@ -99,7 +104,11 @@ impl Client {
 
     async fn send(&mut self, draft: &Draft) -> Outcome {
         let world = Arc::clone(&self.world);
-        let outcome = self.call(Call::Produce(draft.produce.clone()), |agent| async move { draft.send(&world, &agent).await }).await;
+        let outcome =
+            self.call(Call::Produce(draft.produce.clone()), |agent| async move {
+                draft.send(&world, &agent).await
+            })
+            .await;
         if let Outcome::Produced { placed, .. } = &outcome {
             for (sent, placed) in draft.produce.records.iter().zip(placed) {
                 self.saw(&Log::new(&sent.topic, placed.partition), placed.offset + 1);
@@ -180,9 +189,14 @@ impl Client {
     async fn read(&mut self) {
         let (log, id) = self.log();
         let known = self.ends.get(&log).copied().unwrap_or(0);
-        let from = if self.rng.random_ratio(1, 3) { From::Earliest } else { From::Offset(self.rng.random_range(0..=known)) };
+        let from = if self.rng.random_ratio(1, 3) {
+            From::Earliest
+        } else {
+            From::Offset(self.rng.random_range(0..=known))
+        };
         let start = if let From::Offset(offset) = from { offset } else { 0 };
-        let (limit, max_bytes) = (self.rng.random_range(1..40), [1, 300, 1 << 20][self.rng.random_range(0..3)]);
+        let (limit, max_bytes) =
+            (self.rng.random_range(1..40), [1, 300, 1 << 20][self.rng.random_range(0..3)]);
         let (retention, bug) = (self.world.retention, self.world.bug);
         let place = log.clone();
         let act = |agent: Agent| async move {
@@ -218,7 +232,8 @@ impl Client {
         let position = self.sessions.get(&log).copied();
         let start = position.unwrap_or(0);
         let from = if position.is_some() { From::Next } else { From::Earliest };
-        let (limit, wait) = (self.rng.random_range(1..20), Duration::from_millis(self.rng.random_range(0..1_500)));
+        let (limit, wait) =
+            (self.rng.random_range(1..20), Duration::from_millis(self.rng.random_range(0..1_500)));
         let bug = self.world.bug;
         let place = log.clone();
         let act = |agent: Agent| async move {
@@ -236,7 +251,10 @@ impl Client {
                     _ => {}
                 }
                 watch.saw(id, Offset(answer.high_watermark.unwrap_or(0)));
-                if !answer.records.is_empty() || agent.router.is_some() || tokio::time::timeout_at(deadline, watch.moved()).await.is_err() {
+                if !answer.records.is_empty()
+                    || agent.router.is_some()
+                    || tokio::time::timeout_at(deadline, watch.moved()).await.is_err()
+                {
                     return Outcome::Records(answer);
                 }
             }
@@ -244,7 +262,12 @@ impl Client {
         let outcome = self.call(Call::Read(Read { log: log.clone(), from, session: 0 }), act).await;
         self.learn(&log, &outcome);
         if let Outcome::Records(answer) = outcome {
-            let next = answer.records.last().map(|r| r.0 + 1).or(answer.log_start.filter(|s| *s > start)).unwrap_or(start);
+            let next = answer
+                .records
+                .last()
+                .map(|r| r.0 + 1)
+                .or(answer.log_start.filter(|s| *s > start))
+                .unwrap_or(start);
             self.sessions.insert(log, next);
         }
     }
@@ -253,15 +276,26 @@ impl Client {
     pub async fn finish(mut self, agent: &Agent) {
         let world = Arc::clone(&self.world);
         let draft = Draft::random(&mut self);
-        let (_, outcome) = self.call_at(agent, Call::Produce(draft.produce.clone()), STUCK_AFTER, true, draft.send(&world, agent)).await;
+        let (_, outcome) = self
+            .call_at(
+                agent,
+                Call::Produce(draft.produce.clone()),
+                STUCK_AFTER,
+                true,
+                draft.send(&world, agent),
+            )
+            .await;
         if !matches!(outcome, Outcome::Produced { .. }) {
             world.flaw(format!("stuck: after everything has healed a produce is answered {outcome:?}"));
         }
         for topic in &world.topics {
             for (partition, id) in (0..).zip(&topic.partitions) {
                 let log = Log::new(topic.name.as_str(), partition);
-                let act = async { read_all(agent, &log, *id, world.bug).await.map_or(Outcome::Info, Outcome::Records) };
-                let (_, outcome) = self.call_at(agent, Call::Final(log.clone()), STUCK_AFTER, true, act).await;
+                let act = async {
+                    read_all(agent, &log, *id, world.bug).await.map_or(Outcome::Info, Outcome::Records)
+                };
+                let (_, outcome) =
+                    self.call_at(agent, Call::Final(log.clone()), STUCK_AFTER, true, act).await;
                 if outcome == Outcome::Info {
                     world.flaw(format!("stuck: after everything has healed {log} cannot be read"));
                 }
@@ -285,7 +319,8 @@ async fn read_all(agent: &Agent, log: &Log, id: PartitionId, bug: Option<Bug>) -
         }
         let (next, none) = (answer.records.last().map_or(start, |r| r.0 + 1), answer.records.is_empty());
         if let Some(before) = all {
-            // Where the log began when its first page was read: retention may have come up to this page since.
+            // Where the log began when its first page was read: retention may have come up to this page
+            // since.
             answer.log_start = before.log_start;
             answer.records.splice(0..0, before.records);
         }
@@ -313,7 +348,9 @@ impl Fetch<'_> {
             let wait_ms = u64::try_from(self.wait.as_millis()).unwrap_or(0);
             return crate::http::read(agent, self.log, offset, self.max_bytes, self.limit, wait_ms).await;
         }
-        let request = |offset| [FindRequest { partition: self.id, offset: Offset(offset), end: None, max_bytes: self.max_bytes }];
+        let request = |offset| {
+            [FindRequest { partition: self.id, offset: Offset(offset), end: None, max_bytes: self.max_bytes }]
+        };
         match agent.app.reader.fetch(&request(offset)).await {
             Ok(mut found) => found.pop().flatten().map(|fetched| answer(&fetched, offset, self.limit)),
             // A planted bug: what is missing is passed over.
@@ -336,5 +373,9 @@ fn answer(fetched: &Fetched, offset: i64, limit: usize) -> ReadAnswer {
     }
     records.retain(|(at, _)| *at >= offset);
     records.truncate(limit);
-    ReadAnswer { log_start: Some(fetched.log_start_offset.0), high_watermark: Some(fetched.high_watermark.0), records }
+    ReadAnswer {
+        log_start: Some(fetched.log_start_offset.0),
+        high_watermark: Some(fetched.high_watermark.0),
+        records,
+    }
 }

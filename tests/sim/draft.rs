@@ -81,12 +81,14 @@ impl Draft {
         client.counter += 1;
         // Over HTTP the server may choose.
         let free = client.world.http && partition.is_none() && client.rng.random_ratio(1, 3);
-        let key = (!free && (partition.is_none() || client.rng.random_ratio(1, 4))).then(|| format!("k{}", client.rng.random_range(0..5)));
+        let key = (!free && (partition.is_none() || client.rng.random_ratio(1, 4)))
+            .then(|| format!("k{}", client.rng.random_range(0..5)));
         let sizes = if client.rng.random_ratio(1, 10) { 5 } else { 4 };
         let filler = [0, 0, 40, 300, 20_000][client.rng.random_range(0..sizes)];
         // Where a key leads is known to the client too, while the topic does not grow.
         let of = client.world.topics.iter().find(|t| t.name.as_str() == topic).expect("a topic");
-        let partition = partition.or_else(|| key.as_ref().map(|k| partition::for_key(k.as_bytes(), of.partition_count())));
+        let partition = partition
+            .or_else(|| key.as_ref().map(|k| partition::for_key(k.as_bytes(), of.partition_count())));
         self.produce.records.push(Sent::new(topic, partition, id));
         self.bodies.push((key, filler));
     }
@@ -107,8 +109,10 @@ impl Draft {
                 Err(_) => return Outcome::Fail { current: None },
             }
         }
-        let basis_topics = topics.iter().map(|t| BasisTopic { partitions: t.partition_count(), sticky: 0 }).collect();
-        let mut builder = AppendBuilder::new(topics.clone(), Basis { timestamp: app.clock.now_ms(), topics: basis_topics });
+        let basis_topics =
+            topics.iter().map(|t| BasisTopic { partitions: t.partition_count(), sticky: 0 }).collect();
+        let mut builder =
+            AppendBuilder::new(topics.clone(), Basis { timestamp: app.clock.now_ms(), topics: basis_topics });
         let mut body = Vec::new();
         for (sent, Body { key, value, dedup_id }) in self.produce.records.iter().zip(self.records()) {
             body.extend_from_slice(value.as_bytes());
@@ -139,7 +143,8 @@ impl Draft {
         }
     }
 
-    /// Where each record lies; where a dedup id was known, the control plane is asked for the first one's place.
+    /// Where each record lies; where a dedup id was known, the control plane is asked for the first one's
+    /// place.
     async fn placed(
         &self,
         world: &World,
@@ -151,7 +156,8 @@ impl Draft {
     ) -> Outcome {
         let mut placed = Vec::new();
         for (place, hash) in order.iter().zip(hashes) {
-            let piece = appended.pieces.iter().find(|p| (p.topic, p.partition) == (place.topic, place.partition));
+            let piece =
+                appended.pieces.iter().find(|p| (p.topic, p.partition) == (place.topic, place.partition));
             let Some(piece) = piece else {
                 world.flaw(format!("an answer lacks a piece: {appended:?}"));
                 return Outcome::Info;
@@ -164,7 +170,14 @@ impl Draft {
                 world.flaw(format!("a record without dedup id was dropped: {appended:?}"));
                 return Outcome::Info;
             };
-            match agent.app.plane.dedup_offsets(topics[place.topic].id, &[*hash]).await.ok().and_then(|mut all| all.pop()) {
+            match agent
+                .app
+                .plane
+                .dedup_offsets(topics[place.topic].id, &[*hash])
+                .await
+                .ok()
+                .and_then(|mut all| all.pop())
+            {
                 Some(Some((partition, offset))) => placed.push(Placed { partition, offset: offset.0 }),
                 _ => return Outcome::Info,
             }

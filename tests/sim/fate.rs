@@ -89,10 +89,19 @@ pub struct Fates {
     start: Instant,
 }
 
-const PLANE_FAULTS: [Fault; 7] =
-    [Fault::LostCall, Fault::LostSilently, Fault::LostAnswer, Fault::Twice, Fault::Late, Fault::Hang, Fault::HangApplied];
-const PUT_FAULTS: [Fault; 6] = [Fault::LostCall, Fault::LostAnswer, Fault::Twice, Fault::Late, Fault::Hang, Fault::HangApplied];
-const GET_FAULTS: [Fault; 5] = [Fault::LostCall, Fault::Hang, Fault::Missing, Fault::Truncated, Fault::Flipped];
+const PLANE_FAULTS: [Fault; 7] = [
+    Fault::LostCall,
+    Fault::LostSilently,
+    Fault::LostAnswer,
+    Fault::Twice,
+    Fault::Late,
+    Fault::Hang,
+    Fault::HangApplied,
+];
+const PUT_FAULTS: [Fault; 6] =
+    [Fault::LostCall, Fault::LostAnswer, Fault::Twice, Fault::Late, Fault::Hang, Fault::HangApplied];
+const GET_FAULTS: [Fault; 5] =
+    [Fault::LostCall, Fault::Hang, Fault::Missing, Fault::Truncated, Fault::Flipped];
 
 impl Fates {
     pub fn new(seed: u64, weather: Weather, keep_lines: bool) -> Self {
@@ -180,7 +189,8 @@ impl Fates {
     /// Names the calls under way of an agent that dies.
     pub fn crash(&self, agent: usize) {
         self.note(("crash", agent));
-        let steps: Vec<Step> = self.records.lock().in_flight.keys().filter(|k| k.0 == agent).map(|k| k.1).collect();
+        let steps: Vec<Step> =
+            self.records.lock().in_flight.keys().filter(|k| k.0 == agent).map(|k| k.1).collect();
         for step in steps {
             self.hit(step, Fault::Crash);
         }

@@ -61,7 +61,8 @@ pub async fn send(draft: &Draft, agent: &Agent) -> Outcome {
         let number = next.entry(&sent.topic).or_default();
         let result = &of_topic[*number];
         *number += 1;
-        let partition = result["partition"].as_i64().and_then(|p| i32::try_from(p).ok()).expect("a partition");
+        let partition =
+            result["partition"].as_i64().and_then(|p| i32::try_from(p).ok()).expect("a partition");
         // Nobody remembers where the first of a dedup id lies.
         let Some(offset) = result["offset"].as_i64() else { return Outcome::Info };
         placed.push(Placed { partition, offset });
@@ -70,7 +71,14 @@ pub async fn send(draft: &Draft, agent: &Agent) -> Outcome {
 }
 
 /// `None`: the agent could not say.
-pub async fn read(agent: &Agent, log: &Log, offset: i64, max_bytes: i64, limit: usize, wait_ms: u64) -> Option<ReadAnswer> {
+pub async fn read(
+    agent: &Agent,
+    log: &Log,
+    offset: i64,
+    max_bytes: i64,
+    limit: usize,
+    wait_ms: u64,
+) -> Option<ReadAnswer> {
     let (Log { topic, partition }, limit) = (log, limit.min(100_000));
     let query = format!("offset={offset}&max_records={limit}&max_bytes={max_bytes}&wait_ms={wait_ms}");
     let path = format!("/v1/topics/{topic}/partitions/{partition}/records?{query}");
@@ -80,8 +88,15 @@ pub async fn read(agent: &Agent, log: &Log, offset: i64, max_bytes: i64, limit: 
     }
     let record = |record: &Value| {
         let value = record["text"].as_str().or(record["value"].as_str()).unwrap_or("");
-        (record["offset"].as_i64().expect("an offset"), identify(record["key"].as_str().map(str::as_bytes), value.as_bytes()))
+        (
+            record["offset"].as_i64().expect("an offset"),
+            identify(record["key"].as_str().map(str::as_bytes), value.as_bytes()),
+        )
     };
     let records = answer["records"].as_array().map_or_else(Vec::new, |all| all.iter().map(record).collect());
-    Some(ReadAnswer { log_start: answer["log_start_offset"].as_i64(), high_watermark: answer["high_watermark"].as_i64(), records })
+    Some(ReadAnswer {
+        log_start: answer["log_start_offset"].as_i64(),
+        high_watermark: answer["high_watermark"].as_i64(),
+        records,
+    })
 }

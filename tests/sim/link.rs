@@ -7,17 +7,18 @@ use millpond_core::control_plane::{
     Beat, Commit, Committed, ControlPlane, DrainBatch, FindRequest, Found, PayloadRange, Swap, SwapRejected,
 };
 use millpond_core::group::{
-    DeleteGroupRejected, GenerationMoved, GroupState, NoSuchGroup, OffsetCommit, OffsetsRejected, Progress, Regroup, RenewRejected,
-    Renewed, ResetRejected,
+    DeleteGroupRejected, GenerationMoved, GroupState, NoSuchGroup, OffsetCommit, OffsetsRejected, Progress,
+    Regroup, RenewRejected, Renewed, ResetRejected,
 };
 use millpond_core::queue::plane::QueuePlane;
 use millpond_core::queue::{
-    Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected, Queue, QueueChange,
-    QueueCounts, Settle, Settled,
+    Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected,
+    Queue, QueueChange, QueueCounts, Settle, Settled,
 };
 use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
 use millpond_core::{
-    AgentId, Error, Generation, GroupId, MemberId, Name, Offset, PartId, PartitionId, QueueId, Topic, TopicChange, TopicId,
+    AgentId, Error, Generation, GroupId, MemberId, Name, Offset, PartId, PartitionId, QueueId, Topic,
+    TopicChange, TopicId,
 };
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -47,7 +48,11 @@ impl Drop for UnderWay {
 }
 
 impl Link {
-    async fn call<T, R, F>(&self, step: Step, send: impl Fn(Arc<dyn ControlPlane>) -> F) -> Result<T, Error<R>>
+    async fn call<T, R, F>(
+        &self,
+        step: Step,
+        send: impl Fn(Arc<dyn ControlPlane>) -> F,
+    ) -> Result<T, Error<R>>
     where
         T: Send + 'static,
         R: Send + 'static,
@@ -87,7 +92,9 @@ impl Link {
             }
             fault => {
                 // What is on its way arrives, though the caller may be gone by then.
-                let outcome = tokio::spawn(deliver(fate.before)).await.expect("a call of the control plane ended in a panic");
+                let outcome = tokio::spawn(deliver(fate.before))
+                    .await
+                    .expect("a call of the control plane ended in a panic");
                 tokio::time::sleep(fate.after).await;
                 match fault {
                     Some(Fault::LostAnswer) => maybe("the answer was lost"),

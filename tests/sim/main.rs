@@ -1,7 +1,8 @@
-//! Whole agents in simulated time: many seeds, each a run of its own with faults of its own, judged by the checker of histories.
+//! Whole agents in simulated time: many seeds, each a run of its own with faults of its own, judged by the
+//! checker of histories.
 //!
-//! `MILLPOND_TEST_SEED=n` replays one seed and tells all that happened; `MILLPOND_TEST_RUNS=n` runs so many, `MILLPOND_TEST_FROM=n`
-//! begins with that one.
+//! `MILLPOND_TEST_SEED=n` replays one seed and tells all that happened; `MILLPOND_TEST_RUNS=n` runs so many,
+//! `MILLPOND_TEST_FROM=n` begins with that one.
 
 mod bucket;
 mod bugs;
@@ -26,11 +27,17 @@ const BUDGET: u64 = 200;
 const TWICE: u64 = 100;
 
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
 }
 
 /// Runs seeds on two threads; stops at the first one for which `done` says so.
-fn sweep(seeds: std::ops::Range<u64>, bug: Option<Bug>, done: impl Fn(&Report) -> bool + Sync) -> Vec<Report> {
+fn sweep(
+    seeds: std::ops::Range<u64>,
+    bug: Option<Bug>,
+    done: impl Fn(&Report) -> bool + Sync,
+) -> Vec<Report> {
     let next = AtomicU64::new(seeds.start);
     let worker = || {
         let mut reports = Vec::new();
@@ -48,7 +55,8 @@ fn sweep(seeds: std::ops::Range<u64>, bug: Option<Bug>, done: impl Fn(&Report) -
     };
     std::thread::scope(|scope| {
         let workers = [scope.spawn(worker), scope.spawn(worker)];
-        let mut reports: Vec<Report> = workers.into_iter().flat_map(|w| w.join().expect("a run ended in a panic")).collect();
+        let mut reports: Vec<Report> =
+            workers.into_iter().flat_map(|w| w.join().expect("a run ended in a panic")).collect();
         reports.sort_by_key(|r| r.seed);
         reports
     })
@@ -87,20 +95,54 @@ fn agents_hold_what_they_promise() {
         panic!("replay with MILLPOND_TEST_SEED={}:\n{}", report.seed, report.flaws.join("\n"));
     }
     if runs >= RUNS {
-        let missed: Vec<String> = required().filter(|cell| !cells.contains_key(cell)).map(|(s, f)| format!("{s} × {f:?}")).collect();
+        let missed: Vec<String> = required()
+            .filter(|cell| !cells.contains_key(cell))
+            .map(|(s, f)| format!("{s} × {f:?}"))
+            .collect();
         assert!(missed.is_empty(), "no run had these faults: {missed:?}");
     }
 }
 
 /// Faults that some run must have had, or the runs prove less than they seem to.
 fn required() -> impl Iterator<Item = (Step, Fault)> {
-    let plane = [Fault::LostCall, Fault::LostSilently, Fault::LostAnswer, Fault::Twice, Fault::Late, Fault::Hang, Fault::HangApplied];
-    let steps = ["commit", "find", "payloads", "partitions", "high_watermarks", "register_parts", "beat", "drain_plan", "swap", "topic"];
-    let put = [Fault::LostCall, Fault::LostAnswer, Fault::Twice, Fault::Late, Fault::Hang, Fault::HangApplied, Fault::Crash];
+    let plane = [
+        Fault::LostCall,
+        Fault::LostSilently,
+        Fault::LostAnswer,
+        Fault::Twice,
+        Fault::Late,
+        Fault::Hang,
+        Fault::HangApplied,
+    ];
+    let steps = [
+        "commit",
+        "find",
+        "payloads",
+        "partitions",
+        "high_watermarks",
+        "register_parts",
+        "beat",
+        "drain_plan",
+        "swap",
+        "topic",
+    ];
+    let put = [
+        Fault::LostCall,
+        Fault::LostAnswer,
+        Fault::Twice,
+        Fault::Late,
+        Fault::Hang,
+        Fault::HangApplied,
+        Fault::Crash,
+    ];
     let get = [Fault::LostCall, Fault::Hang, Fault::Missing, Fault::Truncated, Fault::Flipped, Fault::Crash];
     let of_plane = steps.into_iter().flat_map(move |step| plane.into_iter().map(move |fault| (step, fault)));
-    let crash = ["agent", "commit", "find", "swap", "register_parts"].into_iter().map(|step| (step, Fault::Crash));
-    of_plane.chain(crash).chain(put.into_iter().map(|f| ("put", f))).chain(get.into_iter().map(|f| ("get", f)))
+    let crash =
+        ["agent", "commit", "find", "swap", "register_parts"].into_iter().map(|step| (step, Fault::Crash));
+    of_plane
+        .chain(crash)
+        .chain(put.into_iter().map(|f| ("put", f)))
+        .chain(get.into_iter().map(|f| ("get", f)))
 }
 
 #[test]

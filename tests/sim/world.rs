@@ -1,4 +1,5 @@
-//! One run: agents on one control plane and one bucket, clients, and somebody who kills agents, all in one thread and in simulated time.
+//! One run: agents on one control plane and one bucket, clients, and somebody who kills agents, all in one
+//! thread and in simulated time.
 
 use crate::bucket::Bucket;
 use crate::bugs::{Bug, Wrong};
@@ -13,7 +14,9 @@ use millpond::produce::batcher::BatcherConfig;
 use millpond::segment::key;
 use millpond::store::Store;
 use millpond_core::control_plane::FindRequest;
-use millpond_core::{Clock, ControlPlane, Ids, MemoryControlPlane, Name, Offset, Placement, Topic, TopicChange};
+use millpond_core::{
+    Clock, ControlPlane, Ids, MemoryControlPlane, Name, Offset, Placement, Topic, TopicChange,
+};
 use millpond_tests::history::{Options, Shelf, check};
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
@@ -34,7 +37,8 @@ const BEGIN_MS: i64 = 1_700_000_000_000;
 /// What makes an orphan go: a part's hour, a plan's life, and the day after which an object is deleted again.
 const AGES_MS: [i64; 3] = [3_700_000, 700_000, 90_000_000];
 
-/// Follows simulated time; agents' clocks are off by a little, and the control plane's leaps when a run is to be long.
+/// Follows simulated time; agents' clocks are off by a little, and the control plane's leaps when a run is to
+/// be long.
 struct SimClock {
     start: Instant,
     skew_ms: Arc<AtomicI64>,
@@ -42,7 +46,9 @@ struct SimClock {
 
 impl Clock for SimClock {
     fn now_ms(&self) -> i64 {
-        BEGIN_MS + self.skew_ms.load(Ordering::Relaxed) + i64::try_from(self.start.elapsed().as_millis()).unwrap_or(0)
+        BEGIN_MS
+            + self.skew_ms.load(Ordering::Relaxed)
+            + i64::try_from(self.start.elapsed().as_millis()).unwrap_or(0)
     }
 }
 
@@ -127,7 +133,8 @@ impl World {
         let weather = Weather::draw(&mut rng);
         let fates = Arc::new(Fates::new(rng.random(), weather, keep_lines));
         let age_ms = Arc::new(AtomicI64::new(0));
-        let memory: Arc<dyn ControlPlane> = Arc::new(MemoryControlPlane::new(Arc::new(SimClock { start, skew_ms: Arc::clone(&age_ms) })));
+        let memory: Arc<dyn ControlPlane> =
+            Arc::new(MemoryControlPlane::new(Arc::new(SimClock { start, skew_ms: Arc::clone(&age_ms) })));
         let plane = match bug {
             Some(bug) => Arc::new(Wrong::new(memory, bug, Arc::clone(&fates))),
             None => memory,
@@ -143,7 +150,8 @@ impl World {
                 retention_bytes: retention.then_some(Some(2_000)),
                 ..TopicChange::default()
             };
-            let (topic, _) = plane.put_topic(&Name::default_tenant(), &name(text), &change, 1).await.expect("a topic");
+            let (topic, _) =
+                plane.put_topic(&Name::default_tenant(), &name(text), &change, 1).await.expect("a topic");
             topics.push(Arc::new(topic));
         }
         let slots = rng.random_range(2..=3);
@@ -184,7 +192,12 @@ impl World {
     fn launch(&self) -> Agent {
         let number = usize::try_from(self.started.fetch_add(1, Ordering::Relaxed)).unwrap_or(0);
         let dead = CancellationToken::new();
-        let link = Link { plane: Arc::clone(&self.plane), fates: Arc::clone(&self.fates), agent: number, dead: dead.clone() };
+        let link = Link {
+            plane: Arc::clone(&self.plane),
+            fates: Arc::clone(&self.fates),
+            agent: number,
+            dead: dead.clone(),
+        };
         let bucket = Bucket {
             objects: Arc::clone(&self.objects),
             fates: Arc::clone(&self.fates),
@@ -193,9 +206,13 @@ impl World {
             forgetful: self.bug == Some(Bug::PutNotStored),
         };
         let skew_ms = Arc::new(AtomicI64::new([0, -5_000, 70_000][number % 3]));
-        let ids = Arc::new(Ids::seeded(self.seed ^ (0x9e37_79b9_u64 << 8).wrapping_mul(u64::try_from(number).unwrap_or(0) + 1)));
+        let ids = Arc::new(Ids::seeded(
+            self.seed ^ (0x9e37_79b9_u64 << 8).wrapping_mul(u64::try_from(number).unwrap_or(0) + 1),
+        ));
         let plane: Arc<dyn ControlPlane> = match self.bug {
-            Some(Bug::NewPartOnResend) => Arc::new(Wrong::new(Arc::new(link), Bug::NewPartOnResend, Arc::clone(&self.fates))),
+            Some(Bug::NewPartOnResend) => {
+                Arc::new(Wrong::new(Arc::new(link), Bug::NewPartOnResend, Arc::clone(&self.fates)))
+            }
             _ => Arc::new(link),
         };
         let parts = Parts {
@@ -217,7 +234,8 @@ impl World {
         self.agents.lock()[slot] = Some(agent);
     }
 
-    /// The agent loses its network and memory, in the middle of whatever it does; what it has sent is still on its way.
+    /// The agent loses its network and memory, in the middle of whatever it does; what it has sent is still
+    /// on its way.
     fn kill(&self, slot: usize) {
         if let Some(agent) = self.agents.lock()[slot].take() {
             self.fates.crash(agent.number);
@@ -233,7 +251,8 @@ impl World {
         alive.get(choice).map(|agent| (*agent).clone())
     }
 
-    /// A day and some hours later, as the control plane's clock has it, the bucket holds what the log refers to, and nothing else.
+    /// A day and some hours later, as the control plane's clock has it, the bucket holds what the log refers
+    /// to, and nothing else.
     async fn grow_old(&self) {
         for age in AGES_MS {
             tokio::time::sleep(Duration::from_secs(60)).await;
@@ -242,17 +261,38 @@ impl World {
         tokio::time::sleep(Duration::from_secs(60)).await;
         let mut wanted = BTreeSet::new();
         for partition in self.topics.iter().flat_map(|t| &t.partitions) {
-            let request = FindRequest { partition: *partition, offset: Offset::ZERO, end: None, max_bytes: i64::MAX };
-            let start = self.plane.find(&[request]).await.ok().and_then(|mut f| f.pop()?).map_or(Offset::ZERO, |f| f.log_start_offset);
-            let found = self.plane.find(&[FindRequest { offset: start, ..request }]).await.ok().and_then(|mut f| f.pop()?);
-            wanted.extend(found.into_iter().flat_map(|f| f.batches).filter(|b| !b.inline).map(|b| key::ingest("sim", b.part)));
+            let request =
+                FindRequest { partition: *partition, offset: Offset::ZERO, end: None, max_bytes: i64::MAX };
+            let start = self
+                .plane
+                .find(&[request])
+                .await
+                .ok()
+                .and_then(|mut f| f.pop()?)
+                .map_or(Offset::ZERO, |f| f.log_start_offset);
+            let found = self
+                .plane
+                .find(&[FindRequest { offset: start, ..request }])
+                .await
+                .ok()
+                .and_then(|mut f| f.pop()?);
+            wanted.extend(
+                found
+                    .into_iter()
+                    .flat_map(|f| f.batches)
+                    .filter(|b| !b.inline)
+                    .map(|b| key::ingest("sim", b.part)),
+            );
         }
-        let there: BTreeSet<Path> = self.objects.list(None).map_ok(|o| o.location).try_collect().await.expect("in memory");
+        let there: BTreeSet<Path> =
+            self.objects.list(None).map_ok(|o| o.location).try_collect().await.expect("in memory");
         let orphans = there.difference(&wanted).count();
         let missing = wanted.difference(&there).count();
         self.fates.note(("objects", there.len(), orphans, missing));
         if orphans + missing > 0 {
-            self.flaw(format!("the bucket holds {orphans} objects that nothing refers to, and lacks {missing}"));
+            self.flaw(format!(
+                "the bucket holds {orphans} objects that nothing refers to, and lacks {missing}"
+            ));
         }
     }
 
@@ -291,7 +331,11 @@ fn notice_panics() {
 /// Runs a seed in a runtime of its own.
 pub fn run(seed: u64, bug: Option<Bug>, keep_lines: bool) -> Report {
     notice_panics();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
     let mut report = runtime.block_on(play(seed, bug, keep_lines));
     runtime.shutdown_background();
     report.flaws.extend(PANICS.take().into_iter().map(|what| format!("a task {what}")));
@@ -301,8 +345,9 @@ pub fn run(seed: u64, bug: Option<Bug>, keep_lines: bool) -> Report {
 async fn play(seed: u64, bug: Option<Bug>, keep_lines: bool) -> Report {
     let (world, mut rng) = World::new(seed, bug, keep_lines).await;
     let nemesis = tokio::spawn(Arc::clone(&world).nemesis(StdRng::seed_from_u64(rng.random())));
-    let clients: Vec<_> =
-        (0..rng.random_range(2..=5)).map(|number| tokio::spawn(Client::new(&world, number, rng.random()).work())).collect();
+    let clients: Vec<_> = (0..rng.random_range(2..=5))
+        .map(|number| tokio::spawn(Client::new(&world, number, rng.random()).work()))
+        .collect();
     for client in clients {
         if tokio::time::timeout(Duration::from_secs(7_200), client).await.is_err() {
             world.flaw("stuck: a client does not come to its end".to_owned());

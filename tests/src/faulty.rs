@@ -1,7 +1,8 @@
 //! A control plane that fails as networks do, and the caller's answer to it.
 //!
-//! [`Faulty`] loses calls before they arrive (`NotApplied`), loses answers (`MaybeApplied` although applied), delivers calls twice,
-//! and delivers some late, when the caller has long sent them again. [`Resending`] sends the same call until its outcome is known.
+//! [`Faulty`] loses calls before they arrive (`NotApplied`), loses answers (`MaybeApplied` although applied),
+//! delivers calls twice, and delivers some late, when the caller has long sent them again. [`Resending`]
+//! sends the same call until its outcome is known.
 
 mod queue;
 
@@ -11,11 +12,14 @@ use millpond_core::control_plane::{
     Beat, Commit, Committed, ControlPlane, DrainBatch, FindRequest, Found, PayloadRange, Swap, SwapRejected,
 };
 use millpond_core::group::{
-    DeleteGroupRejected, GenerationMoved, GroupState, NoSuchGroup, OffsetCommit, OffsetsRejected, Progress, Regroup, RenewRejected,
-    Renewed, ResetRejected,
+    DeleteGroupRejected, GenerationMoved, GroupState, NoSuchGroup, OffsetCommit, OffsetsRejected, Progress,
+    Regroup, RenewRejected, Renewed, ResetRejected,
 };
 use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
-use millpond_core::{AgentId, Error, Generation, GroupId, MemberId, Name, Offset, PartId, PartitionId, Topic, TopicChange, TopicId};
+use millpond_core::{
+    AgentId, Error, Generation, GroupId, MemberId, Name, Offset, PartId, PartitionId, Topic, TopicChange,
+    TopicId,
+};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -47,7 +51,12 @@ pub struct Faulty {
 impl Faulty {
     #[must_use]
     pub fn new(inner: Arc<dyn ControlPlane>, seed: u64) -> Self {
-        Self { inner, rng: Mutex::new(StdRng::seed_from_u64(seed)), late: Mutex::new(Vec::new()), injected: Mutex::new(BTreeMap::new()) }
+        Self {
+            inner,
+            rng: Mutex::new(StdRng::seed_from_u64(seed)),
+            late: Mutex::new(Vec::new()),
+            injected: Mutex::new(BTreeMap::new()),
+        }
     }
 
     /// How often each fault was injected.
@@ -108,7 +117,8 @@ impl Faulty {
     }
 }
 
-/// Implements the seam for a wrapper: every call goes through `self.$via(call)`, apart from those that are given.
+/// Implements the seam for a wrapper: every call goes through `self.$via(call)`, apart from those that are
+/// given.
 macro_rules! forward {
     ($wrapper:ty, $via:ident, { $($own:tt)* }) => {
         #[async_trait]

@@ -2,7 +2,9 @@
 
 use crate::draft::{Home, name};
 use crate::stage::Stage;
-use millpond_core::group::{GroupState, Member, OffsetCommit, OffsetsRejected, RenewRejected, Renewed, ResetRejected, Start};
+use millpond_core::group::{
+    GroupState, Member, OffsetCommit, OffsetsRejected, RenewRejected, Renewed, ResetRejected, Start,
+};
 use millpond_core::{Error, Generation, MemberId, Offset, PartitionId};
 use std::collections::BTreeMap;
 
@@ -13,7 +15,13 @@ impl Stage {
     #[must_use]
     pub fn member(&self, topics: &[&str]) -> Member {
         let topics = topics.iter().map(|t| name(t)).collect();
-        Member { id: MemberId(self.uuid()), topics, session_ms: SESSION_MS, from: Start::Earliest, client_id: None }
+        Member {
+            id: MemberId(self.uuid()),
+            topics,
+            session_ms: SESSION_MS,
+            from: Start::Earliest,
+            client_id: None,
+        }
     }
 
     pub async fn group(&self, group: &str) -> GroupState {
@@ -42,7 +50,10 @@ impl Stage {
         loop {
             let state = self.plane.group(&self.tenant, &name(group), also).await.expect("a group");
             let is_member = |id: MemberId| state.member(id).is_some();
-            if add.is_none_or(|m| is_member(m.id)) && leave.is_none_or(|m| !is_member(m)) && state.is_settled() {
+            if add.is_none_or(|m| is_member(m.id))
+                && leave.is_none_or(|m| !is_member(m))
+                && state.is_settled()
+            {
                 return;
             }
             let change = state.next(add.filter(|m| !is_member(m.id)).cloned(), leave);
@@ -75,8 +86,15 @@ impl Stage {
     }
 
     #[must_use]
-    pub fn offsets(&self, group: &str, member: MemberId, generation: Generation, offsets: &[(Home, i64)]) -> OffsetCommit {
-        let mut offsets: Vec<(PartitionId, Offset)> = offsets.iter().map(|(home, offset)| (home.id, Offset(*offset))).collect();
+    pub fn offsets(
+        &self,
+        group: &str,
+        member: MemberId,
+        generation: Generation,
+        offsets: &[(Home, i64)],
+    ) -> OffsetCommit {
+        let mut offsets: Vec<(PartitionId, Offset)> =
+            offsets.iter().map(|(home, offset)| (home.id, Offset(*offset))).collect();
         offsets.sort_unstable();
         OffsetCommit { tenant: self.tenant.clone(), group: name(group), member, generation, offsets }
     }
@@ -91,7 +109,8 @@ impl Stage {
     }
 
     pub async fn reset(&self, group: &str, offsets: &[(Home, i64)]) -> Result<(), ResetRejected> {
-        let offsets: Vec<(PartitionId, Offset)> = offsets.iter().map(|(home, offset)| (home.id, Offset(*offset))).collect();
+        let offsets: Vec<(PartitionId, Offset)> =
+            offsets.iter().map(|(home, offset)| (home.id, Offset(*offset))).collect();
         match self.plane.reset_offsets(&self.tenant, &name(group), &offsets).await {
             Ok(()) => Ok(()),
             Err(Error::Rejected(rejected)) => Err(rejected),

@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 const TEMPLATE: &str = "template_millpond";
 
-/// Waits for the end of its input, which is the end of the test process, and of the server; then removes the folder.
-const CLEANER: &str =
-    r#"cat >/dev/null; n=0; while [ -e "$1/postgres/postmaster.pid" ] && [ $n -lt 300 ]; do sleep 0.1; n=$((n+1)); done; rm -rf "$1""#;
+/// Waits for the end of its input, which is the end of the test process, and of the server; then removes the
+/// folder.
+const CLEANER: &str = r#"cat >/dev/null; n=0; while [ -e "$1/postgres/postmaster.pid" ] && [ $n -lt 300 ]; do sleep 0.1; n=$((n+1)); done; rm -rf "$1""#;
 
 /// Every stored instant that the control plane compares with its clock.
 const INSTANTS: [(&str, &str); 28] = [
@@ -59,7 +59,8 @@ struct Server {
     _folder: Folder,
 }
 
-/// A temporary folder for an embedded Postgres. It goes with this process, however that ends, once the server in it is gone.
+/// A temporary folder for an embedded Postgres. It goes with this process, however that ends, once the server
+/// in it is gone.
 pub struct Folder {
     pub path: PathBuf,
     /// Its input closes when this process ends, or when this is dropped.
@@ -69,7 +70,8 @@ pub struct Folder {
 impl Folder {
     #[must_use]
     pub fn new() -> Self {
-        let path = tempfile::Builder::new().prefix("millpond-test-").tempdir().expect("a temporary folder").keep();
+        let path =
+            tempfile::Builder::new().prefix("millpond-test-").tempdir().expect("a temporary folder").keep();
         let cleaner = Command::new("sh")
             .args(["-c", CLEANER, "sh"])
             .arg(&path)
@@ -98,13 +100,18 @@ impl Server {
         let data_dir = folder.path.clone();
         let (ready, started) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
-                let postgres = EmbeddedPostgres::start(Settings { data_dir, durable: true }).await.expect("a Postgres");
-                let mut connection = PgConnection::connect_with(&postgres.connect_options(DATABASE)).await.expect("connected");
+                let postgres =
+                    EmbeddedPostgres::start(Settings { data_dir, durable: true }).await.expect("a Postgres");
+                let mut connection =
+                    PgConnection::connect_with(&postgres.connect_options(DATABASE)).await.expect("connected");
                 execute(&mut connection, format!("create database {TEMPLATE}")).await;
                 PostgresControlPlane::migrate(postgres.connect_options(TEMPLATE)).await.expect("migrated");
-                ready.send((postgres.connect_options(DATABASE), postgres.database_url(TEMPLATE))).expect("awaited");
+                ready
+                    .send((postgres.connect_options(DATABASE), postgres.database_url(TEMPLATE)))
+                    .expect("awaited");
                 std::future::pending::<()>().await;
             });
         });

@@ -3,8 +3,8 @@
 use crate::draft::{Draft, Home, Tag, home, name};
 use crate::stage::{AGENT, MINUTE, Place, Stage};
 use millpond_core::queue::{
-    Action, Admit, Admitted, Claim, DeadFilter, DeadRejected, Entry, Grant, Granted, LeasePart, Ledger, Listed, Listing, Outcome, Queue,
-    QueueChange, QueueCounts, Settle, Settled, Verdict, Want,
+    Action, Admit, Admitted, Claim, DeadFilter, DeadRejected, Entry, Grant, Granted, LeasePart, Ledger,
+    Listed, Listing, Outcome, Queue, QueueChange, QueueCounts, Settle, Settled, Verdict, Want,
 };
 use millpond_core::{Error, LeaseId, Offset, PartitionId, Topic};
 use std::ops::Range;
@@ -50,14 +50,21 @@ pub fn whole(lease: LeaseId, action: Action) -> Entry {
 /// Records of a part.
 #[must_use]
 pub fn run(part: &LeasePart, range: Range<i64>, action: Action) -> Entry {
-    let claim = Claim::Run { partition: part.partition, attempt: part.attempt, lo: Offset(range.start), hi: Offset(range.end) };
+    let claim = Claim::Run {
+        partition: part.partition,
+        attempt: part.attempt,
+        lo: Offset(range.start),
+        hi: Offset(range.end),
+    };
     Entry { lease: part.lease, claim, action }
 }
 
 /// All of some parts.
 #[must_use]
 pub fn all(parts: &[LeasePart], action: &Action) -> Vec<Entry> {
-    let entries = |p: &LeasePart| -> Vec<Entry> { p.ranges.iter().map(|r| run(p, r.clone(), action.clone())).collect() };
+    let entries = |p: &LeasePart| -> Vec<Entry> {
+        p.ranges.iter().map(|r| run(p, r.clone(), action.clone())).collect()
+    };
     parts.iter().flat_map(entries).collect()
 }
 
@@ -75,7 +82,9 @@ pub fn places(parts: &[LeasePart]) -> Vec<(PartitionId, Vec<i64>)> {
 /// Offset, attempt and failures of each record.
 #[must_use]
 pub fn histories(parts: &[LeasePart]) -> Vec<(i64, i32, i32)> {
-    let of_part = |p: &LeasePart| -> Vec<_> { p.ranges.iter().cloned().flatten().map(|o| (o, p.attempt, p.failures)).collect() };
+    let of_part = |p: &LeasePart| -> Vec<_> {
+        p.ranges.iter().cloned().flatten().map(|o| (o, p.attempt, p.failures)).collect()
+    };
     parts.iter().flat_map(of_part).collect()
 }
 
@@ -85,7 +94,11 @@ pub fn told(verdicts: &[Verdict]) -> Vec<(usize, Range<i64>, Outcome)> {
     let mut told: Vec<(usize, Range<i64>, Outcome)> = Vec::new();
     for v in verdicts {
         match told.last_mut() {
-            Some((entry, range, outcome)) if (*entry, range.end, *outcome) == (v.entry, v.lo.0, v.outcome) => range.end = v.hi.0,
+            Some((entry, range, outcome))
+                if (*entry, range.end, *outcome) == (v.entry, v.lo.0, v.outcome) =>
+            {
+                range.end = v.hi.0
+            }
             _ => told.push((v.entry, v.lo.0..v.hi.0, v.outcome)),
         }
     }
@@ -98,7 +111,13 @@ impl Stage {
         self.queue_with(text, partitions, records, |_| {}).await
     }
 
-    pub async fn queue_with(&self, text: &str, partitions: i32, records: u64, change: impl FnOnce(&mut QueueChange)) -> (Queue, Vec<Home>) {
+    pub async fn queue_with(
+        &self,
+        text: &str,
+        partitions: i32,
+        records: u64,
+        change: impl FnOnce(&mut QueueChange),
+    ) -> (Queue, Vec<Home>) {
         let topic = self.topic(text, partitions).await;
         let homes: Vec<Home> = (0..partitions).map(|number| home(&topic, number)).collect();
         let mut put = plain(&topic);
@@ -136,7 +155,14 @@ impl Stage {
     #[must_use]
     pub fn asking(&self, queue: &Queue, wants: &[i32]) -> Grant {
         let wants = wants.iter().map(|records| self.want(*records)).collect();
-        Grant { queue: queue.id, agent: AGENT, wants, from: queue.partitions[0], from_key: i64::MIN, dice: 0.0 }
+        Grant {
+            queue: queue.id,
+            agent: AGENT,
+            wants,
+            from: queue.partitions[0],
+            from_key: i64::MIN,
+            dice: 0.0,
+        }
     }
 
     pub async fn grant(&self, grant: &Grant) -> Granted {
@@ -163,7 +189,15 @@ impl Stage {
 
     #[must_use]
     pub fn settling(&self, queue: &Queue, entries: &[Entry]) -> Settle {
-        Settle { queue: queue.id, agent: AGENT, op: self.uuid(), keep: false, entries: entries.to_vec(), dice: 0.0, leased: 0 }
+        Settle {
+            queue: queue.id,
+            agent: AGENT,
+            op: self.uuid(),
+            keep: false,
+            entries: entries.to_vec(),
+            dice: 0.0,
+            leased: 0,
+        }
     }
 
     pub async fn settled(&self, settle: &Settle) -> Settled {
@@ -180,7 +214,8 @@ impl Stage {
 
     pub async fn ack(&self, queue: &Queue, parts: &[LeasePart]) {
         let outcomes = self.settles(queue, &all(parts, &Action::Ack)).await;
-        let acked: i64 = outcomes.iter().filter(|(_, _, o)| *o == Outcome::Acked).map(|(_, r, _)| r.end - r.start).sum();
+        let acked: i64 =
+            outcomes.iter().filter(|(_, _, o)| *o == Outcome::Acked).map(|(_, r, _)| r.end - r.start).sum();
         assert_eq!(usize::try_from(acked), Ok(offsets(parts).len()));
     }
 
@@ -213,15 +248,33 @@ impl Stage {
         let now = self.grants(queue, &[]).await.at_ms;
         let (from, to) = (runs[0].0.start, runs[runs.len() - 1].0.end);
         let runs = runs.iter().map(|(range, ms)| (range.clone(), ms.map(|ms| now + ms))).collect();
-        Admit { queue: queue.id, agent: AGENT, partition: home.id, from: Offset(from), to: Offset(to), runs, records: Vec::new() }
+        Admit {
+            queue: queue.id,
+            agent: AGENT,
+            partition: home.id,
+            from: Offset(from),
+            to: Offset(to),
+            runs,
+            records: Vec::new(),
+        }
     }
 
     /// Records from `from` on, by the hashes of their keys.
     pub async fn admit_keys(&self, queue: &Queue, home: Home, from: i64, keys: &[i64]) {
-        let records: Vec<Admitted> =
-            (from..).zip(keys).map(|(offset, key)| Admitted { offset: Offset(offset), key_hash: *key, due_ms: None }).collect();
+        let records: Vec<Admitted> = (from..)
+            .zip(keys)
+            .map(|(offset, key)| Admitted { offset: Offset(offset), key_hash: *key, due_ms: None })
+            .collect();
         let to = Offset(from + i64::try_from(keys.len()).expect("few"));
-        let admit = Admit { queue: queue.id, agent: AGENT, partition: home.id, from: Offset(from), to, runs: Vec::new(), records };
+        let admit = Admit {
+            queue: queue.id,
+            agent: AGENT,
+            partition: home.id,
+            from: Offset(from),
+            to,
+            runs: Vec::new(),
+            records,
+        };
         assert!(self.admit(&admit).await || self.resends());
     }
 
@@ -251,7 +304,12 @@ impl Stage {
         self.list(queue, listing).await.iter().map(|l| l.offset.0).collect()
     }
 
-    pub async fn redrive(&self, queue: &Queue, filter: &DeadFilter, rate: Option<f64>) -> Result<i64, DeadRejected> {
+    pub async fn redrive(
+        &self,
+        queue: &Queue,
+        filter: &DeadFilter,
+        rate: Option<f64>,
+    ) -> Result<i64, DeadRejected> {
         let outcome = known(self.plane.redrive(queue.id, filter, rate).await);
         self.holds(queue.id).await;
         outcome

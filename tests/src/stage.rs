@@ -1,17 +1,21 @@
-//! What a case does to a world: topics, commits of small numbered records, and the reading of what became of them.
+//! What a case does to a world: topics, commits of small numbered records, and the reading of what became of
+//! them.
 //!
-//! A record is a tag of eight bytes; a batch is its records' tags one after another. So whoever reads a batch knows which records
-//! it holds, and in which order, without a codec.
+//! A record is a tag of eight bytes; a batch is its records' tags one after another. So whoever reads a batch
+//! knows which records it holds, and in which order, without a codec.
 
 use crate::draft::Append;
 pub use crate::draft::{Draft, Home, Tag, home, int, name};
 use crate::world::World;
 use bytes::Bytes;
 use millpond_core::control_plane::{
-    Batch, BatchFlags, Commit, Committed, Dedup, DrainBatch, FindRequest, Found, Part, PartBody, PayloadRange, Piece, PieceOutcome,
-    Request, RequestKey, Run, Swap, SwapInput, SwapOutput, SwapRejected, Verdict,
+    Batch, BatchFlags, Commit, Committed, Dedup, DrainBatch, FindRequest, Found, Part, PartBody,
+    PayloadRange, Piece, PieceOutcome, Request, RequestKey, Run, Swap, SwapInput, SwapOutput, SwapRejected,
+    Verdict,
 };
-use millpond_core::{AgentId, ControlPlane, Error, Ids, Name, Offset, PartId, PartitionId, RequestId, Topic, TopicChange};
+use millpond_core::{
+    AgentId, ControlPlane, Error, Ids, Name, Offset, PartId, PartitionId, RequestId, Topic, TopicChange,
+};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -51,7 +55,8 @@ impl Sent {
         &self.committed.verdicts[request]
     }
 
-    /// The outcome of a request's piece in a partition; looks at the partition only, where the request was stored.
+    /// The outcome of a request's piece in a partition; looks at the partition only, where the request was
+    /// stored.
     #[must_use]
     pub fn outcome(&self, request: usize, home: Home) -> &PieceOutcome {
         assert_eq!(*self.verdict(request), Verdict::Stored);
@@ -111,7 +116,13 @@ impl Stage {
     #[must_use]
     pub fn seeded(world: Box<dyn World>, seed: u64) -> Self {
         let plane = world.plane();
-        Self { world, plane, tenant: Name::default_tenant(), ids: Ids::seeded(seed), objects: Mutex::default() }
+        Self {
+            world,
+            plane,
+            tenant: Name::default_tenant(),
+            ids: Ids::seeded(seed),
+            objects: Mutex::default(),
+        }
     }
 
     pub async fn close(self) {
@@ -165,7 +176,8 @@ impl Stage {
     pub fn lay_out(&self, place: Place, drafts: &[Draft]) -> Commit {
         let id = PartId(self.uuid());
         let mut bytes = Vec::new();
-        let mut commit = Commit { requests: drafts.iter().map(|d| self.request(d)).collect(), ..Commit::default() };
+        let mut commit =
+            Commit { requests: drafts.iter().map(|d| self.request(d)).collect(), ..Commit::default() };
         let homes: BTreeSet<Home> = drafts.iter().flat_map(|d| d.appends.keys().copied()).collect();
         for home in homes {
             let in_home = drafts.iter().enumerate().filter_map(|(n, d)| d.appends.get(&home).map(|a| (n, a)));
@@ -220,7 +232,8 @@ impl Stage {
         sent.base(0, home).expect("a base")
     }
 
-    /// The verdict on a request that is to be refused. Its first sending may be lost with its answer; its caller then sends anew.
+    /// The verdict on a request that is to be refused. Its first sending may be lost with its answer; its
+    /// caller then sends anew.
     pub async fn refusal(&self, place: Place, draft: &Draft) -> Verdict {
         loop {
             let sent = self.send(place, std::slice::from_ref(draft)).await;
@@ -242,7 +255,11 @@ impl Stage {
     /// The records of a batch with their offsets; `None` when its bytes are gone.
     pub async fn read(&self, batch: &Batch) -> Option<Vec<(i64, Tag)>> {
         let bytes = if batch.inline {
-            let range = PayloadRange { part: batch.part, byte_offset: batch.byte_offset, byte_length: batch.byte_length };
+            let range = PayloadRange {
+                part: batch.part,
+                byte_offset: batch.byte_offset,
+                byte_length: batch.byte_length,
+            };
             self.plane.payloads(&[range]).await.expect("an answer").remove(0)?
         } else {
             let object = self.objects.lock().get(&batch.part).cloned().expect("an object");
@@ -277,12 +294,18 @@ impl Stage {
         self.log(home).await.expect("a partition").tags()
     }
 
-    /// The swap that moves planned batches into a new segment, neighbours joined, which it uploads and registers.
+    /// The swap that moves planned batches into a new segment, neighbours joined, which it uploads and
+    /// registers.
     pub async fn rewrite(&self, plan: &[DrainBatch]) -> Swap {
         let segment = PartId(self.uuid());
         let sources: Vec<Source> = plan
             .iter()
-            .map(|d| Source { partition: d.partition_id, batch: d.batch.clone(), expires_at_ms: d.expires_at_ms, bytes: d.bytes.clone() })
+            .map(|d| Source {
+                partition: d.partition_id,
+                batch: d.batch.clone(),
+                expires_at_ms: d.expires_at_ms,
+                bytes: d.bytes.clone(),
+            })
             .collect();
         let (bytes, mut swap) = join(&sources, segment);
         swap.drained = plan.iter().map(|d| d.batch.part).collect::<BTreeSet<PartId>>().into_iter().collect();
@@ -401,7 +424,10 @@ fn decode(batch: &Batch, bytes: &[u8]) -> Vec<(i64, Tag)> {
     let kept = (0..).zip(all).filter(|(position, _)| !batch.skip.iter().any(|r| r.contains(position)));
     let records: Vec<(i64, Tag)> = (batch.base.0..).zip(kept.map(|(_, tag)| tag)).collect();
     assert_eq!(records.len(), size(batch.records), "{batch:?}");
-    assert!(batch.skip.windows(2).all(|w| w[0].end < w[1].start) && batch.skip.iter().all(|r| r.start < r.end), "{batch:?}");
+    assert!(
+        batch.skip.windows(2).all(|w| w[0].end < w[1].start) && batch.skip.iter().all(|r| r.start < r.end),
+        "{batch:?}"
+    );
     records
 }
 
@@ -417,7 +443,9 @@ fn join(sources: &[Source], segment: PartId) -> (Bytes, Swap) {
     let mut outputs: Vec<SwapOutput> = Vec::new();
     for source in sources {
         let records = decode(&source.batch, &source.bytes);
-        let follows = outputs.last().is_some_and(|o| o.partition == source.partition && o.batch.end() == source.batch.base);
+        let follows = outputs
+            .last()
+            .is_some_and(|o| o.partition == source.partition && o.batch.end() == source.batch.base);
         if !follows {
             let batch = Batch {
                 records: 0,
@@ -428,7 +456,11 @@ fn join(sources: &[Source], segment: PartId) -> (Bytes, Swap) {
                 skip: Vec::new(),
                 ..source.batch.clone()
             };
-            outputs.push(SwapOutput { partition: source.partition, expires_at_ms: source.expires_at_ms, batch });
+            outputs.push(SwapOutput {
+                partition: source.partition,
+                expires_at_ms: source.expires_at_ms,
+                batch,
+            });
         }
         let batch = &mut outputs.last_mut().expect("one").batch;
         batch.records += source.batch.records;
@@ -441,7 +473,12 @@ fn join(sources: &[Source], segment: PartId) -> (Bytes, Swap) {
     }
     let inputs = sources
         .iter()
-        .map(|s| SwapInput { partition: s.partition, base: s.batch.base, records: s.batch.records, part: s.batch.part })
+        .map(|s| SwapInput {
+            partition: s.partition,
+            base: s.batch.base,
+            records: s.batch.records,
+            part: s.batch.part,
+        })
         .collect();
     let length = i64::try_from(bytes.len()).expect("small");
     (Bytes::from(bytes), Swap { segment, bytes: length, crc: 1, inputs, outputs, drained: Vec::new() })

@@ -15,8 +15,8 @@ pub trait World: Send + Sync {
     /// Lets time pass for the control plane.
     async fn advance(&self, ms: i64);
 
-    /// Whether a call may be sent more than once before its caller has the answer, so that answers which speak of the first time
-    /// alone (made, deleted, how many, why it was refused) may be missing.
+    /// Whether a call may be sent more than once before its caller has the answer, so that answers which
+    /// speak of the first time alone (made, deleted, how many, why it was refused) may be missing.
     fn resends(&self) -> bool {
         false
     }

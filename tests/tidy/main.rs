@@ -9,7 +9,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Files that may be longer than the rule allows, up to a ceiling of their own, each with its reason.
-const LONG_FILES: [(&str, usize, &str); 0] = [];
+const LONG_FILES: [(&str, usize, &str); 3] = [
+    ("agent/src/http/fetch.rs", 570, "its loops are about to move to the engine"),
+    ("core/src/memory.rs", 550, "one trait of all nouns, about to be split"),
+    ("tests/sim/bugs.rs", 520, "forwards that trait"),
+];
 const CRATES_OF_ONE_VERSION: [&str; 3] = ["arrow-array", "object_store", "parquet"];
 const SKIPPED_FOLDERS: [&str; 2] = ["target", "millpond-data"];
 
@@ -52,8 +56,10 @@ fn read(path: &str) -> String {
 
 /// Applies a checker to every chosen file and fails with all it found.
 fn check(choose: impl Fn(&str) -> bool, find: impl Fn(&File) -> Vec<String>) {
-    let found: Vec<String> =
-        files(choose).iter().flat_map(|f| find(f).into_iter().map(|what| format!("{}: {what}", f.path)).collect::<Vec<_>>()).collect();
+    let found: Vec<String> = files(choose)
+        .iter()
+        .flat_map(|f| find(f).into_iter().map(|what| format!("{}: {what}", f.path)).collect::<Vec<_>>())
+        .collect();
     assert!(found.is_empty(), "\n{}\n", found.join("\n"));
 }
 
@@ -73,17 +79,36 @@ fn dependencies_point_inward() {
         |path| path == "core/Cargo.toml",
         |f| sources::dependencies_among(&f.text, &["millpond-control-plane", "millpond", "millpond-tests"]),
     );
-    check(|path| path == "control-plane/Cargo.toml", |f| sources::dependencies_among(&f.text, &["millpond", "millpond-tests"]));
-    check(|path| path.starts_with("core/") && is_rust(path), |f| sources::names_crate(&f.text, &[control_plane, "millpond"]));
-    check(|path| path.starts_with("control-plane/") && is_rust(path), |f| sources::names_crate(&f.text, &["millpond"]));
+    check(
+        |path| path == "control-plane/Cargo.toml",
+        |f| sources::dependencies_among(&f.text, &["millpond", "millpond-tests"]),
+    );
+    check(
+        |path| path.starts_with("core/") && is_rust(path),
+        |f| sources::names_crate(&f.text, &[control_plane, "millpond"]),
+    );
+    check(
+        |path| path.starts_with("control-plane/") && is_rust(path),
+        |f| sources::names_crate(&f.text, &["millpond"]),
+    );
     let may = |path: &str| {
-        ["agent/src/main.rs", "agent/src/app.rs", "agent/src/serve.rs", "agent/src/dev.rs", "agent/src/agent.rs"].contains(&path)
+        [
+            "agent/src/main.rs",
+            "agent/src/app.rs",
+            "agent/src/serve.rs",
+            "agent/src/dev.rs",
+            "agent/src/agent.rs",
+        ]
+        .contains(&path)
             || path.starts_with("agent/src/bench/")
             || path.starts_with("agent/src/cli/")
             || path.starts_with("agent/src/doctor/")
             || path.starts_with("agent/tests/")
     };
-    check(|path| path.starts_with("agent/") && is_rust(path) && !may(path), |f| sources::names_crate(&f.text, &[control_plane]));
+    check(
+        |path| path.starts_with("agent/") && is_rust(path) && !may(path),
+        |f| sources::names_crate(&f.text, &[control_plane]),
+    );
 }
 
 #[test]
@@ -111,7 +136,10 @@ fn migrations_make_no_stored_code() {
 
 #[test]
 fn words_are_ours() {
-    check(|path| (is_rust(path) || path.ends_with(".sql")) && is_not_ours(path), |f| sources::foreign_words(&f.text));
+    check(
+        |path| (is_rust(path) || path.ends_with(".sql")) && is_not_ours(path),
+        |f| sources::foreign_words(&f.text),
+    );
     check(|path| path.ends_with(".md"), |f| docs::foreign_words(&f.text));
 }
 
@@ -121,14 +149,20 @@ fn the_tree_holds_one_version_of_what_must_agree() {
     for name in CRATES_OF_ONE_VERSION {
         let versions = sources::versions_of(&lock, name);
         assert!(versions.len() <= 1, "Cargo.lock: {name} in versions {versions:?}");
-        assert!(name == "parquet" || versions.len() == 1, "Cargo.lock: {name} is gone: this rule looks at nothing");
+        assert!(
+            name == "parquet" || versions.len() == 1,
+            "Cargo.lock: {name} is gone: this rule looks at nothing"
+        );
     }
 }
 
 #[test]
 fn metrics_have_one_home_and_one_form() {
     let home = "agent/src/metrics.rs";
-    check(|path| is_rust(path) && path.contains("/src/") && path != home && is_not_ours(path), |f| metrics::strays(&f.text));
+    check(
+        |path| is_rust(path) && path.contains("/src/") && path != home && is_not_ours(path),
+        |f| metrics::strays(&f.text),
+    );
     check(|path| path == home, |f| metrics::misnamed(&f.text));
     assert!(metrics::names(&read(home)).len() > 10, "{home}: no names were found");
 }

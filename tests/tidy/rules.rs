@@ -12,7 +12,9 @@ mod tests;
 pub fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     (1..)
         .zip(text.lines())
-        .flat_map(|(number, line)| line.split(|c: char| !c.is_alphanumeric() && c != '_').map(move |word| (number, word)))
+        .flat_map(|(number, line)| {
+            line.split(|c: char| !c.is_alphanumeric() && c != '_').map(move |word| (number, word))
+        })
         .filter(|(_, word)| !word.is_empty())
 }
 

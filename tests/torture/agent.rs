@@ -67,14 +67,25 @@ struct Process {
 impl Agent {
     pub async fn start(number: u64, postgres: &Postgres, s3: &TestS3, seed: u64) -> Self {
         let commits: Arc<[String]> = COMMITS.iter().map(|(_, text)| (*text).to_owned()).collect();
-        let database = Proxy::start(postgres.target(), Protocol::Postgres { commits }, seed ^ (number * 3 + 1)).await;
+        let database =
+            Proxy::start(postgres.target(), Protocol::Postgres { commits }, seed ^ (number * 3 + 1)).await;
         let s3_address = s3.url().trim_start_matches("http://").parse().expect("an address");
         let store = Proxy::start(Target::Tcp(s3_address), Protocol::Bytes, seed ^ (number * 3 + 2)).await;
         let nowhere = Target::Tcp(([127, 0, 0, 1], 1).into());
         let front = Arc::new(Proxy::start(nowhere, Protocol::Bytes, seed ^ (number * 3 + 3)).await);
         let url = postgres.url_at(database.address().port());
         let place = format!("s3://{BUCKET}/{PREFIX}");
-        let arguments = ["agent", "--listen", "127.0.0.1:0", "--put-rate", PUTS_PER_S, "--database-url", &url, "--store", &place];
+        let arguments = [
+            "agent",
+            "--listen",
+            "127.0.0.1:0",
+            "--put-rate",
+            PUTS_PER_S,
+            "--database-url",
+            &url,
+            "--store",
+            &place,
+        ];
         let mut environment = s3.env().to_vec();
         environment.retain(|(name, _)| *name != "AWS_ENDPOINT");
         environment.push(("AWS_ENDPOINT", format!("http://{}", store.address())));
@@ -91,7 +102,14 @@ impl Agent {
         });
         let kept = Arc::clone(&process);
         let keeper = tokio::spawn(async move { kept.keep().await });
-        Self { name: format!("agent {number}"), front, database: Arc::new(database), store: Arc::new(store), process, keeper }
+        Self {
+            name: format!("agent {number}"),
+            front,
+            database: Arc::new(database),
+            store: Arc::new(store),
+            process,
+            keeper,
+        }
     }
 
     /// Whether a process runs and has said that it serves.
@@ -142,7 +160,12 @@ impl Agent {
         self.process.closing.store(true, Ordering::SeqCst);
         self.end_by("TERM");
         let ended = tokio::time::timeout(Duration::from_secs(seconds), &mut self.keeper).await;
-        assert!(ended.is_ok(), "{} does not end within {seconds} s of SIGTERM:\n{}", self.name, self.process.last_lines());
+        assert!(
+            ended.is_ok(),
+            "{} does not end within {seconds} s of SIGTERM:\n{}",
+            self.name,
+            self.process.last_lines()
+        );
         ended.expect("in time").expect("a keeper that did not panic");
     }
 }
@@ -169,13 +192,22 @@ impl Process {
 
     /// An agent that finds no database ends at once, for its service manager to start it again.
     fn may_refuse(&self) -> bool {
-        self.log.lock().lines().next_back().is_some_and(|line| line.starts_with("error: ") && REFUSALS.iter().any(|why| line.contains(why)))
+        self.log
+            .lock()
+            .lines()
+            .next_back()
+            .is_some_and(|line| line.starts_with("error: ") && REFUSALS.iter().any(|why| line.contains(why)))
     }
 
     fn spawn(&self) -> Running {
         let mut command = millpond();
         command.args(&self.arguments).envs(self.environment.iter().cloned());
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
         let leash = std::process::Command::new("sh")
             .args(["-c", LEASH, "leash", &child.id().to_string()])
             .stdin(Stdio::piped())

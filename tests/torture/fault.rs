@@ -85,8 +85,14 @@ impl Fault {
             Self::StoreBodies,
         ];
         all.extend(COMMIT_CUTS.map(Self::Commit));
-        all.extend([Delay, CutWithin, Stall, Swallow, SwallowAnswers, Refuse, CutAll].map(|trouble| Self::Link(Link::Database, trouble)));
-        all.extend([CutWithin, Stall, Swallow, SwallowAnswers, Refuse].map(|trouble| Self::Link(Link::Store, trouble)));
+        all.extend(
+            [Delay, CutWithin, Stall, Swallow, SwallowAnswers, Refuse, CutAll]
+                .map(|trouble| Self::Link(Link::Database, trouble)),
+        );
+        all.extend(
+            [CutWithin, Stall, Swallow, SwallowAnswers, Refuse]
+                .map(|trouble| Self::Link(Link::Store, trouble)),
+        );
         all.extend([CutWithin, Stall, CutAll].map(|trouble| Self::Link(Link::Front, trouble)));
         all
     }
@@ -248,7 +254,9 @@ impl Trouble {
 fn rules(fault: Fault) -> Vec<Rule> {
     let rule = |kind: S3Fault, chance: f64| Rule::new(kind).chance(chance);
     match fault {
-        Fault::StoreErrors => vec![rule(S3Fault::Internal, 0.15), rule(S3Fault::SlowDown, 0.15), rule(S3Fault::Forbidden, 0.03)],
+        Fault::StoreErrors => {
+            vec![rule(S3Fault::Internal, 0.15), rule(S3Fault::SlowDown, 0.15), rule(S3Fault::Forbidden, 0.03)]
+        }
         Fault::StoreResets => vec![rule(S3Fault::ResetBefore, 0.15), rule(S3Fault::ResetAfter, 0.25)],
         Fault::StoreSlow => vec![rule(S3Fault::Delay, 0.5).lasting(Duration::from_millis(800))],
         _ => vec![

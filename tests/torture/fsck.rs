@@ -39,13 +39,17 @@ pub async fn check(rig: &Rig) {
         let found: i64 = sqlx::query_scalar(count).fetch_one(&mut *snapshot).await.expect(what);
         assert_eq!(found, 0, "{what}");
     }
-    let referenced: Vec<(String, Option<String>, Option<i64>)> =
-        sqlx::query_as(REFERENCED).fetch_all(&mut *snapshot).await.expect("the segments that are referred to");
+    let referenced: Vec<(String, Option<String>, Option<i64>)> = sqlx::query_as(REFERENCED)
+        .fetch_all(&mut *snapshot)
+        .await
+        .expect("the segments that are referred to");
     let keys = rig.s3.keys(BUCKET);
-    let by_id: HashMap<&str, &String> = keys.iter().filter_map(|key| Some((key.rsplit('/').next()?.strip_suffix(".seg")?, key))).collect();
+    let by_id: HashMap<&str, &String> =
+        keys.iter().filter_map(|key| Some((key.rsplit('/').next()?.strip_suffix(".seg")?, key))).collect();
     for (id, state, bytes) in &referenced {
         assert_eq!(state.as_deref(), Some("c"), "segment {id} is referred to");
-        let key = by_id.get(id.as_str()).unwrap_or_else(|| panic!("segment {id} is referred to and has no object"));
+        let key =
+            by_id.get(id.as_str()).unwrap_or_else(|| panic!("segment {id} is referred to and has no object"));
         let length = rig.s3.get(BUCKET, key).map(|bytes| i64::try_from(bytes.len()).expect("a length"));
         assert_eq!(length, *bytes, "length of segment {id}");
     }
@@ -56,12 +60,16 @@ pub async fn check(rig: &Rig) {
 pub async fn check_queues(rig: &Rig) {
     let mut connection = rig.postgres.connect().await.expect("connected");
     for table in TRANSIENT {
-        let left: i64 =
-            sqlx::query_scalar(AssertSqlSafe(format!("select count(*) from {table}"))).fetch_one(&mut connection).await.expect(table);
+        let left: i64 = sqlx::query_scalar(AssertSqlSafe(format!("select count(*) from {table}")))
+            .fetch_one(&mut connection)
+            .await
+            .expect(table);
         assert_eq!(left, 0, "rows that are left in {table}");
     }
-    let queues: Vec<(String, i64)> =
-        sqlx::query_as("select name, queue_id from queue order by queue_id").fetch_all(&mut connection).await.expect("queues");
+    let queues: Vec<(String, i64)> = sqlx::query_as("select name, queue_id from queue order by queue_id")
+        .fetch_all(&mut connection)
+        .await
+        .expect("queues");
     assert_eq!(queues.len(), QUEUES.len());
     for (name, queue) in queues {
         let row = sqlx::query(LEDGER).bind(queue).fetch_one(&mut connection).await.expect("a ledger");

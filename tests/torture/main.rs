@@ -1,8 +1,10 @@
-//! Real processes under torture: agents, Postgres, the network and the store fail at once and one after the other, while clients go on.
-//! Nothing that was acknowledged may be lost, doubled or out of order, no record be in two hands, and everything has to go on by itself.
+//! Real processes under torture: agents, Postgres, the network and the store fail at once and one after the
+//! other, while clients go on. Nothing that was acknowledged may be lost, doubled or out of order, no record
+//! be in two hands, and everything has to go on by itself.
 //!
-//! `MILLPOND_TEST_SEED` repeats the schedule, though not how it interleaves; `MILLPOND_TORTURE_AGENT_KILLS` and
-//! `MILLPOND_TORTURE_POSTGRES_KILLS` say how long it goes on, `MILLPOND_TORTURE_AGENTS` how many there are.
+//! `MILLPOND_TEST_SEED` repeats the schedule, though not how it interleaves; `MILLPOND_TORTURE_AGENT_KILLS`
+//! and `MILLPOND_TORTURE_POSTGRES_KILLS` say how long it goes on, `MILLPOND_TORTURE_AGENTS` how many there
+//! are.
 
 #[path = "../harness/mod.rs"]
 mod harness;
@@ -61,8 +63,10 @@ fn start_clients(book: &Arc<Book>, seed: u64) -> Vec<JoinHandle<()>> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_fails_the_log_stays_one() {
     let seed = setting("MILLPOND_TEST_SEED", 1);
-    let goal =
-        Goal { agent_kills: setting("MILLPOND_TORTURE_AGENT_KILLS", 4), postgres_kills: setting("MILLPOND_TORTURE_POSTGRES_KILLS", 2) };
+    let goal = Goal {
+        agent_kills: setting("MILLPOND_TORTURE_AGENT_KILLS", 4),
+        postgres_kills: setting("MILLPOND_TORTURE_POSTGRES_KILLS", 2),
+    };
     println!("MILLPOND_TEST_SEED={seed} {goal:?}");
     let start = Instant::now();
     let rig = Rig::start(seed, setting("MILLPOND_TORTURE_AGENTS", 3)).await;

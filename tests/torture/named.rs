@@ -1,4 +1,5 @@
-//! One fault alone: an agent that has granted a lease cannot read its records, and whoever called it has gone to another agent with the same request id.
+//! One fault alone: an agent that has granted a lease cannot read its records, and whoever called it has gone
+//! to another agent with the same request id.
 
 use super::client::{Book, LARGE};
 use super::harness::client::{Api, list, send, try_send};
@@ -12,7 +13,8 @@ use std::time::Duration;
 const RECORDS: usize = 5;
 
 fn lease(api: &Api) -> RequestBuilder {
-    api.request(Method::POST, "/v1/queues/named/leases").json(&json!({"max_records": 10, "request_id": "mine"}))
+    api.request(Method::POST, "/v1/queues/named/leases")
+        .json(&json!({"max_records": 10, "request_id": "mine"}))
 }
 
 #[tokio::test]
@@ -20,7 +22,8 @@ async fn a_lease_that_another_agent_gave_again_is_not_given_back() {
     let rig = Rig::start(7, 2).await;
     let book = Book::new(rig.agents.iter().map(|agent| agent.front.address()).collect());
     rig.make_topics(&rig::probes(&book, 7, 1)[0]).await;
-    let apis: Vec<Api> = rig.agents.iter().map(|agent| Api::hasty(agent.front.address(), Duration::from_secs(3))).collect();
+    let apis: Vec<Api> =
+        rig.agents.iter().map(|agent| Api::hasty(agent.front.address(), Duration::from_secs(3))).collect();
     assert_eq!(apis[1].put("/v1/queues/named", json!({"topic": LARGE.name})).await.status, 201);
     let records: Vec<Value> = (0..RECORDS).map(|n| json!({"partition": 0, "text": n.to_string()})).collect();
     assert_eq!(apis[1].produce(LARGE.name, json!(records)).await.status, 200);
@@ -32,14 +35,20 @@ async fn a_lease_that_another_agent_gave_again_is_not_given_back() {
     assert_eq!(list(&given, "records").len(), RECORDS, "{given}");
     rig.heal();
     let read = async || {
-        (try_send(apis[0].request(Method::GET, "/v1/topics/large/partitions/0/records?offset=0")).await.ok()?.status == 200).then_some(())
+        (try_send(apis[0].request(Method::GET, "/v1/topics/large/partitions/0/records?offset=0"))
+            .await
+            .ok()?
+            .status
+            == 200)
+            .then_some(())
     };
     until(RECOVERY_S, "the first agent to read again", read).await;
     // For it to see that nobody waits for the lease any more.
     tokio::time::sleep(Duration::from_millis(500)).await;
 
     let receipts: Vec<&Value> = list(&given, "records").iter().map(|record| &record["receipt"]).collect();
-    let settle = apis[1].request(Method::POST, "/v1/queues/named/settlements").json(&json!({ "ack": receipts }));
+    let settle =
+        apis[1].request(Method::POST, "/v1/queues/named/settlements").json(&json!({ "ack": receipts }));
     let told = send(settle).await.ok();
     assert!(list(&told, "results").iter().all(|result| result["status"] == "acked"), "{told}");
     rig.close(RECOVERY_S).await;

@@ -1,7 +1,8 @@
 //! When what fails: windows of faults, with calm between them.
 //!
-//! A deck holds every fault; a window takes some of those whose roles it has drawn, and makes them at moments of its own. After it
-//! everything heals, and every agent has to acknowledge a request before the next begins. A quarter of the windows is calm.
+//! A deck holds every fault; a window takes some of those whose roles it has drawn, and makes them at moments
+//! of its own. After it everything heals, and every agent has to acknowledge a request before the next
+//! begins. A quarter of the windows is calm.
 
 use super::client::Client;
 use super::fault::{self, Fault, ROLES, Remains, Role};
@@ -73,7 +74,9 @@ impl Nemesis {
     /// A fault of each kind, kills as often as the goal wants more of them.
     fn shuffle(&mut self) {
         let mut deck = Fault::all();
-        for (fault, goal) in [(Fault::AgentKilled, self.goal.agent_kills), (Fault::PostgresKilled, self.goal.postgres_kills)] {
+        for (fault, goal) in
+            [(Fault::AgentKilled, self.goal.agent_kills), (Fault::PostgresKilled, self.goal.postgres_kills)]
+        {
             let left = goal.saturating_sub(self.count(fault));
             deck.extend((1..left.min(goal.div_ceil(4).max(4))).map(|_| fault));
         }
@@ -86,7 +89,9 @@ impl Nemesis {
         if self.is_through() {
             // What a fault did not come to do among others, it does alone.
             let deeds = rig.deeds();
-            let missing = fault::wanted().into_iter().find(|(deed, _)| !deeds.contains_key(deed) && self.extra < EXTRA_MAX);
+            let missing = fault::wanted()
+                .into_iter()
+                .find(|(deed, _)| !deeds.contains_key(deed) && self.extra < EXTRA_MAX);
             self.extra += 1;
             return missing.map(|(_, fault)| vec![fault]);
         }
@@ -119,7 +124,9 @@ impl Nemesis {
                 self.calm += 1;
                 tokio::time::sleep(Duration::from_millis(self.rng.random_range(500..2_000))).await;
             }
-            if self.count(Fault::AgentKilled) >= LONG && self.long_stops < self.count(Fault::AgentKilled) / LONG {
+            if self.count(Fault::AgentKilled) >= LONG
+                && self.long_stops < self.count(Fault::AgentKilled) / LONG
+            {
                 self.stop_long(rig, probes).await;
             }
         }
@@ -133,7 +140,11 @@ impl Nemesis {
             tokio::time::sleep(LONG_STOP).await;
             rig.agents[number].thaw(pid);
             let times = rig.recovered(probes).await;
-            println!("{} stood still for {} s, acknowledged again after {times:?}", rig.agents[number].name, LONG_STOP.as_secs());
+            println!(
+                "{} stood still for {} s, acknowledged again after {times:?}",
+                rig.agents[number].name,
+                LONG_STOP.as_secs()
+            );
         }
     }
 
@@ -169,7 +180,11 @@ impl Nemesis {
         let mut roles: Vec<Role> = drawn.iter().map(|fault| fault.role()).collect();
         roles.sort_unstable();
         roles.dedup();
-        println!("window {}: {drawn:?} for {} ms, acknowledged again after {times:?}", self.windows, length.as_millis());
+        println!(
+            "window {}: {drawn:?} for {} ms, acknowledged again after {times:?}",
+            self.windows,
+            length.as_millis()
+        );
         for role in roles {
             self.recoveries.entry(role).or_default().extend(&times);
         }

@@ -43,13 +43,17 @@ impl Postgres {
 
     /// A connection past every proxy; `None` while it is down or hangs.
     pub async fn connect(&self) -> Option<PgConnection> {
-        tokio::time::timeout(Duration::from_secs(2), PgConnection::connect_with(&self.options())).await.ok()?.ok()
+        tokio::time::timeout(Duration::from_secs(2), PgConnection::connect_with(&self.options()))
+            .await
+            .ok()?
+            .ok()
     }
 
     /// The postmaster, first, and all its processes; none while it is started again.
     fn processes(&self) -> Vec<u32> {
         let Some(postmaster) = self.server.pid() else { return Vec::new() };
-        let children = std::fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap_or_default();
+        let children = std::fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children"))
+            .unwrap_or_default();
         let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
         std::iter::once(postmaster).chain(children).collect()
     }

@@ -23,7 +23,12 @@ pub fn print(rig: &Rig, book: &Book, nemesis: &Nemesis, took: Duration) {
         let mut times = times.clone();
         times.sort_unstable();
         let at = |part: usize| times[(times.len() - 1) * part / 100].as_millis();
-        println!("acknowledged again after {role:?} failed: {} ms median, {} ms at 90 %, {} ms at most", at(50), at(90), at(100));
+        println!(
+            "acknowledged again after {role:?} failed: {} ms median, {} ms at 90 %, {} ms at most",
+            at(50),
+            at(90),
+            at(100)
+        );
     }
     for agent in &rig.agents {
         let log = agent.log();
@@ -55,22 +60,36 @@ pub fn check(rig: &Rig, book: &Book, goal: Goal) {
     let history = book.history();
     let produced = |op: &&millpond_tests::history::Op| matches!(op.outcome(), Outcome::Produced { .. });
     let acknowledged = u64::try_from(history.ops.iter().filter(produced).count()).expect("a number");
-    let open = history.ops.iter().filter(|op| matches!(op.call, Call::Produce(_)) && *op.outcome() == Outcome::Info).count();
-    println!("{} operations, {acknowledged} requests acknowledged, {open} with an outcome nobody knows", history.ops.len());
+    let open = history
+        .ops
+        .iter()
+        .filter(|op| matches!(op.call, Call::Produce(_)) && *op.outcome() == Outcome::Info)
+        .count();
+    println!(
+        "{} operations, {acknowledged} requests acknowledged, {open} with an outcome nobody knows",
+        history.ops.len()
+    );
     let least = ACKNOWLEDGED_PER_KILL * (goal.agent_kills + goal.postgres_kills);
     assert!(acknowledged >= least, "only {acknowledged} requests were acknowledged, not {least}");
     let found = violations(&history, Options::default());
     for violation in &found {
         println!("{violation}");
         for op in history.ops.iter().filter(|op| violation.ops.contains(&op.id)) {
-            println!("    {} {}..{:?}: {:?}", op.id, op.invoked, op.returned.as_ref().map(|(at, _)| *at), op.call);
+            println!(
+                "    {} {}..{:?}: {:?}",
+                op.id,
+                op.invoked,
+                op.returned.as_ref().map(|(at, _)| *at),
+                op.call
+            );
         }
     }
     assert!(found.is_empty(), "{} violations", found.len());
 
     let deeds = rig.deeds();
     let wanted = super::fault::wanted();
-    let missing: Vec<&Deed> = wanted.iter().map(|(deed, _)| deed).filter(|deed| !deeds.contains_key(deed)).collect();
+    let missing: Vec<&Deed> =
+        wanted.iter().map(|(deed, _)| deed).filter(|deed| !deeds.contains_key(deed)).collect();
     assert!(missing.is_empty(), "no proxy did this: {missing:?}");
     let aimed = aimed(rig);
     for what in ["log", "grant", "keyed grant", "settlement"] {

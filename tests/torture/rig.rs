@@ -36,7 +36,10 @@ impl Rig {
 
     pub async fn all_ready(&self) {
         for agent in &self.agents {
-            until(RECOVERY_S, &format!("readiness of {}", agent.name), async || agent.is_ready().then_some(())).await;
+            until(RECOVERY_S, &format!("readiness of {}", agent.name), async || {
+                agent.is_ready().then_some(())
+            })
+            .await;
         }
     }
 
@@ -83,7 +86,9 @@ impl Rig {
         let mut waits = Vec::new();
         for (number, probe) in probes.iter_mut().enumerate() {
             waits.push(async move {
-                let acknowledged = tokio::time::timeout(Duration::from_secs(RECOVERY_S), probe.acknowledged_by(number)).await;
+                let acknowledged =
+                    tokio::time::timeout(Duration::from_secs(RECOVERY_S), probe.acknowledged_by(number))
+                        .await;
                 acknowledged.map(|()| start.elapsed()).map_err(|_| number)
             });
         }
@@ -91,7 +96,10 @@ impl Rig {
         for outcome in futures::future::join_all(waits).await {
             match outcome {
                 Ok(time) => times.push(time),
-                Err(number) => panic!("{} acknowledges nothing {RECOVERY_S} s after the last fault", self.agents[number].name),
+                Err(number) => panic!(
+                    "{} acknowledges nothing {RECOVERY_S} s after the last fault",
+                    self.agents[number].name
+                ),
             }
         }
         times

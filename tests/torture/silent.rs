@@ -9,7 +9,8 @@ use serde_json::json;
 
 /// An answer to a request that cannot succeed comes within this many seconds.
 const PROMPT_S: u64 = 10;
-/// An agent with requests and commits in flight ends so many seconds after it was told: it drains, then gives up.
+/// An agent with requests and commits in flight ends so many seconds after it was told: it drains, then gives
+/// up.
 const END_S: u64 = 50;
 
 async fn refused(what: &str, answer: impl Future<Output = Answer>) {
@@ -35,7 +36,8 @@ async fn an_agent_whose_database_falls_silent_says_so_recovers_and_ends() {
         refused("another produce", produced(&api, LARGE.name, &format!("large {round}"))).await;
         rig.heal();
         for (topic, key) in [(SMALL.name, "small"), (LARGE.name, "large")] {
-            let again = async || (produced(&api, topic, &format!("{key} {round}")).await.status == 200).then_some(());
+            let again =
+                async || (produced(&api, topic, &format!("{key} {round}")).await.status == 200).then_some(());
             until(20, "an acknowledgement after the silence", again).await;
         }
     }

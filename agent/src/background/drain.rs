@@ -23,8 +23,10 @@ impl Jobs {
             let part = self.parts.take().await?;
             let origin = self.origin.clone();
             let count = plan.len();
-            let (segment, swap) =
-                crate::blocking::run(move || rewrite(&plan, part, &origin.cluster, origin.epoch, &origin.agent)).await??;
+            let (segment, swap) = crate::blocking::run(move || {
+                rewrite(&plan, part, &origin.cluster, origin.epoch, &origin.agent)
+            })
+            .await??;
             self.store.put(&key::ingest(&self.origin.cluster, part), &segment).await?;
             match self.plane.swap(&swap).await {
                 Ok(()) => drained += count,
@@ -39,9 +41,15 @@ impl Jobs {
     }
 }
 
-/// The segment that holds a plan's records, and the swap that puts it in place. Neighbouring batches of a partition become one,
-/// and what their commits had skipped is left behind.
-fn rewrite(plan: &[DrainBatch], part: PartId, cluster: &str, epoch: i64, agent: &str) -> Result<(bytes::Bytes, Swap), Source> {
+/// The segment that holds a plan's records, and the swap that puts it in place. Neighbouring batches of a
+/// partition become one, and what their commits had skipped is left behind.
+fn rewrite(
+    plan: &[DrainBatch],
+    part: PartId,
+    cluster: &str,
+    epoch: i64,
+    agent: &str,
+) -> Result<(bytes::Bytes, Swap), Source> {
     let size = plan.iter().map(|d| d.bytes.len()).sum();
     let mut writer = SegmentWriter::new(cluster, epoch, agent, size);
     let mut outputs: Vec<SwapOutput> = Vec::new();
@@ -50,7 +58,8 @@ fn rewrite(plan: &[DrainBatch], part: PartId, cluster: &str, epoch: i64, agent: 
         let continues = |o: &Open<'_>| {
             o.first.partition_id == drained.partition_id
                 && o.end == drained.batch.base
-                && writer.batch_bytes() + usize::try_from(drained.batch.raw_bytes).unwrap_or(0) <= limits::BATCH_MAX_BYTES
+                && writer.batch_bytes() + usize::try_from(drained.batch.raw_bytes).unwrap_or(0)
+                    <= limits::BATCH_MAX_BYTES
         };
         if !open.as_ref().is_some_and(continues)
             && let Some(open) = open.take()
@@ -73,8 +82,12 @@ fn rewrite(plan: &[DrainBatch], part: PartId, cluster: &str, epoch: i64, agent: 
         open.get_or_insert_with(|| Open::new(drained)).add(drained);
     }
     outputs.extend(open.map(|open| open.close(&mut writer, part)));
-    let inputs =
-        plan.iter().map(|d| SwapInput { partition: d.partition_id, base: d.batch.base, records: d.batch.records, part: d.batch.part });
+    let inputs = plan.iter().map(|d| SwapInput {
+        partition: d.partition_id,
+        base: d.batch.base,
+        records: d.batch.records,
+        part: d.batch.part,
+    });
     let drained: BTreeSet<PartId> = plan.iter().map(|d| d.batch.part).collect();
     let inputs = inputs.collect();
     let segment = writer.into_segment();
@@ -101,7 +114,14 @@ struct Open<'a> {
 impl<'a> Open<'a> {
     fn new(first: &'a DrainBatch) -> Self {
         let flags = first.batch.flags;
-        Self { first, end: first.batch.base, flags, committed_at_ms: 0, latest_expiry: None, unexpiring: false }
+        Self {
+            first,
+            end: first.batch.base,
+            flags,
+            committed_at_ms: 0,
+            latest_expiry: None,
+            unexpiring: false,
+        }
     }
 
     fn add(&mut self, drained: &DrainBatch) {

@@ -1,4 +1,5 @@
-//! Background work: one leased job a file, bounded in rows and time, no retry inside: the next tick is the retry.
+//! Background work: one leased job a file, bounded in rows and time, no retry inside: the next tick is the
+//! retry.
 
 mod drain;
 mod sweep;
@@ -82,7 +83,11 @@ impl Jobs {
     }
 
     /// Again at once while a statement does all it may; how much was done.
-    async fn repeat<F: Future<Output = Result<i64, millpond_core::Error>>>(&self, job: &'static str, run: impl Fn() -> F) -> i64 {
+    async fn repeat<F: Future<Output = Result<i64, millpond_core::Error>>>(
+        &self,
+        job: &'static str,
+        run: impl Fn() -> F,
+    ) -> i64 {
         let mut all = 0;
         for _ in 0..50 {
             let outcome = run().await;
@@ -104,7 +109,9 @@ impl Jobs {
                     tracing::debug!(job, done, "background work");
                 }
             }
-            Err(error) => tracing::warn!(job, error = %crate::error_chain(&*error), "background work failed; the next tick tries again"),
+            Err(error) => {
+                tracing::warn!(job, error = %crate::error_chain(&*error), "background work failed; the next tick tries again")
+            }
         }
     }
 }

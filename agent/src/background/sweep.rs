@@ -8,7 +8,8 @@ use millpond_core::{PartId, Source};
 const PARALLEL: usize = 8;
 
 impl Jobs {
-    /// Returns how many objects were deleted; one that cannot be is left for the next tick and does not hold the others.
+    /// Returns how many objects were deleted; one that cannot be is left for the next tick and does not hold
+    /// the others.
     pub(super) async fn sweep(&self) -> Result<usize, Source> {
         let parts = self.plane.sweep_plan(ROWS).await?;
         let delete = |part: PartId| async move {
@@ -20,8 +21,12 @@ impl Jobs {
                 }
             }
         };
-        let deleted: Vec<PartId> =
-            stream::iter(parts).map(delete).buffer_unordered(PARALLEL).filter_map(|p| async move { p }).collect().await;
+        let deleted: Vec<PartId> = stream::iter(parts)
+            .map(delete)
+            .buffer_unordered(PARALLEL)
+            .filter_map(|p| async move { p })
+            .collect()
+            .await;
         self.plane.swept(&deleted).await?;
         Ok(deleted.len())
     }

@@ -49,15 +49,26 @@ impl Template {
         let query = if load.format == Format::Ndjson && load.keyed { "?key=/key" } else { "" };
         let (head, block, tail) = match load.format {
             Format::Json => json(&values, load.keyed),
-            Format::Ndjson => (Vec::new(), values.iter().flat_map(|v| [v.as_bytes(), b"\n"].concat()).collect(), Vec::new()),
+            Format::Ndjson => {
+                (Vec::new(), values.iter().flat_map(|v| [v.as_bytes(), b"\n"].concat()).collect(), Vec::new())
+            }
             Format::Arrow => arrow(&values, load.keyed)?,
         };
         let records = values.len() * times;
-        let mut template =
-            Self { head: head.into(), block: block.into(), tail: tail.into(), times, records, due_at: Vec::new(), query, content_type };
+        let mut template = Self {
+            head: head.into(),
+            block: block.into(),
+            tail: tail.into(),
+            times,
+            records,
+            due_at: Vec::new(),
+            query,
+            content_type,
+        };
         if times == 1 && load.format != Format::Arrow {
             let body = template.joined();
-            template.due_at = memchr::memmem::find_iter(&body, DUE_MARK).map(|at| at + DUE_MARK.len()).collect();
+            template.due_at =
+                memchr::memmem::find_iter(&body, DUE_MARK).map(|at| at + DUE_MARK.len()).collect();
         }
         Ok(template)
     }
@@ -82,7 +93,8 @@ impl Template {
         let (block, times) = (self.block.clone(), self.times);
         // JSON takes commas between blocks.
         let comma = (self.content_type == Format::Json.content_type()).then(|| Bytes::from_static(b","));
-        let blocks = (0..times).flat_map(move |n| comma.clone().filter(|_| n > 0).into_iter().chain([block.clone()]));
+        let blocks =
+            (0..times).flat_map(move |n| comma.clone().filter(|_| n > 0).into_iter().chain([block.clone()]));
         let all = [self.head.clone()].into_iter().chain(blocks).chain([self.tail.clone()]).flat_map(pieces);
         StreamBody::new(stream::iter(all.map(|piece| Ok(Frame::data(piece))))).boxed_unsync()
     }
@@ -105,7 +117,11 @@ fn pieces(bytes: Bytes) -> impl Iterator<Item = Bytes> {
 /// A JSON value of the size asked, half of it incompressible.
 fn value(number: u32, bytes: u32, ids: &Ids) -> String {
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-    let start = format!("{{\"due_us\":\"{:0DUE_DIGITS$}\",\"key\":\"k{:08x}\",\"number\":{number},\"noise\":\"", 0, ids.random_u32());
+    let start = format!(
+        "{{\"due_us\":\"{:0DUE_DIGITS$}\",\"key\":\"k{:08x}\",\"number\":{number},\"noise\":\"",
+        0,
+        ids.random_u32()
+    );
     let middle = "\",\"padding\":\"";
     let room = bytes.saturating_sub(start.len() + middle.len() + 2);
     let mut noise = String::with_capacity(room);
@@ -123,7 +139,9 @@ fn key(value: &str) -> &str {
 }
 
 fn json(values: &[String], keyed: bool) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
-    let record = |v: &String| if keyed { format!("{{\"key\":\"{}\",\"value\":{v}}}", key(v)) } else { format!("{{\"value\":{v}}}") };
+    let record = |v: &String| {
+        if keyed { format!("{{\"key\":\"{}\",\"value\":{v}}}", key(v)) } else { format!("{{\"value\":{v}}}") }
+    };
     let records: Vec<String> = values.iter().map(record).collect();
     (b"{\"records\":[".to_vec(), records.join(",").into_bytes(), b"]}".to_vec())
 }

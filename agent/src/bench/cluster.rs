@@ -1,4 +1,5 @@
-//! The servers that are measured: a Postgres and agents of our own on a temporary folder, or one that runs already.
+//! The servers that are measured: a Postgres and agents of our own on a temporary folder, or one that runs
+//! already.
 
 use super::TargetArgs;
 use super::http::Client;
@@ -29,12 +30,22 @@ struct Agent {
 impl Cluster {
     pub async fn start(target: &TargetArgs) -> Outcome<Self> {
         if let Some(url) = &target.url {
-            return Ok(Self { clients: vec![Client::new(url)?], agents: Vec::new(), postgres: None, folder: None });
+            return Ok(Self {
+                clients: vec![Client::new(url)?],
+                agents: Vec::new(),
+                postgres: None,
+                folder: None,
+            });
         }
         let mut cluster = Self::database().await?;
         let bucket = cluster.folder.as_ref().ok_or("no folder")?.path().join("bucket");
         for _ in 0..target.agents {
-            cluster.add_agent(target, target.store.clone().unwrap_or_else(|| format!("file://{}", bucket.display()))).await?;
+            cluster
+                .add_agent(
+                    target,
+                    target.store.clone().unwrap_or_else(|| format!("file://{}", bucket.display())),
+                )
+                .await?;
         }
         Ok(cluster)
     }
@@ -44,7 +55,9 @@ impl Cluster {
         // Whoever runs the database must be able to pass, whatever the umask.
         let passable = std::fs::Permissions::from_mode(0o755);
         let folder = tempfile::Builder::new().prefix("millpond-bench-").permissions(passable).tempdir()?;
-        let postgres = EmbeddedPostgres::start(Settings { data_dir: folder.path().join("postgres"), durable: true }).await?;
+        let postgres =
+            EmbeddedPostgres::start(Settings { data_dir: folder.path().join("postgres"), durable: true })
+                .await?;
         PostgresControlPlane::migrate(postgres.connect_options(DATABASE)).await?;
         Ok(Self { clients: Vec::new(), agents: Vec::new(), postgres: Some(postgres), folder: Some(folder) })
     }
@@ -60,7 +73,8 @@ impl Cluster {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
         let mut stdout = BufReader::new(child.stdout.take().ok_or("no stdout")?).lines();
         let line = stdout.next_line().await?.ok_or("the agent did not start")?;
-        let url = line.strip_prefix("Millpond is ready on ").ok_or_else(|| format!("the agent said {line:?}"))?;
+        let url =
+            line.strip_prefix("Millpond is ready on ").ok_or_else(|| format!("the agent said {line:?}"))?;
         self.clients.push(Client::new(url)?);
         self.agents.push(Agent { child, _stdout: stdout });
         Ok(())
@@ -85,7 +99,8 @@ impl Cluster {
         self.postgres.as_ref().map(|p| p.connect_options(DATABASE))
     }
 
-    /// Counters of all agents, and `cpu`; summed over their labels, but for `operation`, `placement` and `call`, whose value stands behind a slash.
+    /// Counters of all agents, and `cpu`; summed over their labels, but for `operation`, `placement` and
+    /// `call`, whose value stands behind a slash.
     pub async fn counters(&self) -> Outcome<BTreeMap<String, f64>> {
         let mut sums = BTreeMap::new();
         for client in &self.clients {
@@ -93,8 +108,9 @@ impl Cluster {
             for line in String::from_utf8_lossy(&text).lines().filter(|l| !l.starts_with('#')) {
                 let Some((series, value)) = line.rsplit_once(' ') else { continue };
                 let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-                let label =
-                    ["operation", "placement", "call"].iter().find_map(|l| labels.split_once(&format!("{l}=\""))?.1.split('"').next());
+                let label = ["operation", "placement", "call"]
+                    .iter()
+                    .find_map(|l| labels.split_once(&format!("{l}=\""))?.1.split('"').next());
                 let name = label.map_or(name.to_owned(), |l| format!("{name}/{l}"));
                 *sums.entry(name).or_insert(0.0) += value.parse().unwrap_or(0.0);
             }
@@ -115,7 +131,8 @@ impl Cluster {
 
     /// Processor time that the agents have used so far, in seconds; `None` when a running server is measured.
     pub fn cpu_seconds(&self) -> Option<f64> {
-        // utime and stime in ticks, which Linux has at 100 a second: fields 14 and 15 of proc_pid_stat(5), counted behind the name.
+        // utime and stime in ticks, which Linux has at 100 a second: fields 14 and 15 of proc_pid_stat(5),
+        // counted behind the name.
         let used = |agent: &Agent| {
             let stat = std::fs::read_to_string(format!("/proc/{}/stat", agent.child.id()?)).ok()?;
             let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use millpond_control_plane::PostgresControlPlane;
 use millpond_control_plane::bare::BareInserts;
 use millpond_core::control_plane::{BatchFlags, Commit, Part, PartBody, Piece, Request, RequestKey, Run};
-use millpond_core::{AgentId, Clock, ControlPlane, Ids, Name, PartId, RequestId, SystemClock, Topic, TopicChange};
+use millpond_core::{
+    AgentId, Clock, ControlPlane, Ids, Name, PartId, RequestId, SystemClock, Topic, TopicChange,
+};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -53,7 +55,11 @@ pub async fn run(args: CommitArgs) -> Outcome<()> {
         for size in &args.batches {
             for keys in [0, args.keys.min(*size)] {
                 let latencies = commits(&plane, &topic, &ids, *size, keys, args.rounds).await?;
-                let kind = if keys == 0 { format!("{size} batches") } else { format!("{size} batches, {keys} keys") };
+                let kind = if keys == 0 {
+                    format!("{size} batches")
+                } else {
+                    format!("{size} batches, {keys} keys")
+                };
                 report.add_latencies(&kind, &latencies);
             }
         }
@@ -65,7 +71,14 @@ pub async fn run(args: CommitArgs) -> Outcome<()> {
 }
 
 /// Commits of one segment each, one after the other.
-async fn commits(plane: &PostgresControlPlane, topic: &Topic, ids: &Ids, size: usize, keys: usize, rounds: u32) -> Outcome<Latencies> {
+async fn commits(
+    plane: &PostgresControlPlane,
+    topic: &Topic,
+    ids: &Ids,
+    size: usize,
+    keys: usize,
+    rounds: u32,
+) -> Outcome<Latencies> {
     let mut latencies = Latencies::new()?;
     for _ in 0..rounds {
         let part = PartId(ids.uuid(SystemClock.now_ms()));
@@ -97,7 +110,11 @@ fn commit_of(part: PartId, topic: &Topic, ids: &Ids, size: usize, keys: usize) -
     };
     let request = |_| Request {
         id: RequestId(ids.uuid(now)),
-        key: (keys > 0).then(|| RequestKey { key_hash: ids.uuid(now), body_hash: ids.uuid(0), ttl_ms: 3_600_000 }),
+        key: (keys > 0).then(|| RequestKey {
+            key_hash: ids.uuid(now),
+            body_hash: ids.uuid(0),
+            ttl_ms: 3_600_000,
+        }),
         expect: None,
         context: Bytes::new(),
     };

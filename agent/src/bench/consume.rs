@@ -41,10 +41,15 @@ pub async fn run(args: ConsumeArgs) -> Outcome<()> {
     for _ in 0..args.target.repeats {
         let before = cluster.counters().await?;
         let start = Instant::now();
-        let records = read(cluster.last(), &topic, args.partitions, args.format, args.readers, args.page_bytes).await?;
+        let records =
+            read(cluster.last(), &topic, args.partitions, args.format, args.readers, args.page_bytes).await?;
         let seconds = start.elapsed().as_secs_f64();
         report.add("records", "records/s", float(records) / seconds);
-        report.add("bytes of values", "MiB/s", float(records) * f64::from(args.record_bytes) / 1_048_576.0 / seconds);
+        report.add(
+            "bytes of values",
+            "MiB/s",
+            float(records) * f64::from(args.record_bytes) / 1_048_576.0 / seconds,
+        );
         produce::add_counters(&mut report, &cluster, &before, seconds).await?;
     }
     report.print(args.target.json);
@@ -58,7 +63,16 @@ pub async fn run(args: ConsumeArgs) -> Outcome<()> {
 pub async fn fill(cluster: &Cluster, partitions: u32, record_bytes: u32, mib: u32) -> Outcome<String> {
     let topic = fresh_topic(cluster, partitions).await?;
     let batch = u32::try_from((u64::from(mib) << 20) / u64::from(record_bytes))?;
-    let load = LoadArgs { record_bytes, batch, format: Format::Ndjson, keyed: true, partitions, seconds: 1, warm_up: 0, connections: 1 };
+    let load = LoadArgs {
+        record_bytes,
+        batch,
+        format: Format::Ndjson,
+        keyed: true,
+        partitions,
+        seconds: 1,
+        warm_up: 0,
+        connections: 1,
+    };
     let template = Template::new(&load, &Ids::seeded(7))?;
     let path = format!("/v1/topics/{topic}/records{}", template.query);
     cluster.first().produce(&path, template.content_type, template.body()).await?;
@@ -66,12 +80,20 @@ pub async fn fill(cluster: &Cluster, partitions: u32, record_bytes: u32, mib: u3
 }
 
 /// Reads every partition once; returns how many records there were.
-pub async fn read(client: &Arc<Client>, topic: &str, partitions: u32, format: Format, readers: u32, page_bytes: u32) -> Outcome<usize> {
+pub async fn read(
+    client: &Arc<Client>,
+    topic: &str,
+    partitions: u32,
+    format: Format,
+    readers: u32,
+    page_bytes: u32,
+) -> Outcome<usize> {
     let of_partition = |partition: u32| async move {
         let (mut offset, mut records) = (0, 0);
         loop {
-            let path =
-                format!("/v1/topics/{topic}/partitions/{partition}/records?offset={offset}&max_records=100000&max_bytes={page_bytes}");
+            let path = format!(
+                "/v1/topics/{topic}/partitions/{partition}/records?offset={offset}&max_records=100000&max_bytes={page_bytes}"
+            );
             let answer = client.get(&path, format.content_type()).await?.ok()?;
             let next = answer.number("millpond-next-offset");
             records += usize::try_from(next - offset)?;
@@ -81,7 +103,10 @@ pub async fn read(client: &Arc<Client>, topic: &str, partitions: u32, format: Fo
             }
         }
     };
-    let counts: Vec<usize> =
-        stream::iter(0..partitions).map(of_partition).buffer_unordered(usize::try_from(readers)?).try_collect().await?;
+    let counts: Vec<usize> = stream::iter(0..partitions)
+        .map(of_partition)
+        .buffer_unordered(usize::try_from(readers)?)
+        .try_collect()
+        .await?;
     Ok(counts.into_iter().sum())
 }

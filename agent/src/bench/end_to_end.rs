@@ -30,7 +30,8 @@ pub struct EndToEndArgs {
     /// Consumers that tail the whole topic, on the last agent
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     consumers: u32,
-    /// Measure once more beside a consumer that reads so many MiB of old records, over and over, on the last agent
+    /// Measure once more beside a consumer that reads so many MiB of old records, over and over, on the last
+    /// agent
     #[arg(long)]
     backlog_mib: Option<u32>,
 }
@@ -38,9 +39,12 @@ pub struct EndToEndArgs {
 pub async fn run(args: EndToEndArgs) -> Outcome<()> {
     let template = Template::new(&args.load, &Ids::seeded(1))?;
     if !template.takes_due() {
-        return Err("each request carries the time at which it was due: JSON or NDJSON of at most 4 MiB".into());
+        return Err(
+            "each request carries the time at which it was due: JSON or NDJSON of at most 4 MiB".into()
+        );
     }
-    let expected = template.records * usize::try_from(pace::requests(args.rate, args.load.warm_up + args.load.seconds)?)?;
+    let expected = template.records
+        * usize::try_from(pace::requests(args.rate, args.load.warm_up + args.load.seconds)?)?;
     let cluster = Arc::new(Cluster::start(&args.target).await?);
     let mut report = Report::default();
     let backlog = match args.backlog_mib {
@@ -70,7 +74,13 @@ pub async fn run(args: EndToEndArgs) -> Outcome<()> {
     }
 }
 
-async fn measure(cluster: &Arc<Cluster>, args: &EndToEndArgs, expected: usize, beside: &str, report: &mut Report) -> Outcome<()> {
+async fn measure(
+    cluster: &Arc<Cluster>,
+    args: &EndToEndArgs,
+    expected: usize,
+    beside: &str,
+    report: &mut Report,
+) -> Outcome<()> {
     let load = &args.load;
     let topic = fresh_topic(cluster, load.partitions).await?;
     let epoch = Instant::now();
@@ -86,7 +96,8 @@ async fn measure(cluster: &Arc<Cluster>, args: &EndToEndArgs, expected: usize, b
     let wall = start.elapsed().as_secs_f64();
     let mut arrivals = Latencies::new()?;
     for consumer in consumers {
-        let own = tokio::time::timeout(PATIENCE, consumer).await.map_err(|_| "records did not arrive")???;
+        let own =
+            tokio::time::timeout(PATIENCE, consumer).await.map_err(|_| "records did not arrive")???;
         arrivals.add(&own);
     }
     if beside.is_empty() {
@@ -110,7 +121,8 @@ async fn tail(
     begin: Instant,
     expected: usize,
 ) -> Outcome<JoinHandle<Outcome<Latencies>>> {
-    let path = format!("/v1/topics/{topic}/records?from=earliest&follow=true&max_records=100000&max_bytes=8388608");
+    let path =
+        format!("/v1/topics/{topic}/records?from=earliest&follow=true&max_records=100000&max_bytes=8388608");
     let (response, connection) = client.open(&path, Format::Ndjson.content_type()).await?;
     let mut body = response.into_body();
     Ok(tokio::spawn(async move {

@@ -1,4 +1,5 @@
-//! A lean HTTP/1.1 client: a load generator that shares its cores with the server must not be what is measured.
+//! A lean HTTP/1.1 client: a load generator that shares its cores with the server must not be what is
+//! measured.
 
 use crate::serve::Outcome;
 use bytes::Bytes;
@@ -47,7 +48,11 @@ impl Answer {
 impl Client {
     /// For `http://host:port`.
     pub fn new(url: &str) -> Outcome<Arc<Self>> {
-        let authority = url.strip_prefix("http://").ok_or("a server's URL begins with http://")?.trim_end_matches('/').to_owned();
+        let authority = url
+            .strip_prefix("http://")
+            .ok_or("a server's URL begins with http://")?
+            .trim_end_matches('/')
+            .to_owned();
         Ok(Arc::new(Self { authority, idle: Mutex::new(Vec::new()) }))
     }
 
@@ -84,7 +89,13 @@ impl Client {
     }
 
     /// Sends a request and reads its answer whole.
-    pub async fn call(&self, method: Method, path: &str, headers: &[(header::HeaderName, &str)], body: RequestBody) -> Outcome<Answer> {
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(header::HeaderName, &str)],
+        body: RequestBody,
+    ) -> Outcome<Answer> {
         let request = self.request(method, path, headers, body)?;
         let mut sender = self.sender().await?;
         let response = sender.send_request(request).await?;
@@ -107,7 +118,11 @@ impl Client {
     }
 
     /// An answer without an end, on a connection of its own; the connection lives as long as the sender.
-    pub async fn open(&self, path: &str, accept: &str) -> Outcome<(Response<Incoming>, SendRequest<RequestBody>)> {
+    pub async fn open(
+        &self,
+        path: &str,
+        accept: &str,
+    ) -> Outcome<(Response<Incoming>, SendRequest<RequestBody>)> {
         let request = self.request(Method::GET, path, &[(header::ACCEPT, accept)], whole(Bytes::new()))?;
         let mut sender = self.connect().await?;
         let response = sender.send_request(request).await?;

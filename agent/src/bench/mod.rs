@@ -1,8 +1,8 @@
 //! `millpond bench`: measures what a user would feel, on servers of its own or on a running one.
 //!
-//! Load is open loop where a rate is given: a request's latency counts from when it was due, so that a stalled server is not hidden
-//! by clients that wait for it. A scenario is measured several times; reported are median, least and most. Client, agents and Postgres
-//! share the machine unless `--url` says otherwise.
+//! Load is open loop where a rate is given: a request's latency counts from when it was due, so that a
+//! stalled server is not hidden by clients that wait for it. A scenario is measured several times; reported
+//! are median, least and most. Client, agents and Postgres share the machine unless `--url` says otherwise.
 
 mod body;
 mod cluster;
@@ -49,7 +49,8 @@ struct TargetArgs {
     /// Agents to start; requests go to them in turn, consumers to the last
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
     agents: u32,
-    /// Bucket of the agents that are started, as `millpond agent --store` takes it [default: a temporary folder]
+    /// Bucket of the agents that are started, as `millpond agent --store` takes it [default: a temporary
+    /// folder]
     #[arg(long)]
     store: Option<String>,
     /// A latency in front of the store of the agents that are started, as p50=100ms,p99=300ms
@@ -124,7 +125,10 @@ pub async fn run(args: BenchArgs) -> Outcome<()> {
 /// Makes a topic that no other measurement uses; returns its name.
 async fn fresh_topic(cluster: &Cluster, partitions: u32) -> Outcome<String> {
     let topic = format!("bench-{:08x}", Ids::from_os().random_u32());
-    let made = cluster.first().put_json(&format!("/v1/topics/{topic}"), format!("{{\"partitions\":{partitions}}}")).await?;
+    let made = cluster
+        .first()
+        .put_json(&format!("/v1/topics/{topic}"), format!("{{\"partitions\":{partitions}}}"))
+        .await?;
     made.ok()?;
     Ok(topic)
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// Hands over each request's number and due time when it is due, `rate` a second from `start` on. The runtime's timers count whole
-/// milliseconds, so a thread of its own waits.
+/// Hands over each request's number and due time when it is due, `rate` a second from `start` on. The
+/// runtime's timers count whole milliseconds, so a thread of its own waits.
 #[expect(clippy::disallowed_methods, reason = "finer than the runtime's timers")]
 pub fn open_loop(start: Instant, rate: f64, total: u32) -> mpsc::UnboundedReceiver<(u32, Instant)> {
     let (hand_over, due_requests) = mpsc::unbounded_channel();

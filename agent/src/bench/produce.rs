@@ -23,7 +23,8 @@ pub struct ProduceArgs {
     /// Requests a second; without it each connection sends the next request when it has the answer
     #[arg(long)]
     rate: Option<f64>,
-    /// Before each measurement: single-row INSERTs of the same size into the same Postgres at the same rate, for comparison
+    /// Before each measurement: single-row INSERTs of the same size into the same Postgres at the same rate,
+    /// for comparison
     #[arg(long, requires = "rate", conflicts_with = "url")]
     bare: bool,
 }
@@ -67,7 +68,11 @@ pub struct Measured {
 impl Measured {
     pub fn report(&self, report: &mut Report, load: &LoadArgs) {
         let records = self.records / self.seconds;
-        report.add("acknowledged", "requests/s", f64::from(u32::try_from(self.acks.count()).unwrap_or(u32::MAX)) / self.seconds);
+        report.add(
+            "acknowledged",
+            "requests/s",
+            f64::from(u32::try_from(self.acks.count()).unwrap_or(u32::MAX)) / self.seconds,
+        );
         report.add("records", "records/s", records);
         report.add("bytes of values", "MiB/s", records * f64::from(load.record_bytes) / 1_048_576.0);
         report.add_latencies("ack", &self.acks);
@@ -116,7 +121,8 @@ pub async fn at_rate(
 ) -> Outcome<Measured> {
     let template = Arc::new(Template::new(load, &Ids::seeded(1))?);
     let path: Arc<str> = format!("/v1/topics/{topic}/records{}", template.query).into();
-    let (warm_up, total) = (pace::requests(rate, load.warm_up)?, pace::requests(rate, load.warm_up + load.seconds)?);
+    let (warm_up, total) =
+        (pace::requests(rate, load.warm_up)?, pace::requests(rate, load.warm_up + load.seconds)?);
     let slots = Arc::new(Semaphore::new(usize::try_from(load.connections)?));
     let (mut acks, mut failures) = (Latencies::new()?, 0);
     let mut due_requests = pace::open_loop(start, rate, total);
@@ -151,10 +157,12 @@ pub async fn flat_out(cluster: &Arc<Cluster>, topic: &str, load: &LoadArgs) -> O
     let end = begin + Duration::from_secs(load.seconds.into());
     let mut tasks = JoinSet::new();
     for number in 0..load.connections {
-        let (client, path, template) = (Arc::clone(cluster.turn(number)), Arc::clone(&path), Arc::clone(&template));
+        let (client, path, template) =
+            (Arc::clone(cluster.turn(number)), Arc::clone(&path), Arc::clone(&template));
         tasks.spawn(async move {
             let mut acks = Latencies::new().map_err(|e| e.to_string())?;
-            // Counts what was stored between begin and end: of a request that overlaps one of them, its share.
+            // Counts what was stored between begin and end: of a request that overlaps one of them, its
+            // share.
             let (mut failures, mut stored) = (0, 0.0);
             loop {
                 let sent = Instant::now();
@@ -164,7 +172,8 @@ pub async fn flat_out(cluster: &Arc<Cluster>, topic: &str, load: &LoadArgs) -> O
                 match client.produce(&path, template.content_type, template.body()).await {
                     Ok(_) => {
                         let (from, to) = (sent.max(begin), Instant::now().min(end));
-                        let share = to.saturating_duration_since(from).as_secs_f64() / sent.elapsed().as_secs_f64();
+                        let share =
+                            to.saturating_duration_since(from).as_secs_f64() / sent.elapsed().as_secs_f64();
                         stored += share.min(1.0);
                         if sent >= begin {
                             acks.record(sent.elapsed());
@@ -193,7 +202,8 @@ pub async fn flat_out(cluster: &Arc<Cluster>, topic: &str, load: &LoadArgs) -> O
 /// The yardstick: one row a commit, at the same rate, through as many connections as the agent has.
 async fn bare_inserts(bare: &BareInserts, rate: f64, load: &LoadArgs) -> Outcome<Latencies> {
     let row = vec![b'x'; usize::try_from(load.record_bytes)?];
-    let (warm_up, total) = (pace::requests(rate, load.warm_up)?, pace::requests(rate, load.warm_up + load.seconds)?);
+    let (warm_up, total) =
+        (pace::requests(rate, load.warm_up)?, pace::requests(rate, load.warm_up + load.seconds)?);
     let mut acks = Latencies::new()?;
     let mut due_requests = pace::open_loop(Instant::now(), rate, total);
     let mut tasks = JoinSet::new();

@@ -47,7 +47,8 @@ pub struct QueueArgs {
     /// Partitions of the topic
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     partitions: u32,
-    /// Records that lie in the topic before, in MiB; all of them are leased and settled, which is what is measured
+    /// Records that lie in the topic before, in MiB; all of them are leased and settled, which is what is
+    /// measured
     #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     mib: u32,
     /// Instead: records a second, in requests of `--produce-batch`, leased and settled as they come
@@ -58,13 +59,15 @@ pub struct QueueArgs {
     /// With a rate: seconds that are measured, after one that is not
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
-    /// With a rate: every measurement is made twice, in turn on a server of its own where so many retries of another queue wait for an hour
+    /// With a rate: every measurement is made twice, in turn on a server of its own where so many retries of
+    /// another queue wait for an hour
     #[arg(long, requires = "rate", conflicts_with = "url")]
     beside_waiting: Option<u32>,
     /// With a rate: hold a transaction open meanwhile, in this database or in another one of the server
     #[arg(long, value_enum, requires = "rate", conflicts_with = "url")]
     hold: Option<rows::Hold>,
-    /// Wait for Postgres' statistics, and report rows written for each acked record, and sizes of the queues' tables
+    /// Wait for Postgres' statistics, and report rows written for each acked record, and sizes of the queues'
+    /// tables
     #[arg(long, conflicts_with = "url")]
     rows: bool,
 }
@@ -109,9 +112,15 @@ pub async fn run(args: QueueArgs) -> Outcome<()> {
 async fn fresh_queue(cluster: &Cluster, topic: &str, args: &QueueArgs) -> Outcome<String> {
     let path = format!("/v1/queues/bench-{:08x}", Ids::from_os().random_u32());
     let mode = if args.mode == Kind::Keyed { "keyed" } else { "shared" };
-    let body = format!(r#"{{"topic":"{topic}","mode":"{mode}","max_in_flight":1000000,"retry":{{"base_ms":100,"max_failures":1000}}}}"#);
+    let body = format!(
+        r#"{{"topic":"{topic}","mode":"{mode}","max_in_flight":1000000,"retry":{{"base_ms":100,"max_failures":1000}}}}"#
+    );
     // The default cap counts without a lock, as users have it, unless more is in flight at once.
-    let body = if args.workers * args.batch <= 20_000 { body.replace(r#""max_in_flight":1000000,"#, "") } else { body };
+    let body = if args.workers * args.batch <= 20_000 {
+        body.replace(r#""max_in_flight":1000000,"#, "")
+    } else {
+        body
+    };
     cluster.first().put_json(&path, body).await?.ok()?;
     Ok(path)
 }
@@ -119,7 +128,9 @@ async fn fresh_queue(cluster: &Cluster, topic: &str, args: &QueueArgs) -> Outcom
 /// Everything that lies in a topic, once for each repeat, each with a queue of its own.
 async fn flat_out(cluster: &Arc<Cluster>, args: &QueueArgs, report: &mut Report) -> Outcome<()> {
     let topic = match args.keys {
-        Some(keys) => load::fill_with_keys(cluster, args.partitions, args.record_bytes, args.mib, keys).await?,
+        Some(keys) => {
+            load::fill_with_keys(cluster, args.partitions, args.record_bytes, args.mib, keys).await?
+        }
         None => consume::fill(cluster, args.partitions, args.record_bytes, args.mib).await?,
     };
     let total = load::records(cluster, &topic).await?;
@@ -133,7 +144,11 @@ async fn flat_out(cluster: &Arc<Cluster>, args: &QueueArgs, report: &mut Report)
         let seconds = work.last.saturating_duration_since(start).as_secs_f64();
         report.add("settled", "records/s", float(done.acked()) / seconds);
         report.add("lease calls", "a second", float(usize::try_from(work.leases.count())?) / seconds);
-        report.add("records of a lease", "", float(done.leased()) / float(usize::try_from(work.leases.count())?.max(1)));
+        report.add(
+            "records of a lease",
+            "",
+            float(done.leased()) / float(usize::try_from(work.leases.count())?.max(1)),
+        );
         work.report(report);
         statements(report, cluster, &before, seconds).await?;
         produce::add_counters(report, cluster, &before, seconds).await?;
@@ -167,7 +182,14 @@ async fn workers(
 ) -> Outcome<Work> {
     let mut tasks = JoinSet::new();
     for number in 0..args.workers {
-        let worker = Worker::new(Arc::clone(cluster.turn(number)), queue, args, number, Arc::clone(done), acked.cloned());
+        let worker = Worker::new(
+            Arc::clone(cluster.turn(number)),
+            queue,
+            args,
+            number,
+            Arc::clone(done),
+            acked.cloned(),
+        );
         tasks.spawn(async move { worker.run().await.map_err(|e| e.to_string()) });
     }
     let mut work = Work { leases: Latencies::new()?, settles: Latencies::new()?, last: Instant::now() };
@@ -180,14 +202,27 @@ async fn workers(
     Ok(work)
 }
 
-async fn statements(report: &mut Report, cluster: &Cluster, before: &std::collections::BTreeMap<String, f64>, seconds: f64) -> Outcome<()> {
+async fn statements(
+    report: &mut Report,
+    cluster: &Cluster,
+    before: &std::collections::BTreeMap<String, f64>,
+    seconds: f64,
+) -> Outcome<()> {
     let after = cluster.counters().await?;
     let since = |name: &str| after.get(name).unwrap_or(&0.0) - before.get(name).unwrap_or(&0.0);
     for (name, count, took) in [
         ("grants", metrics::GRANTS, "millpond_control_plane_call_seconds_sum/grant"),
         ("settle statements", metrics::SETTLES, "millpond_control_plane_call_seconds_sum/settle"),
-        ("plans", "millpond_control_plane_call_seconds_count/find", "millpond_control_plane_call_seconds_sum/find"),
-        ("admissions", "millpond_control_plane_call_seconds_count/admit", "millpond_control_plane_call_seconds_sum/admit"),
+        (
+            "plans",
+            "millpond_control_plane_call_seconds_count/find",
+            "millpond_control_plane_call_seconds_sum/find",
+        ),
+        (
+            "admissions",
+            "millpond_control_plane_call_seconds_count/admit",
+            "millpond_control_plane_call_seconds_sum/admit",
+        ),
     ] {
         report.add(name, "a second", since(count) / seconds);
         report.add(&format!("{name}, each"), "ms", 1_000.0 * since(took) / since(count).max(1.0));
@@ -229,7 +264,13 @@ async fn at_rate(cluster: &Arc<Cluster>, args: &QueueArgs, rate: f64, report: &m
     Ok(())
 }
 
-async fn one_at_rate(cluster: &Arc<Cluster>, args: &QueueArgs, rate: f64, report: &mut Report, label: &str) -> Outcome<f64> {
+async fn one_at_rate(
+    cluster: &Arc<Cluster>,
+    args: &QueueArgs,
+    rate: f64,
+    report: &mut Report,
+    label: &str,
+) -> Outcome<f64> {
     let topic = super::fresh_topic(cluster, args.partitions).await?;
     let queue = fresh_queue(cluster, &topic, args).await?;
     let acked = Arc::new(load::Acked::default());

@@ -174,7 +174,10 @@ impl Problem {
     }
 
     fn parse(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
-        let json = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| value.contains("json"));
+        let json = headers
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(|value| value.contains("json"));
         let parsed = if json { serde_json::from_slice::<Self>(body).ok() } else { None };
         let mut problem = parsed.filter(|problem| !problem.code.is_empty()).unwrap_or_else(|| Self {
             code: format!("http_{}", status.as_u16()),

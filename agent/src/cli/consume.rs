@@ -136,7 +136,12 @@ pub async fn run(client: &Client, args: &ConsumeArgs, out: &mut impl Write) -> R
 }
 
 /// As [`run`], ending also when `stop` does.
-async fn consume(client: &Client, args: &ConsumeArgs, out: &mut impl Write, stop: impl Future<Output = ()>) -> Result<(), CliError> {
+async fn consume(
+    client: &Client,
+    args: &ConsumeArgs,
+    out: &mut impl Write,
+    stop: impl Future<Output = ()>,
+) -> Result<(), CliError> {
     tokio::pin!(stop);
     let mut readers = Readers::new(client, args);
     let (sender, mut batches) = mpsc::channel(BATCHES_AHEAD);
@@ -213,14 +218,21 @@ struct Readers<'a> {
 impl<'a> Readers<'a> {
     fn new(client: &'a Client, args: &'a ConsumeArgs) -> Self {
         let permits = if args.follow { Semaphore::MAX_PERMITS } else { CONCURRENT_PARTITIONS };
-        Self { client, args, permits: Arc::new(Semaphore::new(permits)), known: HashSet::new(), tasks: JoinSet::new() }
+        Self {
+            client,
+            args,
+            permits: Arc::new(Semaphore::new(permits)),
+            known: HashSet::new(),
+            tasks: JoinSet::new(),
+        }
     }
 
     /// Starts a reader for each partition that has none. Partitions found later are read from their
     /// start, for no reader can have missed them.
     async fn start(&mut self, batches: &mpsc::Sender<Batch>, first: bool) -> Result<(), CliError> {
         let topic = topic::describe(self.client, &self.args.topic).await?;
-        let wanted = |partition: &&Partition| self.args.partition.is_none_or(|only| only == partition.partition);
+        let wanted =
+            |partition: &&Partition| self.args.partition.is_none_or(|only| only == partition.partition);
         let partitions: Vec<Partition> = topic.partitions.iter().filter(wanted).copied().collect();
         if let (Some(partition), true) = (self.args.partition, partitions.is_empty()) {
             return Err(CliError::NoPartition { topic: self.args.topic.clone(), partition });

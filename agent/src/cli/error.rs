@@ -60,7 +60,9 @@ impl CliError {
     /// Whether the same request may succeed a little later.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Connection { .. } | Self::Stalled { .. } | Self::Truncated => true,
+            Self::Unreachable { .. } | Self::Connection { .. } | Self::Stalled { .. } | Self::Truncated => {
+                true
+            }
             Self::Problem(problem) => problem.is_transient(),
             Self::Url { .. }
             | Self::Request(_)
@@ -123,8 +125,14 @@ impl CliError {
                 "send the same input again with `--idempotency-key {idempotency_key}`: the server stores only what is missing"
             )),
             Self::NoPartition { topic, .. } => Some(format!("see `millpond topic describe {topic}`")),
-            Self::GroupPlace => Some("put the group elsewhere with `millpond group reset GROUP --topic TOPIC --to PLACE`".to_owned()),
-            Self::Lost { .. } => Some("their leases have ended: the records were settled before, or are to be handed out again".to_owned()),
+            Self::GroupPlace => Some(
+                "put the group elsewhere with `millpond group reset GROUP --topic TOPIC --to PLACE`"
+                    .to_owned(),
+            ),
+            Self::Lost { .. } => Some(
+                "their leases have ended: the records were settled before, or are to be handed out again"
+                    .to_owned(),
+            ),
             Self::GaveUp { source, .. } => source.hint(),
             Self::Problem(problem) => problem_hint(&problem.code).map(str::to_owned),
             _ => None,
@@ -136,7 +144,11 @@ fn committed_line(committed: &Committed) -> String {
     if committed.count == 0 {
         return "nothing of it is stored".to_owned();
     }
-    format!("stored from its beginning: {} ({})", humane::records(committed.count), humane::ranges(&committed.partitions))
+    format!(
+        "stored from its beginning: {} ({})",
+        humane::records(committed.count),
+        humane::ranges(&committed.partitions)
+    )
 }
 
 fn problem_hint(code: &str) -> Option<&'static str> {
@@ -150,13 +162,17 @@ fn problem_hint(code: &str) -> Option<&'static str> {
         "queue_not_found" => "see `millpond queue list`, or make it with `millpond queue create NAME`",
         "dead_not_found" => "see `millpond queue dead list NAME`",
         "offset_out_of_range" => "read from another place: `--from earliest` or `--from latest`",
-        "idempotency_conflict" => "this --idempotency-key was used for another input: leave it out, or choose another",
+        "idempotency_conflict" => {
+            "this --idempotency-key was used for another input: leave it out, or choose another"
+        }
         "invalid_change" => {
             "partitions only grow; a queue keeps its topic, its mode and where it began; delete it and make it anew for another"
         }
         "record_too_large" => "raise the limit with `millpond topic create NAME --max-record-bytes N`",
         "throttled" | "quota_exceeded" => "send less, or ask the operator for more",
-        "control_plane_unavailable" | "object_store_unavailable" => "the server lacks a part it needs: see its /readyz",
+        "control_plane_unavailable" | "object_store_unavailable" => {
+            "the server lacks a part it needs: see its /readyz"
+        }
         _ => return None,
     })
 }

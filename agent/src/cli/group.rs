@@ -117,7 +117,9 @@ pub async fn run(client: &Client, command: &GroupCommand, out: &mut impl Write) 
         }
         GroupCommand::Reset { name, topic, partition, to, output } => {
             let body = json!({"offsets": [entry(topic, *partition, *to)]});
-            let (_, text) = client.text(client.request(Method::POST, &["v1", "groups", name, "offsets"]).json(&body)).await?;
+            let (_, text) = client
+                .text(client.request(Method::POST, &["v1", "groups", name, "offsets"]).json(&body))
+                .await?;
             if output.json { text } else { offsets_table(&parse::<Offsets>(&text)?.offsets) }
         }
         GroupCommand::Delete { name, output } => {
@@ -134,7 +136,8 @@ pub async fn run(client: &Client, command: &GroupCommand, out: &mut impl Write) 
 }
 
 fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, CliError> {
-    serde_json::from_str(text).map_err(|error| CliError::Answer { what: "a group's description", source: Some(error) })
+    serde_json::from_str(text)
+        .map_err(|error| CliError::Answer { what: "a group's description", source: Some(error) })
 }
 
 fn entry(topic: &str, partition: Option<u32>, to: Place) -> Value {
@@ -162,7 +165,10 @@ fn list_table(groups: &[Group]) -> String {
             lags.map_or_else(|| "-".to_owned(), humane::count),
         ]
     };
-    humane::table(&["GROUP", "GENERATION", "MEMBERS", "PARTITIONS", "LAG"], &groups.iter().map(row).collect::<Vec<_>>())
+    humane::table(
+        &["GROUP", "GENERATION", "MEMBERS", "PARTITIONS", "LAG"],
+        &groups.iter().map(row).collect::<Vec<_>>(),
+    )
 }
 
 fn describe_table(group: &Group) -> String {
@@ -172,7 +178,11 @@ fn describe_table(group: &Group) -> String {
         .members
         .iter()
         .map(|member| {
-            let topics: Vec<String> = member.assignments.iter().map(|a| format!("{}: {}", a.topic, numbers(&a.partitions))).collect();
+            let topics: Vec<String> = member
+                .assignments
+                .iter()
+                .map(|a| format!("{}: {}", a.topic, numbers(&a.partitions)))
+                .collect();
             vec![
                 member.member_id.clone(),
                 name(member),
@@ -195,11 +205,17 @@ fn describe_table(group: &Group) -> String {
             ]
         })
         .collect();
-    let mut text = humane::table(&["GROUP", &group.group], &[vec!["generation".to_owned(), group.generation.to_string()]]);
+    let mut text = humane::table(
+        &["GROUP", &group.group],
+        &[vec!["generation".to_owned(), group.generation.to_string()]],
+    );
     text.push('\n');
     text.push_str(&humane::table(&["MEMBER", "CLIENT", "SESSION", "PARTITIONS"], &members));
     text.push('\n');
-    text.push_str(&humane::table(&["TOPIC", "PARTITION", "COMMITTED", "HIGH WATERMARK", "LAG", "MEMBER"], &partitions));
+    text.push_str(&humane::table(
+        &["TOPIC", "PARTITION", "COMMITTED", "HIGH WATERMARK", "LAG", "MEMBER"],
+        &partitions,
+    ));
     text
 }
 

@@ -7,8 +7,15 @@ use super::client::PartitionRange;
 #[cfg(test)]
 mod tests;
 
-const DURATION_UNITS_MS: [(&str, u64); 7] =
-    [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000), ("w", 604_800_000), ("", 1)];
+const DURATION_UNITS_MS: [(&str, u64); 7] = [
+    ("ms", 1),
+    ("s", 1_000),
+    ("m", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+    ("w", 604_800_000),
+    ("", 1),
+];
 const SIZE_UNITS_BYTES: [(&str, u64); 9] = [
     ("KiB", 1 << 10),
     ("MiB", 1 << 20),
@@ -51,7 +58,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 
 /// Bytes from `1048576`, `512KiB`, `10GB`.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
-    parse_units(text, &SIZE_UNITS_BYTES).ok_or_else(|| "expected bytes, or a number with KiB, MiB, GiB, TiB, kB, MB, GB or TB".to_owned())
+    parse_units(text, &SIZE_UNITS_BYTES)
+        .ok_or_else(|| "expected bytes, or a number with KiB, MiB, GiB, TiB, kB, MB, GB or TB".to_owned())
 }
 
 /// As [`parse_ms`], or `none`.
@@ -196,11 +204,9 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
         .collect();
     let heading: Vec<String> = headings.iter().map(|heading| (*heading).to_owned()).collect();
     for row in [&heading].into_iter().chain(rows) {
-        let cells = row.iter().zip(&columns).map(
-            |(cell, (width, right))| {
-                if *right { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
-            },
-        );
+        let cells = row.iter().zip(&columns).map(|(cell, (width, right))| {
+            if *right { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+        });
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
     }

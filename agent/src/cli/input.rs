@@ -172,7 +172,12 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-fn pump(raw: impl Read + Send + 'static, chunk_bytes: usize, whole_chunks: bool, sender: &mpsc::Sender<io::Result<Bytes>>) {
+fn pump(
+    raw: impl Read + Send + 'static,
+    chunk_bytes: usize,
+    whole_chunks: bool,
+    sender: &mpsc::Sender<io::Result<Bytes>>,
+) {
     let mut reader = match decoder(raw) {
         Ok(reader) => reader,
         Err(error) => {

@@ -1,7 +1,7 @@
 //! Leases and settlements of one queue, over HTTP.
 //!
-//! Every call carries a request id and is sent again, the same, until it is answered or patience ends: an answer that was lost
-//! neither leases twice nor settles twice.
+//! Every call carries a request id and is sent again, the same, until it is answered or patience ends: an
+//! answer that was lost neither leases twice nor settles twice.
 
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ use super::retry::Patience;
 #[cfg(test)]
 mod tests;
 
-/// An answer that does not come for this long, beyond the time it was asked to wait, is given up, and asked for again.
+/// An answer that does not come for this long, beyond the time it was asked to wait, is given up, and asked
+/// for again.
 const SILENCE_LIMIT: Duration = Duration::from_secs(10);
 /// The server's limit.
 pub const LEASE_MAX_RECORDS: usize = 1_000;
@@ -123,10 +124,12 @@ struct Verdicts {
 }
 
 impl Leases {
-    /// The server's answer, for [`Granted::parse`]. With `exact`, values come in a form that keeps every byte.
+    /// The server's answer, for [`Granted::parse`]. With `exact`, values come in a form that keeps every
+    /// byte.
     pub async fn lease(&self, ask: Ask, exact: bool) -> Result<String, CliError> {
         let wait_ms = u64::try_from(ask.wait.as_millis()).unwrap_or(u64::MAX);
-        let mut body = json!({"max_records": ask.max_records, "wait_ms": wait_ms, "client_id": self.client_id});
+        let mut body =
+            json!({"max_records": ask.max_records, "wait_ms": wait_ms, "client_id": self.client_id});
         if let Some(lease_ms) = ask.lease_ms {
             body["lease_ms"] = json!(lease_ms);
         }
@@ -141,14 +144,24 @@ impl Leases {
         Ok(serde_json::from_str::<Verdicts>(&text).map_err(not_understood)?.results)
     }
 
-    async fn post(&self, what: &str, query: &[(&str, &str)], mut body: Value, limit: Duration) -> Result<String, CliError> {
+    async fn post(
+        &self,
+        what: &str,
+        query: &[(&str, &str)],
+        mut body: Value,
+        limit: Duration,
+    ) -> Result<String, CliError> {
         let mut rng = StdRng::from_os_rng();
         body["request_id"] = json!(request_id(&mut rng));
         let mut patience = Patience::new(self.retry_for, rng);
         let mut told = false;
         loop {
             let started = Instant::now();
-            let request = self.client.request(Method::POST, &["v1", "queues", &self.queue, what]).query(query).json(&body);
+            let request = self
+                .client
+                .request(Method::POST, &["v1", "queues", &self.queue, what])
+                .query(query)
+                .json(&body);
             let error = match timeout(limit, self.client.text(request)).await {
                 Ok(Ok((_, text))) => return Ok(text),
                 Ok(Err(error)) => error,

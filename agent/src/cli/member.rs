@@ -1,7 +1,8 @@
 //! `millpond consume --group`: reads as one of a group's members.
 //!
-//! Owns the membership: joins, polls, prints, commits what was printed, leaves. A record is printed at least once in the group; again
-//! only if its partition moved, or the command was killed, between printing and commit.
+//! Owns the membership: joins, polls, prints, commits what was printed, leaves. A record is printed at least
+//! once in the group; again only if its partition moved, or the command was killed, between printing and
+//! commit.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -32,7 +33,12 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(30);
 const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Reads until `--max`, SIGINT or SIGTERM, or, without `--follow`, until there is nothing more.
-pub async fn run(client: &Client, args: &ConsumeArgs, group: &str, out: &mut impl Write) -> Result<(), CliError> {
+pub async fn run(
+    client: &Client,
+    args: &ConsumeArgs,
+    group: &str,
+    out: &mut impl Write,
+) -> Result<(), CliError> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let stop = async move {
         tokio::select! {
@@ -57,7 +63,15 @@ async fn consume(
     if args.format == Format::Table {
         out.write_all(record::heading().as_bytes())?;
     }
-    let mut member = Member { client, args, group, id: None, generation: 0, after: None, left: args.max.unwrap_or(u64::MAX) };
+    let mut member = Member {
+        client,
+        args,
+        group,
+        id: None,
+        generation: 0,
+        after: None,
+        left: args.max.unwrap_or(u64::MAX),
+    };
     let outcome = member.read(out, stop).await;
     member.leave().await;
     outcome.and(out.flush().map_err(CliError::Output))
@@ -166,7 +180,8 @@ impl Member<'_> {
         Ok(())
     }
 
-    /// Not to be cancelled lightly: a member whose id nobody knows holds its partitions until its session ends.
+    /// Not to be cancelled lightly: a member whose id nobody knows holds its partitions until its session
+    /// ends.
     async fn join(&mut self) -> Result<(), CliError> {
         if self.id.is_some() {
             return Ok(());
@@ -175,14 +190,17 @@ impl Member<'_> {
         let from = if self.args.from == Place::Latest { "latest" } else { "earliest" };
         let body = json!({"topics": topics, "from": from, "session_ms": self.args.session_ms, "client_id": "millpond consume"});
         let request = self.client.request(Method::POST, &["v1", "groups", self.group, "members"]).json(&body);
-        let joined: Joined = serde_json::from_str(&self.answer(request, Duration::ZERO).await?).map_err(not_understood)?;
+        let joined: Joined =
+            serde_json::from_str(&self.answer(request, Duration::ZERO).await?).map_err(not_understood)?;
         (self.id, self.generation, self.after) = (Some(joined.member_id), joined.generation, None);
         Ok(())
     }
 
     async fn answer(&self, request: reqwest::RequestBuilder, wait: Duration) -> Result<String, CliError> {
         let limit = wait + SILENCE_LIMIT;
-        let (_, text) = timeout(limit, self.client.text(request)).await.map_err(|_| CliError::Stalled { idle: limit })??;
+        let (_, text) = timeout(limit, self.client.text(request))
+            .await
+            .map_err(|_| CliError::Stalled { idle: limit })??;
         Ok(text)
     }
 
@@ -194,7 +212,11 @@ impl Member<'_> {
         }
         let id = self.id.as_deref().unwrap_or_default();
         let path = ["v1", "groups", self.group, "members", id, "poll"];
-        self.answer(self.client.request(Method::POST, &path).header(ACCEPT, "application/x-ndjson").json(&body), wait).await
+        self.answer(
+            self.client.request(Method::POST, &path).header(ACCEPT, "application/x-ndjson").json(&body),
+            wait,
+        )
+        .await
     }
 
     /// Prints an answer's records, then commits them, then moves on.
@@ -226,21 +248,23 @@ impl Member<'_> {
         if offsets.is_empty() {
             return Ok(());
         }
-        let entry =
-            |((topic, partition), offset): (&(String, u32), &u64)| json!({"topic": topic, "partition": partition, "offset": offset});
+        let entry = |((topic, partition), offset): (&(String, u32), &u64)| json!({"topic": topic, "partition": partition, "offset": offset});
         let offsets: Vec<Value> = offsets.iter().map(entry).collect();
         let body = json!({"member_id": self.id, "generation": self.generation, "offsets": offsets});
         let mut patience = self.args.patience();
         loop {
             let started = Instant::now();
-            let request = self.client.request(Method::POST, &["v1", "groups", self.group, "offsets"]).json(&body);
+            let request =
+                self.client.request(Method::POST, &["v1", "groups", self.group, "offsets"]).json(&body);
             let error = match self.answer(request, Duration::ZERO).await {
                 Ok(_) => return Ok(()),
                 Err(error) => error,
             };
             let code = error.problem().map_or("", |problem| problem.code.as_str());
             if matches!(code, "generation_fenced" | "group_not_found" | "topic_not_found") {
-                eprintln!("not committed, for a partition is another member's by now or gone: the records may be printed again ({code})");
+                eprintln!(
+                    "not committed, for a partition is another member's by now or gone: the records may be printed again ({code})"
+                );
                 return Ok(());
             }
             if !error.is_transient() {

@@ -66,12 +66,16 @@ pub enum ClientCommand {
     },
     /// Run a command for each record of a queue
     ///
-    /// The record's value is the command's standard input; MILLPOND_QUEUE, _TOPIC, _PARTITION, _OFFSET, _TIMESTAMP (in ms), _KEY, _ATTEMPT,
-    /// _FAILURES and _HEADER_NAME tell the rest. A key or header that is not text, or holds a NUL, stands in _KEY_BASE64 or
-    /// _HEADER_NAME_BASE64 instead. Exit status 0 acks the record; any other nacks it, with the last line of standard error as the reason.
-    /// While a command runs, its record's lease is renewed. SIGTERM or Ctrl-C takes nothing more and waits for the commands that run; the
-    /// second kills them and gives their records back, which counts as no failure. A server that does not answer is waited for.
-    #[command(after_help = "Example:\n  millpond work emails --concurrency 4 -- sh -c 'sendmail \"$MILLPOND_KEY\"'")]
+    /// The record's value is the command's standard input; MILLPOND_QUEUE, _TOPIC, _PARTITION, _OFFSET,
+    /// _TIMESTAMP (in ms), _KEY, _ATTEMPT, _FAILURES and _HEADER_NAME tell the rest. A key or header that is
+    /// not text, or holds a NUL, stands in _KEY_BASE64 or _HEADER_NAME_BASE64 instead. Exit status 0 acks the
+    /// record; any other nacks it, with the last line of standard error as the reason. While a command runs,
+    /// its record's lease is renewed. SIGTERM or Ctrl-C takes nothing more and waits for the commands that
+    /// run; the second kills them and gives their records back, which counts as no failure. A server that
+    /// does not answer is waited for.
+    #[command(
+        after_help = "Example:\n  millpond work emails --concurrency 4 -- sh -c 'sendmail \"$MILLPOND_KEY\"'"
+    )]
     Work {
         #[command(flatten)]
         args: WorkArgs,
@@ -80,8 +84,8 @@ pub enum ClientCommand {
     },
     /// Lease records of a queue and print them, each with its receipt, as JSON on a line
     ///
-    /// Prints nothing, and exits with 0 all the same, if there was none in all the time. What is not settled while the lease lasts is
-    /// handed out again, and has failed once more.
+    /// Prints nothing, and exits with 0 all the same, if there was none in all the time. What is not settled
+    /// while the lease lasts is handed out again, and has failed once more.
     #[command(after_help = "Example:\n  millpond lease emails -n 10 | tee work | millpond ack emails")]
     Lease {
         #[command(flatten)]
@@ -130,15 +134,31 @@ pub enum ClientCommand {
 pub async fn run(command: ClientCommand) -> Result<(), CliError> {
     let mut out = BufWriter::with_capacity(OUTPUT_BUFFER_BYTES, stdout());
     let result = match command {
-        ClientCommand::Topic { command, options } => topic::run(&client::Client::new(&options)?, &command, &mut out).await,
-        ClientCommand::Group { command, options } => group::run(&client::Client::new(&options)?, &command, &mut out).await,
-        ClientCommand::Queue { command, options } => queue::run(&client::Client::new(&options)?, &command, &mut out).await,
+        ClientCommand::Topic { command, options } => {
+            topic::run(&client::Client::new(&options)?, &command, &mut out).await
+        }
+        ClientCommand::Group { command, options } => {
+            group::run(&client::Client::new(&options)?, &command, &mut out).await
+        }
+        ClientCommand::Queue { command, options } => {
+            queue::run(&client::Client::new(&options)?, &command, &mut out).await
+        }
         ClientCommand::Work { args, options } => work::run(&client::Client::new(&options)?, &args).await,
-        ClientCommand::Lease { args, options } => settle::lease(&client::Client::new(&options)?, &args, &mut out).await,
-        ClientCommand::Ack { args, options } => settle::ack(&client::Client::new(&options)?, &args, &mut out).await,
-        ClientCommand::Nack { args, options } => settle::nack(&client::Client::new(&options)?, &args, &mut out).await,
-        ClientCommand::Produce { args, options } => produce::run(&client::Client::new(&options)?, &args, &mut out).await,
-        ClientCommand::Consume { args, options } => consume::run(&client::Client::new(&options)?, &args, &mut out).await,
+        ClientCommand::Lease { args, options } => {
+            settle::lease(&client::Client::new(&options)?, &args, &mut out).await
+        }
+        ClientCommand::Ack { args, options } => {
+            settle::ack(&client::Client::new(&options)?, &args, &mut out).await
+        }
+        ClientCommand::Nack { args, options } => {
+            settle::nack(&client::Client::new(&options)?, &args, &mut out).await
+        }
+        ClientCommand::Produce { args, options } => {
+            produce::run(&client::Client::new(&options)?, &args, &mut out).await
+        }
+        ClientCommand::Consume { args, options } => {
+            consume::run(&client::Client::new(&options)?, &args, &mut out).await
+        }
     };
     match result {
         Err(CliError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),

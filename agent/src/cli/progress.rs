@@ -8,7 +8,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::humane;
 use super::input::Progress;
 
-const FILE_TEMPLATE: &str = "{bar:24} {percent:>3}%  {binary_bytes} of {binary_total_bytes}  {msg}  {eta} left";
+const FILE_TEMPLATE: &str =
+    "{bar:24} {percent:>3}%  {binary_bytes} of {binary_total_bytes}  {msg}  {eta} left";
 const PIPE_TEMPLATE: &str = "{spinner} {binary_bytes}  {msg}  {elapsed}";
 const DRAWS_PER_SECOND: u8 = 10;
 

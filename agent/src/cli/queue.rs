@@ -140,8 +140,12 @@ pub async fn run(client: &Client, command: &QueueCommand, out: &mut impl Write) 
             let (_, text) = client.text(client.request(Method::GET, &["v1", "queues", name])).await?;
             if output.json { text } else { show::describe_table(&text)? }
         }
-        QueueCommand::Pause(named) => act(client, named, "pause", |_| Ok(format!("paused queue {}\n", named.name))).await?,
-        QueueCommand::Resume(named) => act(client, named, "resume", |_| Ok(format!("resumed queue {}\n", named.name))).await?,
+        QueueCommand::Pause(named) => {
+            act(client, named, "pause", |_| Ok(format!("paused queue {}\n", named.name))).await?
+        }
+        QueueCommand::Resume(named) => {
+            act(client, named, "resume", |_| Ok(format!("resumed queue {}\n", named.name))).await?
+        }
         QueueCommand::Purge(named) => {
             let told = |text: &str| Ok(format!("dropped {} from queue {}\n", counted(text)?, named.name));
             act(client, named, "purge", told).await?
@@ -157,13 +161,22 @@ pub async fn run(client: &Client, command: &QueueCommand, out: &mut impl Write) 
         QueueCommand::Peek { name, max, format } => return peek(client, name, *max, *format, out).await,
         QueueCommand::InFlight(args) => return Listing::InFlight.print(client, args, out).await,
         QueueCommand::Waiting(args) => return Listing::Waiting.print(client, args, out).await,
-        QueueCommand::Dead { command: DeadCommand::List(args) } => return Listing::Dead.print(client, args, out).await,
+        QueueCommand::Dead { command: DeadCommand::List(args) } => {
+            return Listing::Dead.print(client, args, out).await;
+        }
         QueueCommand::Dead { command: DeadCommand::Purge { name, selection, output } } => {
-            let text = post(client, &["v1", "queues", name, "dead", "purge"], &selection.to_json(None)).await?;
-            if output.json { text } else { format!("forgot {} among the dead of queue {name}\n", counted(&text)?) }
+            let text =
+                post(client, &["v1", "queues", name, "dead", "purge"], &selection.to_json(None)).await?;
+            if output.json {
+                text
+            } else {
+                format!("forgot {} among the dead of queue {name}\n", counted(&text)?)
+            }
         }
         QueueCommand::Redrive { name, selection, max_rate, output } => {
-            let text = post(client, &["v1", "queues", name, "dead", "redrive"], &selection.to_json(*max_rate)).await?;
+            let text =
+                post(client, &["v1", "queues", name, "dead", "redrive"], &selection.to_json(*max_rate))
+                    .await?;
             if output.json { text } else { format!("put {} back into queue {name}\n", counted(&text)?) }
         }
     };
@@ -175,13 +188,19 @@ pub async fn run(client: &Client, command: &QueueCommand, out: &mut impl Write) 
     Ok(())
 }
 
-async fn create(client: &Client, name: &str, settings: &Settings, output: OutputOptions) -> Result<String, CliError> {
+async fn create(
+    client: &Client,
+    name: &str,
+    settings: &Settings,
+    output: OutputOptions,
+) -> Result<String, CliError> {
     let request = client.request(Method::PUT, &["v1", "queues", name]).json(&settings.to_json());
     let (status, text) = client.text(request).await?;
     if output.json {
         return Ok(text);
     }
-    let done = if status == StatusCode::CREATED { "created queue" } else { "there is, with these settings, queue" };
+    let done =
+        if status == StatusCode::CREATED { "created queue" } else { "there is, with these settings, queue" };
     Ok(format!("{done} {name}\n"))
 }
 
@@ -191,7 +210,12 @@ async fn post(client: &Client, path: &[&str], body: &Value) -> Result<String, Cl
 }
 
 /// A call that takes nothing but the queue's name.
-async fn act(client: &Client, named: &Named, verb: &str, told: impl FnOnce(&str) -> Result<String, CliError>) -> Result<String, CliError> {
+async fn act(
+    client: &Client,
+    named: &Named,
+    verb: &str,
+    told: impl FnOnce(&str) -> Result<String, CliError>,
+) -> Result<String, CliError> {
     let (_, text) = client.text(client.request(Method::POST, &["v1", "queues", &named.name, verb])).await?;
     if named.output.json { Ok(text) } else { told(&text) }
 }
@@ -200,7 +224,13 @@ fn counted(text: &str) -> Result<String, CliError> {
     Ok(humane::records(parse::<Counted>(text)?.count))
 }
 
-async fn peek(client: &Client, name: &str, max: u64, format: Format, out: &mut impl Write) -> Result<(), CliError> {
+async fn peek(
+    client: &Client,
+    name: &str,
+    max: u64,
+    format: Format,
+    out: &mut impl Write,
+) -> Result<(), CliError> {
     let request = client.request(Method::GET, &["v1", "queues", name, "peek"]).query(&[("max_records", max)]);
     let (_, text) = client.text(request).await?;
     if format == Format::Table {
@@ -217,5 +247,6 @@ async fn peek(client: &Client, name: &str, max: u64, format: Format, out: &mut i
 }
 
 fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, CliError> {
-    serde_json::from_str(text).map_err(|error| CliError::Answer { what: "what is said of a queue", source: Some(error) })
+    serde_json::from_str(text)
+        .map_err(|error| CliError::Answer { what: "what is said of a queue", source: Some(error) })
 }

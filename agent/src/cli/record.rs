@@ -63,7 +63,9 @@ impl<'a> Record<'a> {
         } else if let Some(text) = &self.text {
             out.extend_from_slice(text.as_bytes());
         } else if let Some(base64) = &self.base64 {
-            STANDARD.decode_vec(base64, out).map_err(|_| CliError::Answer { what: "a value's base64", source: None })?;
+            STANDARD
+                .decode_vec(base64, out)
+                .map_err(|_| CliError::Answer { what: "a value's base64", source: None })?;
         }
         Ok(())
     }
@@ -86,7 +88,8 @@ impl<'a> Record<'a> {
             (None, None) => "-".to_owned(),
         };
         let timestamp = humane::instant_ms(cells.timestamp);
-        let row = row(&cells.partition.to_string(), &self.offset.to_string(), &timestamp, &key, &self.value_cell());
+        let row =
+            row(&cells.partition.to_string(), &self.offset.to_string(), &timestamp, &key, &self.value_cell());
         out.extend_from_slice(row.as_bytes());
         Ok(())
     }

@@ -54,7 +54,8 @@ pub struct NackArgs {
     #[command(flatten)]
     pub receipts: ReceiptArgs,
 
-    /// When the records may be handed out again: milliseconds, or such as 5s; by the queue's retry policy if not given
+    /// When the records may be handed out again: milliseconds, or such as 5s; by the queue's retry policy if
+    /// not given
     #[arg(long, value_name = "DURATION", value_parser = humane::parse_ms)]
     pub delay: Option<u64>,
 
@@ -72,7 +73,8 @@ pub struct ReceiptArgs {
     /// The queue they were leased from
     pub queue: String,
 
-    /// The receipts; without any, one a line of standard input, which may also be a record as `millpond lease` prints it
+    /// The receipts; without any, one a line of standard input, which may also be a record as `millpond
+    /// lease` prints it
     #[arg(value_name = "RECEIPT")]
     pub receipts: Vec<String>,
 
@@ -127,7 +129,10 @@ pub async fn ack(client: &Client, args: &AckArgs, out: &mut impl Write) -> Resul
 pub async fn nack(client: &Client, args: &NackArgs, out: &mut impl Write) -> Result<(), CliError> {
     let NackArgs { receipts, delay: delay_ms, reason, no_count } = args;
     let nack = |receipt| Nack { receipt, delay_ms: *delay_ms, reason: reason.clone(), counts: !no_count };
-    let settlement = |receipts: Vec<String>| Settlement { nack: receipts.into_iter().map(nack).collect(), ..Settlement::default() };
+    let settlement = |receipts: Vec<String>| Settlement {
+        nack: receipts.into_iter().map(nack).collect(),
+        ..Settlement::default()
+    };
     settle(client, "millpond nack", receipts, receipts.source(), settlement, out).await
 }
 
@@ -183,7 +188,13 @@ struct Settled {
 }
 
 impl Settled {
-    async fn add(&mut self, leases: &Leases, settlement: &Settlement, json: bool, out: &mut impl Write) -> Result<(), CliError> {
+    async fn add(
+        &mut self,
+        leases: &Leases,
+        settlement: &Settlement,
+        json: bool,
+        out: &mut impl Write,
+    ) -> Result<(), CliError> {
         for verdict in leases.settle(settlement).await? {
             let status = match verdict.status {
                 Status::Acked => "acked",

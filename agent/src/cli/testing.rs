@@ -116,10 +116,17 @@ async fn describe(State(log): State<Arc<FakeLog>>) -> String {
             )
         })
         .collect();
-    format!(r#"{{"topic":"t","partitions":[{}],"retention_ms":604800000,"retention_bytes":null,"placement":"auto"}}"#, partitions.join(","))
+    format!(
+        r#"{{"topic":"t","partitions":[{}],"retention_ms":604800000,"retention_bytes":null,"placement":"auto"}}"#,
+        partitions.join(",")
+    )
 }
 
-async fn read(State(log): State<Arc<FakeLog>>, Path(at): Path<usize>, Query(query): Query<HashMap<String, String>>) -> Response {
+async fn read(
+    State(log): State<Arc<FakeLog>>,
+    Path(at): Path<usize>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Response {
     log.queries.lock().push(query.clone());
     let fault = log.faults.lock().pop_front();
     if let Some(Fault::Problem(status, code)) = fault {

@@ -145,13 +145,19 @@ async fn describe_text(client: &Client, name: &str) -> Result<String, CliError> 
     Ok(text)
 }
 
-async fn create(client: &Client, name: &str, settings: &Settings, output: OutputOptions) -> Result<String, CliError> {
+async fn create(
+    client: &Client,
+    name: &str,
+    settings: &Settings,
+    output: OutputOptions,
+) -> Result<String, CliError> {
     let request = client.request(Method::PUT, &["v1", "topics", name]).json(&settings.to_json());
     let (status, text) = client.text(request).await?;
     if output.json {
         return Ok(text);
     }
-    let done = if status == StatusCode::CREATED { "created topic" } else { "there is, with these settings, topic" };
+    let done =
+        if status == StatusCode::CREATED { "created topic" } else { "there is, with these settings, topic" };
     Ok(format!("{done} {name}\n"))
 }
 
@@ -170,7 +176,11 @@ impl Settings {
             ("dedup_window_ms", self.dedup_window_ms.map(Value::from)),
             ("max_record_bytes", self.max_record_bytes.map(Value::from)),
         ];
-        given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect::<Map<_, _>>().into()
+        given
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+            .collect::<Map<_, _>>()
+            .into()
     }
 }
 
@@ -181,7 +191,8 @@ impl Partition {
 }
 
 fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, CliError> {
-    serde_json::from_str(text).map_err(|error| CliError::Answer { what: "a topic's description", source: Some(error) })
+    serde_json::from_str(text)
+        .map_err(|error| CliError::Answer { what: "a topic's description", source: Some(error) })
 }
 
 fn list_table(topics: &[Topic]) -> String {
@@ -190,7 +201,8 @@ fn list_table(topics: &[Topic]) -> String {
         .map(|topic| {
             let records = topic.partitions.iter().map(Partition::records).sum();
             let bytes = topic.partitions.iter().map(|partition| partition.bytes).sum();
-            let setting = |name| topic.settings.get(name).map_or_else(|| "-".to_owned(), |value| shown(name, value));
+            let setting =
+                |name| topic.settings.get(name).map_or_else(|| "-".to_owned(), |value| shown(name, value));
             vec![
                 topic.name.clone(),
                 topic.partitions.len().to_string(),
@@ -226,7 +238,10 @@ fn describe_table(topic: &Topic) -> String {
         .collect();
     let mut text = humane::table(&["TOPIC", &topic.name], &settings);
     text.push('\n');
-    text.push_str(&humane::table(&["PARTITION", "LOG START OFFSET", "HIGH WATERMARK", "OFFSETS", "SIZE"], &partitions));
+    text.push_str(&humane::table(
+        &["PARTITION", "LOG START OFFSET", "HIGH WATERMARK", "OFFSETS", "SIZE"],
+        &partitions,
+    ));
     text
 }
 

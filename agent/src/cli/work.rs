@@ -1,7 +1,7 @@
 //! `millpond work`: runs a command for each record of a queue.
 //!
-//! Does what `plan` decides: calls the server, runs commands, listens to signals. Every record that it takes is settled, or its lease
-//! runs out: nothing is lost when the worker dies.
+//! Does what `plan` decides: calls the server, runs commands, listens to signals. Every record that it takes
+//! is settled, or its lease runs out: nothing is lost when the worker dies.
 
 use std::ffi::OsString;
 use std::pin::Pin;
@@ -126,18 +126,32 @@ struct Worker<'a> {
 
 impl<'a> Worker<'a> {
     fn new(client: &Client, args: &'a WorkArgs) -> Self {
-        let leases = Leases { client: client.clone(), queue: args.queue.clone(), client_id: "millpond work", retry_for: None };
-        let settings = Settings { concurrency: args.concurrency.into(), lease_ms: args.lease, wait: args.wait, idle_exit: args.idle_exit };
+        let leases = Leases {
+            client: client.clone(),
+            queue: args.queue.clone(),
+            client_id: "millpond work",
+            retry_for: None,
+        };
+        let settings = Settings {
+            concurrency: args.concurrency.into(),
+            lease_ms: args.lease,
+            wait: args.wait,
+            idle_exit: args.idle_exit,
+        };
         let (plan, kill) = (Plan::new(settings), CancellationToken::new());
         Self { args, leases, plan, commands: JoinSet::new(), kill, failure: None }
     }
 
     fn lease(&self, max_records: usize) -> Pin<Box<dyn Future<Output = Result<String, CliError>> + Send>> {
-        let (leases, ask) = (self.leases.clone(), Ask { max_records, wait: self.args.wait, lease_ms: self.args.lease });
+        let (leases, ask) =
+            (self.leases.clone(), Ask { max_records, wait: self.args.wait, lease_ms: self.args.lease });
         Box::pin(async move { leases.lease(ask, true).await })
     }
 
-    fn settle(&self, settlement: Settlement) -> Pin<Box<dyn Future<Output = Result<Vec<Verdict>, CliError>> + Send>> {
+    fn settle(
+        &self,
+        settlement: Settlement,
+    ) -> Pin<Box<dyn Future<Output = Result<Vec<Verdict>, CliError>> + Send>> {
         let leases = self.leases.clone();
         Box::pin(async move { leases.settle(&settlement).await })
     }
@@ -171,8 +185,11 @@ impl<'a> Worker<'a> {
 
     fn take(&mut self, text: &str) -> Result<(), CliError> {
         let granted = Granted::parse(text)?;
-        let records =
-            granted.records.iter().map(|raw| Leased::parse(raw.get(), &self.args.queue)).collect::<Result<Vec<Leased>, CliError>>()?;
+        let records = granted
+            .records
+            .iter()
+            .map(|raw| Leased::parse(raw.get(), &self.args.queue))
+            .collect::<Result<Vec<Leased>, CliError>>()?;
         let names = records.iter().map(|record| (record.receipt.clone(), record.name.clone())).collect();
         if self.plan.leased(Instant::now(), granted.length(), names, granted.limited_by.as_deref()) {
             for record in records {
@@ -193,9 +210,15 @@ impl<'a> Worker<'a> {
                 let outcome = running.outcome(self.kill.clone());
                 self.commands.spawn(async move { (receipt, outcome.await) });
             }
-            Err(NotStarted::Record(reason)) => self.plan.ended(Instant::now(), &receipt, Outcome::Failed(reason)),
+            Err(NotStarted::Record(reason)) => {
+                self.plan.ended(Instant::now(), &receipt, Outcome::Failed(reason))
+            }
             Err(NotStarted::Command(source)) => {
-                let program = self.args.command.first().map_or_else(String::new, |program| program.display().to_string());
+                let program = self
+                    .args
+                    .command
+                    .first()
+                    .map_or_else(String::new, |program| program.display().to_string());
                 self.plan.stop();
                 self.plan.ended(Instant::now(), &receipt, Outcome::Released);
                 self.failed(CliError::Command { program, source });
@@ -216,8 +239,12 @@ impl<'a> Worker<'a> {
             Ok(verdicts) => {
                 for lost in self.plan.settled(Instant::now(), &verdicts) {
                     match lost {
-                        Lost::Running { name } => eprintln!("the lease of {name} is lost: its command runs on, but cannot be reported"),
-                        Lost::Ended { name } => eprintln!("the lease of {name} was lost: what its command did is not reported"),
+                        Lost::Running { name } => eprintln!(
+                            "the lease of {name} is lost: its command runs on, but cannot be reported"
+                        ),
+                        Lost::Ended { name } => {
+                            eprintln!("the lease of {name} was lost: what its command did is not reported")
+                        }
                     }
                 }
             }
@@ -230,7 +257,12 @@ impl<'a> Worker<'a> {
 
     fn end(self) -> Result<(), CliError> {
         let tally = self.plan.tally();
-        eprintln!("{} acked, {} nacked, {} lost", humane::records(tally.acked), humane::count(tally.nacked), humane::count(tally.lost));
+        eprintln!(
+            "{} acked, {} nacked, {} lost",
+            humane::records(tally.acked),
+            humane::count(tally.nacked),
+            humane::count(tally.lost)
+        );
         match self.failure {
             Some(error) => Err(error),
             None if tally.untold > 0 => Err(CliError::Untold { records: tally.untold }),

@@ -1,4 +1,5 @@
-//! Whether a bucket can be a store. Objects are tried through the agents' own client; what that has no call for, through AWS's.
+//! Whether a bucket can be a store. Objects are tried through the agents' own client; what that has no call
+//! for, through AWS's.
 
 use super::probe;
 use super::report::Report;
@@ -28,22 +29,41 @@ const CLOCK_OFF_S: i64 = 60;
 const RIGHTS: &str = "the credentials need s3:GetObject, s3:PutObject, s3:DeleteObject on bucket/prefix/* and s3:ListBucket on the bucket; \
     for this command also s3:GetBucketVersioning and s3:GetEncryptionConfiguration";
 
-pub async fn check(s3: AmazonS3Builder, bucket: &str, prefix: &str, name: &str, clock: &dyn Clock, report: &mut Report) {
+pub async fn check(
+    s3: AmazonS3Builder,
+    bucket: &str,
+    prefix: &str,
+    name: &str,
+    clock: &dyn Clock,
+    report: &mut Report,
+) {
     let endpoint = s3.get_config_value(&AmazonS3ConfigKey::Endpoint);
-    let virtual_hosted = s3.get_config_value(&AmazonS3ConfigKey::VirtualHostedStyleRequest).is_some_and(|v| v == "true");
+    let virtual_hosted =
+        s3.get_config_value(&AmazonS3ConfigKey::VirtualHostedStyleRequest).is_some_and(|v| v == "true");
     let region = s3.get_config_value(&AmazonS3ConfigKey::Region).unwrap_or_else(|| "us-east-1".to_owned());
     let place = endpoint.clone().unwrap_or_else(|| format!("AWS, {region}"));
-    let patient = RetryConfig { max_retries: usize::try_from(RETRIES).unwrap_or(1), retry_timeout: WAIT, ..RetryConfig::default() };
+    let patient = RetryConfig {
+        max_retries: usize::try_from(RETRIES).unwrap_or(1),
+        retry_timeout: WAIT,
+        ..RetryConfig::default()
+    };
     let timeout = AmazonS3ConfigKey::Client(ClientConfigKey::Timeout);
     let s3 = match s3.with_retry(patient).with_config(timeout, "10 seconds").build() {
         Ok(s3) => s3,
-        Err(error) => return report.fail("store.url", error_chain(&error), "set the AWS_* variables: region, endpoint, credentials"),
+        Err(error) => {
+            return report.fail(
+                "store.url",
+                error_chain(&error),
+                "set the AWS_* variables: region, endpoint, credentials",
+            );
+        }
     };
     let date = Arc::new(ServerDate::default());
     let client = match client(&s3, region, endpoint, virtual_hosted, Arc::clone(&date)).await {
         Ok(client) => client,
         Err(error) => {
-            let advice = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where a role gives credentials";
+            let advice =
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where a role gives credentials";
             return report.fail("store.credentials", error_chain(&error), advice);
         }
     };
@@ -64,13 +84,18 @@ async fn client(
     date: Arc<ServerDate>,
 ) -> Result<Client, object_store::Error> {
     let found = s3.credentials().get_credential().await?;
-    let credentials = Credentials::new(found.key_id.clone(), found.secret_key.clone(), found.token.clone(), None, "agent");
+    let credentials =
+        Credentials::new(found.key_id.clone(), found.secret_key.clone(), found.token.clone(), None, "agent");
     let timeouts = TimeoutConfig::builder().operation_attempt_timeout(WAIT).build();
     let mut config = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(region))
         .credentials_provider(credentials)
-        .http_client(aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https())
+        .http_client(
+            aws_smithy_http_client::Builder::new()
+                .tls_provider(Provider::Rustls(CryptoMode::Ring))
+                .build_https(),
+        )
         .retry_config(AwsRetryConfig::standard().with_max_attempts(RETRIES + 1))
         .timeout_config(timeouts)
         .interceptor(Seen(date));
@@ -124,36 +149,54 @@ async fn reach(client: &Client, bucket: &str, place: &str, report: &mut Report) 
     let (code, check) = (code(&error), "store.reachable");
     let told = |what: &str| format!("bucket {bucket} at {place}: {what}");
     match code.as_str() {
-        "NoSuchBucket" => report.fail(check, told("there is no such bucket"), "make the bucket, or correct --store and AWS_REGION"),
+        "NoSuchBucket" => report.fail(
+            check,
+            told("there is no such bucket"),
+            "make the bucket, or correct --store and AWS_REGION",
+        ),
         "InvalidAccessKeyId" | "NotSignedUp" | "SignatureDoesNotMatch" | "InvalidToken" | "ExpiredToken" => {
             let advice = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN";
             report.fail(check, told(&format!("the credentials are refused ({code})")), advice);
         }
         "RequestTimeTooSkewed" => report.fail(check, told("the clock of this machine is wrong"), "run NTP"),
         "PermanentRedirect" | "AuthorizationHeaderMalformed" => {
-            report.fail(check, told(&format!("the bucket lies in another region ({code})")), "set AWS_REGION to the bucket's region");
+            report.fail(
+                check,
+                told(&format!("the bucket lies in another region ({code})")),
+                "set AWS_REGION to the bucket's region",
+            );
         }
         "AccessDenied" => {
-            // Agents never list, but without this right a missing object is answered 403, as if it could not be read.
+            // Agents never list, but without this right a missing object is answered 403, as if it could not
+            // be read.
             report.warn(check, told("listing is not allowed (s3:ListBucket)"), RIGHTS);
             return true;
         }
         _ => {
             let what = format!("{code}: {}", error_chain(&error));
-            report.fail(check, told(&what), "check AWS_ENDPOINT (and AWS_ALLOW_HTTP=true for http), the network, and the store's health");
+            report.fail(
+                check,
+                told(&what),
+                "check AWS_ENDPOINT (and AWS_ALLOW_HTTP=true for http), the network, and the store's health",
+            );
         }
     }
     false
 }
 
 fn clocks(date: &ServerDate, clock: &dyn Clock, report: &mut Report) {
-    let parsed = date.0.lock().as_deref().and_then(|date| DateTime::from_str(date, DateTimeFormat::HttpDate).ok());
+    let parsed =
+        date.0.lock().as_deref().and_then(|date| DateTime::from_str(date, DateTimeFormat::HttpDate).ok());
     let Some(server) = parsed else { return };
     let ahead_s = server.secs() - clock.now_ms() / 1_000;
     let told = format!("the store's clock is {ahead_s} s ahead of ours");
     match ahead_s.abs() {
-        CLOCK_REFUSED_S.. => report.fail("store.clock", told, "run NTP: requests signed so far off are refused"),
-        CLOCK_OFF_S..CLOCK_REFUSED_S => report.warn("store.clock", told, "run NTP: past 15 minutes requests are refused"),
+        CLOCK_REFUSED_S.. => {
+            report.fail("store.clock", told, "run NTP: requests signed so far off are refused")
+        }
+        CLOCK_OFF_S..CLOCK_REFUSED_S => {
+            report.warn("store.clock", told, "run NTP: past 15 minutes requests are refused")
+        }
         _ => report.ok("store.clock", told),
     }
 }
@@ -166,7 +209,9 @@ async fn versioning(client: &Client, bucket: &str, report: &mut Report) {
     );
     match client.get_bucket_versioning().bucket(bucket).send().await {
         Ok(answer) => match answer.status() {
-            Some(BucketVersioningStatus::Enabled) => report.ok(check, "on; a lifecycle rule should expire noncurrent versions"),
+            Some(BucketVersioningStatus::Enabled) => {
+                report.ok(check, "on; a lifecycle rule should expire noncurrent versions")
+            }
             Some(BucketVersioningStatus::Suspended) => report.warn(check, "suspended", advice),
             _ => report.warn(check, "off", advice),
         },
@@ -179,15 +224,19 @@ async fn encryption(client: &Client, bucket: &str, report: &mut Report) {
     match client.get_bucket_encryption().bucket(bucket).send().await {
         Ok(answer) => {
             let rules = answer.server_side_encryption_configuration().map(|c| c.rules()).unwrap_or_default();
-            let algorithm =
-                rules.iter().find_map(|rule| rule.apply_server_side_encryption_by_default()).map(|d| d.sse_algorithm().as_str());
+            let algorithm = rules
+                .iter()
+                .find_map(|rule| rule.apply_server_side_encryption_by_default())
+                .map(|d| d.sse_algorithm().as_str());
             match algorithm {
                 Some(algorithm) => report.ok(check, algorithm),
                 None => report.warn(check, "no default", "set a default encryption for the bucket"),
             }
         }
         Err(error) if code(&error) == "ServerSideEncryptionConfigurationNotFoundError" => {
-            let advice = format!("set a default encryption for the bucket: aws s3api put-bucket-encryption --bucket {bucket} …");
+            let advice = format!(
+                "set a default encryption for the bucket: aws s3api put-bucket-encryption --bucket {bucket} …"
+            );
             report.warn(check, "no default", advice);
         }
         Err(error) => report.info(check, format!("cannot be told: {}", code(&error))),

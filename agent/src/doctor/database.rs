@@ -42,10 +42,18 @@ pub(super) fn judge(examined: &Examined, report: &mut Report) {
     if database.version >= VERSION_MIN {
         report.ok("database.version", format!("PostgreSQL {}", database.version_text));
     } else {
-        report.fail("database.version", format!("PostgreSQL {}", database.version_text), "upgrade to version 14 or newer");
+        report.fail(
+            "database.version",
+            format!("PostgreSQL {}", database.version_text),
+            "upgrade to version 14 or newer",
+        );
     }
     if database.standby {
-        report.fail("database.primary", "a standby: nothing can be written", "give agents the primary's address");
+        report.fail(
+            "database.primary",
+            "a standby: nothing can be written",
+            "give agents the primary's address",
+        );
     } else {
         report.ok("database.primary", "can be written");
     }
@@ -57,13 +65,15 @@ pub(super) fn judge(examined: &Examined, report: &mut Report) {
 
 fn durability(examined: &Examined, report: &mut Report) {
     let database = &examined.database;
-    for (check, name, value) in
-        [("database.fsync", "fsync", &database.fsync), ("database.full_page_writes", "full_page_writes", &database.full_page_writes)]
-    {
+    for (check, name, value) in [
+        ("database.fsync", "fsync", &database.fsync),
+        ("database.full_page_writes", "full_page_writes", &database.full_page_writes),
+    ] {
         if value == "on" {
             report.ok(check, "on");
         } else {
-            let advice = format!("agents refuse this database: alter system set {name} = on; select pg_reload_conf()");
+            let advice =
+                format!("agents refuse this database: alter system set {name} = on; select pg_reload_conf()");
             report.fail(check, format!("{value}: acknowledged records can be lost"), advice);
         }
     }
@@ -77,7 +87,10 @@ fn durability(examined: &Examined, report: &mut Report) {
     }
     let standbys = &database.synchronous_standby_names;
     let told = match (standbys.is_empty(), database.synchronous_commit.as_str()) {
-        (true, _) => "none: what was acknowledged is on this server alone until it is replicated or backed up".to_owned(),
+        (true, _) => {
+            "none: what was acknowledged is on this server alone until it is replicated or backed up"
+                .to_owned()
+        }
         (false, "local") => format!("{standbys}, which synchronous_commit = local does not wait for"),
         (false, _) => format!("{standbys}: commits wait for them"),
     };
@@ -98,7 +111,8 @@ fn connections(examined: &Examined, report: &mut Report) {
     let free = i64::from(database.connections) - i64::from(database.connections_used);
     let told = format!("{free} of {} free; an agent takes up to {AGENT_CONNECTIONS}", database.connections);
     if free < i64::from(AGENT_CONNECTIONS) {
-        let advice = format!("raise max_connections by {AGENT_CONNECTIONS} for each agent, and restart Postgres");
+        let advice =
+            format!("raise max_connections by {AGENT_CONNECTIONS} for each agent, and restart Postgres");
         report.warn("database.connections", told, advice);
     } else {
         report.ok("database.connections", told);
@@ -110,7 +124,11 @@ fn schema(examined: &Examined, report: &mut Report) {
     let check = "database.schema";
     match examined.schema {
         _ if examined.broken => {
-            report.fail(check, "a migration began and failed", "look at the error of `millpond migrate`, mend its cause, and run it again");
+            report.fail(
+                check,
+                "a migration began and failed",
+                "look at the error of `millpond migrate`, mend its cause, and run it again",
+            );
         }
         None => report.fail(check, "no migration applied", "run `millpond migrate`"),
         Some(found) if found < wanted => {
@@ -125,8 +143,11 @@ fn schema(examined: &Examined, report: &mut Report) {
 }
 
 fn clocks(examined: &Examined, report: &mut Report) {
-    let told =
-        format!("the server's clock is {} ms ahead of ours, give or take {}", examined.clock_ahead_ms, examined.round_trip_ms / 2 + 1);
+    let told = format!(
+        "the server's clock is {} ms ahead of ours, give or take {}",
+        examined.clock_ahead_ms,
+        examined.round_trip_ms / 2 + 1
+    );
     if examined.clock_ahead_ms.abs() > CLOCK_OFF_MS + examined.round_trip_ms {
         report.warn("database.clock", told, "run NTP on both; agents stamp records with their own clock");
     } else {
@@ -134,6 +155,10 @@ fn clocks(examined: &Examined, report: &mut Report) {
     }
     if examined.round_trip_ms > ROUND_TRIP_MS {
         let told = format!("a statement takes {} ms", examined.round_trip_ms);
-        report.warn("database.distance", told, "run agents in the database's region: every produce waits for at least one commit");
+        report.warn(
+            "database.distance",
+            told,
+            "run agents in the database's region: every produce waits for at least one commit",
+        );
     }
 }

@@ -40,7 +40,9 @@ pub async fn check(folder: &Path, name: &str, report: &mut Report) {
             let told = format!("{} MiB free", free >> 20);
             match free {
                 ..FREE_MIN_BYTES => report.fail("store.space", told, "make room: PUTs fail when it runs out"),
-                FREE_MIN_BYTES..FREE_LOW_BYTES => report.warn("store.space", told, "make room, or shorten retention"),
+                FREE_MIN_BYTES..FREE_LOW_BYTES => {
+                    report.warn("store.space", told, "make room, or shorten retention")
+                }
                 _ => report.ok("store.space", told),
             }
         }

@@ -1,4 +1,5 @@
-//! `millpond doctor`: looks at what agents will depend on, and says of each thing that is not well what to do about it.
+//! `millpond doctor`: looks at what agents will depend on, and says of each thing that is not well what to do
+//! about it.
 //!
 //! Changes nothing but a probe object, which it deletes.
 
@@ -40,7 +41,9 @@ pub async fn run(args: DoctorArgs) -> ExitCode {
     if let Some(url) = args.store {
         let probe = format!("doctor/{}", Ids::from_os().uuid(clock.now_ms()));
         match Place::parse(&url) {
-            Ok(Place::Bucket { s3, bucket, prefix }) => bucket::check(*s3, &bucket, &prefix, &probe, &clock, &mut report).await,
+            Ok(Place::Bucket { s3, bucket, prefix }) => {
+                bucket::check(*s3, &bucket, &prefix, &probe, &clock, &mut report).await
+            }
             Ok(Place::Folder(folder)) => folder::check(&folder, &probe, &mut report).await,
             Ok(Place::Memory) => {
                 report.warn(
@@ -49,7 +52,11 @@ pub async fn run(args: DoctorArgs) -> ExitCode {
                     "for tests only: its content ends with the process; use s3://bucket/prefix or file:///folder",
                 );
             }
-            Err(error) => report.fail("store.url", crate::error_chain(&error), "--store takes s3://bucket/prefix or file:///folder"),
+            Err(error) => report.fail(
+                "store.url",
+                crate::error_chain(&error),
+                "--store takes s3://bucket/prefix or file:///folder",
+            ),
         }
     }
     // Nobody has to read it.

@@ -19,7 +19,15 @@ fn well() -> Examined {
         backend: 1,
         now_ms: 0,
     };
-    Examined { database, clock_ahead_ms: 3, round_trip_ms: 1, pooled: false, schema: Some(3), wanted: 3, broken: false }
+    Examined {
+        database,
+        clock_ahead_ms: 3,
+        round_trip_ms: 1,
+        pooled: false,
+        schema: Some(3),
+        wanted: 3,
+        broken: false,
+    }
 }
 
 fn report(examined: &Examined) -> Report {
@@ -54,8 +62,18 @@ fn what_is_wrong_is_named_with_what_to_do() {
         (|e| e.database.version = 130_012, "database.version", Failure, "14"),
         (|e| e.database.standby = true, "database.primary", Failure, "primary"),
         (|e| e.database.fsync = "off".to_owned(), "database.fsync", Failure, "fsync = on"),
-        (|e| e.database.full_page_writes = "off".to_owned(), "database.full_page_writes", Failure, "full_page_writes = on"),
-        (|e| e.database.synchronous_commit = "off".to_owned(), "database.synchronous_commit", Warning, "synchronous_commit = on"),
+        (
+            |e| e.database.full_page_writes = "off".to_owned(),
+            "database.full_page_writes",
+            Failure,
+            "full_page_writes = on",
+        ),
+        (
+            |e| e.database.synchronous_commit = "off".to_owned(),
+            "database.synchronous_commit",
+            Warning,
+            "synchronous_commit = on",
+        ),
         (|e| e.database.connections_used = 90, "database.connections", Warning, "max_connections"),
         (|e| e.database.session_settings = false, "database.pooler", Failure, "own address"),
         (|e| e.pooled = true, "database.pooler", Failure, "own address"),
@@ -82,7 +100,10 @@ fn a_report_is_told_as_a_table_and_as_json() {
         report.print(&mut out, json).expect("written");
         String::from_utf8(out).expect("text")
     };
-    assert_eq!(told(false), "ok       a.b       fine\nFAILURE  a.longer  bad\n                   -> do this\n");
+    assert_eq!(
+        told(false),
+        "ok       a.b       fine\nFAILURE  a.longer  bad\n                   -> do this\n"
+    );
     let findings = r#"[{"check":"a.b","status":"ok","detail":"fine","advice":null},{"check":"a.longer","status":"failure","detail":"bad","advice":"do this"}]"#;
     assert_eq!(told(true), format!("{{\"healthy\":false,\"findings\":{findings}}}\n"));
 }

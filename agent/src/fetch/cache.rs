@@ -1,4 +1,5 @@
-//! Blocks of parts in memory: what the writer just committed, and what was read. A block is fetched once however many want it.
+//! Blocks of parts in memory: what the writer just committed, and what was read. A block is fetched once
+//! however many want it.
 //!
 //! Keyed by part, never by offset, since a part's bytes never change.
 
@@ -32,7 +33,13 @@ impl BlockCache {
             .weigher(|_, block: &Bytes| u32::try_from(block.len() + 128).unwrap_or(u32::MAX))
             .eviction_policy(EvictionPolicy::lru())
             .build();
-        Arc::new(Self { blocks, store, cluster, hot: Semaphore::new(HOT_READS), cold: Semaphore::new(COLD_READS) })
+        Arc::new(Self {
+            blocks,
+            store,
+            cluster,
+            hot: Semaphore::new(HOT_READS),
+            cold: Semaphore::new(COLD_READS),
+        })
     }
 
     /// Keeps a part that was just committed, so that tail reads need no GET.
@@ -60,14 +67,17 @@ impl BlockCache {
             let slots = if cold { &self.cold } else { &self.hot };
             let _slot = slots.acquire().await.map_err(|_| StoreError::Timeout)?;
             let start = number * limits::CACHE_BLOCK_BYTES;
-            self.store.get_range(&key::ingest(&self.cluster, part), start..start + limits::CACHE_BLOCK_BYTES).await
+            self.store
+                .get_range(&key::ingest(&self.cluster, part), start..start + limits::CACHE_BLOCK_BYTES)
+                .await
         };
         self.blocks.try_get_with((part, number), load).await
     }
 
     /// Forgets a part whose bytes turned out to be corrupt.
     pub async fn forget_part(&self, part: PartId) {
-        let held: Vec<(PartId, u64)> = self.blocks.iter().map(|(key, _)| *key).filter(|key| key.0 == part).collect();
+        let held: Vec<(PartId, u64)> =
+            self.blocks.iter().map(|(key, _)| *key).filter(|key| key.0 == part).collect();
         for key in held {
             self.blocks.invalidate(&key).await;
         }

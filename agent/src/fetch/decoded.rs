@@ -1,4 +1,5 @@
-//! Batches in memory, verified and uncompressed: whoever takes single records out of a batch does so many times.
+//! Batches in memory, verified and uncompressed: whoever takes single records out of a batch does so many
+//! times.
 //!
 //! Bounded by uncompressed bytes. Named by part and place in it, never by offset.
 
@@ -26,8 +27,13 @@ pub struct DecodedCache {
 impl DecodedCache {
     #[must_use]
     pub fn new(bytes: u64) -> Self {
-        let weigh = |_: &(PartId, i32), batch: &Arc<DecodedBatch>| u32::try_from(batch.raw_bytes() + OVERHEAD_BYTES).unwrap_or(u32::MAX);
-        Self { batches: Cache::builder().max_capacity(bytes).weigher(weigh).build(), largest: bytes / SHARE_MAX }
+        let weigh = |_: &(PartId, i32), batch: &Arc<DecodedBatch>| {
+            u32::try_from(batch.raw_bytes() + OVERHEAD_BYTES).unwrap_or(u32::MAX)
+        };
+        Self {
+            batches: Cache::builder().max_capacity(bytes).weigher(weigh).build(),
+            largest: bytes / SHARE_MAX,
+        }
     }
 
     pub async fn kept(&self, batches: impl Iterator<Item = &Batch>) -> Kept {
@@ -45,7 +51,9 @@ impl DecodedCache {
         for fetched in batches {
             let key = (fetched.batch.part, fetched.batch.byte_offset);
             let decoded = fetched.decoded();
-            if u64::try_from(decoded.raw_bytes()).unwrap_or(u64::MAX) <= self.largest && !self.batches.contains_key(&key) {
+            if u64::try_from(decoded.raw_bytes()).unwrap_or(u64::MAX) <= self.largest
+                && !self.batches.contains_key(&key)
+            {
                 self.batches.insert(key, Arc::new(DecodedBatch::clone(decoded).detached())).await;
             }
         }

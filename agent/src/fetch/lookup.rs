@@ -59,7 +59,10 @@ impl Wanted {
         for (partition, ranges) in &self.0 {
             for range in ranges {
                 match requests.last_mut() {
-                    Some(last) if last.partition == *partition && last.end.is_some_and(|end| range.start - end.0 < GAP) => {
+                    Some(last)
+                        if last.partition == *partition
+                            && last.end.is_some_and(|end| range.start - end.0 < GAP) =>
+                    {
                         last.end = Some(Offset(range.end));
                     }
                     _ => requests.push(FindRequest {
@@ -113,15 +116,26 @@ impl Reader {
         let mut left = limits::LOOKUP_MAX_BYTES;
         while !requests.is_empty() {
             let fetched = self.fetch_some(&requests, Some((wanted, left))).await?;
-            left -= fetched.iter().flatten().flat_map(|f| &f.batches).map(|b| i64::from(b.batch.raw_bytes)).sum::<i64>();
+            left -= fetched
+                .iter()
+                .flatten()
+                .flat_map(|f| &f.batches)
+                .map(|b| i64::from(b.batch.raw_bytes))
+                .sum::<i64>();
             let mut rest = Vec::new();
             for (request, fetched) in requests.iter().zip(fetched) {
                 let Some(mut fetched) = fetched else { continue };
                 let at = fetched.planned_to;
                 // A plan has so many batches at most; one that begins below the log's start has none.
-                let (offset, moved) =
-                    if request.offset < fetched.log_start_offset { (fetched.log_start_offset, true) } else { (at, at > request.offset) };
-                if fetched.unread_from.is_none() && moved && request.end.is_some_and(|end| offset < end) && offset < fetched.high_watermark
+                let (offset, moved) = if request.offset < fetched.log_start_offset {
+                    (fetched.log_start_offset, true)
+                } else {
+                    (at, at > request.offset)
+                };
+                if fetched.unread_from.is_none()
+                    && moved
+                    && request.end.is_some_and(|end| offset < end)
+                    && offset < fetched.high_watermark
                 {
                     rest.push(FindRequest { offset, ..*request });
                 }
@@ -141,11 +155,16 @@ mod tests {
     #[test]
     fn ranges_join_and_near_ones_are_planned_together() {
         let (p, q) = (PartitionId(1), PartitionId(2));
-        let wanted = Wanted::new([(p, 5..6), (p, 0..3), (p, 3..5), (q, 7..8), (p, 100..101), (p, 5_000..5_001)]);
+        let wanted =
+            Wanted::new([(p, 5..6), (p, 0..3), (p, 3..5), (q, 7..8), (p, 100..101), (p, 5_000..5_001)]);
         assert_eq!(wanted.0[&p], [0..6, 100..101, 5_000..5_001]);
-        let planned: Vec<_> = wanted.requests().iter().map(|r| (r.partition, r.offset.0, r.end.map(|e| e.0))).collect();
+        let planned: Vec<_> =
+            wanted.requests().iter().map(|r| (r.partition, r.offset.0, r.end.map(|e| e.0))).collect();
         assert_eq!(planned, [(p, 0, Some(101)), (p, 5_000, Some(5_001)), (q, 7, Some(8))]);
         assert!(wanted.touches(p, Offset(90), Offset(101)) && wanted.touches(p, Offset(5), Offset(90)));
-        assert!(!wanted.touches(p, Offset(6), Offset(100)) && !wanted.touches(PartitionId(3), Offset(0), Offset(9)));
+        assert!(
+            !wanted.touches(p, Offset(6), Offset(100))
+                && !wanted.touches(PartitionId(3), Offset(0), Offset(9))
+        );
     }
 }

@@ -44,14 +44,17 @@ pub fn plan<'a>(batches: impl Iterator<Item = &'a Batch>, newest_ms: i64) -> Pla
 /// Byte ranges of payloads that are not in memory, neighbours joined; with the batches that each serves.
 #[must_use]
 pub fn payload_ranges<'a>(batches: impl Iterator<Item = &'a Batch>) -> Vec<PayloadRange> {
-    let mut wanted: Vec<PayloadRange> =
-        batches.map(|b| PayloadRange { part: b.part, byte_offset: b.byte_offset, byte_length: b.byte_length }).collect();
+    let mut wanted: Vec<PayloadRange> = batches
+        .map(|b| PayloadRange { part: b.part, byte_offset: b.byte_offset, byte_length: b.byte_length })
+        .collect();
     wanted.sort_unstable_by_key(|r| (r.part, r.byte_offset));
     wanted.dedup();
     let mut joined: Vec<PayloadRange> = Vec::new();
     for range in wanted {
         match joined.last_mut() {
-            Some(last) if last.part == range.part && last.byte_offset + last.byte_length == range.byte_offset => {
+            Some(last)
+                if last.part == range.part && last.byte_offset + last.byte_length == range.byte_offset =>
+            {
                 last.byte_length += range.byte_length;
             }
             _ => joined.push(range),
@@ -86,8 +89,12 @@ mod tests {
     #[test]
     fn neighbours_share_a_block_and_long_batches_span_two() {
         let block = i32::try_from(limits::CACHE_BLOCK_BYTES).expect("small");
-        let batches =
-            [batch(1, false, 0, 10, 0), batch(1, false, 10, 10, 0), batch(1, false, block - 5, 10, 1_000_000), batch(2, true, 0, 7, 0)];
+        let batches = [
+            batch(1, false, 0, 10, 0),
+            batch(1, false, 10, 10, 0),
+            batch(1, false, block - 5, 10, 1_000_000),
+            batch(2, true, 0, 7, 0),
+        ];
         let plan = plan(batches.iter(), 1_000_000);
         let blocks: Vec<(u64, bool)> = plan.blocks.iter().map(|((_, n), cold)| (*n, *cold)).collect();
         assert_eq!(blocks, [(0, false), (1, false)], "a block that one hot batch needs is hot");
@@ -96,8 +103,14 @@ mod tests {
 
     #[test]
     fn payload_ranges_join_neighbours_only() {
-        let batches = [batch(1, true, 10, 5, 0), batch(1, true, 0, 10, 0), batch(1, true, 20, 5, 0), batch(2, true, 15, 5, 0)];
-        let ranges: Vec<(i32, i32)> = payload_ranges(batches.iter()).iter().map(|r| (r.byte_offset, r.byte_length)).collect();
+        let batches = [
+            batch(1, true, 10, 5, 0),
+            batch(1, true, 0, 10, 0),
+            batch(1, true, 20, 5, 0),
+            batch(2, true, 15, 5, 0),
+        ];
+        let ranges: Vec<(i32, i32)> =
+            payload_ranges(batches.iter()).iter().map(|r| (r.byte_offset, r.byte_length)).collect();
         assert_eq!(ranges, [(0, 15), (20, 5), (15, 5)]);
     }
 }

@@ -1,4 +1,5 @@
-//! Executes reads. Bytes are verified before any leaves; a referenced part that is missing or corrupt is an error, never a skipped offset.
+//! Executes reads. Bytes are verified before any leaves; a referenced part that is missing or corrupt is an
+//! error, never a skipped offset.
 
 use super::cache::BlockCache;
 use super::decoded::{DecodedCache, Kept};
@@ -115,8 +116,15 @@ impl Fetched {
 
 impl Reader {
     #[must_use]
-    pub fn new(plane: Arc<dyn ControlPlane>, cache: Arc<BlockCache>, memory_bytes: usize, decoded_bytes: u64) -> Self {
-        let memory_kib = u32::try_from((memory_bytes / limits::KIB).max(2 * limits::READ_MAX_BYTES / limits::KIB)).unwrap_or(u32::MAX);
+    pub fn new(
+        plane: Arc<dyn ControlPlane>,
+        cache: Arc<BlockCache>,
+        memory_bytes: usize,
+        decoded_bytes: u64,
+    ) -> Self {
+        let memory_kib =
+            u32::try_from((memory_bytes / limits::KIB).max(2 * limits::READ_MAX_BYTES / limits::KIB))
+                .unwrap_or(u32::MAX);
         let permits = usize::try_from(memory_kib).unwrap_or(usize::MAX);
         let decoded = DecodedCache::new(decoded_bytes);
         Self { plane, cache, decoded, memory: Arc::new(Semaphore::new(permits)), memory_kib }
@@ -127,8 +135,8 @@ impl Reader {
         self.fetch_some(requests, None).await
     }
 
-    /// Of the batches only those that are wanted, which are kept in memory decoded, and of these no more than so many uncompressed bytes, but one
-    /// at least.
+    /// Of the batches only those that are wanted, which are kept in memory decoded, and of these no more than
+    /// so many uncompressed bytes, but one at least.
     pub(super) async fn fetch_some(
         &self,
         requests: &[FindRequest],
@@ -138,8 +146,8 @@ impl Reader {
         loop {
             attempt += 1;
             match self.attempt(requests, wanted).await {
-                // A part can be replaced and deleted between plan and read: the next plan does not refer to it. And what a store or the
-                // way to it got wrong is right when it is fetched again.
+                // A part can be replaced and deleted between plan and read: the next plan does not refer to
+                // it. And what a store or the way to it got wrong is right when it is fetched again.
                 Err(FetchError::Corrupt { part, .. }) if attempt < ATTEMPTS => {
                     tracing::warn!(%part, attempt, "a part is missing or corrupt");
                     tokio::time::sleep(PAUSE * (attempt - 1)).await;
@@ -154,11 +162,16 @@ impl Reader {
         }
     }
 
-    async fn attempt(&self, requests: &[FindRequest], wanted: Option<(&Wanted, i64)>) -> Result<Vec<Option<Fetched>>, FetchError> {
+    async fn attempt(
+        &self,
+        requests: &[FindRequest],
+        wanted: Option<(&Wanted, i64)>,
+    ) -> Result<Vec<Option<Fetched>>, FetchError> {
         let start = Instant::now();
         let mut found = self.plane.find(requests).await.map_err(FetchError::ControlPlane)?;
         let planned = start.elapsed();
-        let ends: Vec<Option<Offset>> = found.iter().map(|f| f.as_ref()?.batches.last().map(Batch::end)).collect();
+        let ends: Vec<Option<Offset>> =
+            found.iter().map(|f| f.as_ref()?.batches.last().map(Batch::end)).collect();
         let mut kept = Kept::default();
         let mut unread = vec![None; found.len()];
         if let Some((wanted, mut left)) = wanted {
@@ -180,7 +193,13 @@ impl Reader {
             }
         }
         let to_load = |b: &&Batch| !kept.contains_key(&(b.part, b.byte_offset));
-        let raw: i64 = found.iter().flatten().flat_map(|f| &f.batches).filter(to_load).map(|b| i64::from(b.raw_bytes)).sum();
+        let raw: i64 = found
+            .iter()
+            .flatten()
+            .flat_map(|f| &f.batches)
+            .filter(to_load)
+            .map(|b| i64::from(b.raw_bytes))
+            .sum();
         let memory = if raw > 0 {
             let kib = u32::try_from(raw / 1_024 + 1).unwrap_or(u32::MAX).min(self.memory_kib);
             Arc::clone(&self.memory).acquire_many_owned(kib).await.ok()
@@ -190,7 +209,10 @@ impl Reader {
         let bytes = self.load(found.iter().flatten().flat_map(|f| &f.batches).filter(to_load)).await?;
         let decode = move || -> Result<Vec<Option<Fetched>>, FetchError> {
             let mut memory = memory;
-            found.into_iter().map(|f| f.map(|f| decode_partition(f, &bytes, &kept, memory.take())).transpose()).collect()
+            found
+                .into_iter()
+                .map(|f| f.map(|f| decode_partition(f, &bytes, &kept, memory.take())).transpose())
+                .collect()
         };
         let mut fetched = if raw <= i64::from(DECODE_INLINE_BYTES) {
             decode()
@@ -234,7 +256,8 @@ impl Reader {
             }
         }
         if !missing.is_empty() {
-            let ranges = payload_ranges(batches().filter(|b| b.inline && missing.binary_search(&b.part).is_ok()));
+            let ranges =
+                payload_ranges(batches().filter(|b| b.inline && missing.binary_search(&b.part).is_ok()));
             let read = self.plane.payloads(&ranges).await.map_err(FetchError::ControlPlane)?;
             for (range, bytes) in ranges.into_iter().zip(read) {
                 let bytes = bytes.ok_or(FetchError::Corrupt { part: range.part, source: None })?;
@@ -244,11 +267,14 @@ impl Reader {
         let load = |((part, number), cold)| async move {
             match self.cache.block(part, number, cold).await {
                 Ok(bytes) => Ok(((part, number), bytes)),
-                Err(error) if matches!(*error, StoreError::NotFound) => Err(FetchError::Corrupt { part, source: None }),
+                Err(error) if matches!(*error, StoreError::NotFound) => {
+                    Err(FetchError::Corrupt { part, source: None })
+                }
                 Err(error) => Err(FetchError::ObjectStore(error)),
             }
         };
-        let blocks: Vec<_> = stream::iter(plan.blocks).map(load).buffer_unordered(PARALLEL_BLOCKS).try_collect().await?;
+        let blocks: Vec<_> =
+            stream::iter(plan.blocks).map(load).buffer_unordered(PARALLEL_BLOCKS).try_collect().await?;
         stored.blocks.extend(blocks);
         Ok(stored)
     }
@@ -266,7 +292,8 @@ impl Stored {
         let length = usize::try_from(batch.byte_length).ok()?;
         if let Some(ranges) = self.ranges.get(&batch.part) {
             let holds = |r: &PayloadRange| {
-                r.byte_offset <= batch.byte_offset && batch.byte_offset + batch.byte_length <= r.byte_offset + r.byte_length
+                r.byte_offset <= batch.byte_offset
+                    && batch.byte_offset + batch.byte_length <= r.byte_offset + r.byte_length
             };
             let (range, bytes) = ranges.iter().find(|(r, _)| holds(r))?;
             let from = start - usize::try_from(range.byte_offset).ok()?;
@@ -303,12 +330,22 @@ fn decode_partition(
         }
         let part = batch.part;
         let corrupt = |source| FetchError::Corrupt { part, source };
-        let bytes = stored.bytes_of(&batch).ok_or_else(|| corrupt(Some(Corrupt("an object is shorter than it was"))))?;
+        let bytes = stored
+            .bytes_of(&batch)
+            .ok_or_else(|| corrupt(Some(Corrupt("an object is shorter than it was"))))?;
         let raw = usize::try_from(batch.raw_bytes).unwrap_or(0);
-        let decoded = DecodedBatch::decode(&bytes, batch.crc.cast_unsigned(), raw).map_err(|e| corrupt(Some(e)))?;
+        let decoded =
+            DecodedBatch::decode(&bytes, batch.crc.cast_unsigned(), raw).map_err(|e| corrupt(Some(e)))?;
         Ok(FetchedBatch { batch, decoded: Arc::new(decoded) })
     };
     let batches = found.batches.into_iter().map(decode).collect::<Result<_, _>>()?;
     let (log_start_offset, high_watermark) = (found.log_start_offset, found.high_watermark);
-    Ok(Fetched { log_start_offset, high_watermark, batches, planned_to: Offset::ZERO, unread_from: None, memory_held: memory })
+    Ok(Fetched {
+        log_start_offset,
+        high_watermark,
+        batches,
+        planned_to: Offset::ZERO,
+        unread_from: None,
+        memory_held: memory,
+    })
 }

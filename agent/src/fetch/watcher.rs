@@ -1,4 +1,5 @@
-//! Wakes long polls: this agent's commits at once, other agents' through one shared poll, made only while somebody waits.
+//! Wakes long polls: this agent's commits at once, other agents' through one shared poll, made only while
+//! somebody waits.
 
 use millpond_core::{ControlPlane, Offset, PartitionId};
 use parking_lot::Mutex;
@@ -64,7 +65,8 @@ impl Watcher {
         {
             let mut watched = self.watched.lock();
             for partition in &partitions {
-                let entry = watched.entry(*partition).or_insert(Watched { known: Offset::ZERO, waiters: Vec::new() });
+                let entry =
+                    watched.entry(*partition).or_insert(Watched { known: Offset::ZERO, waiters: Vec::new() });
                 entry.waiters.push((id, Arc::clone(&moved)));
             }
         }
@@ -108,7 +110,9 @@ impl Watcher {
                     self.advance(partition, high_watermark);
                 }
             }
-            Err(error) => tracing::debug!(error = %crate::error_chain(&error), "watching high watermarks failed"),
+            Err(error) => {
+                tracing::debug!(error = %crate::error_chain(&error), "watching high watermarks failed")
+            }
         }
         start.elapsed()
     }

@@ -1,15 +1,15 @@
 //! Consumer groups on the agent's side: makes generations, keeps sessions, and sends again what failed.
 //!
-//! Owns: the loop that reads a group, lets `core` decide, and writes. Invariants: no state of a group lives here; a call that failed is
-//! sent again for some seconds, since every one of them may arrive twice.
+//! Owns: the loop that reads a group, lets `core` decide, and writes. Invariants: no state of a group lives
+//! here; a call that failed is sent again for some seconds, since every one of them may arrive twice.
 
 pub mod position;
 pub mod watcher;
 
 use crate::metrics;
 use millpond_core::group::{
-    DeleteGroupRejected, GroupState, Member, NoSuchGroup, OffsetCommit, OffsetsRejected, Owner, Progress, RenewRejected, Renewed,
-    ResetRejected,
+    DeleteGroupRejected, GroupState, Member, NoSuchGroup, OffsetCommit, OffsetsRejected, Owner, Progress,
+    RenewRejected, Renewed, ResetRejected,
 };
 use millpond_core::{ControlPlane, Error, Generation, MemberId, Name, Offset, PartitionId};
 use parking_lot::Mutex;
@@ -47,7 +47,9 @@ pub struct Regrouped {
 }
 
 /// Sends a call again while it fails in a way that leaves it open or changed nothing.
-pub async fn resend<T, R, F: Future<Output = Result<T, Error<R>>>>(call: impl Fn() -> F) -> Result<T, Error<R>> {
+pub async fn resend<T, R, F: Future<Output = Result<T, Error<R>>>>(
+    call: impl Fn() -> F,
+) -> Result<T, Error<R>> {
     let start = Instant::now();
     let mut pause = PAUSE_MIN;
     loop {
@@ -69,7 +71,8 @@ fn assignments(state: &GroupState, member: MemberId) -> Assignments {
     let mut assignments = Assignments::new();
     for topic in &state.topics {
         let own = |p: &PartitionId| state.owners.get(p).is_some_and(|o| o.member == member);
-        let numbers: Vec<i32> = (0..).zip(&topic.partitions).filter(|(_, p)| own(p)).map(|(number, _)| number).collect();
+        let numbers: Vec<i32> =
+            (0..).zip(&topic.partitions).filter(|(_, p)| own(p)).map(|(number, _)| number).collect();
         if !numbers.is_empty() {
             assignments.insert(topic.name.clone(), numbers);
         }
@@ -103,7 +106,12 @@ impl Groups {
     }
 
     /// Adds a member to the group, which is made if there is none, and gives it its share.
-    pub async fn join(&self, tenant: &Name, group: &Name, member: &Member) -> Result<(Generation, Assignments), Error> {
+    pub async fn join(
+        &self,
+        tenant: &Name,
+        group: &Name,
+        member: &Member,
+    ) -> Result<(Generation, Assignments), Error> {
         let done = |state: &GroupState| state.member(member.id).is_some() && state.is_settled();
         loop {
             match self.change(tenant, group, Some(member), None, done).await {
@@ -116,7 +124,12 @@ impl Groups {
     }
 
     /// Ends a membership; its partitions go to the others.
-    pub async fn leave(&self, tenant: &Name, group: &Name, member: MemberId) -> Result<(), Error<RenewRejected>> {
+    pub async fn leave(
+        &self,
+        tenant: &Name,
+        group: &Name,
+        member: MemberId,
+    ) -> Result<(), Error<RenewRejected>> {
         let lift = |error| match error {
             Error::Rejected(NoSuchGroup) => Error::Rejected(RenewRejected::NoSuchGroup),
             Error::NotApplied(source) => Error::NotApplied(source),
@@ -162,8 +175,12 @@ impl Groups {
                     return Ok(after(state, change, generation));
                 }
                 Err(Error::Rejected(_)) => {}
-                Err(Error::NotApplied(source)) if start.elapsed() >= RESEND_FOR => return Err(Error::NotApplied(source)),
-                Err(Error::MaybeApplied(source)) if start.elapsed() >= RESEND_FOR => return Err(Error::MaybeApplied(source)),
+                Err(Error::NotApplied(source)) if start.elapsed() >= RESEND_FOR => {
+                    return Err(Error::NotApplied(source));
+                }
+                Err(Error::MaybeApplied(source)) if start.elapsed() >= RESEND_FOR => {
+                    return Err(Error::MaybeApplied(source));
+                }
                 Err(_) => {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);
@@ -174,13 +191,20 @@ impl Groups {
     }
 
     /// A member's sign of life. What asked for a new generation is seen to first.
-    pub async fn renew(&self, tenant: &Name, group: &Name, member: MemberId) -> Result<Renewed, Error<RenewRejected>> {
+    pub async fn renew(
+        &self,
+        tenant: &Name,
+        group: &Name,
+        member: MemberId,
+    ) -> Result<Renewed, Error<RenewRejected>> {
         let renewed = resend(|| self.plane.renew(tenant, group, member)).await?;
         if !renewed.stale {
             return Ok(renewed);
         }
         match self.change(tenant, group, None, None, GroupState::is_settled).await {
-            Ok(_) | Err(Error::Rejected(NoSuchGroup)) => resend(|| self.plane.renew(tenant, group, member)).await,
+            Ok(_) | Err(Error::Rejected(NoSuchGroup)) => {
+                resend(|| self.plane.renew(tenant, group, member)).await
+            }
             Err(error) => {
                 tracing::warn!(error = %crate::error_chain(&error), %group, "a group could not be given its next generation; the next poll tries again");
                 Ok(renewed)
@@ -188,7 +212,10 @@ impl Groups {
         }
     }
 
-    pub async fn commit(&self, commit: &OffsetCommit) -> Result<Vec<(PartitionId, Offset)>, Error<OffsetsRejected>> {
+    pub async fn commit(
+        &self,
+        commit: &OffsetCommit,
+    ) -> Result<Vec<(PartitionId, Offset)>, Error<OffsetsRejected>> {
         let outcome = resend(|| self.plane.commit_offsets(commit)).await;
         metrics::offsets_committed(match &outcome {
             Ok(_) => "stored",
@@ -199,7 +226,12 @@ impl Groups {
         outcome
     }
 
-    pub async fn reset(&self, tenant: &Name, group: &Name, offsets: &[(PartitionId, Offset)]) -> Result<(), Error<ResetRejected>> {
+    pub async fn reset(
+        &self,
+        tenant: &Name,
+        group: &Name,
+        offsets: &[(PartitionId, Offset)],
+    ) -> Result<(), Error<ResetRejected>> {
         resend(|| self.plane.reset_offsets(tenant, group, offsets)).await
     }
 

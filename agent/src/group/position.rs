@@ -7,8 +7,9 @@ use millpond_core::{Generation, GroupId, Offset, PartitionId};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// The next offset of each partition, with the generation since which the member has it: of a partition that went and came back, nothing is
-/// remembered. Names rows, not names, so that a later topic or group of the same name does not take it.
+/// The next offset of each partition, with the generation since which the member has it: of a partition that
+/// went and came back, nothing is remembered. Names rows, not names, so that a later topic or group of the
+/// same name does not take it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position {
     group: GroupId,
@@ -24,7 +25,12 @@ pub struct NotAPosition;
 
 /// Where reading starts in a log that does not hold the offset, or was given none.
 #[must_use]
-pub fn within(offset: Option<Offset>, from: Start, log_start_offset: Offset, high_watermark: Offset) -> Offset {
+pub fn within(
+    offset: Option<Offset>,
+    from: Start,
+    log_start_offset: Offset,
+    high_watermark: Offset,
+) -> Offset {
     match (offset.filter(|o| (log_start_offset..=high_watermark).contains(o)), from) {
         (Some(offset), _) => offset,
         (None, Start::Earliest) => log_start_offset,
@@ -33,7 +39,8 @@ pub fn within(offset: Option<Offset>, from: Start, log_start_offset: Offset, hig
 }
 
 impl Position {
-    /// Of the partitions that a member has: where it was, else where the group is, else where it wants to begin.
+    /// Of the partitions that a member has: where it was, else where the group is, else where it wants to
+    /// begin.
     pub fn of(renewed: &Renewed, after: Option<&str>) -> Result<Self, NotAPosition> {
         Self::and_news(renewed, after).map(|(position, _)| position)
     }
@@ -45,7 +52,8 @@ impl Position {
             return Err(NotAPosition);
         }
         let start = |a: &Assigned| {
-            let known = after.as_ref().and_then(|p| p.next.get(&a.partition)).filter(|(since, _)| *since == a.since);
+            let known =
+                after.as_ref().and_then(|p| p.next.get(&a.partition)).filter(|(since, _)| *since == a.since);
             let offset = known.map(|(_, offset)| *offset).or(a.committed);
             (a.partition, (a.since, within(offset, renewed.from, a.log_start_offset, a.high_watermark)))
         };
@@ -56,14 +64,17 @@ impl Position {
     }
 
     fn parse(token: &str) -> Result<Self, NotAPosition> {
-        let text = URL_SAFE_NO_PAD.decode(token).ok().and_then(|b| String::from_utf8(b).ok()).ok_or(NotAPosition)?;
+        let text =
+            URL_SAFE_NO_PAD.decode(token).ok().and_then(|b| String::from_utf8(b).ok()).ok_or(NotAPosition)?;
         let mut parts = text.split('.');
-        let mut number = || parts.next().and_then(|p| p.parse::<i64>().ok()).filter(|n| *n >= 0).ok_or(NotAPosition);
+        let mut number =
+            || parts.next().and_then(|p| p.parse::<i64>().ok()).filter(|n| *n >= 0).ok_or(NotAPosition);
         let (group, generation) = (GroupId(number()?), Generation(number()?));
         let turn = usize::try_from(number()?).map_err(|_| NotAPosition)?;
         let mut next = BTreeMap::new();
         for part in parts {
-            let numbers: Vec<i64> = part.split('-').map(str::parse).collect::<Result<_, _>>().map_err(|_| NotAPosition)?;
+            let numbers: Vec<i64> =
+                part.split('-').map(str::parse).collect::<Result<_, _>>().map_err(|_| NotAPosition)?;
             let [partition, since, offset] = numbers[..] else { return Err(NotAPosition) };
             next.insert(PartitionId(partition), (Generation(since), Offset(offset)));
         }
@@ -121,7 +132,15 @@ mod tests {
     }
 
     fn renewed(from: Start, partitions: Vec<Assigned>) -> Renewed {
-        Renewed { group: GroupId(3), generation: Generation(9), stale: false, session_ms: 1, from, noted_ms_ago: 0, partitions }
+        Renewed {
+            group: GroupId(3),
+            generation: Generation(9),
+            stale: false,
+            session_ms: 1,
+            from,
+            noted_ms_ago: 0,
+            partitions,
+        }
     }
 
     fn starts(from: Start, partition: Assigned) -> i64 {
@@ -133,9 +152,18 @@ mod tests {
     fn reading_starts_at_the_committed_offset_else_where_the_member_wants() {
         assert_eq!(starts(Start::Earliest, assigned(1, 1, Some(15))), 15);
         assert_eq!(starts(Start::Latest, assigned(1, 1, Some(15))), 15);
-        assert_eq!((starts(Start::Earliest, assigned(1, 1, None)), starts(Start::Latest, assigned(1, 1, None))), (10, 20));
+        assert_eq!(
+            (starts(Start::Earliest, assigned(1, 1, None)), starts(Start::Latest, assigned(1, 1, None))),
+            (10, 20)
+        );
         // Retention has passed it.
-        assert_eq!((starts(Start::Earliest, assigned(1, 1, Some(9))), starts(Start::Latest, assigned(1, 1, Some(9)))), (10, 20));
+        assert_eq!(
+            (
+                starts(Start::Earliest, assigned(1, 1, Some(9))),
+                starts(Start::Latest, assigned(1, 1, Some(9)))
+            ),
+            (10, 20)
+        );
     }
 
     #[test]
@@ -153,9 +181,16 @@ mod tests {
         let later = Renewed { generation: Generation(10), ..first };
         assert!(Position::and_news(&later, Some(&token)).expect("a position").1);
         assert_eq!((same.turn(2), same.turn(0)), (1, 0));
-        let moved = renewed(Start::Earliest, vec![assigned(1, 6, Some(12)), assigned(2, 5, None), assigned(3, 6, Some(13))]);
+        let moved = renewed(
+            Start::Earliest,
+            vec![assigned(1, 6, Some(12)), assigned(2, 5, None), assigned(3, 6, Some(13))],
+        );
         let after = Position::of(&moved, Some(&token)).expect("a position");
-        assert_eq!([1, 2, 3].map(|p| after.get(PartitionId(p)).0), [12, 18, 13], "partition 1 went and came back");
+        assert_eq!(
+            [1, 2, 3].map(|p| after.get(PartitionId(p)).0),
+            [12, 18, 13],
+            "partition 1 went and came back"
+        );
     }
 
     #[test]
@@ -163,7 +198,14 @@ mod tests {
         let here = renewed(Start::Earliest, vec![assigned(1, 4, None)]);
         let mut other = Position::of(&here, None).expect("a position");
         other.group = GroupId(4);
-        for bad in [other.token().as_str(), "", "?", "MQ", &URL_SAFE_NO_PAD.encode("3.9.0.1-2"), &URL_SAFE_NO_PAD.encode("3.9.0.1-2-x")] {
+        for bad in [
+            other.token().as_str(),
+            "",
+            "?",
+            "MQ",
+            &URL_SAFE_NO_PAD.encode("3.9.0.1-2"),
+            &URL_SAFE_NO_PAD.encode("3.9.0.1-2-x"),
+        ] {
             assert_eq!(Position::of(&here, Some(bad)), Err(NotAPosition), "{bad}");
         }
     }

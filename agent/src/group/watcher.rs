@@ -1,5 +1,5 @@
-//! Wakes members that wait when their group has a new generation or is due for one: this agent's changes at once, all else through one
-//! shared poll, made only while somebody waits.
+//! Wakes members that wait when their group has a new generation or is due for one: this agent's changes at
+//! once, all else through one shared poll, made only while somebody waits.
 
 use millpond_core::{ControlPlane, Generation, GroupId};
 use parking_lot::Mutex;

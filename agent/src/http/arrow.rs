@@ -4,7 +4,8 @@ use super::error::{Code, Problem};
 use crate::segment::Corrupt;
 use crate::segment::record::{RESERVED, RecordView};
 use arrow_array::builder::{
-    BinaryBuilder, Int32Builder, Int64Builder, ListBuilder, StringBuilder, StructBuilder, TimestampMillisecondBuilder,
+    BinaryBuilder, Int32Builder, Int64Builder, ListBuilder, StringBuilder, StructBuilder,
+    TimestampMillisecondBuilder,
 };
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_ipc::writer::StreamWriter;
@@ -43,7 +44,10 @@ pub struct ArrowWriter {
 
 impl Default for ArrowWriter {
     fn default() -> Self {
-        let pairs = StructBuilder::new(header_fields(), vec![Box::new(StringBuilder::new()), Box::new(BinaryBuilder::new())]);
+        let pairs = StructBuilder::new(
+            header_fields(),
+            vec![Box::new(StringBuilder::new()), Box::new(BinaryBuilder::new())],
+        );
         Self {
             partition: Int32Builder::new(),
             offset: Int64Builder::new(),
@@ -88,7 +92,11 @@ impl ArrowWriter {
     }
 
     /// With more columns after those of records, and metadata of the schema.
-    pub fn finish_with(mut self, more: Vec<(Field, ArrayRef)>, metadata: HashMap<String, String>) -> Result<Vec<u8>, Problem> {
+    pub fn finish_with(
+        mut self,
+        more: Vec<(Field, ArrayRef)>,
+        metadata: HashMap<String, String>,
+    ) -> Result<Vec<u8>, Problem> {
         let mut columns: Vec<ArrayRef> = vec![
             Arc::new(self.partition.finish()),
             Arc::new(self.offset.finish()),
@@ -105,7 +113,8 @@ impl ArrowWriter {
         let schema = Arc::new(Schema::new_with_metadata(fields, metadata));
         let write = || -> Result<Vec<u8>, ArrowError> {
             let batch = RecordBatch::try_new(Arc::clone(&schema), columns)?;
-            let mut writer = StreamWriter::try_new(Vec::with_capacity(batch.get_array_memory_size()), &schema)?;
+            let mut writer =
+                StreamWriter::try_new(Vec::with_capacity(batch.get_array_memory_size()), &schema)?;
             writer.write(&batch)?;
             writer.finish()?;
             writer.into_inner()

@@ -38,11 +38,27 @@ pub struct Chunk {
 impl Chunk {
     pub fn new(form: Form, encoding: Encoding, limits: Limits) -> Self {
         let out = if form == Form::Json { b"{\"records\":[".to_vec() } else { Vec::new() };
-        Self { form, encoding, limits, out, arrow: ArrowWriter::default(), records: 0, bytes: 0, full: false, last_event: 0 }
+        Self {
+            form,
+            encoding,
+            limits,
+            out,
+            arrow: ArrowWriter::default(),
+            records: 0,
+            bytes: 0,
+            full: false,
+            last_event: 0,
+        }
     }
 
     /// Takes what fits of a partition's records from `next` on, which it moves.
-    pub fn take(&mut self, topic: &str, partition: i32, fetched: &Fetched, next: &mut Offset) -> Result<(), Problem> {
+    pub fn take(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        fetched: &Fetched,
+        next: &mut Offset,
+    ) -> Result<(), Problem> {
         let corrupt = |e: Corrupt| Problem::new(Code::Corrupt, e.to_string());
         let prefix = Prefix::new(topic, partition);
         for batch in &fetched.batches {
@@ -53,7 +69,9 @@ impl Chunk {
                     continue;
                 }
                 let size = record.tail.len();
-                if self.records == self.limits.max_records || (self.records > 0 && self.bytes + size > self.limits.max_bytes) {
+                if self.records == self.limits.max_records
+                    || (self.records > 0 && self.bytes + size > self.limits.max_bytes)
+                {
                     self.full = true;
                     return Ok(());
                 }
@@ -66,7 +84,14 @@ impl Chunk {
         Ok(())
     }
 
-    fn push(&mut self, prefix: &Prefix, partition: i32, offset: Offset, record: &RecordView<'_>, json: bool) -> Result<(), Corrupt> {
+    fn push(
+        &mut self,
+        prefix: &Prefix,
+        partition: i32,
+        offset: Offset,
+        record: &RecordView<'_>,
+        json: bool,
+    ) -> Result<(), Corrupt> {
         let out = &mut self.out;
         match self.form {
             Form::Arrow => self.arrow.push(partition, offset.0, record)?,
@@ -95,7 +120,9 @@ impl Chunk {
         match self.form {
             Form::Arrow => return self.arrow.finish().map(Bytes::from),
             Form::Json => self.out.extend_from_slice(format!("],\"next\":\"{token}\"{more}}}").as_bytes()),
-            Form::NdJson => self.out.extend_from_slice(format!("{{\"next\":\"{token}\"{more}}}\n").as_bytes()),
+            Form::NdJson => {
+                self.out.extend_from_slice(format!("{{\"next\":\"{token}\"{more}}}\n").as_bytes())
+            }
             Form::Events => {
                 let last = self.out.split_off(self.last_event);
                 self.out.extend_from_slice(format!("id: {token}\n").as_bytes());

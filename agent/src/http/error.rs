@@ -63,20 +63,32 @@ impl Code {
             Self::LeaseLost => ("lease_lost", 409, false, "The lease is no longer held"),
             Self::OffsetMismatch => ("offset_mismatch", 409, false, "The high watermark is another"),
             Self::InvalidChange => ("invalid_change", 409, false, "The change is not possible"),
-            Self::IdempotencyConflict => ("idempotency_conflict", 409, false, "The idempotency key was used with another request"),
-            Self::MethodNotAllowed => ("method_not_allowed", 405, false, "The path does not take this method"),
+            Self::IdempotencyConflict => {
+                ("idempotency_conflict", 409, false, "The idempotency key was used with another request")
+            }
+            Self::MethodNotAllowed => {
+                ("method_not_allowed", 405, false, "The path does not take this method")
+            }
             Self::NotAcceptable => ("not_acceptable", 406, false, "No acceptable form of answer"),
             Self::HeadersTooLarge => ("headers_too_large", 431, false, "A record's headers are too large"),
             Self::Internal => ("internal", 500, true, "Something went wrong in the server"),
             Self::Corrupt => ("corrupt", 500, true, "Stored records cannot be read"),
             Self::RecordTooLarge => ("record_too_large", 413, false, "A record is too large for its topic"),
-            Self::BodyTooLarge => ("body_too_large", 413, false, "The body is too large for one atomic request"),
-            Self::UnsupportedMediaType => ("unsupported_media_type", 415, false, "The content type is not one of those taken here"),
+            Self::BodyTooLarge => {
+                ("body_too_large", 413, false, "The body is too large for one atomic request")
+            }
+            Self::UnsupportedMediaType => {
+                ("unsupported_media_type", 415, false, "The content type is not one of those taken here")
+            }
             Self::OffsetOutOfRange => ("offset_out_of_range", 416, false, "The offset is outside the log"),
             Self::InvalidRecord => ("invalid_record", 422, false, "A record is not valid"),
             Self::Throttled => ("throttled", 429, true, "The agent is busy"),
-            Self::ControlPlaneUnavailable => ("control_plane_unavailable", 503, true, "The database does not answer"),
-            Self::ObjectStoreUnavailable => ("object_store_unavailable", 503, true, "The object store does not answer"),
+            Self::ControlPlaneUnavailable => {
+                ("control_plane_unavailable", 503, true, "The database does not answer")
+            }
+            Self::ObjectStoreUnavailable => {
+                ("object_store_unavailable", 503, true, "The object store does not answer")
+            }
         }
     }
 
@@ -187,8 +199,12 @@ impl From<Error<NoSuchTopic>> for Problem {
 impl From<Error<PutTopicRejected>> for Problem {
     fn from(error: Error<PutTopicRejected>) -> Self {
         match error {
-            Error::Rejected(rejected @ PutTopicRejected::PartitionsShrink { .. }) => Self::new(Code::InvalidChange, rejected.to_string()),
-            Error::Rejected(rejected @ PutTopicRejected::PartitionsOutOfRange) => Self::bad_request(rejected.to_string()),
+            Error::Rejected(rejected @ PutTopicRejected::PartitionsShrink { .. }) => {
+                Self::new(Code::InvalidChange, rejected.to_string())
+            }
+            Error::Rejected(rejected @ PutTopicRejected::PartitionsOutOfRange) => {
+                Self::bad_request(rejected.to_string())
+            }
             other => control_plane(&other),
         }
     }
@@ -212,10 +228,11 @@ impl From<OffsetsRejected> for Problem {
         match rejected {
             OffsetsRejected::NoSuchGroup => no_such_group(),
             OffsetsRejected::PartitionGone { .. } => gone(),
-            OffsetsRejected::Fenced { nth } => {
-                Self::new(Code::GenerationFenced, "the member does not have a partition, or not since the generation named: poll")
-                    .with("nth", nth)
-            }
+            OffsetsRejected::Fenced { nth } => Self::new(
+                Code::GenerationFenced,
+                "the member does not have a partition, or not since the generation named: poll",
+            )
+            .with("nth", nth),
             OffsetsRejected::BeyondHighWatermark { nth, high_watermark } => beyond(nth, high_watermark),
         }
     }
@@ -243,9 +260,10 @@ impl From<Error<RenewRejected>> for Problem {
     fn from(error: Error<RenewRejected>) -> Self {
         match error {
             Error::Rejected(RenewRejected::NoSuchGroup) => no_such_group(),
-            Error::Rejected(RenewRejected::NoSuchMember) => {
-                Self::new(Code::MemberNotFound, "there is no such member: it has left or its session has ended; join again")
-            }
+            Error::Rejected(RenewRejected::NoSuchMember) => Self::new(
+                Code::MemberNotFound,
+                "there is no such member: it has left or its session has ended; join again",
+            ),
             other => control_plane(&other),
         }
     }
@@ -254,11 +272,14 @@ impl From<Error<RenewRejected>> for Problem {
 impl From<Error<ResetRejected>> for Problem {
     fn from(error: Error<ResetRejected>) -> Self {
         match error {
-            Error::Rejected(ResetRejected::NotEmpty) => {
-                Self::new(Code::GroupNotEmpty, "offsets are set without a member only while the group has none")
-            }
+            Error::Rejected(ResetRejected::NotEmpty) => Self::new(
+                Code::GroupNotEmpty,
+                "offsets are set without a member only while the group has none",
+            ),
             Error::Rejected(ResetRejected::PartitionGone { .. }) => gone(),
-            Error::Rejected(ResetRejected::BeyondHighWatermark { nth, high_watermark }) => beyond(nth, high_watermark),
+            Error::Rejected(ResetRejected::BeyondHighWatermark { nth, high_watermark }) => {
+                beyond(nth, high_watermark)
+            }
             other => control_plane(&other),
         }
     }
@@ -268,7 +289,9 @@ impl From<Error<DeleteGroupRejected>> for Problem {
     fn from(error: Error<DeleteGroupRejected>) -> Self {
         match error {
             Error::Rejected(DeleteGroupRejected::NoSuchGroup) => no_such_group(),
-            Error::Rejected(DeleteGroupRejected::NotEmpty) => Self::new(Code::GroupNotEmpty, "the group has members: they leave first"),
+            Error::Rejected(DeleteGroupRejected::NotEmpty) => {
+                Self::new(Code::GroupNotEmpty, "the group has members: they leave first")
+            }
             other => control_plane(&other),
         }
     }
@@ -290,7 +313,9 @@ impl From<Error<NoSuchQueue>> for Problem {
 impl From<Error<PutQueueRejected>> for Problem {
     fn from(error: Error<PutQueueRejected>) -> Self {
         match error {
-            Error::Rejected(PutQueueRejected::NoSuchTopic) => Self::new(Code::TopicNotFound, "there is no such topic"),
+            Error::Rejected(PutQueueRejected::NoSuchTopic) => {
+                Self::new(Code::TopicNotFound, "there is no such topic")
+            }
             Error::Rejected(rejected) => Self::new(Code::InvalidChange, rejected.to_string()),
             other => control_plane(&other),
         }
@@ -315,9 +340,10 @@ impl From<QueueError> for Problem {
         match error {
             QueueError::NoSuchQueue => no_such_queue(),
             QueueError::Throttled => Self::new(Code::Throttled, detail),
-            QueueError::ControlPlane => {
-                Self::new(Code::ControlPlaneUnavailable, "the database does not answer: try again, a settlement with the same request_id")
-            }
+            QueueError::ControlPlane => Self::new(
+                Code::ControlPlaneUnavailable,
+                "the database does not answer: try again, a settlement with the same request_id",
+            ),
             QueueError::Read(error) => (&*error).into(),
         }
     }
@@ -329,7 +355,9 @@ impl From<AppendError> for Problem {
         match error {
             AppendError::PartitionGone => Self::new(Code::TopicNotFound, "the topic was deleted"),
             AppendError::Conflict => Self::new(Code::IdempotencyConflict, detail),
-            AppendError::OffsetMismatch { current } => Self::new(Code::OffsetMismatch, detail).with("high_watermark", current.0),
+            AppendError::OffsetMismatch { current } => {
+                Self::new(Code::OffsetMismatch, detail).with("high_watermark", current.0)
+            }
             AppendError::OffsetsRejected(rejected) => rejected.into(),
             AppendError::LeaseLost(_) => Self::new(Code::LeaseLost, detail),
             AppendError::Throttled => Self::new(Code::Throttled, detail),

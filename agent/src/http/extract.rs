@@ -66,7 +66,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Member {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let id = path_parameter(parts, state, "member").await?.parse();
-        id.map(|id| Self(MemberId(id))).map_err(|_| Problem::new(Code::MemberNotFound, "there is no such member"))
+        id.map(|id| Self(MemberId(id)))
+            .map_err(|_| Problem::new(Code::MemberNotFound, "there is no such member"))
     }
 }
 
@@ -80,18 +81,22 @@ impl<S: Send + Sync> FromRequestParts<S> for PartitionNumber {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let text = path_parameter(parts, state, "partition").await?;
         match text.parse::<i64>() {
-            Ok(number) => i32::try_from(number)
-                .map(Self)
-                .map_err(|_| Problem::new(Code::PartitionNotFound, format!("there is no partition {number}"))),
+            Ok(number) => i32::try_from(number).map(Self).map_err(|_| {
+                Problem::new(Code::PartitionNotFound, format!("there is no partition {number}"))
+            }),
             Err(_) => Err(Problem::bad_request("a partition is a whole number")),
         }
     }
 }
 
 async fn path_parameter<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> Result<String, Problem> {
-    let Path(all) =
-        Path::<Vec<(String, String)>>::from_request_parts(parts, state).await.map_err(|e| Problem::bad_request(e.body_text()))?;
-    all.into_iter().find(|(n, _)| n == name).map(|(_, value)| value).ok_or_else(|| Problem::bad_request(format!("the path has no {name}")))
+    let Path(all) = Path::<Vec<(String, String)>>::from_request_parts(parts, state)
+        .await
+        .map_err(|e| Problem::bad_request(e.body_text()))?;
+    all.into_iter()
+        .find(|(n, _)| n == name)
+        .map(|(_, value)| value)
+        .ok_or_else(|| Problem::bad_request(format!("the path has no {name}")))
 }
 
 /// The query string; unknown names are refused, for a typing error would otherwise change what is asked.

@@ -21,7 +21,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(partition_records)).routes(routes!(topic_records)).routes(routes!(offsets))
+    OpenApiRouter::new()
+        .routes(routes!(partition_records))
+        .routes(routes!(topic_records))
+        .routes(routes!(offsets))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
@@ -35,7 +38,8 @@ pub enum From {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct PartitionQuery {
-    /// Where to begin: one of offset, timestamp (first record at or after it) and from. Default: from=earliest.
+    /// Where to begin: one of offset, timestamp (first record at or after it) and from. Default:
+    /// from=earliest.
     offset: Option<i64>,
     timestamp: Option<i64>,
     #[param(inline)]
@@ -187,7 +191,12 @@ pub fn find_from(partition: PartitionId, offset: Offset, max_bytes: usize) -> Fi
 }
 
 /// First offset at or after a timestamp: the control plane names the batch, its records say the rest.
-pub async fn offset_at(app: &AppState, partition: PartitionId, batch_start: Offset, timestamp: i64) -> Result<Offset, Problem> {
+pub async fn offset_at(
+    app: &AppState,
+    partition: PartitionId,
+    batch_start: Offset,
+    timestamp: i64,
+) -> Result<Offset, Problem> {
     let found = app.reader.fetch(&[find_from(partition, batch_start, 1)]).await?;
     let Some(fetched) = found.into_iter().next().flatten() else { return Err(gone()) };
     let mut end = batch_start;
@@ -203,7 +212,11 @@ pub async fn offset_at(app: &AppState, partition: PartitionId, batch_start: Offs
     Ok(end)
 }
 
-pub async fn offsets_at(app: &AppState, topic: &Topic, timestamp: i64) -> Result<Vec<(i32, PartitionId, Offset)>, Problem> {
+pub async fn offsets_at(
+    app: &AppState,
+    topic: &Topic,
+    timestamp: i64,
+) -> Result<Vec<(i32, PartitionId, Offset)>, Problem> {
     let mut offsets = app.plane.offsets_at(topic.id, timestamp).await?;
     for (_, partition, offset) in &mut offsets {
         *offset = offset_at(app, *partition, *offset, timestamp).await?;
@@ -218,7 +231,12 @@ async fn start_of(
     partition: i32,
     query: &PartitionQuery,
 ) -> Result<(PartitionId, Offset), Problem> {
-    let no_partition = || Problem::new(Code::PartitionNotFound, format!("{name} has partitions 0 to {}", topic.partition_count() - 1));
+    let no_partition = || {
+        Problem::new(
+            Code::PartitionNotFound,
+            format!("{name} has partitions 0 to {}", topic.partition_count() - 1),
+        )
+    };
     let id = topic.partition_id(partition).ok_or_else(no_partition)?;
     let offset = match (query.offset, query.timestamp, query.from) {
         (Some(offset), None, None) if offset >= 0 => Offset(offset),
@@ -237,7 +255,12 @@ async fn start_of(
     Ok((id, offset))
 }
 
-async fn offsets_at_one(app: &AppState, topic: &Topic, id: PartitionId, timestamp: i64) -> Result<Offset, Problem> {
+async fn offsets_at_one(
+    app: &AppState,
+    topic: &Topic,
+    id: PartitionId,
+    timestamp: i64,
+) -> Result<Offset, Problem> {
     let batches = app.plane.offsets_at(topic.id, timestamp).await?;
     let (_, _, start) = batches.into_iter().find(|(_, p, _)| *p == id).ok_or_else(gone)?;
     offset_at(app, id, start, timestamp).await
@@ -249,10 +272,14 @@ async fn offsets_at_one(app: &AppState, topic: &Topic, id: PartitionId, timestam
     params(("topic" = String, Path), ("partition" = i32, Path), PartitionQuery),
     responses((status = 200, description = "As NDJSON and Arrow the headers Millpond-Next-Offset, Millpond-High-Watermark and Millpond-Log-Start-Offset say what stands beside the records",
             content((PartitionAnswer = "application/json"), (String = "application/x-ndjson"), (Vec<u8> = "application/vnd.apache.arrow.stream"))),
-        (status = 404, description = "topic_not_found, partition_not_found", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 416, description = "offset_out_of_range, with log_start_offset and high_watermark", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request, not_acceptable", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "5XX", description = "control_plane_unavailable, object_store_unavailable, corrupt", body = ProblemBody, content_type = "application/problem+json"))
+        (status = 404, description = "topic_not_found, partition_not_found",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = 416, description = "offset_out_of_range, with log_start_offset and high_watermark",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request, not_acceptable",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable, object_store_unavailable, corrupt",
+            body = ProblemBody, content_type = "application/problem+json"))
 )]
 async fn partition_records(
     State(app): State<AppState>,
@@ -295,15 +322,27 @@ async fn read_partition(
     let (id, start) = start_of(app, name, topic, partition, query).await?;
     let watch = (query.wait_ms > 0).then(|| app.watcher.watch(vec![id]));
     loop {
-        let fetched = app.reader.fetch(&[find_from(id, start, query.max_bytes)]).await?.into_iter().next().flatten().ok_or_else(gone)?;
+        let fetched = app
+            .reader
+            .fetch(&[find_from(id, start, query.max_bytes)])
+            .await?
+            .into_iter()
+            .next()
+            .flatten()
+            .ok_or_else(gone)?;
         if start < fetched.log_start_offset || start > fetched.high_watermark {
-            let detail = format!("offset {start} is outside {} to {}", fetched.log_start_offset, fetched.high_watermark);
+            let detail = format!(
+                "offset {start} is outside {} to {}",
+                fetched.log_start_offset, fetched.high_watermark
+            );
             return Err(Problem::new(Code::OffsetOutOfRange, detail)
                 .with("log_start_offset", fetched.log_start_offset.0)
                 .with("high_watermark", fetched.high_watermark.0));
         }
         match &watch {
-            Some(watch) if fetched.batches.is_empty() && Instant::now() < deadline && !app.watcher.is_stopping() => {
+            Some(watch)
+                if fetched.batches.is_empty() && Instant::now() < deadline && !app.watcher.is_stopping() =>
+            {
                 watch.saw(id, fetched.high_watermark);
                 tokio::time::timeout_at(deadline, watch.moved()).await.ok();
             }
@@ -324,7 +363,11 @@ fn each(
     fetched: &Fetched,
     reached: &mut Reached,
     query: &PartitionQuery,
-    mut take: impl FnMut(Offset, &crate::segment::record::RecordView<'_>, bool) -> Result<(), crate::segment::Corrupt>,
+    mut take: impl FnMut(
+        Offset,
+        &crate::segment::record::RecordView<'_>,
+        bool,
+    ) -> Result<(), crate::segment::Corrupt>,
 ) -> Result<(), Problem> {
     use millpond_core::control_plane::BatchFlags;
     let corrupt = |e: crate::segment::Corrupt| Problem::new(Code::Corrupt, e.to_string());
@@ -336,7 +379,9 @@ fn each(
                 continue;
             }
             let bytes = record.tail.len();
-            if reached.records == query.max_records || (reached.records > 0 && reached.bytes + bytes > query.max_bytes) {
+            if reached.records == query.max_records
+                || (reached.records > 0 && reached.bytes + bytes > query.max_bytes)
+            {
                 return Ok(());
             }
             take(offset, &record, json).map_err(corrupt)?;
@@ -362,7 +407,9 @@ async fn answer(
         let (body, content_type) = match form {
             Form::Arrow => {
                 let mut writer = ArrowWriter::default();
-                each(&fetched, &mut reached, &query, |offset, record, _| writer.push(partition, offset.0, record))?;
+                each(&fetched, &mut reached, &query, |offset, record, _| {
+                    writer.push(partition, offset.0, record)
+                })?;
                 (writer.finish()?, "application/vnd.apache.arrow.stream")
             }
             Form::NdJson => {
@@ -388,7 +435,10 @@ async fn answer(
                 })?;
                 let (next, high, low) = (reached.next, fetched.high_watermark, fetched.log_start_offset);
                 out.extend_from_slice(
-                    format!("],\"next_offset\":{next},\"high_watermark\":{high},\"log_start_offset\":{low}}}").as_bytes(),
+                    format!(
+                        "],\"next_offset\":{next},\"high_watermark\":{high},\"log_start_offset\":{low}}}"
+                    )
+                    .as_bytes(),
                 );
                 (out, "application/json")
             }
@@ -397,8 +447,14 @@ async fn answer(
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert(HeaderName::from_static("millpond-next-offset"), HeaderValue::from(reached.next.0));
-        headers.insert(HeaderName::from_static("millpond-high-watermark"), HeaderValue::from(fetched.high_watermark.0));
-        headers.insert(HeaderName::from_static("millpond-log-start-offset"), HeaderValue::from(fetched.log_start_offset.0));
+        headers.insert(
+            HeaderName::from_static("millpond-high-watermark"),
+            HeaderValue::from(fetched.high_watermark.0),
+        );
+        headers.insert(
+            HeaderName::from_static("millpond-log-start-offset"),
+            HeaderValue::from(fetched.log_start_offset.0),
+        );
         Ok(response)
     };
     if !large {
@@ -412,15 +468,19 @@ fn out_capacity(fetched: &Fetched, query: &PartitionQuery) -> usize {
     raw.min(query.max_bytes) * 5 / 4 + 256
 }
 
-/// Reads all partitions of a topic, each in its order, with no order promised between them; as SSE or NDJSON also as a tail.
+/// Reads all partitions of a topic, each in its order, with no order promised between them; as SSE or NDJSON
+/// also as a tail.
 #[utoipa::path(
     get, path = "/v1/topics/{topic}/records", tag = "read",
     params(("topic" = String, Path), TopicQuery, ("Last-Event-ID" = Option<String>, Header, description = "SSE: goes on behind this event")),
     responses((status = 200, description = "`next` comes once per chunk: as JSON beside the records, as NDJSON in a line of its own, as SSE in `id:`",
             content((TopicAnswer = "application/json"), (String = "application/x-ndjson"), (String = "text/event-stream"), (Vec<u8> = "application/vnd.apache.arrow.stream"))),
-        (status = 404, description = "topic_not_found", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request, not_acceptable", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "5XX", description = "control_plane_unavailable, object_store_unavailable, corrupt", body = ProblemBody, content_type = "application/problem+json"))
+        (status = 404, description = "topic_not_found",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request, not_acceptable",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable, object_store_unavailable, corrupt",
+            body = ProblemBody, content_type = "application/problem+json"))
 )]
 async fn topic_records(
     State(app): State<AppState>,
@@ -432,20 +492,33 @@ async fn topic_records(
     let form = form_of(&headers, true)?;
     check_limits(query.max_records, query.max_bytes, query.wait_ms)?;
     if query.follow && !matches!(form, Form::NdJson | Form::Events) {
-        return Err(Problem::new(Code::NotAcceptable, "follow needs Accept: text/event-stream or application/x-ndjson"));
+        return Err(Problem::new(
+            Code::NotAcceptable,
+            "follow needs Accept: text/event-stream or application/x-ndjson",
+        ));
     }
     app.topics.forget(&principal.tenant, &name).await;
     let topic = app.topics.get(&principal.tenant, &name).await?;
-    let last_event = headers.get("last-event-id").and_then(|v| v.to_str().ok()).filter(|_| form == Form::Events).map(str::to_owned);
+    let last_event = headers
+        .get("last-event-id")
+        .and_then(|v| v.to_str().ok())
+        .filter(|_| form == Form::Events)
+        .map(str::to_owned);
     let position = match (last_event.or(query.after), query.timestamp, query.from) {
         (Some(after), None, _) => Position::parse(&after, &topic)?,
-        (None, Some(timestamp), None) => {
-            Position::new(&topic, offsets_at(&app, &topic, timestamp).await?.into_iter().map(|(p, _, o)| (p, o)))
-        }
+        (None, Some(timestamp), None) => Position::new(
+            &topic,
+            offsets_at(&app, &topic, timestamp).await?.into_iter().map(|(p, _, o)| (p, o)),
+        ),
         (None, None, from) => {
             let status = app.plane.partitions(topic.id).await?;
             let latest = from == Some(From::Latest);
-            Position::new(&topic, status.iter().map(|p| (p.partition, if latest { p.high_watermark } else { p.log_start_offset })))
+            Position::new(
+                &topic,
+                status
+                    .iter()
+                    .map(|p| (p.partition, if latest { p.high_watermark } else { p.log_start_offset })),
+            )
         }
         _ => return Err(Problem::bad_request("give one of from, timestamp and after")),
     };
@@ -469,9 +542,12 @@ async fn topic_records(
 #[utoipa::path(
     get, path = "/v1/topics/{topic}/offsets", tag = "read", params(("topic" = String, Path), OffsetsQuery),
     responses((status = 200, description = "every partition of the topic", body = OffsetsAnswer),
-        (status = 404, description = "topic_not_found", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "5XX", description = "control_plane_unavailable, object_store_unavailable, corrupt", body = ProblemBody, content_type = "application/problem+json"))
+        (status = 404, description = "topic_not_found",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable, object_store_unavailable, corrupt",
+            body = ProblemBody, content_type = "application/problem+json"))
 )]
 async fn offsets(
     State(app): State<AppState>,
@@ -482,6 +558,9 @@ async fn offsets(
     app.topics.forget(&principal.tenant, &name).await;
     let topic = app.topics.get(&principal.tenant, &name).await?;
     let offsets = offsets_at(&app, &topic, query.timestamp).await?;
-    let partitions = offsets.into_iter().map(|(partition, _, offset)| PartitionOffset { partition, offset: offset.0 }).collect();
+    let partitions = offsets
+        .into_iter()
+        .map(|(partition, _, offset)| PartitionOffset { partition, offset: offset.0 })
+        .collect();
     Ok(Json(OffsetsAnswer { partitions }))
 }

@@ -1,7 +1,7 @@
 //! Bodies that are not read to their end, as those of refused requests.
 //!
-//! A connection that is closed on unread bytes is reset, and the answer is often lost with it: what still comes is read and dropped, for a
-//! while, as the answer goes out.
+//! A connection that is closed on unread bytes is reset, and the answer is often lost with it: what still
+//! comes is read and dropped, for a while, as the answer goes out.
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -36,7 +36,10 @@ impl HttpBody for Lingering {
     type Data = Bytes;
     type Error = axum::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.inner).poll_frame(context);
         this.ended |= matches!(polled, Poll::Ready(None | Some(Err(_))));

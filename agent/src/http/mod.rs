@@ -63,8 +63,12 @@ pub fn router(app: AppState) -> Router {
     described()
         .0
         .fallback(|| async { Problem::new(Code::NotFound, "there is nothing at this path") })
-        .method_not_allowed_fallback(|| async { Problem::new(Code::MethodNotAllowed, "the path does not take this method") })
-        .layer(CatchPanicLayer::custom(|_| Problem::new(Code::Internal, "the request ended in a panic; it is logged").into_response()))
+        .method_not_allowed_fallback(|| async {
+            Problem::new(Code::MethodNotAllowed, "the path does not take this method")
+        })
+        .layer(CatchPanicLayer::custom(|_| {
+            Problem::new(Code::Internal, "the request ended in a panic; it is logged").into_response()
+        }))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), around))
         .with_state(app)
 }
@@ -73,12 +77,17 @@ pub fn router(app: AppState) -> Router {
 async fn around(State(app): State<AppState>, request: Request, next: Next) -> Response {
     let start = Instant::now();
     let given = request.headers().get(&REQUEST_ID).filter(|id| (1..=128).contains(&id.len())).cloned();
-    let id = given
-        .unwrap_or_else(|| HeaderValue::from_str(&app.ids.uuid(app.clock.now_ms()).to_string()).unwrap_or(HeaderValue::from_static("-")));
+    let id = given.unwrap_or_else(|| {
+        HeaderValue::from_str(&app.ids.uuid(app.clock.now_ms()).to_string())
+            .unwrap_or(HeaderValue::from_static("-"))
+    });
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let mut response = if app.loopback_only && !is_loopback_host(&request) {
-        Problem::new(Code::Forbidden, "without authentication only the host names localhost, 127.0.0.1 and [::1] are answered")
-            .into_response()
+        Problem::new(
+            Code::Forbidden,
+            "without authentication only the host names localhost, 127.0.0.1 and [::1] are answered",
+        )
+        .into_response()
     } else {
         next.run(linger::lingering(request)).await
     };
@@ -89,9 +98,15 @@ async fn around(State(app): State<AppState>, request: Request, next: Next) -> Re
 
 /// A page of another origin can reach a loopback port under a name of its own; it cannot choose this header.
 fn is_loopback_host(request: &Request) -> bool {
-    let host =
-        request.headers().get(header::HOST).map(|h| h.to_str().unwrap_or("?")).or_else(|| request.uri().authority().map(|a| a.as_str()));
+    let host = request
+        .headers()
+        .get(header::HOST)
+        .map(|h| h.to_str().unwrap_or("?"))
+        .or_else(|| request.uri().authority().map(|a| a.as_str()));
     let Some(host) = host else { return true };
-    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(name, _)| name);
+    let name = host
+        .rsplit_once(':')
+        .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
+        .map_or(host, |(name, _)| name);
     matches!(name.to_ascii_lowercase().as_str(), "localhost" | "127.0.0.1" | "[::1]")
 }

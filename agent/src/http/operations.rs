@@ -25,7 +25,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
 }
 
 /// The process is up.
-#[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, description = "ok", body = String)))]
+#[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, description = "ok",
+    body = String)))]
 async fn healthz() -> &'static str {
     "ok\n"
 }
@@ -40,7 +41,8 @@ pub struct Readiness {
 
 /// Whether requests can be served, and if not, why.
 #[utoipa::path(get, path = "/readyz", tag = "operations", 
-    responses((status = 200, description = "ready", body = Readiness), (status = 503, description = "not ready, and why", body = Readiness)))]
+    responses((status = 200, description = "ready", body = Readiness),
+        (status = 503, description = "not ready, and why", body = Readiness)))]
 async fn readyz(State(app): State<AppState>) -> Response {
     let database = async {
         match tokio::time::timeout(Duration::from_secs(3), app.plane.ping()).await {
@@ -63,10 +65,15 @@ async fn readyz(State(app): State<AppState>) -> Response {
 
 /// Metrics for Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "operations", 
-    responses((status = 200, description = "Prometheus' text format", body = String, content_type = "text/plain")))]
+    responses((status = 200, description = "Prometheus' text format",
+        body = String, content_type = "text/plain")))]
 async fn prometheus(State(app): State<AppState>) -> Response {
     metrics::memory(app.admission.used_bytes(), app.cache.used_bytes());
-    let text = app.prometheus.as_ref().map(metrics_exporter_prometheus::PrometheusHandle::render).unwrap_or_default();
+    let text = app
+        .prometheus
+        .as_ref()
+        .map(metrics_exporter_prometheus::PrometheusHandle::render)
+        .unwrap_or_default();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 
@@ -82,7 +89,9 @@ pub struct Cluster {
 
 /// What this agent belongs to.
 #[utoipa::path(get, path = "/v1/cluster", tag = "operations",
-    responses((status = 200, description = "who answers", body = Cluster), (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 200, description = "who answers", body = Cluster),
+        (status = "5XX", description = "control_plane_unavailable",
+            body = ProblemBody, content_type = "application/problem+json")))]
 async fn cluster(State(app): State<AppState>) -> Result<Json<Cluster>, Problem> {
     Ok(Json(Cluster {
         cluster: app.cluster.clone(),
@@ -95,7 +104,8 @@ async fn cluster(State(app): State<AppState>) -> Result<Json<Cluster>, Problem> 
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| super::openapi().to_json().unwrap_or_default());
 
 /// This document.
-#[utoipa::path(get, path = "/openapi.json", tag = "operations", responses((status = 200, description = "OpenAPI 3.1", body = Object)))]
+#[utoipa::path(get, path = "/openapi.json", tag = "operations", responses((status = 200, description = "OpenAPI 3.1",
+    body = Object)))]
 async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.as_str()).into_response()
 }

@@ -89,7 +89,8 @@ fn value(out: &mut Vec<u8>, bytes: &[u8], known_json: bool, encoding: Encoding) 
     match text {
         Some(text) if encoding == Encoding::Json && serde_json::from_str::<&RawValue>(text).is_ok() => {
             out.extend_from_slice(b",\"value\":");
-            // Outside of strings a line end is white space, inside it cannot stand: an answer of one line stays one.
+            // Outside of strings a line end is white space, inside it cannot stand: an answer of one line
+            // stays one.
             out.extend(bytes.iter().map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { *b }));
         }
         Some(text) => {
@@ -106,7 +107,8 @@ fn value(out: &mut Vec<u8>, bytes: &[u8], known_json: bool, encoding: Encoding) 
 /// A name that stands several times gets a list of values.
 fn headers(out: &mut Vec<u8>, view: &RecordView<'_>) -> Result<(), Corrupt> {
     let all: Vec<(&str, &[u8])> = view.headers().collect::<Result<_, _>>()?;
-    let visible: Vec<(&str, &[u8])> = all.into_iter().filter(|(name, _)| !name.starts_with(RESERVED)).collect();
+    let visible: Vec<(&str, &[u8])> =
+        all.into_iter().filter(|(name, _)| !name.starts_with(RESERVED)).collect();
     for (at, (name, first)) in visible.iter().enumerate() {
         if visible[..at].iter().any(|(n, _)| n == name) {
             continue;
@@ -116,7 +118,8 @@ fn headers(out: &mut Vec<u8>, view: &RecordView<'_>) -> Result<(), Corrupt> {
         }
         json_string(out, name);
         out.push(b':');
-        let others: Vec<&[u8]> = visible[at + 1..].iter().filter(|(n, _)| n == name).map(|(_, v)| *v).collect();
+        let others: Vec<&[u8]> =
+            visible[at + 1..].iter().filter(|(n, _)| n == name).map(|(_, v)| *v).collect();
         if others.is_empty() {
             header_value(out, first);
             continue;

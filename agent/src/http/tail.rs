@@ -28,7 +28,8 @@ pub const SHARE_MIN_BYTES: usize = 64 << 10;
 /// Partitions that are read at once: each may give a whole batch, however little is asked for.
 pub const GROUP: usize = 64;
 
-/// Next offset of every partition. The token names the topic's id, so that a later topic of the name does not take it.
+/// Next offset of every partition. The token names the topic's id, so that a later topic of the name does not
+/// take it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position {
     topic: i64,
@@ -43,16 +44,19 @@ impl Position {
     /// Partitions that the token does not know begin at 0.
     pub fn parse(token: &str, topic: &Topic) -> Result<Self, Problem> {
         let refuse = || Problem::bad_request("this is not a position of the topic");
-        let text = URL_SAFE_NO_PAD.decode(token).ok().and_then(|b| String::from_utf8(b).ok()).ok_or_else(refuse)?;
+        let text =
+            URL_SAFE_NO_PAD.decode(token).ok().and_then(|b| String::from_utf8(b).ok()).ok_or_else(refuse)?;
         let mut parts = text.split('.');
         let id = parts.next().and_then(|p| p.parse().ok()).ok_or_else(refuse)?;
         if id != topic.id.0 {
             return Err(refuse());
         }
-        let mut next: BTreeMap<i32, Offset> = (0..topic.partition_count()).map(|p| (p, Offset::ZERO)).collect();
+        let mut next: BTreeMap<i32, Offset> =
+            (0..topic.partition_count()).map(|p| (p, Offset::ZERO)).collect();
         for part in parts {
             let (partition, offset) = part.split_once('-').ok_or_else(refuse)?;
-            let (partition, offset) = (partition.parse().map_err(|_| refuse())?, offset.parse().map_err(|_| refuse())?);
+            let (partition, offset) =
+                (partition.parse().map_err(|_| refuse())?, offset.parse().map_err(|_| refuse())?);
             if topic.partition_id(partition).is_none() || offset < 0 {
                 return Err(refuse());
             }
@@ -113,7 +117,8 @@ pub async fn tail(
 }
 
 impl Tail {
-    /// Chunks as they come, until the agent stops. What is temporary is tried again; what is not ends the tail with a problem.
+    /// Chunks as they come, until the agent stops. What is temporary is tried again; what is not ends the
+    /// tail with a problem.
     fn endless(mut self) -> impl Stream<Item = Result<Bytes, std::io::Error>> {
         async_stream::stream! {
             while !self.app.watcher.is_stopping() {
@@ -151,12 +156,18 @@ impl Tail {
         loop {
             let mut chunk = Chunk::new(self.form, self.encoding, self.limits);
             let count = self.ids.len();
-            let turns: Vec<(i32, PartitionId)> = (0..count).map(|n| self.ids[(self.turn + n) % count]).collect();
+            let turns: Vec<(i32, PartitionId)> =
+                (0..count).map(|n| self.ids[(self.turn + n) % count]).collect();
             let mut done = 0;
             for group in turns.chunks(GROUP) {
                 let fetched = self.fetch(group).await?;
                 for ((partition, id), one) in group.iter().zip(&fetched) {
-                    chunk.take(self.topic.name.as_str(), *partition, one, self.position.next.entry(*partition).or_insert(Offset::ZERO))?;
+                    chunk.take(
+                        self.topic.name.as_str(),
+                        *partition,
+                        one,
+                        self.position.next.entry(*partition).or_insert(Offset::ZERO),
+                    )?;
                     if let Some(watch) = &watch {
                         watch.saw(*id, one.high_watermark);
                     }
@@ -172,7 +183,11 @@ impl Tail {
                 return chunk.finish(&self.position.token(), "");
             }
             if Instant::now() >= deadline || self.app.watcher.is_stopping() {
-                return if self.is_endless() { Ok(self.keep_alive()) } else { chunk.finish(&self.position.token(), "") };
+                return if self.is_endless() {
+                    Ok(self.keep_alive())
+                } else {
+                    chunk.finish(&self.position.token(), "")
+                };
             }
             if let Some(watch) = &watch {
                 tokio::time::timeout_at(deadline, watch.moved()).await.ok();
@@ -194,10 +209,19 @@ impl Tail {
 
     /// One answer per partition, after those that retention has passed were moved up to the log start.
     async fn fetch(&mut self, group: &[(i32, PartitionId)]) -> Result<Vec<Fetched>, Problem> {
-        let share = (self.limits.max_bytes / group.len().max(1)).max(SHARE_MIN_BYTES.min(self.limits.max_bytes));
+        let share =
+            (self.limits.max_bytes / group.len().max(1)).max(SHARE_MIN_BYTES.min(self.limits.max_bytes));
         loop {
-            let requests: Vec<_> = group.iter().map(|(p, id)| find_from(*id, self.position.next[p], share)).collect();
-            let fetched: Vec<Fetched> = self.app.reader.fetch(&requests).await?.into_iter().collect::<Option<_>>().ok_or_else(gone)?;
+            let requests: Vec<_> =
+                group.iter().map(|(p, id)| find_from(*id, self.position.next[p], share)).collect();
+            let fetched: Vec<Fetched> = self
+                .app
+                .reader
+                .fetch(&requests)
+                .await?
+                .into_iter()
+                .collect::<Option<_>>()
+                .ok_or_else(gone)?;
             let mut moved = false;
             for ((partition, _), one) in group.iter().zip(&fetched) {
                 let next = self.position.next.entry(*partition).or_insert(Offset::ZERO);

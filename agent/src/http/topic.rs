@@ -53,7 +53,9 @@ pub struct TopicSettings {
 }
 
 /// Tells null from absent.
-pub fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+pub fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
     Option::<T>::deserialize(deserializer).map(Some)
 }
 
@@ -96,7 +98,12 @@ impl TopicSettings {
             ("retention_bytes", self.retention_bytes.flatten(), 0, i64::MAX),
             ("retention_hold_ms", self.retention_hold_ms, 0, limits::RETENTION_MAX_MS),
             ("dedup_window_ms", self.dedup_window_ms, 0, limits::DEDUP_WINDOW_MAX_MS),
-            ("max_record_bytes", self.max_record_bytes.map(i64::from), 1, i64::from(limits::RECORD_MAX_BYTES_CAP)),
+            (
+                "max_record_bytes",
+                self.max_record_bytes.map(i64::from),
+                1,
+                i64::from(limits::RECORD_MAX_BYTES_CAP),
+            ),
         ];
         for (name, value, min, max) in ranges {
             if value.is_some_and(|v| !(min..=max).contains(&v)) {
@@ -144,16 +151,28 @@ fn description(topic: &Topic, partitions: &[PartitionStatus]) -> TopicDescriptio
 
 /// Makes a topic or changes it.
 #[utoipa::path(
-    put, path = "/v1/topics/{topic}", tag = "topics", params(("topic" = String, Path)), request_body = TopicSettings,
-    responses((status = 201, description = "made", body = TopicDescription), (status = 200, description = "changed, or as it was", body = TopicDescription),
-        (status = 409, description = "invalid_change: partitions only grow", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
+    put, path = "/v1/topics/{topic}", tag = "topics",
+    params(("topic" = String, Path)),
+    request_body = TopicSettings,
+    responses((status = 201, description = "made", body = TopicDescription),
+        (status = 200, description = "changed, or as it was", body = TopicDescription),
+        (status = 409, description = "invalid_change: partitions only grow",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable",
+            body = ProblemBody, content_type = "application/problem+json"))
 )]
-async fn put(State(app): State<AppState>, principal: Principal, TopicName(name): TopicName, body: Body) -> Result<Response, Problem> {
+async fn put(
+    State(app): State<AppState>,
+    principal: Principal,
+    TopicName(name): TopicName,
+    body: Body,
+) -> Result<Response, Problem> {
     let body = collect(body, limits::MIB, None).await?;
     let settings = if body.iter().all(u8::is_ascii_whitespace) { b"{}" } else { &body[..] };
-    let settings: TopicSettings = serde_json::from_slice(settings).map_err(|e| Problem::bad_request(e.to_string()))?;
+    let settings: TopicSettings =
+        serde_json::from_slice(settings).map_err(|e| Problem::bad_request(e.to_string()))?;
     let (topic, made) = app.topics.put(&principal.tenant, &name, &settings.change()?).await?;
     let partitions = app.plane.partitions(topic.id).await?;
     let status = if made { StatusCode::CREATED } else { StatusCode::OK };
@@ -163,7 +182,9 @@ async fn put(State(app): State<AppState>, principal: Principal, TopicName(name):
 /// All topics of the tenant, by name.
 #[utoipa::path(
     get, path = "/v1/topics", tag = "topics",
-    responses((status = 200, description = "with the state of their partitions", body = TopicList), (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
+    responses((status = 200, description = "with the state of their partitions", body = TopicList),
+        (status = "5XX", description = "control_plane_unavailable",
+            body = ProblemBody, content_type = "application/problem+json"))
 )]
 async fn list(State(app): State<AppState>, principal: Principal) -> Result<Json<TopicList>, Problem> {
     let mut topics = Vec::new();
@@ -177,9 +198,13 @@ async fn list(State(app): State<AppState>, principal: Principal) -> Result<Json<
 /// Configuration and the state of each partition.
 #[utoipa::path(
     get, path = "/v1/topics/{topic}", tag = "topics", params(("topic" = String, Path)),
-    responses((status = 200, description = "as it is now", body = TopicDescription), (status = 404, description = "topic_not_found", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
+    responses((status = 200, description = "as it is now", body = TopicDescription),
+        (status = 404, description = "topic_not_found",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable",
+            body = ProblemBody, content_type = "application/problem+json"))
 )]
 async fn describe(
     State(app): State<AppState>,
@@ -187,7 +212,9 @@ async fn describe(
     TopicName(name): TopicName,
 ) -> Result<Json<TopicDescription>, Problem> {
     let topic = app.plane.topic(&principal.tenant, &name).await.map_err(|e| match e {
-        Error::Rejected(NoSuchTopic) => Problem::new(Code::TopicNotFound, format!("there is no topic {name}")),
+        Error::Rejected(NoSuchTopic) => {
+            Problem::new(Code::TopicNotFound, format!("there is no topic {name}"))
+        }
         other => other.into(),
     })?;
     let partitions = app.plane.partitions(topic.id).await?;
@@ -197,11 +224,19 @@ async fn describe(
 /// Deletes a topic; a later one of the same name shares nothing with it.
 #[utoipa::path(
     delete, path = "/v1/topics/{topic}", tag = "topics", params(("topic" = String, Path)),
-    responses((status = 204, description = "deleted"), (status = 404, description = "topic_not_found", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
+    responses((status = 204, description = "deleted"),
+        (status = 404, description = "topic_not_found",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable",
+            body = ProblemBody, content_type = "application/problem+json"))
 )]
-async fn delete(State(app): State<AppState>, principal: Principal, TopicName(name): TopicName) -> Result<StatusCode, Problem> {
+async fn delete(
+    State(app): State<AppState>,
+    principal: Principal,
+    TopicName(name): TopicName,
+) -> Result<StatusCode, Problem> {
     if app.topics.delete(&principal.tenant, &name).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {

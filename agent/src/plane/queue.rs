@@ -4,8 +4,8 @@ use super::{SERVING, STATEMENT, Timed, bounded};
 use async_trait::async_trait;
 use millpond_core::queue::plane::QueuePlane;
 use millpond_core::queue::{
-    Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected, Queue, QueueChange,
-    QueueCounts, Settle, Settled,
+    Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected,
+    Queue, QueueChange, QueueCounts, Settle, Settled,
 };
 use millpond_core::{Error, Name, Offset, PartitionId, QueueId};
 use std::time::Duration;
@@ -13,7 +13,8 @@ use std::time::Duration;
 /// These touch all rows of a queue.
 fn limit(call: &str) -> Duration {
     match call {
-        "put_queue" | "delete_queue" | "pause_queue" | "expire" | "clamp" | "queue_counts" | "redrive" | "purge_dead" | "seek" => STATEMENT,
+        "put_queue" | "delete_queue" | "pause_queue" | "expire" | "clamp" | "queue_counts" | "redrive"
+        | "purge_dead" | "seek" => STATEMENT,
         _ => SERVING,
     }
 }

@@ -177,7 +177,8 @@ impl AppendBuilder {
         Self { topics, basis, pieces: BTreeMap::new(), order: Vec::new(), explicit: true, expected_bytes: 0 }
     }
 
-    /// So that the room for records is taken once: about so many bytes are to come, spread evenly where they have keys.
+    /// So that the room for records is taken once: about so many bytes are to come, spread evenly where they
+    /// have keys.
     pub fn expect_bytes(&mut self, bytes: usize) {
         self.expected_bytes = bytes;
     }
@@ -199,7 +200,8 @@ impl AppendBuilder {
         if i32::try_from(bytes).map_or(true, |b| b > of.config.max_record_bytes) {
             return Err(InputError::TooLarge { bytes, max: of.config.max_record_bytes });
         }
-        let spread = if input.key.is_some() { usize::try_from(basis.partitions).unwrap_or(1).max(1) } else { 1 };
+        let spread =
+            if input.key.is_some() { usize::try_from(basis.partitions).unwrap_or(1).max(1) } else { 1 };
         let share = (self.expected_bytes / spread).saturating_mul(9) / 8;
         let piece = self.pieces.entry((topic, partition)).or_insert_with(|| AppendPiece {
             topic_number: topic,
@@ -254,6 +256,14 @@ impl AppendBuilder {
 
     #[must_use]
     pub fn into_append(self, id: RequestId, key: Option<RequestKey>, expect: Option<Offset>) -> Append {
-        Append { id, pieces: self.pieces.into_values().collect(), key, expect, guard: None, basis: self.basis, permit: None }
+        Append {
+            id,
+            pieces: self.pieces.into_values().collect(),
+            key,
+            expect,
+            guard: None,
+            basis: self.basis,
+            permit: None,
+        }
     }
 }

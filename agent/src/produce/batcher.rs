@@ -1,7 +1,8 @@
 //! When to flush which lane: pure, `(state, now) → decision`.
 //!
-//! *Small* requests go inline into Postgres as soon as no inline commit is in flight. *Bulk* waits for a full segment, for the linger,
-//! or for a spare PUT token; size and linger take their token on credit, so that money never stops the flow. No lane waits for the other.
+//! *Small* requests go inline into Postgres as soon as no inline commit is in flight. *Bulk* waits for a full
+//! segment, for the linger, or for a spare PUT token; size and linger take their token on credit, so that
+//! money never stops the flow. No lane waits for the other.
 
 use millpond_core::{Placement, limits};
 use std::time::Duration;
@@ -85,7 +86,8 @@ impl Bucket {
     }
 
     fn level(&mut self, now: Instant) -> f64 {
-        self.level = (self.level + now.saturating_duration_since(self.at).as_secs_f64() * self.rate).min(self.burst);
+        self.level =
+            (self.level + now.saturating_duration_since(self.at).as_secs_f64() * self.rate).min(self.burst);
         self.at = self.at.max(now);
         self.level
     }
@@ -139,7 +141,8 @@ impl Batcher {
         }
     }
 
-    /// Chooses the lane of a request before it is buffered. `object` binds; `inline` is a wish that lifts only the size of a request.
+    /// Chooses the lane of a request before it is buffered. `object` binds; `inline` is a wish that lifts
+    /// only the size of a request.
     pub fn lane(&mut self, bytes: usize, placement: Placement, now: Instant) -> Lane {
         let max = match placement {
             Placement::Object => return Lane::Bulk,
@@ -173,11 +176,17 @@ impl Batcher {
             return Decision::Flush(Lane::Bulk, Reason::Linger);
         }
         let spaced = match self.last_put {
-            Some(last) if self.puts_in_flight > 0 => last + Duration::from_secs_f64(1.0 / self.config.puts_per_s),
+            Some(last) if self.puts_in_flight > 0 => {
+                last + Duration::from_secs_f64(1.0 / self.config.puts_per_s)
+            }
             _ => now,
         };
         let ready = self.puts.ready_at(1.0, now).max(spaced);
-        if ready <= now { Decision::Flush(Lane::Bulk, Reason::Ready) } else { Decision::Wait(ready.min(linger_ends)) }
+        if ready <= now {
+            Decision::Flush(Lane::Bulk, Reason::Ready)
+        } else {
+            Decision::Wait(ready.min(linger_ends))
+        }
     }
 
     /// The lane was emptied but for `left_bytes`, the oldest of which came at `left_since`.

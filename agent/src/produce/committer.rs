@@ -15,13 +15,15 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// A commit is sent again until its outcome is known, or so long; the clients have been told "unknown" well before.
+/// A commit is sent again until its outcome is known, or so long; the clients have been told "unknown" well
+/// before.
 const RESOLVE_FOR: Duration = Duration::from_millis(limits::PART_USABLE_MS / 2);
-/// With an inline payload: its row is the commit's identity, and goes 70 s after the commit at the earliest (drain, then plan TTL). The last
-/// call may take half of them.
+/// With an inline payload: its row is the commit's identity, and goes 70 s after the commit at the earliest
+/// (drain, then plan TTL). The last call may take half of them.
 const RESOLVE_INLINE_FOR: Duration = Duration::from_secs(30);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
-/// Who waits for a commit is told "unknown" after so long, and a call without answer counts as failed: a database that hangs breaks no connection.
+/// Who waits for a commit is told "unknown" after so long, and a call without answer counts as failed: a
+/// database that hangs breaks no connection.
 const SILENCE: Duration = Duration::from_secs(3);
 
 pub struct Committer {
@@ -92,8 +94,14 @@ impl Committer {
         answer(flushes, committed);
     }
 
-    /// The call's outcome. Once the commit has taken too long, those who wait are told that there is none yet; what they hold stays held.
-    async fn unless_silent<T>(&self, call: impl Future<Output = T>, flushes: &mut [Flush], start: Instant) -> T {
+    /// The call's outcome. Once the commit has taken too long, those who wait are told that there is none
+    /// yet; what they hold stays held.
+    async fn unless_silent<T>(
+        &self,
+        call: impl Future<Output = T>,
+        flushes: &mut [Flush],
+        start: Instant,
+    ) -> T {
         tokio::pin!(call);
         if let Ok(outcome) = tokio::time::timeout_at(start + SILENCE, &mut call).await {
             return outcome;
@@ -110,7 +118,10 @@ impl Committer {
         }
         let mut tops: BTreeMap<PartitionId, Offset> = BTreeMap::new();
         for (piece, outcome) in commit.pieces.iter().zip(&committed.pieces) {
-            let Some(base) = outcome.base.filter(|_| committed.verdicts[piece.request] == Verdict::Stored) else { continue };
+            let Some(base) = outcome.base.filter(|_| committed.verdicts[piece.request] == Verdict::Stored)
+            else {
+                continue;
+            };
             let kept = i64::from(piece.records) - i64::try_from(outcome.dropped.len()).unwrap_or(0);
             let top = tops.entry(commit.runs[piece.run].partition).or_insert(base);
             *top = (*top).max(Offset(base.0 + kept));
@@ -132,8 +143,14 @@ fn answer(flushes: Vec<Flush>, committed: Committed) {
     let mut outcomes = committed.pieces.into_iter();
     for flush in flushes {
         let mut own: Vec<Vec<AppendedPiece>> = flush.pendings.iter().map(|_| Vec::new()).collect();
-        for ((piece, (topic, partition)), outcome) in flush.pieces.iter().zip(&flush.homes).zip(&mut outcomes) {
-            own[piece.request].push(AppendedPiece { topic: *topic, partition: *partition, records: piece.records, outcome });
+        for ((piece, (topic, partition)), outcome) in flush.pieces.iter().zip(&flush.homes).zip(&mut outcomes)
+        {
+            own[piece.request].push(AppendedPiece {
+                topic: *topic,
+                partition: *partition,
+                records: piece.records,
+                outcome,
+            });
         }
         for ((pending, pieces), verdict) in flush.pendings.into_iter().zip(own).zip(&mut verdicts) {
             let Pending { append, reply, key_lock, .. } = pending;

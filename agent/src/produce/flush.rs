@@ -76,13 +76,19 @@ impl Flush {
         for group in sources.chunk_by(|a, b| a.0 == b.0) {
             flush.encode_partition(&mut writer, &pendings, group);
         }
-        flush.contexts = (0..pendings.len()).map(|request| flush.context(&pendings[request].append, request)).collect();
+        flush.contexts =
+            (0..pendings.len()).map(|request| flush.context(&pendings[request].append, request)).collect();
         flush.bytes = if inline { writer.into_payload() } else { writer.into_segment() };
         flush.pendings = pendings;
         flush
     }
 
-    fn encode_partition(&mut self, writer: &mut SegmentWriter, pendings: &[Pending], group: &[(PartitionId, usize, usize)]) {
+    fn encode_partition(
+        &mut self,
+        writer: &mut SegmentWriter,
+        pendings: &[Pending],
+        group: &[(PartitionId, usize, usize)],
+    ) {
         let Some(&(partition, request, number)) = group.first() else { return };
         let first = &pendings[request].append.pieces[number];
         let home = TopicLabel {
@@ -113,7 +119,12 @@ impl Flush {
                         partition: piece.partition,
                     });
                 }
-                self.pieces.push(Piece { request, run: self.runs.len(), first: int(run.records), records: int(taken) });
+                self.pieces.push(Piece {
+                    request,
+                    run: self.runs.len(),
+                    first: int(run.records),
+                    records: int(taken),
+                });
                 self.homes.push((piece.topic_number, piece.partition));
                 run.add(taken, piece);
                 position += taken;
@@ -177,7 +188,8 @@ impl OpenRun {
 pub fn fold(flushes: &[Flush]) -> Commit {
     let mut commit = Commit::default();
     for flush in flushes {
-        let (part, runs, pieces, requests) = (commit.parts.len(), commit.runs.len(), commit.pieces.len(), commit.requests.len());
+        let (part, runs, pieces, requests) =
+            (commit.parts.len(), commit.runs.len(), commit.pieces.len(), commit.requests.len());
         let segment = || PartBody::Segment {
             bytes: i64::try_from(flush.bytes.len()).unwrap_or(i64::MAX),
             crc: crc32c::crc32c(&flush.bytes).cast_signed(),
@@ -187,7 +199,11 @@ pub fn fold(flushes: &[Flush]) -> Commit {
             commit.parts.push(Part { id: flush.part, body });
         }
         commit.runs.extend(flush.runs.iter().map(|r| Run { part, ..*r }));
-        commit.pieces.extend(flush.pieces.iter().map(|p| Piece { request: p.request + requests, run: p.run + runs, ..*p }));
+        commit.pieces.extend(flush.pieces.iter().map(|p| Piece {
+            request: p.request + requests,
+            run: p.run + runs,
+            ..*p
+        }));
         commit.dedups.extend(flush.dedups.iter().map(|d| Dedup { piece: d.piece + pieces, ..*d }));
         let request = |(pending, context): (&Pending, &Bytes)| Request {
             id: pending.append.id,

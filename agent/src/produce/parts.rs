@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Ids for segments, registered many at a time before anything is uploaded under them. While nothing is written, nothing is registered.
+/// Ids for segments, registered many at a time before anything is uploaded under them. While nothing is
+/// written, nothing is registered.
 pub struct PartPool {
     plane: Arc<dyn ControlPlane>,
     agent: AgentId,
@@ -18,7 +19,12 @@ pub struct PartPool {
 
 impl PartPool {
     #[must_use]
-    pub fn new(plane: Arc<dyn ControlPlane>, agent: AgentId, ids: Arc<Ids>, clock: Arc<dyn Clock>) -> Arc<Self> {
+    pub fn new(
+        plane: Arc<dyn ControlPlane>,
+        agent: AgentId,
+        ids: Arc<Ids>,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Self> {
         Arc::new(Self { plane, agent, ids, clock, ready: Mutex::new(VecDeque::new()) })
     }
 

@@ -1,7 +1,7 @@
 //! The write path's hub: takes appends, lets the batcher decide, sends flushes on their way.
 //!
-//! Invariants: an append is answered after its commit, never before; whoever goes away cancels nothing; one inline commit is in flight
-//! at a time, uploads run in parallel and commit as they finish.
+//! Invariants: an append is answered after its commit, never before; whoever goes away cancels nothing; one
+//! inline commit is in flight at a time, uploads run in parallel and commit as they finish.
 
 use super::AppendError;
 use super::append::{Append, Appended};
@@ -49,7 +49,13 @@ pub struct Shared {
 
 impl Shared {
     #[must_use]
-    pub fn new(committer: Arc<Committer>, parts: Arc<PartPool>, store: Store, origin: Origin, health: Arc<Health>) -> Arc<Self> {
+    pub fn new(
+        committer: Arc<Committer>,
+        parts: Arc<PartPool>,
+        store: Store,
+        origin: Origin,
+        health: Arc<Health>,
+    ) -> Arc<Self> {
         let uploads = Arc::new(Semaphore::new(limits::UPLOADS_IN_FLIGHT));
         Arc::new(Self { committer, parts, store, origin, health, uploads, tasks: TaskTracker::new() })
     }
@@ -188,9 +194,19 @@ impl Hub {
     fn accept(&mut self, pending: Pending) {
         let now = Instant::now();
         let bytes = pending.append.bytes();
-        let placement = pending.append.pieces.iter().map(|p| p.topic.config.placement).reduce(stricter).unwrap_or_default();
+        let placement = pending
+            .append
+            .pieces
+            .iter()
+            .map(|p| p.topic.config.placement)
+            .reduce(stricter)
+            .unwrap_or_default();
         // Without records there is nothing to upload.
-        let lane = if pending.append.pieces.is_empty() { Lane::Small } else { self.batcher.lane(bytes, placement, now) };
+        let lane = if pending.append.pieces.is_empty() {
+            Lane::Small
+        } else {
+            self.batcher.lane(bytes, placement, now)
+        };
         if pending.append.expect.is_some() || pending.append.guard.is_some() {
             self.send(lane, vec![pending], true);
             return;
@@ -210,7 +226,9 @@ impl Hub {
         while let Some(next) = queue.front() {
             let (size, count) = (next.append.bytes(), next.append.pieces.len());
             partitions.extend(next.append.pieces.iter().map(|p| p.topic.partition_id(p.partition)));
-            let fits = bytes + size <= max && pieces + count <= limits::COMMIT_MAX_PIECES && partitions.len() <= limits::COMMIT_MAX_RUNS;
+            let fits = bytes + size <= max
+                && pieces + count <= limits::COMMIT_MAX_PIECES
+                && partitions.len() <= limits::COMMIT_MAX_RUNS;
             if !taken.is_empty() && !fits {
                 break;
             }
@@ -255,7 +273,8 @@ impl Hub {
     }
 }
 
-/// Tells the hub that a flush is out of the way, also when its task panics: a lane must not wait for it for ever.
+/// Tells the hub that a flush is out of the way, also when its task panics: a lane must not wait for it for
+/// ever.
 struct Done {
     events: mpsc::UnboundedSender<Event>,
     event: Option<Event>,

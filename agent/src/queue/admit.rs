@@ -1,4 +1,5 @@
-//! Admission: records that a grant must not give out unseen are looked at, and noted with their due times and keys.
+//! Admission: records that a grant must not give out unseen are looked at, and noted with their due times and
+//! keys.
 
 use super::Shared;
 use super::fill::instant;
@@ -17,7 +18,8 @@ const RECORDS: i64 = 2_000;
 /// Whether a cursor has moved, by this admission or another.
 pub async fn admit(shared: &Shared, queue: &Queue, at: Unadmitted, now_ms: i64) -> Result<bool, Source> {
     let reach = at.end.max(Offset(at.from.0 + RECORDS));
-    let request = FindRequest { partition: at.partition, offset: at.from, end: Some(reach), max_bytes: i64::MAX };
+    let request =
+        FindRequest { partition: at.partition, offset: at.from, end: Some(reach), max_bytes: i64::MAX };
     let planned = shared.plane.find(&[request]).await?.pop().flatten();
     // Gone with its topic; the queue goes too.
     let Some(planned) = planned else { return Ok(false) };
@@ -25,25 +27,38 @@ pub async fn admit(shared: &Shared, queue: &Queue, at: Unadmitted, now_ms: i64) 
     let end = planned
         .batches
         .iter()
-        .take_while(|b| b.base.0 < from.0 + RECORDS && (queue.mode == Mode::Keyed || b.flags.has(BatchFlags::DELAY) || b.base <= from))
+        .take_while(|b| {
+            b.base.0 < from.0 + RECORDS
+                && (queue.mode == Mode::Keyed || b.flags.has(BatchFlags::DELAY) || b.base <= from)
+        })
         .last()
         .map(millpond_core::control_plane::Batch::end);
     let Some(to) = end.filter(|end| *end > at.from) else { return Ok(false) };
-    let mut admit =
-        Admit { queue: queue.id, agent: shared.agent, partition: at.partition, from: at.from, to, runs: Vec::new(), records: Vec::new() };
+    let mut admit = Admit {
+        queue: queue.id,
+        agent: shared.agent,
+        partition: at.partition,
+        from: at.from,
+        to,
+        runs: Vec::new(),
+        records: Vec::new(),
+    };
     let found = shared.reader.lookup(&Wanted::new([(at.partition, from.0..to.0)])).await?;
     // What retention has let go is given out too: whoever reads it settles it as expired.
     let mut next = at.from;
     while next < to {
         let batch = found.batch_of(at.partition, next);
         if batch.is_none() && !found.is_gone(at.partition, next) {
-            // What was too much to read at once is for the next admission: nobody has seen its keys and times.
+            // What was too much to read at once is for the next admission: nobody has seen its keys and
+            // times.
             break;
         }
         let due = batch.and_then(|b| due_ms(b, next)).filter(|due| *due > now_ms);
         match queue.mode {
             Mode::Shared => push_run(&mut admit.runs, next.0, due),
-            Mode::Keyed => admit.records.push(Admitted { offset: next, key_hash: key_hash(batch, next), due_ms: due }),
+            Mode::Keyed => {
+                admit.records.push(Admitted { offset: next, key_hash: key_hash(batch, next), due_ms: due })
+            }
         }
         next = next.plus(1);
     }

@@ -1,4 +1,5 @@
-//! Ends leases whose deadline is past, while this agent serves any queue; for queues that nobody polls the background job does.
+//! Ends leases whose deadline is past, while this agent serves any queue; for queues that nobody polls the
+//! background job does.
 
 use super::Shared;
 use parking_lot::Mutex;
@@ -24,7 +25,12 @@ pub struct Expiry {
 
 impl Expiry {
     pub fn new(shared: Arc<Shared>) -> Arc<Self> {
-        let expiry = Arc::new(Self { shared, served: Mutex::new(None), begun: Notify::new(), ended: tokio::sync::watch::Sender::new(0) });
+        let expiry = Arc::new(Self {
+            shared,
+            served: Mutex::new(None),
+            begun: Notify::new(),
+            ended: tokio::sync::watch::Sender::new(0),
+        });
         let weak = Arc::downgrade(&expiry);
         tokio::spawn(async move {
             while let Some(expiry) = weak.upgrade() {

@@ -1,4 +1,5 @@
-//! From granted offsets to records: read, pass over what has expired, keep within the bytes asked for, answer.
+//! From granted offsets to records: read, pass over what has expired, keep within the bytes asked for,
+//! answer.
 
 use super::granter::{Answer, Call};
 use super::plan::{Item, Target};
@@ -30,8 +31,8 @@ pub struct LeasedRecord {
     batch: Arc<FetchedBatch>,
 }
 
-/// The answer to a lease call. Dropped before it was delivered, its lease goes back uncounted, unless the call has a name: then whoever sent it
-/// may have it by now from another agent, or ask for it again.
+/// The answer to a lease call. Dropped before it was delivered, its lease goes back uncounted, unless the
+/// call has a name: then whoever sent it may have it by now from another agent, or ask for it again.
 #[derive(Debug)]
 pub struct Leased {
     pub lease: Option<LeaseId>,
@@ -126,20 +127,30 @@ impl Filling {
     }
 
     async fn read(&self, served: &[(Call, Vec<LeasePart>)]) -> Result<Records, FetchError> {
-        let all = served.iter().flat_map(|(_, parts)| parts).flat_map(|p| p.ranges.iter().map(|r| (p.partition, r.clone())));
+        let all = served
+            .iter()
+            .flat_map(|(_, parts)| parts)
+            .flat_map(|p| p.ranges.iter().map(|r| (p.partition, r.clone())));
         self.shared.reader.lookup(&Wanted::new(all)).await
     }
 
-    /// Of calls whose records cannot be read. What is corrupt comes again after a while, so that others come first; a lease that another agent may have
-    /// answered goes on.
+    /// Of calls whose records cannot be read. What is corrupt comes again after a while, so that others come
+    /// first; a lease that another agent may have answered goes on.
     async fn give_back(&self, served: Vec<(Call, Vec<LeasePart>)>, error: FetchError) {
         let corrupt = matches!(error, FetchError::Corrupt { .. });
         let action = |call: &Call| match (is_nobody_elses(call), corrupt) {
             (false, _) => Action::Renew { lease_ms: call.request.lease_ms },
             (true, false) => Action::Release,
-            (true, true) => Action::Nack { delay_ms: Some(CORRUPT_DELAY_MS), counts: false, reason: Some("cannot be read".to_owned()) },
+            (true, true) => Action::Nack {
+                delay_ms: Some(CORRUPT_DELAY_MS),
+                counts: false,
+                reason: Some("cannot be read".to_owned()),
+            },
         };
-        let items = served.iter().map(|(call, _)| Item { target: Target::Lease(call.lease), action: action(call) }).collect();
+        let items = served
+            .iter()
+            .map(|(call, _)| Item { target: Target::Lease(call.lease), action: action(call) })
+            .collect();
         release(&self.hub, items).await;
         let error = Arc::new(error);
         for (call, _) in served {
@@ -176,9 +187,15 @@ impl Filling {
         let mut records: Vec<LeasedRecord> = Vec::new();
         let mut bytes = 0;
         for part in parts {
-            let number = self.queue.partitions.iter().position(|p| *p == part.partition).and_then(|n| i32::try_from(n).ok());
+            let number = self
+                .queue
+                .partitions
+                .iter()
+                .position(|p| *p == part.partition)
+                .and_then(|n| i32::try_from(n).ok());
             for offset in part.ranges.iter().cloned().flatten().map(Offset) {
-                let receipt = Receipt { lease: call.lease, partition: part.partition, attempt: part.attempt, offset };
+                let receipt =
+                    Receipt { lease: call.lease, partition: part.partition, attempt: part.attempt, offset };
                 let item = |action| Item { target: Target::Record(receipt), action };
                 let Some(batch) = found.batch_of(part.partition, offset) else {
                     let gone = found.is_gone(part.partition, offset);
@@ -204,7 +221,9 @@ impl Filling {
                     continue;
                 }
                 bytes += size;
-                let kept = batches.entry((part.partition, batch.batch.base)).or_insert_with(|| Arc::new(batch.clone()));
+                let kept = batches
+                    .entry((part.partition, batch.batch.base))
+                    .or_insert_with(|| Arc::new(batch.clone()));
                 records.push(LeasedRecord {
                     partition: part.partition,
                     number: number.unwrap_or(0),

@@ -1,7 +1,7 @@
 //! Lease calls of one queue: all that wait go into one grant, one grant at a time.
 //!
-//! A call that found nothing waits: for this agent's commits and settlements, which wake it at once, for due times, and for what others do, by
-//! asking again.
+//! A call that found nothing waits: for this agent's commits and settlements, which wake it at once, for due
+//! times, and for what others do, by asking again.
 
 use super::expiry::Expiry;
 use super::fill::{self, Leased};
@@ -17,7 +17,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-/// How often a queue is asked again while calls wait: other agents' nacks, redrives and changes are seen then.
+/// How often a queue is asked again while calls wait: other agents' nacks, redrives and changes are seen
+/// then.
 const ASK_EVERY: Duration = Duration::from_millis(250);
 /// Others held what was there.
 const CONTENDED: Duration = Duration::from_millis(2);
@@ -53,7 +54,16 @@ pub struct Call {
 pub fn start(shared: Arc<Shared>, expiry: Arc<Expiry>, hub: &Arc<Hub>, calls: mpsc::Receiver<Call>) {
     let (back, returned) = mpsc::unbounded_channel();
     let ended = expiry.watch();
-    let granter = Granter { shared, expiry, hub: Arc::downgrade(hub), waiting: Vec::new(), back, ended, watch: None, turn: 0 };
+    let granter = Granter {
+        shared,
+        expiry,
+        hub: Arc::downgrade(hub),
+        waiting: Vec::new(),
+        back,
+        ended,
+        watch: None,
+        turn: 0,
+    };
     tokio::spawn(granter.run(calls, returned));
 }
 
@@ -124,7 +134,9 @@ impl Granter {
     async fn round(&mut self, hub: &Arc<Hub>) -> Next {
         self.expiry.serve();
         let queue = hub.queue();
-        let average = Some(hub.record_bytes.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0).unwrap_or(RECORD_BYTES_GUESS);
+        let average = Some(hub.record_bytes.load(Ordering::Relaxed))
+            .filter(|bytes| *bytes > 0)
+            .unwrap_or(RECORD_BYTES_GUESS);
         let asking = self.asking(average);
         let wants: Vec<Want> = asking.iter().map(|n| want(&self.waiting[*n], average)).collect();
         let start = Instant::now();
@@ -182,7 +194,8 @@ impl Granter {
 
     /// Leases of a grant whose outcome nobody knows, should they have been made.
     fn take_back(&self, hub: &Arc<Hub>, asking: &[usize]) {
-        let unnamed = asking.iter().filter_map(|n| self.waiting.get(*n)).filter(|c| c.request.request_id.is_none());
+        let unnamed =
+            asking.iter().filter_map(|n| self.waiting.get(*n)).filter(|c| c.request.request_id.is_none());
         let items: Vec<_> = unnamed.map(|call| fill::whole(call.lease)).collect();
         if !items.is_empty() {
             let hub = Arc::clone(hub);
@@ -212,7 +225,8 @@ impl Granter {
         self.turn = (self.turn + 1) % queue.partitions.len().max(1);
         let from = queue.partitions.get(self.turn).copied().unwrap_or(PartitionId(0));
         let (ids, agent) = (&self.shared.ids, self.shared.agent);
-        let grant = Grant { queue: queue.id, agent, wants, from, from_key: ids.random_i64(), dice: ids.unit() };
+        let grant =
+            Grant { queue: queue.id, agent, wants, from, from_key: ids.random_i64(), dice: ids.unit() };
         let start = Instant::now();
         let mut pause = PAUSE_MIN;
         loop {
@@ -242,7 +256,8 @@ impl Granter {
 
     /// Sends what was granted to be read and answered; whether every call got something.
     fn hand_on(&mut self, hub: &Arc<Hub>, queue: &Arc<Queue>, granted: &Granted) -> bool {
-        let mut by_lease: std::collections::HashMap<LeaseId, Vec<LeasePart>> = std::collections::HashMap::new();
+        let mut by_lease: std::collections::HashMap<LeaseId, Vec<LeasePart>> =
+            std::collections::HashMap::new();
         for part in &granted.parts {
             by_lease.entry(part.lease).or_default().push(part.clone());
         }
@@ -294,7 +309,9 @@ impl Granter {
         for unadmitted in granted.unadmitted.iter().take(ADMISSIONS) {
             match admit::admit(&self.shared, queue, *unadmitted, granted.at_ms).await {
                 Ok(done) => admitted |= done,
-                Err(error) => tracing::warn!(error = %crate::error_chain(&*error), queue = %queue.name, "admission failed"),
+                Err(error) => {
+                    tracing::warn!(error = %crate::error_chain(&*error), queue = %queue.name, "admission failed")
+                }
             }
         }
         admitted
@@ -304,12 +321,16 @@ impl Granter {
         if granted.contended {
             return Next::Wait(CONTENDED);
         }
-        let due = granted.next_due_ms.and_then(|due| u64::try_from(due - granted.at_ms).ok()).map(|ms| Duration::from_millis(ms + 1));
+        let due = granted
+            .next_due_ms
+            .and_then(|due| u64::try_from(due - granted.at_ms).ok())
+            .map(|ms| Duration::from_millis(ms + 1));
         let limit = match granted.limited_by {
             // When the next token comes.
             Some(LimitedBy::Rate) => {
                 let token = queue.config.rate.map_or(20, |rate| rate.per_ms / i64::from(rate.limit.max(1)));
-                Duration::from_millis(u64::try_from(token).unwrap_or(20)).clamp(Duration::from_millis(20), Duration::from_secs(1))
+                Duration::from_millis(u64::try_from(token).unwrap_or(20))
+                    .clamp(Duration::from_millis(20), Duration::from_secs(1))
             }
             _ => ASK_EVERY,
         };

@@ -1,7 +1,9 @@
-//! Queues on the agent's side: lease calls and settlements of a queue, each coalesced into one statement at a time.
+//! Queues on the agent's side: lease calls and settlements of a queue, each coalesced into one statement at a
+//! time.
 //!
-//! Owns: who waits for records, reading what was granted, receipts, admission. Invariants: no state of a queue lives here; what is granted and
-//! reaches no client goes back uncounted; a statement whose outcome is unknown is sent again, the same.
+//! Owns: who waits for records, reading what was granted, receipts, admission. Invariants: no state of a
+//! queue lives here; what is granted and reaches no client goes back uncounted; a statement whose outcome is
+//! unknown is sent again, the same.
 
 mod admit;
 mod expiry;
@@ -135,8 +137,14 @@ impl Hub {
     /// One answer an item. With a request id the call is a statement of its own, whose answer is kept.
     pub async fn settle(&self, items: &[Item], request_id: Option<&str>) -> Result<Settlements, QueueError> {
         // Of these items: another body under the same id is another settlement.
-        let op = request_id
-            .map(|id| crate::hash::of(&[self.queue().secret.as_bytes(), b"settle", id.as_bytes(), format!("{items:?}").as_bytes()]));
+        let op = request_id.map(|id| {
+            crate::hash::of(&[
+                self.queue().secret.as_bytes(),
+                b"settle",
+                id.as_bytes(),
+                format!("{items:?}").as_bytes(),
+            ])
+        });
         settler::settle(&self.settlements, items, op).await
     }
 }
@@ -181,7 +189,12 @@ impl Queues {
         }
     }
 
-    pub async fn put(&self, tenant: &Name, name: &Name, change: &QueueChange) -> Result<(Arc<Queue>, bool), Error<PutQueueRejected>> {
+    pub async fn put(
+        &self,
+        tenant: &Name,
+        name: &Name,
+        change: &QueueChange,
+    ) -> Result<(Arc<Queue>, bool), Error<PutQueueRejected>> {
         let (queue, made) = self.shared.plane.put_queue(tenant, name, change).await?;
         let queue = Arc::new(queue);
         self.remember((tenant.clone(), name.clone()), &queue).await;
@@ -200,7 +213,8 @@ impl Queues {
         if hubs.len() > HUBS_KEPT {
             hubs.retain(|_, hub| Arc::strong_count(hub) > 1);
         }
-        let hub = hubs.entry(queue.id).or_insert_with(|| Hub::start(&self.shared, &self.expiry, Arc::clone(queue)));
+        let hub =
+            hubs.entry(queue.id).or_insert_with(|| Hub::start(&self.shared, &self.expiry, Arc::clone(queue)));
         Arc::clone(hub)
     }
 

@@ -134,12 +134,20 @@ impl Plan {
                 let own = of_entry(*entry);
                 let at = own.partition_point(|v| v.hi <= receipt.offset);
                 let found = own.get(at).filter(|v| v.lo <= receipt.offset);
-                found.map_or(Told::LOST, |v| Told { status: Status::Done(v.outcome), deadline_ms: deadline(*entry), records: 1 })
+                found.map_or(Told::LOST, |v| Told {
+                    status: Status::Done(v.outcome),
+                    deadline_ms: deadline(*entry),
+                    records: 1,
+                })
             }
             Place::Lease(entry) => {
                 let own = of_entry(*entry);
                 let records = own.iter().map(|v| v.hi.0 - v.lo.0).sum();
-                own.first().map_or(Told::LOST, |v| Told { status: Status::Done(v.outcome), deadline_ms: deadline(*entry), records })
+                own.first().map_or(Told::LOST, |v| Told {
+                    status: Status::Done(v.outcome),
+                    deadline_ms: deadline(*entry),
+                    records,
+                })
             }
         };
         self.places.iter().map(told).collect()
@@ -147,7 +155,12 @@ impl Plan {
 }
 
 fn continues(last: &Entry, receipt: &Receipt, action: &Action) -> bool {
-    let next = Claim::Run { partition: receipt.partition, attempt: receipt.attempt, lo: Offset(0), hi: receipt.offset };
+    let next = Claim::Run {
+        partition: receipt.partition,
+        attempt: receipt.attempt,
+        lo: Offset(0),
+        hi: receipt.offset,
+    };
     let Claim::Run { partition, attempt, hi, .. } = last.claim else { return false };
     let same = Claim::Run { partition, attempt, lo: Offset(0), hi };
     last.lease == receipt.lease && same == next && receipt.offset.0 < i64::MAX && last.action == *action

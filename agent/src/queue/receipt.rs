@@ -1,7 +1,8 @@
 //! Receipts: the claim on one leased record, as clients hold it.
 //!
-//! `mp1.` and base64url over lease id (16 bytes), partition (8), offset (8), attempt (4), big endian. The lease id cannot be guessed, so it is the proof;
-//! the attempt tells one hand-out from a later one of the same lease.
+//! `mp1.` and base64url over lease id (16 bytes), partition (8), offset (8), attempt (4), big endian. The
+//! lease id cannot be guessed, so it is the proof; the attempt tells one hand-out from a later one of the
+//! same lease.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -86,10 +87,22 @@ mod tests {
 
     #[test]
     fn what_is_not_a_receipt_is_none() {
-        let text = Receipt { lease: LeaseId(Uuid::from_u128(7)), partition: PartitionId(1), offset: Offset(2), attempt: 1 }.text();
-        for wrong in
-            ["", "mp1.", &text[1..], &text[..text.len() - 1], &text.replace("mp1", "mp2"), &format!("{text}A"), &text.replacen('A', "*", 1)]
-        {
+        let text = Receipt {
+            lease: LeaseId(Uuid::from_u128(7)),
+            partition: PartitionId(1),
+            offset: Offset(2),
+            attempt: 1,
+        }
+        .text();
+        for wrong in [
+            "",
+            "mp1.",
+            &text[1..],
+            &text[..text.len() - 1],
+            &text.replace("mp1", "mp2"),
+            &format!("{text}A"),
+            &text.replacen('A', "*", 1),
+        ] {
             assert_eq!(Receipt::parse(wrong), None, "{wrong}");
         }
     }

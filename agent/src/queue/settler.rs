@@ -1,4 +1,5 @@
-//! Settlements of one queue: all that are there go into one statement, one statement at a time; those with a request id each into its own.
+//! Settlements of one queue: all that are there go into one statement, one statement at a time; those with a
+//! request id each into its own.
 
 use super::plan::{Item, Plan, Status, Target, Told};
 use super::{Hub, QueueError, Settlements, Shared, operation};
@@ -13,7 +14,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// A statement whose outcome is unknown is sent again for so long; whoever waits for it is told "unknown" earlier.
+/// A statement whose outcome is unknown is sent again for so long; whoever waits for it is told "unknown"
+/// earlier.
 const RESEND_FOR: Duration = Duration::from_secs(30);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const PAUSE_MIN: Duration = Duration::from_millis(5);
@@ -30,13 +32,23 @@ pub struct Settlement {
     answer: oneshot::Sender<Result<Vec<Told>, QueueError>>,
 }
 
-/// Hands a call to the queue's task, and looks a second time for what seems lost: a renewal under way elsewhere may have hidden it.
-pub async fn settle(to: &mpsc::Sender<Settlement>, items: &[Item], op: Option<Uuid>) -> Result<Settlements, QueueError> {
+/// Hands a call to the queue's task, and looks a second time for what seems lost: a renewal under way
+/// elsewhere may have hidden it.
+pub async fn settle(
+    to: &mpsc::Sender<Settlement>,
+    items: &[Item],
+    op: Option<Uuid>,
+) -> Result<Settlements, QueueError> {
     let mut told = ask(to, Plan::of(items), op).await?;
     let mut seen = HashSet::new();
     let mut first = |item: &Item| item.target != Target::Nothing && seen.insert(item.target);
-    let again: Vec<usize> =
-        items.iter().map(&mut first).enumerate().filter(|(n, first)| *first && told[*n].status == Status::Lost).map(|(n, _)| n).collect();
+    let again: Vec<usize> = items
+        .iter()
+        .map(&mut first)
+        .enumerate()
+        .filter(|(n, first)| *first && told[*n].status == Status::Lost)
+        .map(|(n, _)| n)
+        .collect();
     if !again.is_empty() {
         let rest: Vec<Item> = again.iter().map(|n| items[*n].clone()).collect();
         let op = op.map(|op| crate::hash::of(&[op.as_bytes(), b"again"]));
@@ -71,7 +83,8 @@ async fn ask(to: &mpsc::Sender<Settlement>, plan: Plan, op: Option<Uuid>) -> Res
 }
 
 pub fn start(shared: Arc<Shared>, hub: &Arc<Hub>, asked: mpsc::Receiver<Settlement>) {
-    let settler = Settler { shared, hub: Arc::downgrade(hub), id: hub.id, alone: Arc::new(Semaphore::new(ALONE)) };
+    let settler =
+        Settler { shared, hub: Arc::downgrade(hub), id: hub.id, alone: Arc::new(Semaphore::new(ALONE)) };
     tokio::spawn(settler.run(asked));
 }
 
@@ -106,7 +119,9 @@ impl Settler {
                         break;
                     }
                     self.send_alone(one, permit).await;
-                } else if entries + one.plan.entries.len() > ENTRIES && entries > 0 || one.plan.leases().any(|l| leases.contains(&l)) {
+                } else if entries + one.plan.entries.len() > ENTRIES && entries > 0
+                    || one.plan.leases().any(|l| leases.contains(&l))
+                {
                     left = Some(one);
                     break;
                 } else {
@@ -139,7 +154,15 @@ impl Settler {
         let hub = self.hub.upgrade();
         let leased = hub.as_ref().map_or(0, |h| h.leased.swap(0, Ordering::Relaxed));
         let entries = fold.iter().flat_map(|s| s.plan.entries.iter().cloned()).collect();
-        let settle = Settle { queue: self.id, agent: self.shared.agent, op, keep, entries, dice: self.shared.ids.unit(), leased };
+        let settle = Settle {
+            queue: self.id,
+            agent: self.shared.agent,
+            op,
+            keep,
+            entries,
+            dice: self.shared.ids.unit(),
+            leased,
+        };
         let start = Instant::now();
         let mut pause = PAUSE_MIN;
         let outcome = loop {

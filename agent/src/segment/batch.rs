@@ -1,7 +1,7 @@
 //! Kafka's RecordBatch, magic 2: encode from [`RecordSet`]s, decode to [`RecordView`]s.
 //!
-//! The base offset inside is 0: offsets are given at commit and live in the log's index. CRC-32C over the whole batch stands in that
-//! index and is checked before a byte is looked at.
+//! The base offset inside is 0: offsets are given at commit and live in the log's index. CRC-32C over the
+//! whole batch stands in that index and is checked before a byte is looked at.
 
 use super::Corrupt;
 use super::record::{RecordSet, RecordView, put_varint, take_varint, varint_len};
@@ -38,7 +38,8 @@ pub struct Encoded {
 }
 
 impl BatchEncoder {
-    /// Appends records of a set from a position on, while the batch stays below `max_bytes`; returns how many.
+    /// Appends records of a set from a position on, while the batch stays below `max_bytes`; returns how
+    /// many.
     pub fn push_from(&mut self, set: &RecordSet, position: usize, max_bytes: usize) -> usize {
         let mut taken = 0;
         for (timestamp, tail) in set.tails_from(position) {
@@ -140,7 +141,8 @@ pub struct DecodedBatch {
 }
 
 impl DecodedBatch {
-    /// `crc` is the one of the log's index, over all of `bytes`; `raw_bytes` bounds what decompression may give.
+    /// `crc` is the one of the log's index, over all of `bytes`; `raw_bytes` bounds what decompression may
+    /// give.
     pub fn decode(bytes: &Bytes, crc: u32, raw_bytes: usize) -> Result<Self, Corrupt> {
         if crc32c::crc32c(bytes) != crc {
             return Err(Corrupt("checksum mismatch"));
@@ -157,7 +159,10 @@ impl DecodedBatch {
             LZ4 => {
                 let mut raw = Vec::with_capacity(raw_bytes);
                 let limit = u64::try_from(raw_bytes).unwrap_or(u64::MAX).saturating_add(1);
-                FrameDecoder::new(&body[..]).take(limit).read_to_end(&mut raw).map_err(|_| Corrupt("the lz4 frame does not decompress"))?;
+                FrameDecoder::new(&body[..])
+                    .take(limit)
+                    .read_to_end(&mut raw)
+                    .map_err(|_| Corrupt("the lz4 frame does not decompress"))?;
                 Bytes::from(raw)
             }
             _ => return Err(Corrupt("unknown compression")),
@@ -206,7 +211,11 @@ impl DecodedBatch {
         let mut rest = &self.records[..];
         for _ in 0..self.count {
             starts.push(u32::try_from(self.records.len() - rest.len()).unwrap_or(u32::MAX));
-            let Some(length) = take_varint(&mut rest).ok().and_then(|l| usize::try_from(l).ok()).filter(|l| *l <= rest.len()) else {
+            let Some(length) = take_varint(&mut rest)
+                .ok()
+                .and_then(|l| usize::try_from(l).ok())
+                .filter(|l| *l <= rest.len())
+            else {
                 break;
             };
             rest = &rest[length..];

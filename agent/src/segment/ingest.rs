@@ -1,4 +1,5 @@
-//! The ingest form of a segment: record batches grouped by partition, then a footer that describes them, then a trailer.
+//! The ingest form of a segment: record batches grouped by partition, then a footer that describes them, then
+//! a trailer.
 //!
 //! With the footers alone, records (not their order of commit) can be recovered from the bucket.
 
@@ -58,7 +59,13 @@ pub struct SegmentWriter {
 impl SegmentWriter {
     #[must_use]
     pub fn new(cluster: &str, epoch: i64, agent: &str, capacity: usize) -> Self {
-        let footer = Footer { cluster: cluster.to_owned(), epoch, agent: agent.to_owned(), topics: Vec::new(), batches: Vec::new() };
+        let footer = Footer {
+            cluster: cluster.to_owned(),
+            epoch,
+            agent: agent.to_owned(),
+            topics: Vec::new(),
+            batches: Vec::new(),
+        };
         Self { out: Vec::with_capacity(capacity), encoder: BatchEncoder::default(), footer }
     }
 
@@ -82,7 +89,11 @@ impl SegmentWriter {
         let encoded = self.encoder.finish(&mut self.out);
         let topics = &mut self.footer.topics;
         if topics.last().is_none_or(|t| t.topic_id != home.topic_id.0) {
-            topics.push(FooterTopic { tenant: home.tenant.to_string(), topic: home.topic.to_string(), topic_id: home.topic_id.0 });
+            topics.push(FooterTopic {
+                tenant: home.tenant.to_string(),
+                topic: home.topic.to_string(),
+                topic_id: home.topic_id.0,
+            });
         }
         self.footer.batches.push(FooterBatch {
             topic: topics.len() - 1,
@@ -126,7 +137,9 @@ impl SegmentWriter {
 
 /// Reads the footer of a whole segment.
 pub fn read_footer(segment: &[u8]) -> Result<Footer, Corrupt> {
-    let (rest, trailer) = segment.split_last_chunk::<TRAILER_BYTES>().ok_or(Corrupt("a segment is shorter than its trailer"))?;
+    let (rest, trailer) = segment
+        .split_last_chunk::<TRAILER_BYTES>()
+        .ok_or(Corrupt("a segment is shorter than its trailer"))?;
     if trailer[10..14] != MAGIC {
         return Err(Corrupt("not a segment"));
     }
@@ -135,12 +148,18 @@ pub fn read_footer(segment: &[u8]) -> Result<Footer, Corrupt> {
     }
     let length = u32::from_le_bytes([trailer[0], trailer[1], trailer[2], trailer[3]]);
     let crc = u32::from_le_bytes([trailer[4], trailer[5], trailer[6], trailer[7]]);
-    let start = usize::try_from(length).ok().and_then(|l| rest.len().checked_sub(l)).ok_or(Corrupt("a footer is cut short"))?;
+    let start = usize::try_from(length)
+        .ok()
+        .and_then(|l| rest.len().checked_sub(l))
+        .ok_or(Corrupt("a footer is cut short"))?;
     if crc32c::crc32c(&rest[start..]) != crc {
         return Err(Corrupt("footer checksum mismatch"));
     }
     let mut text = Vec::new();
-    FrameDecoder::new(&rest[start..]).take(FOOTER_MAX_BYTES).read_to_end(&mut text).map_err(|_| Corrupt("a footer does not decompress"))?;
+    FrameDecoder::new(&rest[start..])
+        .take(FOOTER_MAX_BYTES)
+        .read_to_end(&mut text)
+        .map_err(|_| Corrupt("a footer does not decompress"))?;
     serde_json::from_slice(&text).map_err(|_| Corrupt("a footer is not what it should be"))
 }
 
@@ -158,12 +177,21 @@ mod tests {
             let mut set = RecordSet::default();
             for n in 0..=partition {
                 let value = format!("value {n} of {partition}");
-                set.push(&NewRecord { value: Some(value.as_bytes()), timestamp: i64::from(n), ..NewRecord::default() });
+                set.push(&NewRecord {
+                    value: Some(value.as_bytes()),
+                    timestamp: i64::from(n),
+                    ..NewRecord::default()
+                });
             }
             writer.push_from(&set, 0, 1 << 20);
             let tenant = Name::default_tenant();
             let topic = Name::new(if partition < 3 { "a" } else { "b" }).expect("valid");
-            writer.finish_batch(&TopicLabel { tenant, topic, topic_id: TopicId(if partition < 3 { 1 } else { 2 }), partition });
+            writer.finish_batch(&TopicLabel {
+                tenant,
+                topic,
+                topic_id: TopicId(if partition < 3 { 1 } else { 2 }),
+                partition,
+            });
         }
         let segment = writer.into_segment();
         let footer = read_footer(&segment).expect("a footer");
@@ -172,7 +200,8 @@ mod tests {
             let bytes = segment.slice(batch.byte_offset..batch.byte_offset + batch.byte_length);
             assert_eq!(crc32c::crc32c(&bytes), batch.crc);
             let raw = bytes.len() - super::super::batch::HEADER_BYTES;
-            let decoded = DecodedBatch::decode(&bytes, batch.crc, raw).expect("small batches are not compressed");
+            let decoded =
+                DecodedBatch::decode(&bytes, batch.crc, raw).expect("small batches are not compressed");
             assert_eq!(decoded.records().count(), usize::try_from(batch.records).expect("small"));
         }
         assert_eq!(read_footer(&segment[..segment.len() - 1]), Err(Corrupt("not a segment")));

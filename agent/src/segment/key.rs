@@ -3,7 +3,8 @@
 use millpond_core::PartId;
 use object_store::path::Path;
 
-/// `v1/{cluster}/ingest/{2 hex of hash}/{uuid}.seg`: the hash spreads load over S3's prefixes; a uuidv7 alone would not.
+/// `v1/{cluster}/ingest/{2 hex of hash}/{uuid}.seg`: the hash spreads load over S3's prefixes; a uuidv7 alone
+/// would not.
 #[must_use]
 pub fn ingest(cluster: &str, part: PartId) -> Path {
     let spread = crc32c::crc32c(part.0.as_bytes()) & 0xff;

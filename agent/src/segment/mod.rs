@@ -1,4 +1,5 @@
-//! What lies in a segment: records, record batches, footer, object keys. `docs/format.md` is the published description.
+//! What lies in a segment: records, record batches, footer, object keys. `docs/format.md` is the published
+//! description.
 
 pub mod batch;
 pub mod ingest;

@@ -1,7 +1,8 @@
 //! Records as Kafka's RecordBatch v2 lays them out (<https://kafka.apache.org/documentation/#record>).
 //!
-//! A [`RecordSet`] holds the part of each record that does not depend on its place in a batch, so that records of several requests
-//! meet in one batch with one more copy and no object per record. Header names may repeat, which is why the codec is our own.
+//! A [`RecordSet`] holds the part of each record that does not depend on its place in a batch, so that
+//! records of several requests meet in one batch with one more copy and no object per record. Header names
+//! may repeat, which is why the codec is our own.
 
 use super::Corrupt;
 use millpond_core::control_plane::BatchFlags;
@@ -94,7 +95,8 @@ impl RecordSet {
         let out = &mut self.tails;
         put_bytes(out, record.key);
         put_bytes(out, record.value);
-        let instants = [record.deliver_at_ms.map(|at| at.to_string()), record.expires_at_ms.map(|at| at.to_string())];
+        let instants =
+            [record.deliver_at_ms.map(|at| at.to_string()), record.expires_at_ms.map(|at| at.to_string())];
         let own = [
             (HEADER_DELIVER_AT, instants[0].as_deref()),
             (HEADER_EXPIRES_AT, instants[1].as_deref()),
@@ -207,17 +209,22 @@ pub struct RecordView<'a> {
 impl<'a> RecordView<'a> {
     /// Takes the next record off the uncompressed bytes of a batch.
     pub fn take(bytes: &mut &'a [u8], base_timestamp: i64) -> Result<Self, Corrupt> {
-        let length = usize::try_from(take_varint(bytes)?).map_err(|_| Corrupt("a record has a negative length"))?;
+        let length =
+            usize::try_from(take_varint(bytes)?).map_err(|_| Corrupt("a record has a negative length"))?;
         let (mut record, rest) = bytes.split_at_checked(length).ok_or(Corrupt("a record is cut short"))?;
         *bytes = rest;
         let (_, after) = record.split_first().ok_or(Corrupt("a record is empty"))?;
         record = after;
-        let timestamp = base_timestamp.checked_add(take_varint(&mut record)?).ok_or(Corrupt("a timestamp is out of range"))?;
-        let position = i32::try_from(take_varint(&mut record)?).map_err(|_| Corrupt("a position is out of range"))?;
+        let timestamp = base_timestamp
+            .checked_add(take_varint(&mut record)?)
+            .ok_or(Corrupt("a timestamp is out of range"))?;
+        let position =
+            i32::try_from(take_varint(&mut record)?).map_err(|_| Corrupt("a position is out of range"))?;
         let tail = record;
         let key = take_bytes(&mut record)?;
         let value = take_bytes(&mut record)?;
-        let header_count = usize::try_from(take_varint(&mut record)?).map_err(|_| Corrupt("a header count is negative"))?;
+        let header_count =
+            usize::try_from(take_varint(&mut record)?).map_err(|_| Corrupt("a header count is negative"))?;
         Ok(Self { position, timestamp, key, value, headers: record, header_count, tail })
     }
 

@@ -79,7 +79,14 @@ mod tests {
 
     #[test]
     fn what_is_no_latency_is_refused() {
-        for text in ["", "p50=100ms", "p50=100,p99=300", "p50=300ms,p99=100ms", "p50=0ms,p99=1ms", "p50=NaNms,p99=1ms"] {
+        for text in [
+            "",
+            "p50=100ms",
+            "p50=100,p99=300",
+            "p50=300ms,p99=100ms",
+            "p50=0ms,p99=1ms",
+            "p50=NaNms,p99=1ms",
+        ] {
             assert_eq!(text.parse::<StoreLatency>(), Err(NoLatency), "{text}");
         }
     }

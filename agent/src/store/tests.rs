@@ -12,8 +12,9 @@ const BUCKET: &str = "millpond";
 fn store(s3: &TestS3) -> Store {
     s3.create_bucket(BUCKET);
     let builder = AmazonS3Builder::new().with_bucket_name(BUCKET);
-    let with =
-        |builder: AmazonS3Builder, (name, value): (&str, String)| builder.with_config(name.to_lowercase().parse().expect(name), value);
+    let with = |builder: AmazonS3Builder, (name, value): (&str, String)| {
+        builder.with_config(name.to_lowercase().parse().expect(name), value)
+    };
     Store::bucket(s3.env().into_iter().fold(builder, with).build().expect("a client"), "some/where")
 }
 
@@ -23,7 +24,14 @@ fn bytes() -> Bytes {
 
 #[tokio::test]
 async fn a_put_stores_once_whatever_befalls_it() {
-    for fault in [Fault::Internal, Fault::SlowDown, Fault::Forbidden, Fault::Delay, Fault::ResetBefore, Fault::ResetAfter] {
+    for fault in [
+        Fault::Internal,
+        Fault::SlowDown,
+        Fault::Forbidden,
+        Fault::Delay,
+        Fault::ResetBefore,
+        Fault::ResetAfter,
+    ] {
         let s3 = TestS3::start(1);
         let store = store(&s3);
         s3.add_fault(Rule::new(fault).on(Op::Put).first(2));
@@ -73,9 +81,12 @@ async fn a_refused_read_is_no_missing_object() {
 #[tokio::test]
 async fn a_missing_bucket_is_no_missing_object() {
     let s3 = TestS3::start(1);
-    let elsewhere = s3.env().into_iter().fold(AmazonS3Builder::new().with_bucket_name("elsewhere"), |builder, (name, value)| {
-        builder.with_config(name.to_lowercase().parse().expect(name), value)
-    });
+    let elsewhere = s3
+        .env()
+        .into_iter()
+        .fold(AmazonS3Builder::new().with_bucket_name("elsewhere"), |builder, (name, value)| {
+            builder.with_config(name.to_lowercase().parse().expect(name), value)
+        });
     let elsewhere = Store::bucket(elsewhere.build().expect("a client"), "");
     assert!(matches!(elsewhere.get_range(&Path::from("k"), 0..1).await, Err(StoreError::Failed(_))));
 }

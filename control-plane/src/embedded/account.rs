@@ -1,8 +1,8 @@
 //! The user whom the server runs as, and how programs are run as that user.
 //!
 //! Postgres refuses to run as root, so root hands it to another user. Every program is run with a clean `PG*`
-//! environment, from `/` (the caller's folder may be closed to that user), in a process group of its own (Ctrl-C in a
-//! terminal reaches the caller only), and for a bounded time.
+//! environment, from `/` (the caller's folder may be closed to that user), in a process group of its own
+//! (Ctrl-C in a terminal reaches the caller only), and for a bounded time.
 
 use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
@@ -36,8 +36,8 @@ pub(super) struct Finished {
 impl Account {
     /// The user for a database whose files belong to `owner` (`None`: not made yet).
     ///
-    /// A user other than root is always itself. Root becomes the owner, so that a database made by one user stays
-    /// that user's, else the first of `postgres` and `nobody`.
+    /// A user other than root is always itself. Root becomes the owner, so that a database made by one user
+    /// stays that user's, else the first of `postgres` and `nobody`.
     pub async fn choose(owner: Option<(u32, u32)>) -> Result<Self, EmbeddedError> {
         if effective_uid().await? != 0 {
             return Ok(Self { change_to: None });
@@ -61,14 +61,16 @@ impl Account {
     /// Makes `path` (not what it holds) this user's.
     pub fn give(self, path: &Path) -> Result<(), EmbeddedError> {
         if let Some((uid, gid)) = self.change_to {
-            std::os::unix::fs::chown(path, Some(uid), Some(gid)).map_err(EmbeddedError::io("change the owner of", path))?;
+            std::os::unix::fs::chown(path, Some(uid), Some(gid))
+                .map_err(EmbeddedError::io("change the owner of", path))?;
         }
         Ok(())
     }
 
     /// Whether `path` itself, no link followed, is a folder of this user.
     pub fn owns_folder(self, path: &Path) -> bool {
-        std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir() && self.change_to.is_none_or(|(uid, _)| uid == found.uid()))
+        std::fs::symlink_metadata(path)
+            .is_ok_and(|found| found.is_dir() && self.change_to.is_none_or(|(uid, _)| uid == found.uid()))
     }
 
     /// Tries, as this user, to enter `folder` and write there.
@@ -87,7 +89,13 @@ impl Account {
             }
         }
         // macOS ends a postmaster that starts threads, which its locale look-up does unless one is named.
-        command.env("LC_ALL", "C").current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        command
+            .env("LC_ALL", "C")
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0);
         if let Some((uid, gid)) = self.change_to {
             // The standard library drops root's supplementary groups when it changes the user.
             command.gid(gid).uid(uid);
@@ -125,12 +133,19 @@ pub(super) async fn run_well(command: Command, at_most: Duration) -> Result<Fini
     if finished.status.success() {
         return Ok(finished);
     }
-    Err(EmbeddedError::ToolFailed { program, status: finished.status.to_string(), output: finished.last_lines })
+    Err(EmbeddedError::ToolFailed {
+        program,
+        status: finished.status.to_string(),
+        output: finished.last_lines,
+    })
 }
 
 async fn effective_uid() -> Result<u32, EmbeddedError> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let from_proc = status.lines().find_map(|line| line.strip_prefix("Uid:")).and_then(|ids| ids.split_whitespace().nth(1)?.parse().ok());
+    let from_proc = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Uid:"))
+        .and_then(|ids| ids.split_whitespace().nth(1)?.parse().ok());
     if let Some(uid) = from_proc {
         return Ok(uid);
     }

@@ -41,14 +41,16 @@ impl Binaries {
 
     /// Programs that `account` can run, of the version that made `cluster` if there is one.
     ///
-    /// Order: MILLPOND_POSTGRES_BIN (alone, if set), `pg_config`, PATH, the usual places (newest first), an earlier
-    /// download, a download.
+    /// Order: MILLPOND_POSTGRES_BIN (alone, if set), `pg_config`, PATH, the usual places (newest first), an
+    /// earlier download, a download.
     pub async fn find(account: Account, cluster: &Path, made_by: Option<u32>) -> Result<Self, EmbeddedError> {
         if let Some(folder) = std::env::var_os("MILLPOND_POSTGRES_BIN") {
             // Programs are run from `/`.
             let folder = std::path::absolute(&folder).unwrap_or_else(|_| folder.into());
-            let named =
-                inspect(account, &folder).await.and_then(new_enough).map_err(|reason| EmbeddedError::BadBinaries { folder, reason })?;
+            let named = inspect(account, &folder)
+                .await
+                .and_then(new_enough)
+                .map_err(|reason| EmbeddedError::BadBinaries { folder, reason })?;
             return suits(&[named], cluster, made_by);
         }
         let mut found = Vec::new();
@@ -138,8 +140,11 @@ fn usual_places() -> Vec<PathBuf> {
     let mut folders = Vec::new();
     for (parent, prefix, inner) in VERSIONED {
         let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
-        folders
-            .extend(entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix)).map(|entry| entry.path().join(inner)));
+        folders.extend(
+            entries
+                .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
+                .map(|entry| entry.path().join(inner)),
+        );
     }
     folders
 }
@@ -151,7 +156,8 @@ fn cache_folder(account: Account) -> PathBuf {
         let shared = if mac { "/Library/Caches/millpond" } else { "/var/cache/millpond" };
         return PathBuf::from(shared);
     }
-    let of_user = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
+    let of_user =
+        |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
     let inside_home = if mac { "Library/Caches" } else { ".cache" };
     of_user("XDG_CACHE_HOME")
         .or_else(|| of_user("HOME").map(|home| home.join(inside_home)))

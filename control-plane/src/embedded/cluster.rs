@@ -26,11 +26,11 @@ pub(super) fn made_by(place: &Place) -> Result<Option<u32>, EmbeddedError> {
     }
 }
 
-/// Makes an empty database. Until the last step, a rename, it has another name, so that one that was cut short is
-/// never taken for whole; the next call removes it.
+/// Makes an empty database. Until the last step, a rename, it has another name, so that one that was cut
+/// short is never taken for whole; the next call removes it.
 ///
-/// Everything is written without sync and synced once at the end, by many threads: the tools' own way, one file after
-/// another, took 9 s where this takes 1 s.
+/// Everything is written without sync and synced once at the end, by many threads: the tools' own way, one
+/// file after another, took 9 s where this takes 1 s.
 pub(super) async fn create(place: &Place, binaries: &Binaries, durable: bool) -> Result<(), EmbeddedError> {
     let unfinished = fresh_folder(place).await?;
     let mut initdb = place.account.command(binaries.program("initdb"));
@@ -57,8 +57,8 @@ pub(super) async fn create(place: &Place, binaries: &Binaries, durable: bool) ->
     sync::tree_entry(&place.home)
 }
 
-/// An empty folder of the server's user. An `initdb` that outlived its Millpond may still write to an old one, which
-/// is then neither removed nor used.
+/// An empty folder of the server's user. An `initdb` that outlived its Millpond may still write to an old
+/// one, which is then neither removed nor used.
 async fn fresh_folder(place: &Place) -> Result<PathBuf, EmbeddedError> {
     let entries = std::fs::read_dir(&place.home).map_err(EmbeddedError::io("list", &place.home))?;
     for entry in entries.flatten() {
@@ -89,8 +89,8 @@ enum Holder {
     Stranger,
 }
 
-/// Leaves no server on the database: one that runs or is still stopping, after its Millpond was killed, is stopped
-/// and waited for. The caller holds the place's lock.
+/// Leaves no server on the database: one that runs or is still stopping, after its Millpond was killed, is
+/// stopped and waited for. The caller holds the place's lock.
 pub(super) async fn clear(place: &Place, binaries: &Binaries) -> Result<(), EmbeddedError> {
     let cluster = place.cluster();
     for (mode, seconds) in STOPS {
@@ -105,7 +105,9 @@ pub(super) async fn clear(place: &Place, binaries: &Binaries) -> Result<(), Embe
             Holder::Server(pid) => {
                 tracing::info!(pid, mode, "stopping the Postgres that an earlier run left");
                 let mut stop = place.account.command(binaries.program("pg_ctl"));
-                stop.args(["stop", "-w", "-s", "-m", mode, "-t", &seconds.to_string()]).arg("-D").arg(&cluster);
+                stop.args(["stop", "-w", "-s", "-m", mode, "-t", &seconds.to_string()])
+                    .arg("-D")
+                    .arg(&cluster);
                 run(stop, Duration::from_secs(seconds + 10)).await?;
             }
         }
@@ -132,13 +134,18 @@ async fn holder(cluster: &Path) -> Holder {
     match run(ps, Duration::from_secs(10)).await {
         Ok(found) if found.status.success() => {
             let path = cluster.to_string_lossy();
-            if found.stdout.contains("postgres") && found.stdout.contains(path.as_ref()) { Holder::Server(pid) } else { Holder::Stranger }
+            if found.stdout.contains("postgres") && found.stdout.contains(path.as_ref()) {
+                Holder::Server(pid)
+            } else {
+                Holder::Stranger
+            }
         }
         _ => Holder::Nobody,
     }
 }
 
-/// A server names its database on its command line and works in it. In a container, root may be denied the second.
+/// A server names its database on its command line and works in it. In a container, root may be denied the
+/// second.
 fn holder_by_proc(cluster: &Path, pid: u32) -> Holder {
     let Ok(arguments) = std::fs::read(format!("/proc/{pid}/cmdline")) else {
         return Holder::Nobody;

@@ -60,7 +60,9 @@ pub enum EmbeddedError {
     #[error("{program} failed ({status}); its last lines were:\n{output}")]
     ToolFailed { program: String, status: String, output: String },
 
-    #[error("{program} took longer than {seconds} s: see what the machine or its disk is busy with, then start again")]
+    #[error(
+        "{program} took longer than {seconds} s: see what the machine or its disk is busy with, then start again"
+    )]
     ToolTimedOut { program: String, seconds: u64 },
 
     #[error(

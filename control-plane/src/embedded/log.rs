@@ -29,8 +29,8 @@ impl Log {
         &self.path
     }
 
-    /// Copies a new server's stderr until it ends. The file is a help, not a need: if it cannot be written (full
-    /// disk), reading goes on, since a server whose stderr is not read stands still.
+    /// Copies a new server's stderr until it ends. The file is a help, not a need: if it cannot be written
+    /// (full disk), reading goes on, since a server whose stderr is not read stands still.
     pub fn follow(&self, mut stderr: ChildStderr) -> JoinHandle<()> {
         self.tail().clear();
         let log = self.clone();

@@ -1,9 +1,9 @@
 //! A Postgres that Millpond runs itself, for development and for a single machine.
 //!
-//! Owns: finding the programs, making the database, starting, restarting and stopping the server. Invariants: one
-//! process at a time uses a data folder; the server listens on a socket that only its own user and root can reach; it
-//! does not outlive this process, however that ends; nothing here loses what a durable server has confirmed. Must not
-//! know what is in the database.
+//! Owns: finding the programs, making the database, starting, restarting and stopping the server. Invariants:
+//! one process at a time uses a data folder; the server listens on a socket that only its own user and root
+//! can reach; it does not outlive this process, however that ends; nothing here loses what a durable server
+//! has confirmed. Must not know what is in the database.
 
 mod account;
 mod binaries;
@@ -36,11 +36,11 @@ const PORT: u16 = 5432;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Folder that holds the database; made if missing. It should hold nothing else: where Millpond runs as root, such
-    /// a folder becomes the property of the user whom Postgres runs as.
+    /// Folder that holds the database; made if missing. It should hold nothing else: where Millpond runs as
+    /// root, such a folder becomes the property of the user whom Postgres runs as.
     pub data_dir: PathBuf,
-    /// `false` trades safety in a power cut for speed, and permits removal of a relocated database whose `data_dir` is
-    /// gone. For tests only.
+    /// `false` trades safety in a power cut for speed, and permits removal of a relocated database whose
+    /// `data_dir` is gone. For tests only.
     pub durable: bool,
 }
 
@@ -56,10 +56,11 @@ pub struct EmbeddedPostgres {
 }
 
 impl EmbeddedPostgres {
-    /// Makes the database, with [`DATABASE`] in it, if there is none; starts a server on it; returns when that answers.
+    /// Makes the database, with [`DATABASE`] in it, if there is none; starts a server on it; returns when
+    /// that answers.
     ///
-    /// A server that a killed Millpond left behind is stopped first. From then on, a server that dies is started
-    /// again. Needs a Tokio runtime with I/O and time, which must outlive the server.
+    /// A server that a killed Millpond left behind is stopped first. From then on, a server that dies is
+    /// started again. Needs a Tokio runtime with I/O and time, which must outlive the server.
     pub async fn start(settings: Settings) -> Result<Self, EmbeddedError> {
         let Settings { data_dir, durable } = settings;
         let (place, locks) = Place::open(&data_dir, durable).await?;
@@ -75,7 +76,8 @@ impl EmbeddedPostgres {
         let (stop, stopped) = oneshot::channel();
         let (pid_sender, pid) = watch::channel(running.pid());
         let supervised = Arc::clone(&server);
-        let supervisor = tokio::spawn(async move { supervised.supervise(running, pid_sender, stopped).await });
+        let supervisor =
+            tokio::spawn(async move { supervised.supervise(running, pid_sender, stopped).await });
         Ok(Self { server, location, pid, stop, supervisor, _locks: locks })
     }
 
@@ -96,8 +98,8 @@ impl EmbeddedPostgres {
         &self.location
     }
 
-    /// Whether that is outside `data_dir`, since the server's user cannot reach `data_dir`. The file `location` in
-    /// `data_dir` then names the folder.
+    /// Whether that is outside `data_dir`, since the server's user cannot reach `data_dir`. The file
+    /// `location` in `data_dir` then names the folder.
     pub fn relocated(&self) -> bool {
         self.server.place.relocated
     }

@@ -1,9 +1,9 @@
 //! Where a database lies, and who may use it.
 //!
-//! The data folder holds `lock` (held while in use), `postgres.log`, and either the database itself (`postgres`, and
-//! `run` for its socket) or, where the server's user cannot reach it, `location`: a file that names the folder which
-//! holds them instead. A database is never looked for in a second place: one that cannot be reached is an error, not
-//! an empty start.
+//! The data folder holds `lock` (held while in use), `postgres.log`, and either the database itself
+//! (`postgres`, and `run` for its socket) or, where the server's user cannot reach it, `location`: a file
+//! that names the folder which holds them instead. A database is never looked for in a second place: one that
+//! cannot be reached is an error, not an empty start.
 
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, TryLockError};
@@ -24,7 +24,8 @@ const LOG: &str = "postgres.log";
 const POINTER: &str = "location";
 const CLUSTER: &str = "postgres";
 const SOCKET: &str = "run";
-/// In a relocated folder of a throw-away database: names its data folder, and permits removal once that is gone.
+/// In a relocated folder of a throw-away database: names its data folder, and permits removal once that is
+/// gone.
 const THROW_AWAY: &str = "throw-away";
 /// Start of every half-made database's name.
 pub(super) const UNFINISHED: &str = "unfinished-";
@@ -36,7 +37,8 @@ const MAX_SOCKET_FOLDER_BYTES: usize = 103 - "/.s.PGSQL.5432".len();
 #[derive(Debug)]
 pub(super) struct Place {
     pub account: Account,
-    /// Holds `postgres` and `run`; the server's user can write there or, if it is the data folder, at least pass.
+    /// Holds `postgres` and `run`; the server's user can write there or, if it is the data folder, at least
+    /// pass.
     pub home: PathBuf,
     pub log: PathBuf,
     pub relocated: bool,
@@ -101,13 +103,16 @@ impl Place {
     }
 }
 
-/// Takes `folder` for this process, or finds that another has it. A child that this process is just starting holds its files for an
-/// instant, between fork and exec: also the lock of a server that was stopped right before.
+/// Takes `folder` for this process, or finds that another has it. A child that this process is just starting
+/// holds its files for an instant, between fork and exec: also the lock of a server that was stopped right
+/// before.
 async fn lock(folder: &Path) -> Result<File, EmbeddedError> {
     let patience = Instant::now() + LOCK_PATIENCE;
     loop {
         match try_lock(folder) {
-            Err(EmbeddedError::InUse { .. }) if Instant::now() < patience => tokio::time::sleep(Duration::from_millis(20)).await,
+            Err(EmbeddedError::InUse { .. }) if Instant::now() < patience => {
+                tokio::time::sleep(Duration::from_millis(20)).await
+            }
             outcome => return outcome,
         }
     }
@@ -115,7 +120,12 @@ async fn lock(folder: &Path) -> Result<File, EmbeddedError> {
 
 fn try_lock(folder: &Path) -> Result<File, EmbeddedError> {
     let path = folder.join(LOCK);
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(EmbeddedError::io("open", &path))?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(EmbeddedError::io("open", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(EmbeddedError::InUse { folder: folder.to_path_buf() }),
@@ -180,11 +190,17 @@ fn make_private(account: Account, path: &Path) -> Result<(), EmbeddedError> {
     }
 }
 
-/// Makes and locks a folder for `data_dir`'s database where the account can write, and notes it in `data_dir`.
-async fn relocate(account: Account, data_dir: &Path, durable: bool) -> Result<(PathBuf, File), EmbeddedError> {
+/// Makes and locks a folder for `data_dir`'s database where the account can write, and notes it in
+/// `data_dir`.
+async fn relocate(
+    account: Account,
+    data_dir: &Path,
+    durable: bool,
+) -> Result<(PathBuf, File), EmbeddedError> {
     let temporary = [std::env::temp_dir(), PathBuf::from("/tmp")];
     let state = ["/var/lib", "/var/db"].map(PathBuf::from);
-    let parents: Vec<PathBuf> = if durable { state.into_iter().chain(temporary).collect() } else { temporary.into_iter().collect() };
+    let parents: Vec<PathBuf> =
+        if durable { state.into_iter().chain(temporary).collect() } else { temporary.into_iter().collect() };
     for parent in parents.iter().filter(|parent| parent.is_dir()) {
         let home = parent.join(hashed_name(data_dir));
         if make_private(account, &home).is_err() || !is_usable(account, &home).await? {
@@ -196,16 +212,22 @@ async fn relocate(account: Account, data_dir: &Path, durable: bool) -> Result<(P
         if !durable {
             remove_abandoned(account, parent);
             let note = home.join(THROW_AWAY);
-            std::fs::write(&note, data_dir.as_os_str().as_bytes()).map_err(EmbeddedError::io("write", &note))?;
+            std::fs::write(&note, data_dir.as_os_str().as_bytes())
+                .map_err(EmbeddedError::io("write", &note))?;
         }
         let pointer = data_dir.join(POINTER);
-        std::fs::write(&pointer, home.as_os_str().as_bytes()).map_err(EmbeddedError::io("write", &pointer))?;
+        std::fs::write(&pointer, home.as_os_str().as_bytes())
+            .map_err(EmbeddedError::io("write", &pointer))?;
         // Only an empty one; what cannot be removed does no harm.
         drop(std::fs::remove_dir(data_dir.join(SOCKET)));
         return Ok((home, lock));
     }
     let tried: Vec<String> = parents.iter().map(|parent| parent.display().to_string()).collect();
-    Err(EmbeddedError::NoPlace { folder: data_dir.to_path_buf(), account: account.to_string(), tried: tried.join(", ") })
+    Err(EmbeddedError::NoPlace {
+        folder: data_dir.to_path_buf(),
+        account: account.to_string(),
+        tried: tried.join(", "),
+    })
 }
 
 /// Removes throw-away databases whose data folder is gone, as after a test. Does its best only.

@@ -17,9 +17,9 @@ use super::log::Log;
 use super::place::Place;
 use super::{EmbeddedError, cluster, settings};
 
-/// Becomes the server, after leaving behind a watcher that reads our end of a pipe. When the pipe ends before we said
-/// that the server did, we are gone, and the watcher stops the server: with a checkpoint (SIGINT) or, after a minute,
-/// without (SIGQUIT). The watcher is no child of the server, which would be puzzled by it.
+/// Becomes the server, after leaving behind a watcher that reads our end of a pipe. When the pipe ends before
+/// we said that the server did, we are gone, and the watcher stops the server: with a checkpoint (SIGINT) or,
+/// after a minute, without (SIGQUIT). The watcher is no child of the server, which would be puzzled by it.
 const LEASH: &str = r#"
 server=$$
 exec 3<&0 </dev/null
@@ -88,7 +88,9 @@ impl Server {
         let mut delay = FIRST_DELAY;
         for _ in 1..MAX_TRIES {
             match self.try_start().await {
-                Err(EmbeddedError::ServerExited { output, .. }) if NOT_FREE_YET.iter().any(|words| output.contains(words)) => {
+                Err(EmbeddedError::ServerExited { output, .. })
+                    if NOT_FREE_YET.iter().any(|words| output.contains(words)) =>
+                {
                     sleep(delay).await;
                     delay = (delay * 2).min(LONGEST_TRY_DELAY);
                 }
@@ -132,7 +134,11 @@ impl Server {
         for setting in settings::server_settings(&socket_folder, self.durable) {
             command.args(["-c", &setting]);
         }
-        let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(EmbeddedError::io("run", &program))?;
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(EmbeddedError::io("run", &program))?;
         let (Some(leash), Some(stderr)) = (child.stdin.take(), child.stderr.take()) else {
             let missing = std::io::Error::other("no pipe to the new process");
             return Err(EmbeddedError::io("run", &program)(missing));
@@ -152,7 +158,10 @@ impl Server {
                 }
                 Ok(Err(sqlx::Error::Database(said))) => {
                     if said.code().as_deref() != Some(CANNOT_CONNECT_NOW) {
-                        return Err(EmbeddedError::Database { doing: "let us in", source: sqlx::Error::Database(said) });
+                        return Err(EmbeddedError::Database {
+                            doing: "let us in",
+                            source: sqlx::Error::Database(said),
+                        });
                     }
                     silent = 0;
                 }
@@ -163,7 +172,8 @@ impl Server {
         Err(self.no_answer(POLL * MAX_SILENT_POLLS))
     }
 
-    /// Stops a server of ours: its own way, then without a checkpoint, then by force. All are safe for the data.
+    /// Stops a server of ours: its own way, then without a checkpoint, then by force. All are safe for the
+    /// data.
     pub async fn stop(&self, mut running: Running) {
         running.tell("stop\n").await;
         if timeout(MAX_STOP, running.child.wait()).await.is_err() {
@@ -179,16 +189,29 @@ impl Server {
     }
 
     fn exited(&self, status: std::io::Result<ExitStatus>) -> EmbeddedError {
-        EmbeddedError::ServerExited { status: described(status), log: self.log.path().to_path_buf(), output: self.log.last_lines() }
+        EmbeddedError::ServerExited {
+            status: described(status),
+            log: self.log.path().to_path_buf(),
+            output: self.log.last_lines(),
+        }
     }
 
     fn no_answer(&self, waited: Duration) -> EmbeddedError {
-        EmbeddedError::NoAnswer { seconds: waited.as_secs(), log: self.log.path().to_path_buf(), output: self.log.last_lines() }
+        EmbeddedError::NoAnswer {
+            seconds: waited.as_secs(),
+            log: self.log.path().to_path_buf(),
+            output: self.log.last_lines(),
+        }
     }
 
-    /// Keeps a server running until `stop` is used or dropped, then stops it. A server that cannot be started again
-    /// is tried for ever, at growing intervals, since its cause (a full disk) may pass.
-    pub async fn supervise(&self, mut running: Running, pid: watch::Sender<Option<u32>>, mut stop: oneshot::Receiver<()>) {
+    /// Keeps a server running until `stop` is used or dropped, then stops it. A server that cannot be started
+    /// again is tried for ever, at growing intervals, since its cause (a full disk) may pass.
+    pub async fn supervise(
+        &self,
+        mut running: Running,
+        pid: watch::Sender<Option<u32>>,
+        mut stop: oneshot::Receiver<()>,
+    ) {
         loop {
             pid.send_replace(running.child.id());
             tokio::select! {
@@ -217,7 +240,10 @@ impl Server {
             match self.start().await {
                 Ok(running) => return running,
                 Err(error) => {
-                    tracing::error!(error = chain(&error), "the embedded Postgres does not start; trying again");
+                    tracing::error!(
+                        error = chain(&error),
+                        "the embedded Postgres does not start; trying again"
+                    );
                 }
             }
             sleep(delay).await;

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 const MIB: u64 = 1 << 20;
-/// Bounds of `shared_buffers`, which is otherwise a sixteenth of the memory: the server shares the machine with an
-/// agent and, in development, with everything else.
+/// Bounds of `shared_buffers`, which is otherwise a sixteenth of the memory: the server shares the machine
+/// with an agent and, in development, with everything else.
 const SHARED_BUFFERS_MIB: (u64, u64) = (128, 512);
 
 /// `name=value` pairs for `postgres -c`.

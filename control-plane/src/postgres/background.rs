@@ -34,17 +34,25 @@ pub(super) async fn beat(plane: &PostgresControlPlane, agent: AgentId) -> Result
     })
 }
 
-pub(super) async fn drain_plan(plane: &PostgresControlPlane, max_bytes: i64) -> Result<Vec<DrainBatch>, Error> {
-    let rows =
-        retried!(plane, c => sqlx::query_file!("queries/inline/drain_plan.sql", limits::INLINE_DRAIN_AFTER_MS, max_bytes).fetch_all(c))?;
+pub(super) async fn drain_plan(
+    plane: &PostgresControlPlane,
+    max_bytes: i64,
+) -> Result<Vec<DrainBatch>, Error> {
+    let rows = retried!(plane, c => sqlx::query_file!("queries/inline/drain_plan.sql", limits::INLINE_DRAIN_AFTER_MS, max_bytes).fetch_all(c))?;
     let mut plan = Vec::with_capacity(rows.len());
     let mut empty: Vec<Uuid> = Vec::new();
     for row in rows {
-        let (Some(partition), Some(base), Some(bytes)) = (row.partition_id, row.base_offset, row.bytes) else {
+        let (Some(partition), Some(base), Some(bytes)) = (row.partition_id, row.base_offset, row.bytes)
+        else {
             empty.push(row.payload_id);
             continue;
         };
-        let home = (row.tenant_id.as_deref().map(Name::new), row.name.as_deref().map(Name::new), row.topic_id, row.number);
+        let home = (
+            row.tenant_id.as_deref().map(Name::new),
+            row.name.as_deref().map(Name::new),
+            row.topic_id,
+            row.number,
+        );
         let (Some(Ok(tenant)), Some(Ok(topic)), Some(topic_id), Some(number)) = home else { continue };
         plan.push(DrainBatch {
             topic: TopicLabel { tenant, topic, topic_id: TopicId(topic_id), partition: number },
@@ -127,14 +135,20 @@ pub(super) async fn retain(plane: &PostgresControlPlane, limit: i64) -> Result<i
 pub(super) async fn forget(plane: &PostgresControlPlane, limit: i64) -> Result<i64, Error> {
     let expired = sqlx::query_file_scalar!("queries/agent/forget.sql", limit, limits::INLINE_PLAN_TTL_MS);
     let expired = sent!(plane, BACKGROUND, c => expired.fetch_one(c))?.map_err(classify)?;
-    let groups = sqlx::query_file_scalar!("queries/group/forget.sql", limit, limits::MEMBER_FORGET_AFTER_MS, limits::GROUP_FORGET_AFTER_MS);
+    let groups = sqlx::query_file_scalar!(
+        "queries/group/forget.sql",
+        limit,
+        limits::MEMBER_FORGET_AFTER_MS,
+        limits::GROUP_FORGET_AFTER_MS
+    );
     let groups = sent!(plane, BACKGROUND, c => groups.fetch_one(c))?.map_err(classify)?;
     let queues = sqlx::query_file_scalar!("queries/queue/forget.sql", limit);
     Ok(expired + groups + sent!(plane, BACKGROUND, c => queues.fetch_one(c))?.map_err(classify)?)
 }
 
 pub(super) async fn sweep_plan(plane: &PostgresControlPlane, limit: i64) -> Result<Vec<PartId>, Error> {
-    let statement = sqlx::query_file_scalar!("queries/segment/sweep_plan.sql", limits::PART_PENDING_MAX_MS, limit);
+    let statement =
+        sqlx::query_file_scalar!("queries/segment/sweep_plan.sql", limits::PART_PENDING_MAX_MS, limit);
     let ids = sent!(plane, BACKGROUND, c => statement.fetch_all(c))?;
     Ok(ids.map_err(classify)?.into_iter().map(PartId).collect())
 }

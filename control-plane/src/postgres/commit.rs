@@ -6,15 +6,22 @@ use super::error::classify;
 use super::find::ranges;
 use bytes::Bytes;
 use millpond_core::assign;
-use millpond_core::control_plane::{Answer, Batch, BatchFlags, Commit, Committed, PartBody, Piece, PieceOutcome, Verdict};
+use millpond_core::control_plane::{
+    Answer, Batch, BatchFlags, Commit, Committed, PartBody, Piece, PieceOutcome, Verdict,
+};
 use millpond_core::{AgentId, Error, Offset, PartId, TopicId, limits};
 use sqlx::PgConnection;
 use std::collections::HashMap;
 use uuid::Uuid;
 
-pub(super) async fn register(plane: &PostgresControlPlane, agent: AgentId, ids: &[PartId]) -> Result<(), Error> {
+pub(super) async fn register(
+    plane: &PostgresControlPlane,
+    agent: AgentId,
+    ids: &[PartId],
+) -> Result<(), Error> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-    sent!(plane, READ, c => sqlx::query_file!("queries/segment/register.sql", agent.0, &ids).execute(c))?.map_err(classify)?;
+    sent!(plane, READ, c => sqlx::query_file!("queries/segment/register.sql", agent.0, &ids).execute(c))?
+        .map_err(classify)?;
     Ok(())
 }
 
@@ -40,7 +47,8 @@ pub(super) async fn commit(plane: &PostgresControlPlane, commit: &Commit) -> Res
     if commit.guard.is_some() {
         return super::guarded::commit(plane, commit).await;
     }
-    let plain = commit.dedups.is_empty() && commit.requests.iter().all(|r| r.key.is_none() && r.expect.is_none());
+    let plain =
+        commit.dedups.is_empty() && commit.requests.iter().all(|r| r.key.is_none() && r.expect.is_none());
     if plain && let Some(committed) = send_plain(plane, commit).await? {
         return Ok(committed);
     }
@@ -126,7 +134,8 @@ async fn send_plain(plane: &PostgresControlPlane, commit: &Commit) -> Result<Opt
             partition_bytes[at] += i64::from(run.byte_length);
         }
     }
-    let live: Vec<i32> = c.segment_ids.iter().map(|id| int(c.parts.iter().filter(|p| *p == id).count())).collect();
+    let live: Vec<i32> =
+        c.segment_ids.iter().map(|id| int(c.parts.iter().filter(|p| *p == id).count())).collect();
     let statement = sqlx::query_file!(
         "queries/log/commit_plain.sql",
         &c.segment_ids,
@@ -151,11 +160,16 @@ async fn send_plain(plane: &PostgresControlPlane, commit: &Commit) -> Result<Opt
         &live
     );
     let rows = match sent!(plane, WRITE, c => statement.fetch_all(c))? {
-        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(DIVISION_BY_ZERO) => return Ok(None),
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(DIVISION_BY_ZERO) => {
+            return Ok(None);
+        }
         outcome => outcome.map_err(classify)?,
     };
     let Some(first) = rows.first() else { return Ok(None) };
-    let piece = |p: &Piece| PieceOutcome { base: Some(Offset(rows[p.run].base + i64::from(p.first))), dropped: Vec::new() };
+    let piece = |p: &Piece| PieceOutcome {
+        base: Some(Offset(rows[p.run].base + i64::from(p.first))),
+        dropped: Vec::new(),
+    };
     Ok(Some(Committed {
         at_ms: first.at_ms,
         verdicts: vec![Verdict::Stored; commit.requests.len()],
@@ -164,7 +178,10 @@ async fn send_plain(plane: &PostgresControlPlane, commit: &Commit) -> Result<Opt
 }
 
 /// One round trip: the statement of `queries/log/commit.sql`, its parameters laid out by column.
-pub(super) async fn send(connection: &mut PgConnection, commit: &Commit) -> Result<(Committed, Vec<Said>), Error> {
+pub(super) async fn send(
+    connection: &mut PgConnection,
+    commit: &Commit,
+) -> Result<(Committed, Vec<Said>), Error> {
     let c = Columns::of(commit);
     let pieces = &commit.pieces;
     let piece_requests: Vec<i32> = pieces.iter().map(|p| int(p.request) + 1).collect();
@@ -241,7 +258,11 @@ pub(super) async fn send(connection: &mut PgConnection, commit: &Commit) -> Resu
     );
     let rows = statement.fetch_all(connection).await.map_err(classify)?;
 
-    let mut committed = Committed { at_ms: 0, verdicts: vec![Verdict::Stored; requests.len()], pieces: Vec::with_capacity(rows.len()) };
+    let mut committed = Committed {
+        at_ms: 0,
+        verdicts: vec![Verdict::Stored; requests.len()],
+        pieces: Vec::with_capacity(rows.len()),
+    };
     let mut said = vec![Said::Stored; requests.len()];
     for (piece, row) in pieces.iter().zip(rows) {
         committed.at_ms = row.at_ms;
@@ -262,9 +283,18 @@ pub(super) async fn send(connection: &mut PgConnection, commit: &Commit) -> Resu
     Ok((committed, said))
 }
 
-/// A new statement sees what the commit's snapshot could not: the answer of the request that has the key, or that is this very one.
-async fn resolve_answers(plane: &PostgresControlPlane, commit: &Commit, said: &[Said], committed: &mut Committed) -> Result<(), Error> {
-    let keyed = |n: &usize| commit.requests[*n].key.is_some() || commit.dedups.iter().any(|d| commit.pieces[d.piece].request == *n);
+/// A new statement sees what the commit's snapshot could not: the answer of the request that has the key, or
+/// that is this very one.
+async fn resolve_answers(
+    plane: &PostgresControlPlane,
+    commit: &Commit,
+    said: &[Said],
+    committed: &mut Committed,
+) -> Result<(), Error> {
+    let keyed = |n: &usize| {
+        commit.requests[*n].key.is_some()
+            || commit.dedups.iter().any(|d| commit.pieces[d.piece].request == *n)
+    };
     let open: Vec<usize> = (0..said.len()).filter(|n| said[*n] != Said::Stored).filter(keyed).collect();
     if open.is_empty() {
         return Ok(());
@@ -284,7 +314,8 @@ async fn resolve_answers(plane: &PostgresControlPlane, commit: &Commit, said: &[
             }
             committed.verdicts[number] = Verdict::Stored;
         } else if row.body_hash == request.key.map(|k| k.body_hash) {
-            committed.verdicts[number] = Verdict::Duplicate(Answer { context: Bytes::from(row.context), pieces });
+            committed.verdicts[number] =
+                Verdict::Duplicate(Answer { context: Bytes::from(row.context), pieces });
         } else {
             committed.verdicts[number] = Verdict::Conflict;
         }
@@ -296,7 +327,8 @@ async fn resolve_answers(plane: &PostgresControlPlane, commit: &Commit, said: &[
 }
 
 pub(super) fn outcomes(bases: &[Option<i64>], dropped: &[i64]) -> Vec<PieceOutcome> {
-    let mut pieces: Vec<PieceOutcome> = bases.iter().map(|b| PieceOutcome { base: b.map(Offset), dropped: Vec::new() }).collect();
+    let mut pieces: Vec<PieceOutcome> =
+        bases.iter().map(|b| PieceOutcome { base: b.map(Offset), dropped: Vec::new() }).collect();
     for packed in dropped {
         let position = i32::try_from(packed & 0xffff_ffff).unwrap_or(i32::MAX);
         if let Some(piece) = usize::try_from(packed >> 32).ok().and_then(|n| pieces.get_mut(n)) {
@@ -307,8 +339,14 @@ pub(super) fn outcomes(bases: &[Option<i64>], dropped: &[i64]) -> Vec<PieceOutco
 }
 
 /// Requests without an answer row, whose part was committed by an earlier sending: their batches tell.
-async fn resolve_repeats(plane: &PostgresControlPlane, commit: &Commit, said: &[Said], committed: &mut Committed) -> Result<(), Error> {
-    let open = |request: usize| said[request] == Said::Repeat && committed.verdicts[request] == Verdict::Unknown;
+async fn resolve_repeats(
+    plane: &PostgresControlPlane,
+    commit: &Commit,
+    said: &[Said],
+    committed: &mut Committed,
+) -> Result<(), Error> {
+    let open =
+        |request: usize| said[request] == Said::Repeat && committed.verdicts[request] == Verdict::Unknown;
     let pieces: Vec<usize> = (0..commit.pieces.len()).filter(|n| open(commit.pieces[*n].request)).collect();
     if pieces.is_empty() {
         return Ok(());
@@ -342,12 +380,20 @@ async fn resolve_repeats(plane: &PostgresControlPlane, commit: &Commit, said: &[
     }
     for number in &pieces {
         let piece = &commit.pieces[*number];
-        let outcome = batches.get(&piece.run).map(|b| assign::recover(piece.first, piece.records, b)).unwrap_or_default();
+        let outcome = batches
+            .get(&piece.run)
+            .map(|b| assign::recover(piece.first, piece.records, b))
+            .unwrap_or_default();
         committed.pieces[*number] = outcome;
     }
     for number in pieces {
         let request = commit.pieces[number].request;
-        let all = commit.pieces.iter().zip(&committed.pieces).filter(|(p, _)| p.request == request).all(|(_, o)| o.base.is_some());
+        let all = commit
+            .pieces
+            .iter()
+            .zip(&committed.pieces)
+            .filter(|(p, _)| p.request == request)
+            .all(|(_, o)| o.base.is_some());
         committed.verdicts[request] = if all { Verdict::Stored } else { Verdict::Unknown };
     }
     Ok(())
@@ -359,6 +405,7 @@ pub(super) async fn dedup_offsets(
     id_hashes: &[Uuid],
 ) -> Result<Vec<Option<(i32, Offset)>>, Error> {
     let rows = retried!(plane, c => sqlx::query_file!("queries/log/dedup_offsets.sql", topic.0, id_hashes).fetch_all(c))?;
-    let known: HashMap<Uuid, (i32, Offset)> = rows.into_iter().map(|r| (r.id_hash, (r.partition, Offset(r.record_offset)))).collect();
+    let known: HashMap<Uuid, (i32, Offset)> =
+        rows.into_iter().map(|r| (r.id_hash, (r.partition, Offset(r.record_offset)))).collect();
     Ok(id_hashes.iter().map(|h| known.get(h).copied()).collect())
 }

@@ -1,7 +1,8 @@
-//! Connections that a silent network cannot take away: every statement has a time limit, and so has a connection's way back to the pool.
+//! Connections that a silent network cannot take away: every statement has a time limit, and so has a
+//! connection's way back to the pool.
 //!
-//! sqlx asks a connection that comes back to answer once more, however long that takes; one whose peer has vanished would keep its place
-//! in the pool for ever.
+//! sqlx asks a connection that comes back to answer once more, however long that takes; one whose peer has
+//! vanished would keep its place in the pool for ever.
 
 use super::PostgresControlPlane;
 use millpond_core::Error;
@@ -12,7 +13,8 @@ use std::time::Duration;
 
 /// Of a read; the server's own timeout is of no use when the server hangs.
 pub(super) const READ: Duration = Duration::from_secs(5);
-/// Of a mutation that somebody waits for. What is sent again after it waits for the first, should that still be under way.
+/// Of a mutation that somebody waits for. What is sent again after it waits for the first, should that still
+/// be under way.
 pub(super) const WRITE: Duration = Duration::from_secs(6);
 /// Of background work: longer than the server's own limit of a statement.
 pub(super) const BACKGROUND: Duration = Duration::from_secs(32);
@@ -73,7 +75,9 @@ macro_rules! retried {
                 let $connection = &mut *held;
                 let Ok(outcome) = tokio::time::timeout(crate::postgres::connection::READ, $call).await else {
                     held.discard();
-                    break Err(millpond_core::Error::NotApplied("the database did not answer in time".into()));
+                    break Err(millpond_core::Error::NotApplied(
+                        "the database did not answer in time".into(),
+                    ));
                 };
                 match outcome {
                     Ok(value) => break Ok(value),
@@ -90,7 +94,8 @@ macro_rules! retried {
 }
 pub(super) use retried;
 
-/// Sends a mutation, once. What sqlx says of it is the inner result; without any answer in time its outcome is open.
+/// Sends a mutation, once. What sqlx says of it is the inner result; without any answer in time its outcome
+/// is open.
 macro_rules! sent {
     ($plane:expr, $limit:expr, $connection:ident => $call:expr) => {
         async {
@@ -100,7 +105,8 @@ macro_rules! sent {
             if outcome.is_err() {
                 held.discard();
             }
-            outcome.map_err(|_| millpond_core::Error::MaybeApplied("the database did not answer in time".into()))
+            outcome
+                .map_err(|_| millpond_core::Error::MaybeApplied("the database did not answer in time".into()))
         }
         .await
     };

@@ -2,11 +2,14 @@
 
 use millpond_core::Error;
 
-/// A statement that the server answered with an error changed nothing, unless the server was going down or waiting for a standby
-/// (classes 57P, 08, XX). Everything else that breaks a statement in flight leaves its outcome open.
+/// A statement that the server answered with an error changed nothing, unless the server was going down or
+/// waiting for a standby (classes 57P, 08, XX). Everything else that breaks a statement in flight leaves its
+/// outcome open.
 pub(super) fn classify(error: sqlx::Error) -> Error {
     let decided = match &error {
-        sqlx::Error::Database(db) => !db.code().is_some_and(|c| c.starts_with("57P") || c.starts_with("08") || c.starts_with("XX")),
+        sqlx::Error::Database(db) => {
+            !db.code().is_some_and(|c| c.starts_with("57P") || c.starts_with("08") || c.starts_with("XX"))
+        }
         sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Configuration(_) => true,
         _ => false,
     };

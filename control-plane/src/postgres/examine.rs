@@ -48,23 +48,28 @@ pub struct Examined {
 /// # Errors
 /// The database cannot be reached or does not answer a statement.
 pub async fn examine(options: PgConnectOptions, clock: &dyn Clock) -> Result<Examined, ConnectError> {
-    // One setting of an agent's session shows whether such settings arrive; with all of them, the server's own would not be seen.
-    let options = options.application_name("millpond doctor").options([("plan_cache_mode", "force_generic_plan")]);
+    // One setting of an agent's session shows whether such settings arrive; with all of them, the server's
+    // own would not be seen.
+    let options =
+        options.application_name("millpond doctor").options([("plan_cache_mode", "force_generic_plan")]);
     let mut connection = PgConnection::connect_with(&options).await.map_err(ConnectError::Unreachable)?;
     let mut looks = Vec::new();
     for _ in 0..3 {
         let before_ms = clock.now_ms();
         let statement = include_str!("../../queries/database/examine.sql");
-        let look: Database = sqlx::query_as(statement).fetch_one(&mut connection).await.map_err(ConnectError::Unreachable)?;
+        let look: Database =
+            sqlx::query_as(statement).fetch_one(&mut connection).await.map_err(ConnectError::Unreachable)?;
         looks.push((look, before_ms, clock.now_ms()));
     }
     let pooled = looks.iter().any(|(look, ..)| look.backend != looks[0].0.backend);
     let exists = sqlx::query_scalar::<_, bool>("select to_regclass('_sqlx_migrations') is not null");
     let (schema, broken) = if exists.fetch_one(&mut connection).await.map_err(ConnectError::Unreachable)? {
-        sqlx::query_as("select max(version) filter (where success), bool_or(not success) is true from _sqlx_migrations")
-            .fetch_one(&mut connection)
-            .await
-            .map_err(ConnectError::Unreachable)?
+        sqlx::query_as(
+            "select max(version) filter (where success), bool_or(not success) is true from _sqlx_migrations",
+        )
+        .fetch_one(&mut connection)
+        .await
+        .map_err(ConnectError::Unreachable)?
     } else {
         (None, false)
     };
@@ -74,5 +79,13 @@ pub async fn examine(options: PgConnectOptions, clock: &dyn Clock) -> Result<Exa
         looks.into_iter().min_by_key(|(_, before_ms, after_ms)| after_ms - before_ms).expect("several looks");
     let wanted = MIGRATIONS.iter().map(|m| m.version).max().unwrap_or(0);
     let clock_ahead_ms = database.now_ms - i64::midpoint(before_ms, after_ms);
-    Ok(Examined { database, clock_ahead_ms, round_trip_ms: after_ms - before_ms, pooled, schema, wanted, broken })
+    Ok(Examined {
+        database,
+        clock_ahead_ms,
+        round_trip_ms: after_ms - before_ms,
+        pooled,
+        schema,
+        wanted,
+        broken,
+    })
 }

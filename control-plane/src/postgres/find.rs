@@ -13,7 +13,10 @@ pub(super) fn ranges(from: &[i32], to: &[i32]) -> Vec<Range<i32>> {
     from.iter().zip(to).map(|(from, to)| *from..*to).collect()
 }
 
-pub(super) async fn find(plane: &PostgresControlPlane, requests: &[FindRequest]) -> Result<Vec<Option<Found>>, Error> {
+pub(super) async fn find(
+    plane: &PostgresControlPlane,
+    requests: &[FindRequest],
+) -> Result<Vec<Option<Found>>, Error> {
     let partitions: Vec<i64> = requests.iter().map(|r| r.partition.0).collect();
     let offsets: Vec<i64> = requests.iter().map(|r| r.offset.0).collect();
     let budgets: Vec<i64> = requests.iter().map(|r| r.max_bytes).collect();
@@ -21,7 +24,9 @@ pub(super) async fn find(plane: &PostgresControlPlane, requests: &[FindRequest])
     let rows = retried!(plane, c => sqlx::query_file!("queries/log/find.sql", &partitions, &offsets, &budgets, limits::PLAN_MAX_BATCHES, &ends).fetch_all(c))?;
     let mut found: Vec<Option<Found>> = requests.iter().map(|_| None).collect();
     for row in rows {
-        let Some(slot) = usize::try_from(row.request - 1).ok().and_then(|n| found.get_mut(n)) else { continue };
+        let Some(slot) = usize::try_from(row.request - 1).ok().and_then(|n| found.get_mut(n)) else {
+            continue;
+        };
         let one = slot.get_or_insert_with(|| Found {
             log_start_offset: Offset(row.log_start_offset),
             high_watermark: Offset(row.high_watermark),
@@ -46,7 +51,10 @@ pub(super) async fn find(plane: &PostgresControlPlane, requests: &[FindRequest])
     Ok(found)
 }
 
-pub(super) async fn payloads(plane: &PostgresControlPlane, asked: &[PayloadRange]) -> Result<Vec<Option<Bytes>>, Error> {
+pub(super) async fn payloads(
+    plane: &PostgresControlPlane,
+    asked: &[PayloadRange],
+) -> Result<Vec<Option<Bytes>>, Error> {
     let parts: Vec<Uuid> = asked.iter().map(|r| r.part.0).collect();
     let offsets: Vec<i32> = asked.iter().map(|r| r.byte_offset).collect();
     let lengths: Vec<i32> = asked.iter().map(|r| r.byte_length).collect();
@@ -60,7 +68,10 @@ pub(super) async fn payloads(plane: &PostgresControlPlane, asked: &[PayloadRange
     Ok(bytes)
 }
 
-pub(super) async fn high_watermarks(plane: &PostgresControlPlane, partitions: &[PartitionId]) -> Result<Vec<(PartitionId, Offset)>, Error> {
+pub(super) async fn high_watermarks(
+    plane: &PostgresControlPlane,
+    partitions: &[PartitionId],
+) -> Result<Vec<(PartitionId, Offset)>, Error> {
     let ids: Vec<i64> = partitions.iter().map(|p| p.0).collect();
     let rows = retried!(plane, c => sqlx::query_file!("queries/log/high_watermarks.sql", &ids).fetch_all(c))?;
     Ok(rows.into_iter().map(|r| (PartitionId(r.partition_id), Offset(r.high_watermark))).collect())

@@ -4,14 +4,15 @@ use super::PostgresControlPlane;
 use super::connection::{WRITE, retried, sent};
 use super::error::classify;
 use millpond_core::group::{
-    Assigned, DeleteGroupRejected, GenerationMoved, GroupState, GroupTopic, Member, MemberState, NoSuchGroup, OffsetCommit,
-    OffsetsRejected, Owner, Progress, Regroup, RenewRejected, Renewed, ResetRejected, Start,
+    Assigned, DeleteGroupRejected, GenerationMoved, GroupState, GroupTopic, Member, MemberState, NoSuchGroup,
+    OffsetCommit, OffsetsRejected, Owner, Progress, Regroup, RenewRejected, Renewed, ResetRejected, Start,
 };
 use millpond_core::{Error, Generation, GroupId, MemberId, Name, Offset, PartitionId, TopicId, limits};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// A statement that had to wait for a group sees that the group changed meanwhile; so often in a row it does not happen by chance.
+/// A statement that had to wait for a group sees that the group changed meanwhile; so often in a row it does
+/// not happen by chance.
 const SENDINGS_MAX: usize = 50;
 
 fn start(latest: bool) -> Start {
@@ -26,19 +27,28 @@ fn changing<R>() -> Error<R> {
     Error::NotApplied("the group changes all the time".into())
 }
 
-pub(super) async fn get(plane: &PostgresControlPlane, tenant: &Name, name: &Name, also: &[Name]) -> Result<GroupState, Error<NoSuchGroup>> {
-    // The generation first: what is read after it is as new or newer, and a change that names it fails if it was newer.
+pub(super) async fn get(
+    plane: &PostgresControlPlane,
+    tenant: &Name,
+    name: &Name,
+    also: &[Name],
+) -> Result<GroupState, Error<NoSuchGroup>> {
+    // The generation first: what is read after it is as new or newer, and a change that names it fails if it
+    // was newer.
     let row = retried!(plane, c => sqlx::query_file!("queries/group/get.sql", tenant.as_str(), name.as_str()).fetch_optional(c))
         .map_err(Error::from_infallible)?;
     let row = row.ok_or(Error::Rejected(NoSuchGroup))?;
     let id = row.group_id;
-    let members = retried!(plane, c => sqlx::query_file!("queries/group/members.sql", id).fetch_all(c)).map_err(Error::from_infallible)?;
-    let mut wanted: Vec<String> = also.iter().map(ToString::to_string).chain(members.iter().flat_map(|m| m.topics.clone())).collect();
+    let members = retried!(plane, c => sqlx::query_file!("queries/group/members.sql", id).fetch_all(c))
+        .map_err(Error::from_infallible)?;
+    let mut wanted: Vec<String> =
+        also.iter().map(ToString::to_string).chain(members.iter().flat_map(|m| m.topics.clone())).collect();
     wanted.sort_unstable();
     wanted.dedup();
     let topics = retried!(plane, c => sqlx::query_file!("queries/group/topics.sql", tenant.as_str(), &wanted).fetch_all(c))
         .map_err(Error::from_infallible)?;
-    let owners = retried!(plane, c => sqlx::query_file!("queries/group/owners.sql", id).fetch_all(c)).map_err(Error::from_infallible)?;
+    let owners = retried!(plane, c => sqlx::query_file!("queries/group/owners.sql", id).fetch_all(c))
+        .map_err(Error::from_infallible)?;
     Ok(GroupState {
         id: GroupId(id),
         generation: Generation(row.generation),
@@ -66,7 +76,12 @@ pub(super) async fn get(plane: &PostgresControlPlane, tenant: &Name, name: &Name
             .collect(),
         owners: owners
             .into_iter()
-            .map(|o| (PartitionId(o.partition_id), Owner { member: MemberId(o.member_id), since: Generation(o.since) }))
+            .map(|o| {
+                (
+                    PartitionId(o.partition_id),
+                    Owner { member: MemberId(o.member_id), since: Generation(o.since) },
+                )
+            })
             .collect(),
     })
 }
@@ -97,7 +112,10 @@ pub(super) async fn progress(plane: &PostgresControlPlane, group: GroupId) -> Re
     Ok(progress.collect())
 }
 
-pub(super) async fn regroup(plane: &PostgresControlPlane, change: &Regroup) -> Result<Generation, Error<GenerationMoved>> {
+pub(super) async fn regroup(
+    plane: &PostgresControlPlane,
+    change: &Regroup,
+) -> Result<Generation, Error<GenerationMoved>> {
     let topics: Vec<i64> = change.basis.iter().map(|(topic, _)| topic.0).collect();
     let counts: Vec<i32> = change.basis.iter().map(|(_, partitions)| *partitions).collect();
     let remove: Vec<Uuid> = change.remove.iter().map(|m| m.0).collect();
@@ -120,7 +138,8 @@ pub(super) async fn regroup(plane: &PostgresControlPlane, change: &Regroup) -> R
         &partitions,
         &members
     );
-    let generation = sent!(plane, WRITE, c => statement.fetch_optional(c)).and_then(|sent| sent.map_err(classify));
+    let generation =
+        sent!(plane, WRITE, c => statement.fetch_optional(c)).and_then(|sent| sent.map_err(classify));
     let generation = generation.map_err(Error::from_infallible)?;
     generation.map(Generation).ok_or(Error::Rejected(GenerationMoved))
 }
@@ -160,7 +179,10 @@ pub(super) async fn renew(
     })
 }
 
-pub(super) async fn generations(plane: &PostgresControlPlane, groups: &[GroupId]) -> Result<Vec<(GroupId, Generation, bool)>, Error> {
+pub(super) async fn generations(
+    plane: &PostgresControlPlane,
+    groups: &[GroupId],
+) -> Result<Vec<(GroupId, Generation, bool)>, Error> {
     let ids: Vec<i64> = groups.iter().map(|g| g.0).collect();
     let rows = retried!(plane, c => sqlx::query_file!("queries/group/generations.sql", &ids).fetch_all(c))?;
     Ok(rows.into_iter().map(|r| (GroupId(r.group_id), Generation(r.generation), r.stale)).collect())
@@ -207,11 +229,18 @@ pub(super) async fn send_offsets(
         Some(_) => {}
     }
     for reason in ["gone", "fenced", "beyond"] {
-        let Some((nth, row)) = rows.iter().enumerate().find(|(_, row)| row.refused.as_deref() == Some(reason)) else { continue };
+        let Some((nth, row)) =
+            rows.iter().enumerate().find(|(_, row)| row.refused.as_deref() == Some(reason))
+        else {
+            continue;
+        };
         return Ok(Some(Err(match reason {
             "gone" => OffsetsRejected::PartitionGone { nth },
             "fenced" => OffsetsRejected::Fenced { nth },
-            _ => OffsetsRejected::BeyondHighWatermark { nth, high_watermark: Offset(row.high_watermark.unwrap_or(0)) },
+            _ => OffsetsRejected::BeyondHighWatermark {
+                nth,
+                high_watermark: Offset(row.high_watermark.unwrap_or(0)),
+            },
         })));
     }
     let kept = rows.iter().filter_map(|row| Some((PartitionId(row.partition_id?), Offset(row.committed?))));
@@ -227,14 +256,21 @@ pub(super) async fn reset_offsets(
     make(plane, tenant, group).await.map_err(Error::from_infallible)?;
     let (partitions, values) = columns(offsets);
     for _ in 0..SENDINGS_MAX {
-        let statement = sqlx::query_file!("queries/group/reset.sql", tenant.as_str(), group.as_str(), &partitions, &values);
+        let statement = sqlx::query_file!(
+            "queries/group/reset.sql",
+            tenant.as_str(),
+            group.as_str(),
+            &partitions,
+            &values
+        );
         let rows = sent!(plane, WRITE, c => statement.fetch_all(c)).and_then(|sent| sent.map_err(classify));
         let rows = rows.map_err(Error::from_infallible)?;
         let Some(first) = rows.first().filter(|first| first.current) else { continue };
         if first.alive {
             return Err(Error::Rejected(ResetRejected::NotEmpty));
         }
-        let refused = |reason: &str| rows.iter().enumerate().find(|(_, row)| row.refused.as_deref() == Some(reason));
+        let refused =
+            |reason: &str| rows.iter().enumerate().find(|(_, row)| row.refused.as_deref() == Some(reason));
         if let Some((nth, _)) = refused("gone") {
             return Err(Error::Rejected(ResetRejected::PartitionGone { nth }));
         }
@@ -247,10 +283,15 @@ pub(super) async fn reset_offsets(
     Err(changing())
 }
 
-pub(super) async fn delete(plane: &PostgresControlPlane, tenant: &Name, group: &Name) -> Result<(), Error<DeleteGroupRejected>> {
+pub(super) async fn delete(
+    plane: &PostgresControlPlane,
+    tenant: &Name,
+    group: &Name,
+) -> Result<(), Error<DeleteGroupRejected>> {
     for _ in 0..SENDINGS_MAX {
         let statement = sqlx::query_file!("queries/group/delete.sql", tenant.as_str(), group.as_str());
-        let row = sent!(plane, WRITE, c => statement.fetch_optional(c)).and_then(|sent| sent.map_err(classify));
+        let row =
+            sent!(plane, WRITE, c => statement.fetch_optional(c)).and_then(|sent| sent.map_err(classify));
         match row.map_err(Error::from_infallible)? {
             None => return Err(Error::Rejected(DeleteGroupRejected::NoSuchGroup)),
             Some(row) if !row.current => {}

@@ -1,5 +1,6 @@
-//! Commits with a guard: a transaction of its own, which holds what the guard speaks of, looks in a later statement, and carries out all or
-//! nothing. Locks: leases by id, group, partitions by id, what settling the leases touches, offsets, keys.
+//! Commits with a guard: a transaction of its own, which holds what the guard speaks of, looks in a later
+//! statement, and carries out all or nothing. Locks: leases by id, group, partitions by id, what settling the
+//! leases touches, offsets, keys.
 
 use super::PostgresControlPlane;
 use super::commit::{Said, outcomes, send};
@@ -32,7 +33,11 @@ async fn commit_once(connection: &mut PgConnection, commit: &Commit) -> Result<C
 }
 
 fn told(commit: &Commit, verdict: Verdict) -> Committed {
-    Committed { at_ms: 0, verdicts: vec![verdict], pieces: vec![PieceOutcome::default(); commit.pieces.len()] }
+    Committed {
+        at_ms: 0,
+        verdicts: vec![verdict],
+        pieces: vec![PieceOutcome::default(); commit.pieces.len()],
+    }
 }
 
 async fn decide(tx: &mut Transaction<'_, Postgres>, commit: &Commit) -> Result<Committed, Error> {
@@ -43,12 +48,16 @@ async fn decide(tx: &mut Transaction<'_, Postgres>, commit: &Commit) -> Result<C
         None => acks::Held::default(),
     };
     if let Some(offsets) = offsets {
-        let share = sqlx::query_file!("queries/group/share.sql", offsets.tenant.as_str(), offsets.group.as_str());
+        let share =
+            sqlx::query_file!("queries/group/share.sql", offsets.tenant.as_str(), offsets.group.as_str());
         share.fetch_optional(&mut **tx).await.map_err(classify)?;
     }
     let partitions: Vec<i64> = commit.runs.iter().map(|r| r.partition.0).collect();
     if !partitions.is_empty() {
-        sqlx::query_file!("queries/log/lock.sql", &partitions).fetch_all(&mut **tx).await.map_err(classify)?;
+        sqlx::query_file!("queries/log/lock.sql", &partitions)
+            .fetch_all(&mut **tx)
+            .await
+            .map_err(classify)?;
     }
     if let Some(known) = look(tx, commit).await? {
         return Ok(known);
@@ -89,7 +98,11 @@ async fn look(connection: &mut PgConnection, commit: &Commit) -> Result<Option<C
         return Ok(Some(Committed { at_ms: 0, verdicts: vec![Verdict::Stored], pieces }));
     }
     let same = row.body_hash == request.key.map(|k| k.body_hash);
-    let verdict = if same { Verdict::Duplicate(Answer { context: Bytes::from(row.context), pieces }) } else { Verdict::Conflict };
+    let verdict = if same {
+        Verdict::Duplicate(Answer { context: Bytes::from(row.context), pieces })
+    } else {
+        Verdict::Conflict
+    };
     Ok(Some(told(commit, verdict)))
 }
 

@@ -1,7 +1,8 @@
 //! The Postgres implementation of [`ControlPlane`], one file per noun.
 //!
-//! Every mutation is one autocommitted statement, or a transaction that runs in a task of its own: a caller that goes away cannot leave
-//! a transaction open on a pooled connection (sqlx 0.9.0 can when `begin()` is cancelled).
+//! Every mutation is one autocommitted statement, or a transaction that runs in a task of its own: a caller
+//! that goes away cannot leave a transaction open on a pooled connection (sqlx 0.9.0 can when `begin()` is
+//! cancelled).
 
 mod background;
 mod commit;
@@ -21,11 +22,14 @@ use millpond_core::control_plane::{
     Beat, Commit, Committed, ControlPlane, DrainBatch, FindRequest, Found, PayloadRange, Swap, SwapRejected,
 };
 use millpond_core::group::{
-    DeleteGroupRejected, GenerationMoved, GroupState, NoSuchGroup, OffsetCommit, OffsetsRejected, Progress, Regroup, RenewRejected,
-    Renewed, ResetRejected,
+    DeleteGroupRejected, GenerationMoved, GroupState, NoSuchGroup, OffsetCommit, OffsetsRejected, Progress,
+    Regroup, RenewRejected, Renewed, ResetRejected,
 };
 use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
-use millpond_core::{AgentId, Error, Generation, GroupId, MemberId, Name, Offset, PartId, PartitionId, Topic, TopicChange, TopicId};
+use millpond_core::{
+    AgentId, Error, Generation, GroupId, MemberId, Name, Offset, PartId, PartitionId, Topic, TopicChange,
+    TopicId,
+};
 use parking_lot::RwLock;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use std::sync::Arc;
@@ -54,12 +58,14 @@ pub enum ConnectError {
     Unsafe { setting: String },
     #[error("the database's schema could not be brought to this version")]
     Schema(#[source] sqlx::migrate::MigrateError),
-    #[error("the database has schema {found}, this version needs {wanted}: run `millpond migrate` of the newest version in use")]
+    #[error(
+        "the database has schema {found}, this version needs {wanted}: run `millpond migrate` of the newest version in use"
+    )]
     OtherSchema { found: i64, wanted: i64 },
 }
 
-/// Session settings: plans must not depend on when ANALYZE looked at tables that are empty most of the time, and a commit that
-/// is answered must be on disk.
+/// Session settings: plans must not depend on when ANALYZE looked at tables that are empty most of the time,
+/// and a commit that is answered must be on disk.
 fn session(options: PgConnectOptions) -> PgConnectOptions {
     options.application_name("millpond").options([
         ("plan_cache_mode", "force_generic_plan"),
@@ -97,7 +103,11 @@ impl PostgresControlPlane {
 
     /// Applies the migrations that are missing; waits for another that does.
     pub async fn migrate(options: PgConnectOptions) -> Result<(), ConnectError> {
-        let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await.map_err(ConnectError::Unreachable)?;
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .connect_with(options)
+            .await
+            .map_err(ConnectError::Unreachable)?;
         let outcome = MIGRATIONS.run(&pool).await.map_err(ConnectError::Schema);
         pool.close().await;
         outcome
@@ -107,10 +117,12 @@ impl PostgresControlPlane {
     pub async fn check_schema(&self) -> Result<(), ConnectError> {
         let exists = sqlx::query_scalar::<_, bool>("select to_regclass('_sqlx_migrations') is not null");
         let newest = match exists.fetch_one(&self.pool).await.map_err(ConnectError::Unreachable)? {
-            true => sqlx::query_scalar::<_, i64>("select coalesce(max(version), 0) from _sqlx_migrations where success")
-                .fetch_one(&self.pool)
-                .await
-                .map_err(ConnectError::Unreachable)?,
+            true => sqlx::query_scalar::<_, i64>(
+                "select coalesce(max(version), 0) from _sqlx_migrations where success",
+            )
+            .fetch_one(&self.pool)
+            .await
+            .map_err(ConnectError::Unreachable)?,
             false => 0,
         };
         let wanted = MIGRATIONS.iter().map(|m| m.version).max().unwrap_or(0);
@@ -165,7 +177,11 @@ impl ControlPlane for PostgresControlPlane {
         commit::commit(self, commit).await
     }
 
-    async fn dedup_offsets(&self, topic: TopicId, id_hashes: &[Uuid]) -> Result<Vec<Option<(i32, Offset)>>, Error> {
+    async fn dedup_offsets(
+        &self,
+        topic: TopicId,
+        id_hashes: &[Uuid],
+    ) -> Result<Vec<Option<(i32, Offset)>>, Error> {
         commit::dedup_offsets(self, topic, id_hashes).await
     }
 
@@ -181,11 +197,20 @@ impl ControlPlane for PostgresControlPlane {
         find::high_watermarks(self, partitions).await
     }
 
-    async fn offsets_at(&self, topic: TopicId, timestamp_ms: i64) -> Result<Vec<(i32, PartitionId, Offset)>, Error> {
+    async fn offsets_at(
+        &self,
+        topic: TopicId,
+        timestamp_ms: i64,
+    ) -> Result<Vec<(i32, PartitionId, Offset)>, Error> {
         find::offsets_at(self, topic, timestamp_ms).await
     }
 
-    async fn group(&self, tenant: &Name, name: &Name, also: &[Name]) -> Result<GroupState, Error<NoSuchGroup>> {
+    async fn group(
+        &self,
+        tenant: &Name,
+        name: &Name,
+        also: &[Name],
+    ) -> Result<GroupState, Error<NoSuchGroup>> {
         group::get(self, tenant, name, also).await
     }
 
@@ -205,7 +230,12 @@ impl ControlPlane for PostgresControlPlane {
         group::regroup(self, change).await
     }
 
-    async fn renew(&self, tenant: &Name, group: &Name, member: MemberId) -> Result<Renewed, Error<RenewRejected>> {
+    async fn renew(
+        &self,
+        tenant: &Name,
+        group: &Name,
+        member: MemberId,
+    ) -> Result<Renewed, Error<RenewRejected>> {
         group::renew(self, tenant, group, member).await
     }
 
@@ -213,11 +243,19 @@ impl ControlPlane for PostgresControlPlane {
         group::generations(self, groups).await
     }
 
-    async fn commit_offsets(&self, commit: &OffsetCommit) -> Result<Vec<(PartitionId, Offset)>, Error<OffsetsRejected>> {
+    async fn commit_offsets(
+        &self,
+        commit: &OffsetCommit,
+    ) -> Result<Vec<(PartitionId, Offset)>, Error<OffsetsRejected>> {
         group::commit_offsets(self, commit).await
     }
 
-    async fn reset_offsets(&self, tenant: &Name, group: &Name, offsets: &[(PartitionId, Offset)]) -> Result<(), Error<ResetRejected>> {
+    async fn reset_offsets(
+        &self,
+        tenant: &Name,
+        group: &Name,
+        offsets: &[(PartitionId, Offset)],
+    ) -> Result<(), Error<ResetRejected>> {
         group::reset_offsets(self, tenant, group, offsets).await
     }
 

@@ -5,7 +5,9 @@ use super::connection::{BACKGROUND, retried, sent};
 use super::error::classify;
 use super::queue::hold;
 use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
-use millpond_core::{Error, Name, Offset, PartitionId, Placement, Topic, TopicChange, TopicConfig, TopicId, limits};
+use millpond_core::{
+    Error, Name, Offset, PartitionId, Placement, Topic, TopicChange, TopicConfig, TopicId, limits,
+};
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 
@@ -72,12 +74,19 @@ async fn put_once(
 ) -> Result<Option<(Topic, bool)>, Error<PutTopicRejected>> {
     let lift = |e| Error::from_infallible(classify(e));
     let mut tx = connection.begin().await.map_err(|e| Error::NotApplied(e.into()))?;
-    let row = sqlx::query_file!("queries/topic/lock.sql", tenant.as_str(), name.as_str()).fetch_optional(&mut *tx).await.map_err(lift)?;
+    let row = sqlx::query_file!("queries/topic/lock.sql", tenant.as_str(), name.as_str())
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(lift)?;
     let made = row.is_none();
     let (id, config, current) = match row {
         Some(row) => {
             let id = row.topic_id;
-            let current = sqlx::query_file_scalar!("queries/topic/partition_ids.sql", id).fetch_all(&mut *tx).await.map_err(lift)?.len();
+            let current = sqlx::query_file_scalar!("queries/topic/partition_ids.sql", id)
+                .fetch_all(&mut *tx)
+                .await
+                .map_err(lift)?
+                .len();
             (id, change.apply(&config_of!(row)), i32::try_from(current).unwrap_or(i32::MAX))
         }
         None => {
@@ -124,31 +133,57 @@ async fn put_once(
         sqlx::query_file!("queries/topic/grow.sql", id, wanted).execute(&mut *tx).await.map_err(lift)?;
         sqlx::query_file!("queries/queue/grow.sql", id).execute(&mut *tx).await.map_err(lift)?;
     }
-    let partitions = sqlx::query_file_scalar!("queries/topic/partition_ids.sql", id).fetch_all(&mut *tx).await.map_err(lift)?;
+    let partitions = sqlx::query_file_scalar!("queries/topic/partition_ids.sql", id)
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(lift)?;
     tx.commit().await.map_err(lift)?;
     let partitions = partitions.into_iter().map(PartitionId).collect();
-    Ok(Some((Topic { id: TopicId(id), tenant: tenant.clone(), name: name.clone(), config, partitions }, made)))
+    Ok(Some((
+        Topic { id: TopicId(id), tenant: tenant.clone(), name: name.clone(), config, partitions },
+        made,
+    )))
 }
 
-pub(super) async fn get(plane: &PostgresControlPlane, tenant: &Name, name: &Name) -> Result<Topic, Error<NoSuchTopic>> {
+pub(super) async fn get(
+    plane: &PostgresControlPlane,
+    tenant: &Name,
+    name: &Name,
+) -> Result<Topic, Error<NoSuchTopic>> {
     let row = retried!(plane, c => sqlx::query_file!("queries/topic/get.sql", tenant.as_str(), name.as_str()).fetch_optional(c))
         .map_err(Error::from_infallible)?;
     let row = row.ok_or(Error::Rejected(NoSuchTopic))?;
     let partitions = row.partitions.iter().copied().map(PartitionId).collect();
-    Ok(Topic { id: TopicId(row.topic_id), tenant: tenant.clone(), name: name.clone(), config: config_of!(row), partitions })
+    Ok(Topic {
+        id: TopicId(row.topic_id),
+        tenant: tenant.clone(),
+        name: name.clone(),
+        config: config_of!(row),
+        partitions,
+    })
 }
 
 pub(super) async fn list(plane: &PostgresControlPlane, tenant: &Name) -> Result<Vec<Topic>, Error> {
-    let rows = retried!(plane, c => sqlx::query_file!("queries/topic/list.sql", tenant.as_str()).fetch_all(c))?;
+    let rows =
+        retried!(plane, c => sqlx::query_file!("queries/topic/list.sql", tenant.as_str()).fetch_all(c))?;
     let topic = rows.into_iter().filter_map(|row| {
         let name = Name::new(&row.name).ok()?;
         let partitions = row.partitions.iter().copied().map(PartitionId).collect();
-        Some(Topic { id: TopicId(row.topic_id), tenant: tenant.clone(), name, config: config_of!(row), partitions })
+        Some(Topic {
+            id: TopicId(row.topic_id),
+            tenant: tenant.clone(),
+            name,
+            config: config_of!(row),
+            partitions,
+        })
     });
     Ok(topic.collect())
 }
 
-pub(super) async fn partitions(plane: &PostgresControlPlane, topic: TopicId) -> Result<Vec<PartitionStatus>, Error> {
+pub(super) async fn partitions(
+    plane: &PostgresControlPlane,
+    topic: TopicId,
+) -> Result<Vec<PartitionStatus>, Error> {
     let rows = retried!(plane, c => sqlx::query_file!("queries/topic/partitions.sql", topic.0).fetch_all(c))?;
     let status = rows.into_iter().map(|row| PartitionStatus {
         partition: row.number,
@@ -171,7 +206,10 @@ async fn delete_once(connection: &mut PgConnection, tenant: &Name, name: &Name) 
     let ended = sqlx::query_file_scalar!("queries/topic/delete.sql", tenant.as_str(), name.as_str());
     let ended = ended.fetch_optional(&mut *tx).await.map_err(classify)?;
     if let Some(id) = ended {
-        let queues = sqlx::query_file_scalar!("queries/queue/delete_of_topic.sql", id).fetch_all(&mut *tx).await.map_err(classify)?;
+        let queues = sqlx::query_file_scalar!("queries/queue/delete_of_topic.sql", id)
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(classify)?;
         hold(&mut tx, &queues).await.map_err(classify)?;
         sqlx::query_file!("queries/topic/close.sql", id).execute(&mut *tx).await.map_err(classify)?;
     }

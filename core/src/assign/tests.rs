@@ -16,14 +16,16 @@ impl View for Fixed {
         (partition.0 < self.partitions).then_some(Offset(partition.0 * 1_000))
     }
     fn key(&self, key_hash: Uuid) -> Option<(Uuid, Answer)> {
-        (key_hash.as_u128() == 7).then(|| (Uuid::from_u128(1), Answer { context: Bytes::new(), pieces: Vec::new() }))
+        (key_hash.as_u128() == 7)
+            .then(|| (Uuid::from_u128(1), Answer { context: Bytes::new(), pieces: Vec::new() }))
     }
     fn dedup_is_known(&self, _: TopicId, id_hash: Uuid) -> bool {
         id_hash.as_u128() < 3
     }
 }
 
-/// One part; per request: partition, records, key (7 is taken), and whether its first record has dedup id = its number.
+/// One part; per request: partition, records, key (7 is taken), and whether its first record has dedup id =
+/// its number.
 fn commit_of(requests: &[(i64, i32, Option<u128>, bool)]) -> Commit {
     let mut order: Vec<usize> = (0..requests.len()).collect();
     order.sort_by_key(|n| requests[*n].0);
@@ -34,7 +36,11 @@ fn commit_of(requests: &[(i64, i32, Option<u128>, bool)]) -> Commit {
             .enumerate()
             .map(|(n, r)| Request {
                 id: RequestId(Uuid::from_u128(u128::try_from(n).unwrap_or(0))),
-                key: r.2.map(|k| RequestKey { key_hash: Uuid::from_u128(k), body_hash: Uuid::from_u128(1), ttl_ms: 1 }),
+                key: r.2.map(|k| RequestKey {
+                    key_hash: Uuid::from_u128(k),
+                    body_hash: Uuid::from_u128(1),
+                    ttl_ms: 1,
+                }),
                 expect: None,
                 context: Bytes::new(),
             })
@@ -79,7 +85,8 @@ fn commit_of(requests: &[(i64, i32, Option<u128>, bool)]) -> Commit {
 
 #[test]
 fn refused_requests_leave_no_hole() {
-    let commit = commit_of(&[(1, 3, None, false), (1, 2, Some(7), false), (1, 4, None, false), (99, 5, None, false)]);
+    let commit =
+        commit_of(&[(1, 3, None, false), (1, 2, Some(7), false), (1, 4, None, false), (99, 5, None, false)]);
     let decision = decide(&commit, &Fixed { partitions: 5 }, 1);
     let bases: Vec<Option<i64>> = decision.committed.pieces.iter().map(|p| p.base.map(|o| o.0)).collect();
     assert_eq!(bases, [Some(1_000), None, Some(1_003), None]);

@@ -1,7 +1,9 @@
-//! The sticky assignor: every partition to one subscriber of its topic, as evenly as subscriptions allow, moving as few as it can.
+//! The sticky assignor: every partition to one subscriber of its topic, as evenly as subscriptions allow,
+//! moving as few as it can.
 //!
-//! Even means: no chain of moves makes a member with more than one partition beyond another's share smaller, as in an optimal
-//! semi-matching (Harvey, Ladner, Lovász, Tamir 2003). The order of members and partitions in the input does not matter.
+//! Even means: no chain of moves makes a member with more than one partition beyond another's share smaller,
+//! as in an optimal semi-matching (Harvey, Ladner, Lovász, Tamir 2003). The order of members and partitions
+//! in the input does not matter.
 
 use crate::id::{MemberId, PartitionId, TopicId};
 use std::cmp::Reverse;
@@ -37,7 +39,9 @@ impl<'a> Assignor<'a> {
     ) -> Self {
         subscribers.sort_unstable_by_key(|s| s.member);
         let mut of_topic: BTreeMap<TopicId, Vec<usize>> = BTreeMap::new();
-        for (at, topic) in subscribers.iter().enumerate().flat_map(|(at, s)| s.topics.iter().map(move |t| (at, t))) {
+        for (at, topic) in
+            subscribers.iter().enumerate().flat_map(|(at, s)| s.topics.iter().map(move |t| (at, t)))
+        {
             of_topic.entry(*topic).or_default().push(at);
         }
         let (held, load) = (vec![BTreeMap::new(); subscribers.len()], vec![0; subscribers.len()]);
@@ -77,7 +81,8 @@ impl<'a> Assignor<'a> {
         free.sort_unstable();
         for (_, topic, partition) in free {
             let of_topic = |at: usize| self.held[at].get(&topic).map_or(0, BTreeSet::len);
-            let least = self.of_topic[&topic].iter().copied().min_by_key(|at| (self.load[*at], of_topic(*at), *at));
+            let least =
+                self.of_topic[&topic].iter().copied().min_by_key(|at| (self.load[*at], of_topic(*at), *at));
             if let Some(at) = least {
                 self.give(at, topic, partition);
             }
@@ -97,7 +102,8 @@ impl<'a> Assignor<'a> {
         self.load[at] += 1;
     }
 
-    /// Takes one partition from a member, through others if need be, for one that has at least two fewer; false when there is none.
+    /// Takes one partition from a member, through others if need be, for one that has at least two fewer;
+    /// false when there is none.
     fn relieve(&mut self, from: usize) -> bool {
         let Some(path) = self.path_from(from) else { return false };
         for (giver, topic, taker) in path {
@@ -110,9 +116,11 @@ impl<'a> Assignor<'a> {
         true
     }
 
-    /// The shortest chain of moves (who, what topic, to whom) that is worth it, to the least loaded among the nearest.
+    /// The shortest chain of moves (who, what topic, to whom) that is worth it, to the least loaded among the
+    /// nearest.
     fn path_from(&self, from: usize) -> Option<Vec<(usize, TopicId, usize)>> {
-        let mut reached: BTreeMap<usize, (usize, Option<(usize, TopicId)>)> = BTreeMap::from([(from, (0, None))]);
+        let mut reached: BTreeMap<usize, (usize, Option<(usize, TopicId)>)> =
+            BTreeMap::from([(from, (0, None))]);
         let mut seen_topics = BTreeSet::new();
         let mut queue = VecDeque::from([from]);
         let mut best: Option<(usize, usize, usize)> = None;
@@ -121,8 +129,10 @@ impl<'a> Assignor<'a> {
             if best.is_some_and(|(nearest, _, _)| nearest <= distance) {
                 break;
             }
-            let mut topics: Vec<(bool, TopicId)> =
-                self.held[at].iter().filter_map(|(topic, held)| held.last().map(|(fresh, _)| (!fresh, *topic))).collect();
+            let mut topics: Vec<(bool, TopicId)> = self.held[at]
+                .iter()
+                .filter_map(|(topic, held)| held.last().map(|(fresh, _)| (!fresh, *topic)))
+                .collect();
             topics.sort_unstable();
             for (_, topic) in topics.into_iter().filter(|(_, topic)| seen_topics.insert(*topic)) {
                 for next in &self.of_topic[&topic] {

@@ -7,13 +7,25 @@ fn name(text: &str) -> Name {
 
 fn member(n: u128, topics: &[&str]) -> Member {
     let topics = topics.iter().map(|t| name(t)).collect();
-    Member { id: MemberId(Uuid::from_u128(n)), topics, session_ms: 1_000, from: Start::Earliest, client_id: None }
+    Member {
+        id: MemberId(Uuid::from_u128(n)),
+        topics,
+        session_ms: 1_000,
+        from: Start::Earliest,
+        client_id: None,
+    }
 }
 
 fn state(members: &[(Member, bool)], partitions: i64) -> GroupState {
-    let topics = vec![GroupTopic { name: name("t"), id: TopicId(1), partitions: (0..partitions).map(PartitionId).collect() }];
-    let members: Vec<MemberState> =
-        members.iter().map(|(member, expired)| MemberState { member: member.clone(), seen_at_ms: 0, expired: *expired }).collect();
+    let topics = vec![GroupTopic {
+        name: name("t"),
+        id: TopicId(1),
+        partitions: (0..partitions).map(PartitionId).collect(),
+    }];
+    let members: Vec<MemberState> = members
+        .iter()
+        .map(|(member, expired)| MemberState { member: member.clone(), seen_at_ms: 0, expired: *expired })
+        .collect();
     let basis = basis(&topics, members.iter().map(|m| &m.member));
     GroupState { id: GroupId(1), generation: Generation(7), basis, members, topics, owners: BTreeMap::new() }
 }
@@ -23,7 +35,11 @@ fn written(state: &GroupState, change: &Regroup) -> GroupState {
     let generation = Generation(change.generation.0 + 1);
     let mut after = GroupState { generation, basis: change.basis.clone(), ..state.clone() };
     after.members.retain(|m| !change.remove.contains(&m.member.id));
-    after.members.extend(change.add.clone().map(|member| MemberState { member, seen_at_ms: 0, expired: false }));
+    after.members.extend(change.add.clone().map(|member| MemberState {
+        member,
+        seen_at_ms: 0,
+        expired: false,
+    }));
     let owner = |(partition, member): &(PartitionId, MemberId)| {
         let before = state.owners.get(partition).filter(|o| o.member == *member);
         (*partition, before.copied().unwrap_or(Owner { member: *member, since: generation }))
@@ -45,7 +61,10 @@ fn joining_leaving_and_expiring_make_the_next_generation() {
     assert_eq!(since.iter().filter(|g| **g == 8).count(), 2, "who keeps a partition has it since before");
 
     let left = two.next(None, Some(member(1, &[]).id));
-    assert_eq!((left.remove.len(), left.owners.iter().filter(|(_, m)| m.0 == Uuid::from_u128(2)).count()), (1, 4));
+    assert_eq!(
+        (left.remove.len(), left.owners.iter().filter(|(_, m)| m.0 == Uuid::from_u128(2)).count()),
+        (1, 4)
+    );
 
     let mut dying = two.clone();
     dying.members[1].expired = true;
@@ -70,7 +89,10 @@ fn topics_that_change_ask_for_a_generation() {
 
 #[test]
 fn a_commit_is_judged_whole() {
-    let owner = |p: PartitionId| (p.0 < 3).then(|| Owner { member: MemberId(Uuid::from_u128(u128::from(p.0 == 2))), since: Generation(5) });
+    let owner = |p: PartitionId| {
+        (p.0 < 3)
+            .then(|| Owner { member: MemberId(Uuid::from_u128(u128::from(p.0 == 2))), since: Generation(5) })
+    };
     let high_watermark = |p: PartitionId| (p.0 < 4).then_some(Offset(10));
     let judged = |generation, offsets: &[(i64, i64)]| {
         let offsets = offsets.iter().map(|(p, o)| (PartitionId(*p), Offset(*o))).collect();
@@ -90,5 +112,8 @@ fn a_commit_is_judged_whole() {
     assert_eq!(judged(5, &[(0, 1), (2, 1)]), Err(OffsetsRejected::Fenced { nth: 1 }));
     assert_eq!(judged(5, &[(0, 1), (3, 1)]), Err(OffsetsRejected::Fenced { nth: 1 }));
     assert_eq!(judged(5, &[(0, 11), (4, 1)]), Err(OffsetsRejected::PartitionGone { nth: 1 }));
-    assert_eq!(judged(5, &[(0, 1), (1, 11)]), Err(OffsetsRejected::BeyondHighWatermark { nth: 1, high_watermark: Offset(10) }));
+    assert_eq!(
+        judged(5, &[(0, 1), (1, 11)]),
+        Err(OffsetsRejected::BeyondHighWatermark { nth: 1, high_watermark: Offset(10) })
+    );
 }

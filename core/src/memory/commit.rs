@@ -16,7 +16,9 @@ impl View for CommitView<'_> {
     fn part_is_new(&self, part: usize) -> bool {
         let part = &self.commit.parts[part];
         match part.body {
-            PartBody::Segment { .. } => self.state.segments.get(&part.id).is_some_and(|s| s.state == SegmentState::Pending),
+            PartBody::Segment { .. } => {
+                self.state.segments.get(&part.id).is_some_and(|s| s.state == SegmentState::Pending)
+            }
             PartBody::Inline(_) => !self.state.payloads.contains_key(&part.id),
         }
     }
@@ -48,7 +50,8 @@ impl State {
         }
         let view = CommitView { state: self, commit, now };
         if let Some((key, (body_hash, answer))) = request.key.and_then(|k| Some((k, view.key(k.key_hash)?))) {
-            let verdict = if body_hash == key.body_hash { Verdict::Duplicate(answer) } else { Verdict::Conflict };
+            let verdict =
+                if body_hash == key.body_hash { Verdict::Duplicate(answer) } else { Verdict::Conflict };
             return told(verdict, nothing());
         }
         if let Some((tenant, acks)) = &guard.acks {
@@ -77,7 +80,8 @@ impl State {
             self.apply_acks(tenant, acks, now);
         }
         let state = self;
-        let new_parts: Vec<bool> = (0..commit.parts.len()).map(|p| CommitView { state, commit, now }.part_is_new(p)).collect();
+        let new_parts: Vec<bool> =
+            (0..commit.parts.len()).map(|p| CommitView { state, commit, now }.part_is_new(p)).collect();
         let decision = assign::decide(commit, &CommitView { state, commit, now }, now);
         let mut committed = decision.committed;
         for (part, _) in commit.parts.iter().zip(&new_parts).filter(|(_, new)| **new) {
@@ -91,7 +95,10 @@ impl State {
                     }
                 }
                 PartBody::Inline(bytes) => {
-                    state.payloads.insert(part.id, PayloadRow { committed_ms: now, drained_ms: None, bytes: bytes.clone() });
+                    state.payloads.insert(
+                        part.id,
+                        PayloadRow { committed_ms: now, drained_ms: None, bytes: bytes.clone() },
+                    );
                 }
             }
         }
@@ -99,8 +106,13 @@ impl State {
             let dedup = &commit.dedups[*taken];
             let outcome = &committed.pieces[dedup.piece];
             let before = outcome.dropped.iter().filter(|p| **p < dedup.position).count();
-            let offset = outcome.base.map_or(0, |b| b.0) + i64::from(dedup.position) - i64::try_from(before).unwrap_or(0);
-            let row = DedupRow { partition: dedup.partition, offset: Offset(offset), expires_ms: now + dedup.window_ms };
+            let offset = outcome.base.map_or(0, |b| b.0) + i64::from(dedup.position)
+                - i64::try_from(before).unwrap_or(0);
+            let row = DedupRow {
+                partition: dedup.partition,
+                offset: Offset(offset),
+                expires_ms: now + dedup.window_ms,
+            };
             state.dedups.insert((dedup.topic, dedup.id_hash), row);
         }
         for (partition, batch) in decision.batches {
@@ -119,17 +131,31 @@ impl State {
         for (number, request) in commit.requests.iter().enumerate() {
             let pieces = || commit.pieces.iter().enumerate().filter(move |(_, p)| p.request == number);
             let has_dedup = commit.dedups.iter().any(|d| commit.pieces[d.piece].request == number);
-            if committed.verdicts[number] == Verdict::Stored && (request.key.is_some() || has_dedup || commit.guard.is_some()) {
+            if committed.verdicts[number] == Verdict::Stored
+                && (request.key.is_some() || has_dedup || commit.guard.is_some())
+            {
                 let outcomes = pieces().map(|(n, _)| committed.pieces[n].clone()).collect();
-                state.answers.insert(request.id, (now, Answer { context: request.context.clone(), pieces: outcomes }));
+                state
+                    .answers
+                    .insert(request.id, (now, Answer { context: request.context.clone(), pieces: outcomes }));
                 if let Some(key) = request.key {
-                    let row = KeyRow { body_hash: key.body_hash, request: request.id, expires_ms: now + key.ttl_ms };
+                    let row = KeyRow {
+                        body_hash: key.body_hash,
+                        request: request.id,
+                        expires_ms: now + key.ttl_ms,
+                    };
                     state.keys.insert(key.key_hash, row);
                 }
             }
         }
         for number in decision.repeats {
-            let pieces: Vec<usize> = commit.pieces.iter().enumerate().filter(|(_, p)| p.request == number).map(|(n, _)| n).collect();
+            let pieces: Vec<usize> = commit
+                .pieces
+                .iter()
+                .enumerate()
+                .filter(|(_, p)| p.request == number)
+                .map(|(n, _)| n)
+                .collect();
             if let Some((_, answer)) = state.answers.get(&commit.requests[number].id) {
                 for (n, outcome) in pieces.iter().zip(&answer.pieces) {
                     committed.pieces[*n] = outcome.clone();
@@ -138,8 +164,11 @@ impl State {
                 continue;
             }
             let key = commit.requests[number].key;
-            if let Some((key, (body_hash, answer))) = key.and_then(|k| Some((k, CommitView { state, commit, now }.key(k.key_hash)?))) {
-                committed.verdicts[number] = if body_hash == key.body_hash { Verdict::Duplicate(answer) } else { Verdict::Conflict };
+            if let Some((key, (body_hash, answer))) =
+                key.and_then(|k| Some((k, CommitView { state, commit, now }.key(k.key_hash)?)))
+            {
+                committed.verdicts[number] =
+                    if body_hash == key.body_hash { Verdict::Duplicate(answer) } else { Verdict::Conflict };
                 continue;
             }
             let found: Vec<_> = pieces
@@ -147,9 +176,9 @@ impl State {
                 .filter_map(|n| {
                     let piece = &commit.pieces[*n];
                     let run = &commit.runs[piece.run];
-                    let row = state
-                        .batches_of(run.partition)
-                        .find(|b| b.batch.part == commit.parts[run.part].id && b.batch.byte_offset == run.byte_offset)?;
+                    let row = state.batches_of(run.partition).find(|b| {
+                        b.batch.part == commit.parts[run.part].id && b.batch.byte_offset == run.byte_offset
+                    })?;
                     Some(assign::recover(piece.first, piece.records, &row.batch)).filter(|o| o.base.is_some())
                 })
                 .collect();

@@ -2,8 +2,9 @@
 
 use super::State;
 use crate::group::{
-    self, Assigned, Basis, DeleteGroupRejected, GenerationMoved, GroupState, GroupTopic, Member, MemberState, NoSuchGroup, OffsetCommit,
-    OffsetsRejected, Owner, Progress, Regroup, RenewRejected, Renewed, ResetRejected,
+    self, Assigned, Basis, DeleteGroupRejected, GenerationMoved, GroupState, GroupTopic, Member, MemberState,
+    NoSuchGroup, OffsetCommit, OffsetsRejected, Owner, Progress, Regroup, RenewRejected, Renewed,
+    ResetRejected,
 };
 use crate::id::{Generation, GroupId, MemberId, Offset, PartitionId};
 use crate::limits;
@@ -59,12 +60,24 @@ impl State {
     fn group_topics<'n>(&self, tenant: &Name, names: impl Iterator<Item = &'n Name>) -> Vec<GroupTopic> {
         let names: BTreeSet<&Name> = names.collect();
         let topics = names.into_iter().filter_map(|name| self.topics.get(&(tenant.clone(), name.clone())));
-        topics.map(|t| GroupTopic { name: t.name.clone(), id: t.id, partitions: t.partitions.clone() }).collect()
+        topics
+            .map(|t| GroupTopic { name: t.name.clone(), id: t.id, partitions: t.partitions.clone() })
+            .collect()
     }
 
-    pub(super) fn group(&self, tenant: &Name, name: &Name, also: &[Name], now: i64) -> Result<GroupState, NoSuchGroup> {
+    pub(super) fn group(
+        &self,
+        tenant: &Name,
+        name: &Name,
+        also: &[Name],
+        now: i64,
+    ) -> Result<GroupState, NoSuchGroup> {
         let row = self.groups.get(&(tenant.clone(), name.clone())).ok_or(NoSuchGroup)?;
-        let state = |m: &MemberRow| MemberState { member: m.member.clone(), seen_at_ms: m.seen_ms, expired: m.expired(now) };
+        let state = |m: &MemberRow| MemberState {
+            member: m.member.clone(),
+            seen_at_ms: m.seen_ms,
+            expired: m.expired(now),
+        };
         let names = row.members.values().flat_map(|m| &m.member.topics).chain(also);
         Ok(GroupState {
             id: row.id,
@@ -94,7 +107,8 @@ impl State {
 
     pub(super) fn progress(&self, id: GroupId) -> Vec<Progress> {
         let Some((_, row)) = self.by_id(id) else { return Vec::new() };
-        let partitions: BTreeSet<PartitionId> = row.owners.keys().chain(row.offsets.keys()).copied().collect();
+        let partitions: BTreeSet<PartitionId> =
+            row.owners.keys().chain(row.offsets.keys()).copied().collect();
         let mut progress: Vec<Progress> = partitions
             .into_iter()
             .filter_map(|partition| {
@@ -122,7 +136,10 @@ impl State {
     }
 
     pub(super) fn regroup(&mut self, change: &Regroup, now: i64) -> Result<Generation, GenerationMoved> {
-        let row = self.groups.values_mut().find(|row| row.id == change.group && row.generation == change.generation);
+        let row = self
+            .groups
+            .values_mut()
+            .find(|row| row.id == change.group && row.generation == change.generation);
         let row = row.ok_or(GenerationMoved)?;
         row.generation.0 += 1;
         row.changed_ms = now;
@@ -147,9 +164,16 @@ impl State {
         row.members.values().any(|m| m.expired(now)) || row.basis != basis
     }
 
-    pub(super) fn renew(&mut self, tenant: &Name, name: &Name, member: MemberId, now: i64) -> Result<Renewed, RenewRejected> {
+    pub(super) fn renew(
+        &mut self,
+        tenant: &Name,
+        name: &Name,
+        member: MemberId,
+        now: i64,
+    ) -> Result<Renewed, RenewRejected> {
         let row = self.groups.get_mut(&(tenant.clone(), name.clone())).ok_or(RenewRejected::NoSuchGroup)?;
-        let own = row.members.get_mut(&member).filter(|m| !m.expired(now)).ok_or(RenewRejected::NoSuchMember)?;
+        let own =
+            row.members.get_mut(&member).filter(|m| !m.expired(now)).ok_or(RenewRejected::NoSuchMember)?;
         if own.seen_ms <= now - own.member.session_ms / limits::SESSION_NOTED_PARTS {
             own.seen_ms = now;
         }
@@ -158,12 +182,29 @@ impl State {
         let assigned = |(partition, owner): (&PartitionId, &Owner)| {
             let (topic, number, log_start_offset, high_watermark) = self.place(*partition)?;
             let committed = row.offsets.get(partition).copied();
-            Some(Assigned { topic, number, partition: *partition, since: owner.since, committed, log_start_offset, high_watermark })
+            Some(Assigned {
+                topic,
+                number,
+                partition: *partition,
+                since: owner.since,
+                committed,
+                log_start_offset,
+                high_watermark,
+            })
         };
-        let mut partitions: Vec<Assigned> = row.owners.iter().filter(|(_, o)| o.member == member).filter_map(assigned).collect();
+        let mut partitions: Vec<Assigned> =
+            row.owners.iter().filter(|(_, o)| o.member == member).filter_map(assigned).collect();
         partitions.sort_by(|a, b| (&a.topic, a.number).cmp(&(&b.topic, b.number)));
         let stale = self.is_stale(tenant, row, now);
-        Ok(Renewed { group: row.id, generation: row.generation, stale, session_ms, from, noted_ms_ago, partitions })
+        Ok(Renewed {
+            group: row.id,
+            generation: row.generation,
+            stale,
+            session_ms,
+            from,
+            noted_ms_ago,
+            partitions,
+        })
     }
 
     pub(super) fn generations(&self, groups: &[GroupId], now: i64) -> Vec<(GroupId, Generation, bool)> {
@@ -172,13 +213,18 @@ impl State {
     }
 
     pub(super) fn judge_offsets(&self, commit: &OffsetCommit) -> Result<(), OffsetsRejected> {
-        let row = self.groups.get(&(commit.tenant.clone(), commit.group.clone())).ok_or(OffsetsRejected::NoSuchGroup)?;
+        let row = self
+            .groups
+            .get(&(commit.tenant.clone(), commit.group.clone()))
+            .ok_or(OffsetsRejected::NoSuchGroup)?;
         group::judge(commit, |p| self.alive(p).map(|row| row.high_watermark), |p| row.owners.get(&p).copied())
     }
 
     /// Offsets that were judged; returns what is committed then.
     pub(super) fn apply_offsets(&mut self, commit: &OffsetCommit) -> Vec<(PartitionId, Offset)> {
-        let Some(row) = self.groups.get_mut(&(commit.tenant.clone(), commit.group.clone())) else { return Vec::new() };
+        let Some(row) = self.groups.get_mut(&(commit.tenant.clone(), commit.group.clone())) else {
+            return Vec::new();
+        };
         let apply = |(partition, offset): &(PartitionId, Offset)| {
             let committed = row.offsets.entry(*partition).or_insert(*offset);
             *committed = (*committed).max(*offset);
@@ -187,7 +233,10 @@ impl State {
         commit.offsets.iter().map(apply).collect()
     }
 
-    pub(super) fn commit_offsets(&mut self, commit: &OffsetCommit) -> Result<Vec<(PartitionId, Offset)>, OffsetsRejected> {
+    pub(super) fn commit_offsets(
+        &mut self,
+        commit: &OffsetCommit,
+    ) -> Result<Vec<(PartitionId, Offset)>, OffsetsRejected> {
         self.judge_offsets(commit)?;
         Ok(self.apply_offsets(commit))
     }
@@ -200,7 +249,8 @@ impl State {
         now: i64,
     ) -> Result<(), ResetRejected> {
         self.make_group(tenant, name, now);
-        let ends: Vec<Option<Offset>> = offsets.iter().map(|(p, _)| self.alive(*p).map(|row| row.high_watermark)).collect();
+        let ends: Vec<Option<Offset>> =
+            offsets.iter().map(|(p, _)| self.alive(*p).map(|row| row.high_watermark)).collect();
         let Some(row) = self.groups.get_mut(&(tenant.clone(), name.clone())) else { return Ok(()) };
         if !row.is_empty(now) {
             return Err(ResetRejected::NotEmpty);
@@ -208,7 +258,11 @@ impl State {
         if let Some(nth) = ends.iter().position(Option::is_none) {
             return Err(ResetRejected::PartitionGone { nth });
         }
-        let beyond = offsets.iter().zip(&ends).enumerate().find_map(|(nth, ((_, offset), end))| Some((nth, end.filter(|e| offset > e)?)));
+        let beyond = offsets
+            .iter()
+            .zip(&ends)
+            .enumerate()
+            .find_map(|(nth, ((_, offset), end))| Some((nth, end.filter(|e| offset > e)?)));
         if let Some((nth, high_watermark)) = beyond {
             return Err(ResetRejected::BeyondHighWatermark { nth, high_watermark });
         }
@@ -219,7 +273,12 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn delete_group(&mut self, tenant: &Name, name: &Name, now: i64) -> Result<(), DeleteGroupRejected> {
+    pub(super) fn delete_group(
+        &mut self,
+        tenant: &Name,
+        name: &Name,
+        now: i64,
+    ) -> Result<(), DeleteGroupRejected> {
         let key = (tenant.clone(), name.clone());
         let row = self.groups.get(&key).ok_or(DeleteGroupRejected::NoSuchGroup)?;
         if !row.is_empty(now) {
@@ -231,17 +290,23 @@ impl State {
 
     /// Members long dead, offsets of topics that are gone, groups of which nothing is left.
     pub(super) fn forget_groups(&mut self, now: i64) -> usize {
-        let alive: BTreeSet<PartitionId> = self.partitions.iter().filter(|(_, p)| p.alive).map(|(id, _)| *id).collect();
+        let alive: BTreeSet<PartitionId> =
+            self.partitions.iter().filter(|(_, p)| p.alive).map(|(id, _)| *id).collect();
         let mut rows = 0;
         for row in self.groups.values_mut() {
-            let long_dead = |m: &MemberRow| m.seen_ms + m.member.session_ms <= now - limits::MEMBER_FORGET_AFTER_MS;
-            let dead: Vec<MemberId> = row.members.iter().filter(|(_, m)| long_dead(m)).map(|(id, _)| *id).collect();
+            let long_dead =
+                |m: &MemberRow| m.seen_ms + m.member.session_ms <= now - limits::MEMBER_FORGET_AFTER_MS;
+            let dead: Vec<MemberId> =
+                row.members.iter().filter(|(_, m)| long_dead(m)).map(|(id, _)| *id).collect();
             rows += dead.len();
             row.remove(&dead, now);
             row.offsets.retain(|partition, _| alive.contains(partition));
         }
-        self.groups
-            .retain(|_, row| !row.members.is_empty() || !row.offsets.is_empty() || row.changed_ms > now - limits::GROUP_FORGET_AFTER_MS);
+        self.groups.retain(|_, row| {
+            !row.members.is_empty()
+                || !row.offsets.is_empty()
+                || row.changed_ms > now - limits::GROUP_FORGET_AFTER_MS
+        });
         rows
     }
 }

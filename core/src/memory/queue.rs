@@ -12,8 +12,8 @@ use crate::id::{Offset, PartitionId, QueueId};
 use crate::name::Name;
 use crate::queue::plane::QueuePlane;
 use crate::queue::{
-    Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected, Queue, QueueChange,
-    QueueCounts, Settle, Settled,
+    Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected,
+    Queue, QueueChange, QueueCounts, Settle, Settled,
 };
 use async_trait::async_trait;
 pub(super) use row::QueueRow;
@@ -42,20 +42,27 @@ fn dead<T>(outcome: Option<Result<T, DeadRejected>>) -> Result<T, Error<DeadReje
 
 #[async_trait]
 impl QueuePlane for MemoryControlPlane {
-    async fn put_queue(&self, tenant: &Name, name: &Name, change: &QueueChange) -> Result<(Queue, bool), Error<PutQueueRejected>> {
+    async fn put_queue(
+        &self,
+        tenant: &Name,
+        name: &Name,
+        change: &QueueChange,
+    ) -> Result<(Queue, bool), Error<PutQueueRejected>> {
         let mut state = self.state.lock();
         state.put_queue(tenant, name, change, self.clock.now_ms()).map_err(Error::Rejected)
     }
 
     async fn queue(&self, tenant: &Name, name: &Name) -> Result<Queue, Error<NoSuchQueue>> {
         let state = self.state.lock();
-        let row = state.queues.values().find(|row| row.is(tenant, name)).ok_or(Error::Rejected(NoSuchQueue))?;
+        let row =
+            state.queues.values().find(|row| row.is(tenant, name)).ok_or(Error::Rejected(NoSuchQueue))?;
         Ok(row.queue.clone())
     }
 
     async fn queues(&self, tenant: &Name) -> Result<Vec<Queue>, Error> {
         let state = self.state.lock();
-        let mut all: Vec<Queue> = state.queues.values().map(|row| row.queue.clone()).filter(|q| q.tenant == *tenant).collect();
+        let mut all: Vec<Queue> =
+            state.queues.values().map(|row| row.queue.clone()).filter(|q| q.tenant == *tenant).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(all)
     }
@@ -72,7 +79,9 @@ impl QueuePlane for MemoryControlPlane {
     async fn grant(&self, grant: &Grant) -> Result<Granted, Error<NoSuchQueue>> {
         let mut state = self.state.lock();
         let now = self.clock.now_ms();
-        state.with_queue(grant.queue, |state, row| state.grant(row, grant, now)).ok_or(Error::Rejected(NoSuchQueue))
+        state
+            .with_queue(grant.queue, |state, row| state.grant(row, grant, now))
+            .ok_or(Error::Rejected(NoSuchQueue))
     }
 
     async fn admit(&self, admit: &Admit) -> Result<bool, Error<NoSuchQueue>> {
@@ -109,7 +118,12 @@ impl QueuePlane for MemoryControlPlane {
 
     async fn cursors(&self, queue: QueueId) -> Result<Vec<(PartitionId, Offset)>, Error<NoSuchQueue>> {
         let state = self.state.lock();
-        Ok(state.queue_row(queue)?.cursors.iter().map(|(partition, cursor)| (*partition, Offset(cursor.next))).collect())
+        Ok(state
+            .queue_row(queue)?
+            .cursors
+            .iter()
+            .map(|(partition, cursor)| (*partition, Offset(cursor.next)))
+            .collect())
     }
 
     async fn list_queue(
@@ -123,7 +137,12 @@ impl QueuePlane for MemoryControlPlane {
         Ok(state.list_queue(state.queue_row(queue)?, listing, after, limit))
     }
 
-    async fn redrive(&self, queue: QueueId, filter: &DeadFilter, max_rate: Option<f64>) -> Result<i64, Error<DeadRejected>> {
+    async fn redrive(
+        &self,
+        queue: QueueId,
+        filter: &DeadFilter,
+        max_rate: Option<f64>,
+    ) -> Result<i64, Error<DeadRejected>> {
         let mut state = self.state.lock();
         let now = self.clock.now_ms();
         dead(state.with_queue(queue, |state, row| state.redrive(row, filter, max_rate, now)))
@@ -133,7 +152,14 @@ impl QueuePlane for MemoryControlPlane {
         dead(self.state.lock().with_queue(queue, |_, row| row.purge_dead(filter)))
     }
 
-    async fn seek(&self, queue: QueueId, to: &[(PartitionId, Offset)]) -> Result<(Vec<(PartitionId, Offset)>, i64), Error<NoSuchQueue>> {
-        self.state.lock().with_queue(queue, |state, row| state.seek(row, to)).ok_or(Error::Rejected(NoSuchQueue))
+    async fn seek(
+        &self,
+        queue: QueueId,
+        to: &[(PartitionId, Offset)],
+    ) -> Result<(Vec<(PartitionId, Offset)>, i64), Error<NoSuchQueue>> {
+        self.state
+            .lock()
+            .with_queue(queue, |state, row| state.seek(row, to))
+            .ok_or(Error::Rejected(NoSuchQueue))
     }
 }

@@ -30,14 +30,20 @@ impl State {
         i64::try_from(doomed.len()).unwrap_or(0)
     }
 
-    /// Batches of a topic that its age or size lets go and its queues do not hold, oldest first. What is held by its age goes so much
-    /// later, what is held by the topic's size when it is so old.
+    /// Batches of a topic that its age or size lets go and its queues do not hold, oldest first. What is held
+    /// by its age goes so much later, what is held by the topic's size when it is so old.
     fn let_go(&self, topic: &Topic, now: i64) -> Vec<(PartitionId, Offset)> {
         let mut rows: Vec<Row> = topic
             .partitions
             .iter()
             .flat_map(|partition| self.batches_of(*partition).map(|b| (*partition, &b.batch)))
-            .map(|(partition, b)| Row { at: b.committed_at_ms, partition, base: b.base, bytes: i64::from(b.byte_length), end: b.end() })
+            .map(|(partition, b)| Row {
+                at: b.committed_at_ms,
+                partition,
+                base: b.base,
+                bytes: i64::from(b.byte_length),
+                end: b.end(),
+            })
             .collect();
         rows.sort_unstable_by_key(|row| (row.at, row.partition, row.base));
         let total: i64 = rows.iter().map(|row| row.bytes).sum();
@@ -48,7 +54,10 @@ impl State {
             upto += row.bytes;
             let held = self.held_from(row.partition).is_some_and(|from| row.end.0 > from);
             let longer = if held { hold_ms } else { 0 };
-            let aged = topic.config.retention_ms.is_some_and(|ms| row.at < now.saturating_sub(ms).saturating_sub(longer));
+            let aged = topic
+                .config
+                .retention_ms
+                .is_some_and(|ms| row.at < now.saturating_sub(ms).saturating_sub(longer));
             aged || (upto <= over && (!held || row.at < now.saturating_sub(hold_ms)))
         };
         rows.iter().filter(|row| goes(row)).map(|row| (row.partition, row.base)).collect()

@@ -1,4 +1,5 @@
-//! What a grant takes from which supply, and who gets it, pure. The same arithmetic stands in `queries/queue/grant*.sql`.
+//! What a grant takes from which supply, and who gets it, pure. The same arithmetic stands in
+//! `queries/queue/grant*.sql`.
 
 use std::ops::Range;
 
@@ -36,7 +37,8 @@ fn count(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-/// Records wanted by each caller, how many may be given out to all, and what is there. By want, each want's in the order of its line.
+/// Records wanted by each caller, how many may be given out to all, and what is there. By want, each want's
+/// in the order of its line.
 #[must_use]
 pub fn deal(wants: &[i64], allowed: i64, supply: &Supply, dice: f64) -> Vec<Dealt> {
     let fresh: i64 = supply.fresh.iter().sum();
@@ -143,9 +145,15 @@ mod tests {
     #[test]
     fn limits_cut_all_of_it() {
         assert_eq!(told(&[3, 3], 0, &supply(&[1], &[1], &[1]), 0.9), []);
-        assert_eq!(told(&[3, 3], 4, &supply(&[9], &[], &[9]), 0.0), [(0, Alone(0), 0..3), (1, Fresh(0), 0..1)]);
+        assert_eq!(
+            told(&[3, 3], 4, &supply(&[9], &[], &[9]), 0.0),
+            [(0, Alone(0), 0..3), (1, Fresh(0), 0..1)]
+        );
         assert_eq!(told(&[3, 3], 2, &supply(&[9], &[], &[9]), 0.0), [(0, Alone(0), 0..2)]);
-        assert_eq!(told(&[2, 3], 3, &supply(&[], &[9], &[9]), 0.0), [(0, Due(0), 0..1), (0, Fresh(0), 0..1), (1, Fresh(0), 1..2)]);
+        assert_eq!(
+            told(&[2, 3], 3, &supply(&[], &[9], &[9]), 0.0),
+            [(0, Due(0), 0..1), (0, Fresh(0), 0..1), (1, Fresh(0), 1..2)]
+        );
     }
 
     fn runs() -> impl Strategy<Value = Vec<i64>> {
@@ -176,7 +184,8 @@ mod tests {
                 }
                 prop_assert!(next <= *run);
             }
-            // Nothing is held back without need: the line is full, or the limit is reached, or all that is not alone is given out.
+            // Nothing is held back without need: the line is full, or the limit is reached, or all that is
+            // not alone is given out.
             let rest = due.iter().chain(&fresh).sum::<i64>() - sum(&|d| !matches!(d.from, Alone(_)));
             let apart = dealt.iter().filter(|d| matches!(d.from, Alone(_))).count();
             let line: i64 = wants[apart..].iter().sum();

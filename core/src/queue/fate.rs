@@ -1,4 +1,5 @@
-//! What becomes of leased records, pure. The same arithmetic stands in `queries/queue/settle.sql` and `expire.sql`.
+//! What becomes of leased records, pure. The same arithmetic stands in `queries/queue/settle.sql` and
+//! `expire.sql`.
 
 use super::{Action, Outcome};
 use crate::retry::{self, RetryPolicy};
@@ -63,21 +64,33 @@ impl Judge {
             Action::Expire => Fate::Expired,
             Action::Renew { lease_ms } => Fate::Renewed { deadline_ms: self.now_ms + lease_ms },
             Action::Reject { reason } => Fate::Dead { failures: run.failures, reason: reason.clone() },
-            Action::Release => {
-                Fate::Waits { due_ms: self.now_ms, attempt: run.attempt - 1, failures: run.failures, alone: false, reason: None }
-            }
+            Action::Release => Fate::Waits {
+                due_ms: self.now_ms,
+                attempt: run.attempt - 1,
+                failures: run.failures,
+                alone: false,
+                reason: None,
+            },
             Action::Nack { delay_ms, counts, reason } => {
                 let failures = run.failures + i32::from(*counts);
                 if *counts && self.retry.is_dead(failures) {
                     return Fate::Dead { failures, reason: reason.clone() };
                 }
-                let delay_ms = delay_ms.unwrap_or_else(|| if *counts { self.backoff_ms(failures, run.range.start) } else { 0 });
-                Fate::Waits { due_ms: self.now_ms + delay_ms, attempt: run.attempt, failures, alone: false, reason: reason.clone() }
+                let delay_ms = delay_ms
+                    .unwrap_or_else(|| if *counts { self.backoff_ms(failures, run.range.start) } else { 0 });
+                Fate::Waits {
+                    due_ms: self.now_ms + delay_ms,
+                    attempt: run.attempt,
+                    failures,
+                    alone: false,
+                    reason: reason.clone(),
+                }
             }
         }
     }
 
-    /// Whoever held the run may have died of one of its records: they come back in halves, and one by one before the last failure.
+    /// Whoever held the run may have died of one of its records: they come back in halves, and one by one
+    /// before the last failure.
     #[must_use]
     pub fn expire(&self, run: &Run) -> Vec<(Range<i64>, Fate)> {
         let failures = run.failures + 1;
@@ -87,10 +100,12 @@ impl Judge {
         }
         let length = run.range.end - run.range.start;
         let step = if self.retry.is_dead(failures + 1) { 1 } else { (length + 1) / 2 };
-        let starts = std::iter::successors(Some(run.range.start), |lo| Some(lo + step)).take_while(|lo| *lo < run.range.end);
+        let starts = std::iter::successors(Some(run.range.start), |lo| Some(lo + step))
+            .take_while(|lo| *lo < run.range.end);
         let part = |lo: i64| {
             let due_ms = self.now_ms + self.backoff_ms(failures, lo);
-            let fate = Fate::Waits { due_ms, attempt: run.attempt, failures, alone: true, reason: reason.clone() };
+            let fate =
+                Fate::Waits { due_ms, attempt: run.attempt, failures, alone: true, reason: reason.clone() };
             (lo..run.range.end.min(lo + step), fate)
         };
         starts.map(part).collect()
@@ -134,14 +149,21 @@ mod tests {
         assert_eq!(judge.settle(&nack(Some(9), true), &run(1, 1)), waits(1_000_009, 3, 2));
         assert_eq!(judge.settle(&nack(Some(9), true), &run(1, 2)), Fate::Dead { failures: 3, reason: None });
         assert_eq!(judge.settle(&nack(Some(9), false), &run(1, 2)), waits(1_000_009, 3, 2));
-        assert_eq!(judge.settle(&Action::Reject { reason: None }, &run(1, 0)), Fate::Dead { failures: 0, reason: None });
+        assert_eq!(
+            judge.settle(&Action::Reject { reason: None }, &run(1, 0)),
+            Fate::Dead { failures: 0, reason: None }
+        );
     }
 
     #[test]
     fn what_expired_comes_back_in_halves_then_one_by_one_then_dead() {
         let lengths = |max, length, failures| -> Vec<i64> {
             let parts = judge(max).expire(&run(length, failures));
-            parts.iter().filter(|(_, fate)| matches!(fate, Fate::Waits { alone: true, .. })).map(|(r, _)| r.end - r.start).collect()
+            parts
+                .iter()
+                .filter(|(_, fate)| matches!(fate, Fate::Waits { alone: true, .. }))
+                .map(|(r, _)| r.end - r.start)
+                .collect()
         };
         assert_eq!(lengths(8, 7, 0), [4, 3]);
         assert_eq!(lengths(8, 1, 0), [1]);

@@ -6,7 +6,9 @@ pub fn like(pattern: &str, text: &str) -> bool {
     let mut pattern = pattern.chars();
     match pattern.next() {
         None => text.is_empty(),
-        Some('%') => (0..=text.len()).filter(|n| text.is_char_boundary(*n)).any(|n| like(pattern.as_str(), &text[n..])),
+        Some('%') => {
+            (0..=text.len()).filter(|n| text.is_char_boundary(*n)).any(|n| like(pattern.as_str(), &text[n..]))
+        }
         Some(sign) => {
             let exact = if sign == '\\' { pattern.next() } else { Some(sign).filter(|c| *c != '_') };
             let mut rest = text.chars();

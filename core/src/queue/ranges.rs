@@ -69,13 +69,20 @@ impl Ranges {
     /// What of the set lies within.
     #[must_use]
     pub fn within(&self, range: &Range<i64>) -> Self {
-        Self(self.0.iter().map(|r| r.start.max(range.start)..r.end.min(range.end)).filter(|r| !r.is_empty()).collect())
+        Self(
+            self.0
+                .iter()
+                .map(|r| r.start.max(range.start)..r.end.min(range.end))
+                .filter(|r| !r.is_empty())
+                .collect(),
+        )
     }
 
     #[must_use]
     pub fn without(&self, other: &Self) -> Self {
         let cut = |left: Vec<Range<i64>>, hole: &Range<i64>| {
-            let sides = left.into_iter().flat_map(|r| [r.start..r.end.min(hole.start), r.start.max(hole.end)..r.end]);
+            let sides =
+                left.into_iter().flat_map(|r| [r.start..r.end.min(hole.start), r.start.max(hole.end)..r.end]);
             sides.filter(|r| !r.is_empty()).collect()
         };
         Self(other.0.iter().fold(self.0.clone(), cut))

@@ -12,7 +12,11 @@ async fn kill(queue: &Queue, n: i64) {
     queue.fill(n).await;
     let lease = queue.lease(json!({"max_records": n})).await;
     let reason = |v: &i64| if v % 2 == 0 { "smtp 451" } else { "schema" };
-    let dead: Vec<Value> = receipts(&lease).iter().zip(values(&lease)).map(|(r, v)| json!({"receipt": r, "reason": reason(&v)})).collect();
+    let dead: Vec<Value> = receipts(&lease)
+        .iter()
+        .zip(values(&lease))
+        .map(|(r, v)| json!({"receipt": r, "reason": reason(&v)}))
+        .collect();
     assert_eq!(queue.statuses(json!({ "reject": dead })).await, vec!["dead"; usize::try_from(n).unwrap()]);
 }
 
@@ -38,7 +42,10 @@ async fn dead_records_are_redriven_by_offset_by_reason_and_all() {
     let queue = Queue::new(api(), json!({})).await;
     kill(&queue, 6).await;
     let place = |o: i64| json!({"partition": 0, "offset": o});
-    queue.post("dead/redrive", json!({"offsets": [place(0), place(77)]})).await.problem(404, "dead_not_found");
+    queue
+        .post("dead/redrive", json!({"offsets": [place(0), place(77)]}))
+        .await
+        .problem(404, "dead_not_found");
     assert_eq!(queue.counts().await[4], 6, "nothing was done");
     assert_eq!(queue.post("dead/redrive", json!({"offsets": [place(3)]})).await.ok(), json!({"redriven": 1}));
     let lease = queue.lease(json!({"max_records": 9, "wait_ms": 5_000})).await;
@@ -46,13 +53,22 @@ async fn dead_records_are_redriven_by_offset_by_reason_and_all() {
         (&lease["records"][0]["value"], &lease["records"][0]["attempt"], &lease["records"][0]["failures"]),
         (&json!(3), &json!(2), &json!(0))
     );
-    assert_eq!(queue.post("dead/redrive", json!({"filter": {"reason": "smtp*"}})).await.ok(), json!({"redriven": 3}));
-    assert_eq!(queue.post("dead/purge", json!({"filter": {"reason": "sch?ma"}})).await.ok(), json!({"purged": 2}));
+    assert_eq!(
+        queue.post("dead/redrive", json!({"filter": {"reason": "smtp*"}})).await.ok(),
+        json!({"redriven": 3})
+    );
+    assert_eq!(
+        queue.post("dead/purge", json!({"filter": {"reason": "sch?ma"}})).await.ok(),
+        json!({"purged": 2})
+    );
     assert_eq!(queue.post("dead/redrive", json!({})).await.ok(), json!({"redriven": 0}));
     let mut redriven = values(&queue.lease(json!({"max_records": 9, "wait_ms": 5_000})).await);
     redriven.sort_unstable();
     assert_eq!(redriven, [0, 2, 4]);
-    queue.post("dead/redrive", json!({"offsets": [place(1)], "filter": {"reason": "*"}})).await.problem(400, "bad_request");
+    queue
+        .post("dead/redrive", json!({"offsets": [place(1)], "filter": {"reason": "*"}}))
+        .await
+        .problem(400, "bad_request");
     queue.post("dead/redrive", json!({"max_rate": 0})).await.problem(400, "bad_request");
 }
 
@@ -66,7 +82,10 @@ async fn a_redrive_at_a_rate_makes_records_due_one_after_the_other() {
     while got < 5 {
         got += list(&queue.lease(json!({"max_records": 9, "wait_ms": 5_000})).await, "records").len();
     }
-    assert!(start.elapsed() >= Duration::from_millis(300), "4 tenths of a second lie between the first and the last");
+    assert!(
+        start.elapsed() >= Duration::from_millis(300),
+        "4 tenths of a second lie between the first and the last"
+    );
 }
 
 #[tokio::test]
@@ -141,7 +160,10 @@ async fn a_seek_goes_back_and_forth() {
     let stamp = lease["records"][0]["timestamp"].as_i64().unwrap();
     assert_eq!(queue.post("seek", json!({"to": {"timestamp": stamp}})).await.ok(), at(0));
     queue.post("seek", json!({"to": at(7)})).await.problem(416, "offset_out_of_range");
-    queue.post("seek", json!({"to": {"offsets": [{"partition": 5, "offset": 0}]}})).await.problem(404, "partition_not_found");
+    queue
+        .post("seek", json!({"to": {"offsets": [{"partition": 5, "offset": 0}]}}))
+        .await
+        .problem(404, "partition_not_found");
     queue.post("seek", json!({"to": "nowhere"})).await.problem(400, "bad_request");
 }
 
@@ -153,9 +175,15 @@ async fn a_look_does_not_lease() {
     queue.settle(json!({"nack": [{"receipt": receipts(&lease)[0], "delay_ms": 0}]})).await;
     let peeked = queue.api.get(&format!("{}/peek", queue.path())).await.ok();
     assert_eq!(values(&peeked), [0, 2, 3]);
-    assert_eq!(list(&queue.api.get(&format!("{}/peek?max_records=1", queue.path())).await.ok(), "records").len(), 1);
+    assert_eq!(
+        list(&queue.api.get(&format!("{}/peek?max_records=1", queue.path())).await.ok(), "records").len(),
+        1
+    );
     let in_flight = queue.list("in-flight").await;
-    assert_eq!((in_flight.len(), &in_flight[0]["offset"], &in_flight[0]["deadline_ms"]), (1, &json!(1), &lease["deadline_ms"]));
+    assert_eq!(
+        (in_flight.len(), &in_flight[0]["offset"], &in_flight[0]["deadline_ms"]),
+        (1, &json!(1), &lease["deadline_ms"])
+    );
     assert_eq!(queue.counts().await, [3, 0, 0, 1, 0]);
 }
 
@@ -182,14 +210,20 @@ async fn records_past_their_life_are_not_given_out() {
     let queue = Queue::new(api(), json!({})).await;
     queue
         .api
-        .produce(&queue.topic, json!([{"value": 0, "ttl_ms": 1}, {"value": 1, "ttl_ms": 3_600_000}, {"value": 2, "ttl_ms": 1}]))
+        .produce(
+            &queue.topic,
+            json!([{"value": 0, "ttl_ms": 1}, {"value": 1, "ttl_ms": 3_600_000}, {"value": 2, "ttl_ms": 1}]),
+        )
         .await
         .ok();
     tokio::time::sleep(Duration::from_millis(20)).await;
     let lease = queue.lease(json!({"max_records": 9, "wait_ms": 5_000})).await;
     assert_eq!(values(&lease), [1]);
     queue.settle(json!({"ack": receipts(&lease)})).await;
-    assert_eq!((values(&queue.lease(json!({"max_records": 9})).await), queue.counts().await), (vec![], [0; 5]));
+    assert_eq!(
+        (values(&queue.lease(json!({"max_records": 9})).await), queue.counts().await),
+        (vec![], [0; 5])
+    );
 }
 
 #[tokio::test]

@@ -13,7 +13,8 @@ async fn batch(queue: &Queue, body: Value) -> Answer {
 
 #[tokio::test]
 async fn records_and_acks_are_committed_together() {
-    let (queue, other, out) = (Queue::new(api(), json!({})).await, Queue::new(api(), json!({})).await, unique("out"));
+    let (queue, other, out) =
+        (Queue::new(api(), json!({})).await, Queue::new(api(), json!({})).await, unique("out"));
     queue.api.topic(&out, 1).await;
     queue.fill(3).await;
     other.fill(1).await;
@@ -24,7 +25,11 @@ async fn records_and_acks_are_committed_together() {
     assert_eq!(first["results"][&out][0]["offset"], json!(0));
     assert_eq!((queue.counts().await, other.counts().await), ([1, 0, 0, 0, 0], [0; 5]));
     let again = batch(&queue, body.clone()).await.ok();
-    assert_eq!((&again["duplicate"], &again["results"][&out][0]["offset"]), (&json!(true), &json!(0)), "its receipts are its key");
+    assert_eq!(
+        (&again["duplicate"], &again["results"][&out][0]["offset"]),
+        (&json!(true), &json!(0)),
+        "its receipts are its key"
+    );
     assert_eq!(queue.api.topic_log(&out).await.len(), 1);
     let mut changed = body;
     changed["topics"][&out][0]["value"] = json!("something else");

@@ -19,11 +19,25 @@ async fn a_queue_is_made_changed_and_described() {
     let made = api.put(&path, json!({})).await;
     assert_eq!(made.status, 201);
     let described = made.json();
-    assert_eq!((&described["queue"], &described["topic"], &described["mode"]), (&json!(name), &json!(name), &json!("shared")));
-    assert_eq!(described["retry"], json!({"base_ms": 1000, "factor": 2.0, "cap_ms": 3_600_000, "jitter": 0.2, "max_failures": 20}));
-    assert_eq!((&described["lease_ms"], &described["max_in_flight"], &described["rate"]), (&json!(30_000), &json!(20_000), &json!(null)));
-    let changed =
-        api.put(&path, json!({"lease_ms": 5_000, "retry": {"max_failures": 3}, "rate": {"limit": 10, "per_ms": 1000}})).await.ok();
+    assert_eq!(
+        (&described["queue"], &described["topic"], &described["mode"]),
+        (&json!(name), &json!(name), &json!("shared"))
+    );
+    assert_eq!(
+        described["retry"],
+        json!({"base_ms": 1000, "factor": 2.0, "cap_ms": 3_600_000, "jitter": 0.2, "max_failures": 20})
+    );
+    assert_eq!(
+        (&described["lease_ms"], &described["max_in_flight"], &described["rate"]),
+        (&json!(30_000), &json!(20_000), &json!(null))
+    );
+    let changed = api
+        .put(
+            &path,
+            json!({"lease_ms": 5_000, "retry": {"max_failures": 3}, "rate": {"limit": 10, "per_ms": 1000}}),
+        )
+        .await
+        .ok();
     assert_eq!(
         (&changed["lease_ms"], &changed["retry"]["max_failures"], &changed["retry"]["base_ms"]),
         (&json!(5_000), &json!(3), &json!(1000))
@@ -49,7 +63,9 @@ async fn a_queue_is_made_changed_and_described() {
     assert!(list(&all, "queues").iter().any(|q| q["queue"] == json!(name)));
     assert_eq!(api.delete(&path).await.status, 204);
     api.delete(&path).await.problem(404, "queue_not_found");
-    send(api.request(Method::POST, &format!("{path}/leases")).json(&json!({}))).await.problem(404, "queue_not_found");
+    send(api.request(Method::POST, &format!("{path}/leases")).json(&json!({})))
+        .await
+        .problem(404, "queue_not_found");
 }
 
 #[tokio::test]
@@ -73,7 +89,10 @@ async fn what_is_leased_goes_to_nobody_else() {
     for _ in 0..20 {
         let lease = queue.lease(json!({"max_records": 7})).await;
         for record in list(&lease, "records") {
-            assert_eq!((&record["attempt"], &record["failures"], &record["topic"]), (&json!(1), &json!(0), &json!(queue.topic)));
+            assert_eq!(
+                (&record["attempt"], &record["failures"], &record["topic"]),
+                (&json!(1), &json!(0), &json!(queue.topic))
+            );
         }
         assert!(lease["records"] == json!([]) || lease["deadline_ms"].as_i64() > lease["now_ms"].as_i64());
         seen.extend(values(&lease));
@@ -108,7 +127,8 @@ async fn two_queues_on_one_topic_see_every_record_each() {
     let second = Queue { api: api(), name: unique("second"), topic: first.topic.clone() };
     second.put(json!({"topic": first.topic})).await;
     first.fill(3).await;
-    let (a, b) = (first.lease(json!({"max_records": 9})).await, second.lease(json!({"max_records": 9})).await);
+    let (a, b) =
+        (first.lease(json!({"max_records": 9})).await, second.lease(json!({"max_records": 9})).await);
     assert_eq!((values(&a), values(&b)), (vec![0, 1, 2], vec![0, 1, 2]));
     assert_eq!(first.statuses(json!({"ack": receipts(&b)})).await, ["lost"; 3], "receipts of another queue");
     assert_eq!(second.statuses(json!({"ack": receipts(&b)})).await, ["acked"; 3]);
@@ -141,7 +161,8 @@ async fn the_same_request_id_is_answered_the_same_lease() {
 #[tokio::test]
 async fn an_answer_keeps_within_the_bytes_asked_for() {
     let queue = Queue::new(api(), json!({})).await;
-    let records: Vec<_> = (0..10).map(|n| json!({"value": n, "headers": {"pad": "x".repeat(1_000)}})).collect();
+    let records: Vec<_> =
+        (0..10).map(|n| json!({"value": n, "headers": {"pad": "x".repeat(1_000)}})).collect();
     queue.api.produce(&queue.topic, json!(records)).await.ok();
     let lease = queue.lease(json!({"max_records": 10, "max_bytes": 3_500})).await;
     assert_eq!(values(&lease), [0, 1, 2]);
@@ -156,29 +177,44 @@ async fn an_answer_keeps_within_the_bytes_asked_for() {
 async fn leases_come_as_arrow_too() {
     let queue = Queue::new(api(), json!({})).await;
     queue.fill(3).await;
-    let request =
-        queue.api.request(Method::POST, &format!("{}/leases", queue.path())).header("accept", "application/vnd.apache.arrow.stream");
+    let request = queue
+        .api
+        .request(Method::POST, &format!("{}/leases", queue.path()))
+        .header("accept", "application/vnd.apache.arrow.stream");
     let answer = send(request.json(&json!({"max_records": 3}))).await;
     assert_eq!((answer.status, answer.header("content-type")), (200, "application/vnd.apache.arrow.stream"));
     let reader = StreamReader::try_new(&answer.body[..], None).unwrap();
     let schema = reader.schema();
     let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
-    assert_eq!(names, ["partition", "offset", "timestamp", "key", "value", "headers", "receipt", "attempt", "failures"]);
-    assert!(schema.metadata()["deadline_ms"].parse::<i64>().unwrap() > schema.metadata()["now_ms"].parse::<i64>().unwrap());
+    assert_eq!(
+        names,
+        ["partition", "offset", "timestamp", "key", "value", "headers", "receipt", "attempt", "failures"]
+    );
+    assert!(
+        schema.metadata()["deadline_ms"].parse::<i64>().unwrap()
+            > schema.metadata()["now_ms"].parse::<i64>().unwrap()
+    );
     let batch = reader.into_iter().next().unwrap().unwrap();
     let values: Vec<_> = batch["value"].as_binary::<i32>().iter().flatten().collect();
     assert_eq!(values, [b"0", b"1", b"2"]);
     let receipts: Vec<_> = batch["receipt"].as_string::<i32>().iter().flatten().collect();
     assert_eq!(queue.statuses(json!({"ack": receipts[..2]})).await, ["acked"; 2]);
     let lease = &schema.metadata()["lease_id"];
-    assert_eq!(queue.settle(json!({"ack_leases": [lease]})).await, [json!({"lease_id": lease, "status": "acked", "records": 1})]);
+    assert_eq!(
+        queue.settle(json!({"ack_leases": [lease]})).await,
+        [json!({"lease_id": lease, "status": "acked", "records": 1})]
+    );
 }
 
 #[tokio::test]
 async fn a_worker_that_hangs_up_leaves_nothing_counted() {
     let queue = Queue::new(api(), json!({"lease_ms": 60_000})).await;
-    let waiting =
-        tokio::spawn(send(queue.api.request(Method::POST, &format!("{}/leases", queue.path())).json(&json!({"wait_ms": 20_000}))));
+    let waiting = tokio::spawn(send(
+        queue
+            .api
+            .request(Method::POST, &format!("{}/leases", queue.path()))
+            .json(&json!({"wait_ms": 20_000})),
+    ));
     tokio::time::sleep(Duration::from_millis(300)).await;
     waiting.abort();
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -201,6 +237,9 @@ async fn what_is_asked_wrongly_is_refused() {
     ] {
         queue.post("leases", wrong).await.problem(400, "bad_request");
     }
-    let request = queue.api.request(Method::POST, &format!("{}/leases", queue.path())).header("accept", "application/x-ndjson");
+    let request = queue
+        .api
+        .request(Method::POST, &format!("{}/leases", queue.path()))
+        .header("accept", "application/x-ndjson");
     send(request.json(&json!({}))).await.problem(406, "not_acceptable");
 }

@@ -40,8 +40,9 @@ async fn a_blocked_key_blocks_only_itself_and_keeps_its_order() {
         let lease = queue.lease(json!({"max_records": 9, "wait_ms": 5_000})).await;
         first.extend(list(&lease, "records").clone());
     }
-    let value_of =
-        |v: i64| first.iter().find(|r| r["value"] == json!(v)).unwrap_or_else(|| panic!("no {v} in {first:?}"))["receipt"].clone();
+    let value_of = |v: i64| {
+        first.iter().find(|r| r["value"] == json!(v)).unwrap_or_else(|| panic!("no {v} in {first:?}"))["receipt"].clone()
+    };
     let told =
         queue.statuses(json!({"nack": [{"receipt": value_of(0), "delay_ms": 500}], "ack": [value_of(2), value_of(4), value_of(5)]})).await;
     assert_eq!(told, ["acked", "acked", "acked", "released"]);
@@ -70,10 +71,14 @@ async fn a_key_is_one_key_however_much_there_is_of_it() {
     }
     let mut offsets = Vec::new();
     while offsets.len() < 42 {
-        let lease = queue.lease(json!({"max_records": 100, "max_bytes": 16_777_216, "wait_ms": 10_000})).await;
+        let lease =
+            queue.lease(json!({"max_records": 100, "max_bytes": 16_777_216, "wait_ms": 10_000})).await;
         assert_eq!(list(&lease, "records").len(), 1, "one record of a key at a time");
         offsets.push(lease["records"][0]["offset"].as_i64().unwrap());
-        assert_eq!(list(&queue.lease(json!({"max_records": 100, "max_bytes": 16_777_216})).await, "records").len(), 0);
+        assert_eq!(
+            list(&queue.lease(json!({"max_records": 100, "max_bytes": 16_777_216})).await, "records").len(),
+            0
+        );
         queue.settle(json!({"ack": receipts(&lease)})).await;
     }
     assert_eq!(offsets, (0..42).collect::<Vec<_>>());

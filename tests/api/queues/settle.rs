@@ -22,10 +22,16 @@ async fn one_call_settles_in_every_way() {
     let statuses: Vec<_> = results.iter().map(|r| r["status"].as_str().unwrap()).collect();
     assert_eq!(statuses, ["acked", "released", "released", "renewed", "dead", "acked"]);
     assert!(results[3]["deadline_ms"].as_i64().unwrap() > lease["deadline_ms"].as_i64().unwrap() + 60_000);
-    assert_eq!(results[5], json!({"lease_id": lease["lease_id"], "status": "acked", "records": 1}), "what no receipt named");
+    assert_eq!(
+        results[5],
+        json!({"lease_id": lease["lease_id"], "status": "acked", "records": 1}),
+        "what no receipt named"
+    );
     let again = queue.lease(json!({"max_records": 9, "wait_ms": 5_000})).await;
-    let mut history: Vec<_> =
-        list(&again, "records").iter().map(|r| (r["value"].clone(), r["attempt"].clone(), r["failures"].clone())).collect();
+    let mut history: Vec<_> = list(&again, "records")
+        .iter()
+        .map(|r| (r["value"].clone(), r["attempt"].clone(), r["failures"].clone()))
+        .collect();
     history.sort_by_key(|h| h.0.as_i64());
     assert_eq!(history, [(json!(1), json!(2), json!(1)), (json!(2), json!(2), json!(0))]);
     let dead = queue.list("dead").await;
@@ -47,10 +53,15 @@ async fn late_double_foreign_and_forged_receipts_change_nothing() {
     let forged = String::from_utf8(forged).unwrap();
     let body = json!({"ack": [r[0], r[0], forged, "mp1.nonsense", ""], "nack": [{"receipt": r[0]}]});
     assert_eq!(queue.statuses(body).await, ["acked", "lost", "lost", "lost", "lost", "lost"]);
-    assert_eq!(queue.statuses(json!({"ack": [r[0]], "renew": [{"receipt": r[0]}]})).await, ["lost", "lost"], "once settled, settled");
+    assert_eq!(
+        queue.statuses(json!({"ack": [r[0]], "renew": [{"receipt": r[0]}]})).await,
+        ["lost", "lost"],
+        "once settled, settled"
+    );
     let whole = json!({"ack_leases": ["00000000-0000-0000-0000-000000000000", "no uuid"], "renew_leases": [{"lease_id": lease["lease_id"], "lease_ms": 5_000}]});
     let results = queue.settle(whole).await;
-    let told: Vec<_> = results.iter().map(|r| (r["status"].as_str().unwrap(), r["records"].as_i64().unwrap())).collect();
+    let told: Vec<_> =
+        results.iter().map(|r| (r["status"].as_str().unwrap(), r["records"].as_i64().unwrap())).collect();
     assert_eq!(told, [("lost", 0), ("lost", 0), ("renewed", 1)]);
     assert_eq!(queue.counts().await, [0, 0, 0, 1, 0]);
 }
@@ -87,14 +98,22 @@ async fn a_record_is_dead_exactly_at_the_limit() {
     for failure in 1..=3 {
         let lease = queue.lease(json!({"wait_ms": 5_000})).await;
         assert_eq!(lease["records"][0]["failures"], json!(failure - 1));
-        let released = queue.statuses(json!({"nack": [{"receipt": receipts(&lease)[0], "counts": false}]})).await;
+        let released =
+            queue.statuses(json!({"nack": [{"receipt": receipts(&lease)[0], "counts": false}]})).await;
         assert_eq!(released, ["released"], "that does not count");
         let lease = queue.lease(json!({"wait_ms": 5_000})).await;
-        let told = queue.statuses(json!({"nack": [{"receipt": receipts(&lease)[0], "reason": format!("failure {failure}")}]})).await;
+        let told = queue
+            .statuses(
+                json!({"nack": [{"receipt": receipts(&lease)[0], "reason": format!("failure {failure}")}]}),
+            )
+            .await;
         assert_eq!(told, [if failure == 3 { "dead" } else { "released" }]);
     }
     let dead = queue.list("dead").await;
-    assert_eq!((&dead[0]["failures"], &dead[0]["attempt"], &dead[0]["reason"]), (&json!(3), &json!(6), &json!("failure 3")));
+    assert_eq!(
+        (&dead[0]["failures"], &dead[0]["attempt"], &dead[0]["reason"]),
+        (&json!(3), &json!(6), &json!("failure 3"))
+    );
     assert_eq!(values(&queue.lease(json!({"wait_ms": 300})).await), [0; 0]);
 }
 
@@ -103,7 +122,9 @@ async fn a_nacked_record_waits_for_its_delay() {
     let queue = Queue::new(api(), json!({})).await;
     queue.fill(1).await;
     let lease = queue.lease(json!({})).await;
-    queue.settle(json!({"nack": [{"receipt": receipts(&lease)[0], "delay_ms": 700, "reason": "later"}]})).await;
+    queue
+        .settle(json!({"nack": [{"receipt": receipts(&lease)[0], "delay_ms": 700, "reason": "later"}]}))
+        .await;
     let waiting = queue.list("waiting").await;
     assert_eq!(
         (&waiting[0]["state"], &waiting[0]["reason"], &waiting[0]["record"]["value"]),
@@ -112,7 +133,10 @@ async fn a_nacked_record_waits_for_its_delay() {
     assert_eq!(queue.counts().await, [0, 0, 1, 0, 0]);
     assert_eq!(values(&queue.lease(json!({})).await), [0; 0]);
     let again = queue.lease(json!({"wait_ms": 10_000})).await;
-    assert!(again["now_ms"].as_i64().unwrap() >= waiting[0]["due_at_ms"].as_i64().unwrap(), "not before its time");
+    assert!(
+        again["now_ms"].as_i64().unwrap() >= waiting[0]["due_at_ms"].as_i64().unwrap(),
+        "not before its time"
+    );
 }
 
 #[tokio::test]
@@ -129,7 +153,11 @@ async fn the_same_settlement_is_answered_the_same() {
         assert_eq!(queue.settle(body.clone()).await, first);
     }
     let another = json!({"request_id": "s1", "ack": [r[2]]});
-    assert_eq!(queue.statuses(another).await, ["lost"], "another body under the same id is another settlement");
+    assert_eq!(
+        queue.statuses(another).await,
+        ["lost"],
+        "another body under the same id is another settlement"
+    );
     let mut without: Value = body.clone();
     without.as_object_mut().unwrap().remove("request_id");
     let told = queue.statuses(without).await;

@@ -11,7 +11,10 @@ impl Pair {
     pub async fn compare(&self) {
         let names = async |stage: &Stage| {
             let queues = stage.plane.queues(&stage.tenant).await.expect("a list");
-            queues.into_iter().map(|q| (q.name, q.topic, q.mode, q.from, q.config, q.paused, q.partitions.len())).collect::<Vec<_>>()
+            queues
+                .into_iter()
+                .map(|q| (q.name, q.topic, q.mode, q.from, q.config, q.paused, q.partitions.len()))
+                .collect::<Vec<_>>()
         };
         assert_eq!(names(&self.memory).await, names(&self.postgres).await);
         for slot in &self.queues {

@@ -3,7 +3,8 @@
 use super::pair::{Both, Pair, Seen, known};
 use millpond_core::control_plane::{Commit, Guard, Verdict as CommitVerdict};
 use millpond_core::queue::{
-    Ack, Action, Admit, Admitted, Claim, Entry, Grant, Granted, LeasePart, Mode, Settle, Settled, Unadmitted, Verdict, Want,
+    Ack, Action, Admit, Admitted, Claim, Entry, Grant, Granted, LeasePart, Mode, Settle, Settled, Unadmitted,
+    Verdict, Want,
 };
 use millpond_core::{AgentId, Clock, LeaseId, Offset, QueueId, SystemClock};
 use millpond_tests::stage::{Draft, HOUR, MINUTE, Place};
@@ -27,7 +28,8 @@ fn action(tame: bool, rng: &mut StdRng) -> Action {
     if tame && rng.random_bool(0.98) {
         return Action::Ack;
     }
-    let reason = [None, Some("smtp 451"), Some("schema"), Some("50%")][rng.random_range(0..4)].map(str::to_owned);
+    let reason =
+        [None, Some("smtp 451"), Some("schema"), Some("50%")][rng.random_range(0..4)].map(str::to_owned);
     match rng.random_range(0..20) {
         0..9 => Action::Ack,
         9..11 => Action::Nack { delay_ms: None, counts: true, reason },
@@ -53,7 +55,8 @@ impl Pair {
         let n = self.alive_queue(rng);
         let slot = &self.queues[n];
         let wants = (0..rng.random_range(1..16)).map(|_| {
-            let again = slot.seen.len().checked_sub(1 + rng.random_range(0..40)).map(|at| slot.seen[at].lease);
+            let again =
+                slot.seen.len().checked_sub(1 + rng.random_range(0..40)).map(|at| slot.seen[at].lease);
             let lease = again.filter(|_| rng.random_bool(0.1)).unwrap_or_else(|| self.lease_id());
             let lease_ms = if slot.is_tame() { 8 * HOUR } else { (1 + rng.random_range(0..3)) * 5 * MINUTE };
             Want { lease, records: rng.random_range(1..12), lease_ms }
@@ -72,7 +75,10 @@ impl Pair {
         };
         let postgres = Grant { queue: slot.postgres, from: self.there(from), ..memory.clone() };
         println!("{memory:?}");
-        let granted = (known(self.memory.plane.grant(&memory).await), known(self.postgres.plane.grant(&postgres).await));
+        let granted = (
+            known(self.memory.plane.grant(&memory).await),
+            known(self.postgres.plane.grant(&postgres).await),
+        );
         let steps = memory.wants.len();
         match granted {
             (Ok(in_memory), Ok(in_postgres)) => self.granted(n, in_memory, in_postgres),
@@ -85,13 +91,19 @@ impl Pair {
     fn granted(&mut self, n: usize, memory: Granted, postgres: Granted) {
         let plain = |p: &LeasePart| (p.lease, p.partition, p.attempt, p.failures, p.ranges.clone());
         let parts: Vec<LeasePart> = postgres.parts.into_iter().map(|p| self.part_back(p)).collect();
-        assert_eq!(memory.parts.iter().map(plain).collect::<Vec<_>>(), parts.iter().map(plain).collect::<Vec<_>>());
+        assert_eq!(
+            memory.parts.iter().map(plain).collect::<Vec<_>>(),
+            parts.iter().map(plain).collect::<Vec<_>>()
+        );
         for (m, p) in memory.parts.iter().zip(&parts) {
             self.assert_near(m.deadline_ms, p.deadline_ms, "deadline");
         }
         assert_eq!((memory.limited_by, memory.contended), (postgres.limited_by, postgres.contended));
-        let unadmitted: Vec<Unadmitted> =
-            postgres.unadmitted.into_iter().map(|u| Unadmitted { partition: self.back(u.partition), ..u }).collect();
+        let unadmitted: Vec<Unadmitted> = postgres
+            .unadmitted
+            .into_iter()
+            .map(|u| Unadmitted { partition: self.back(u.partition), ..u })
+            .collect();
         assert_eq!(memory.unadmitted, unadmitted);
         match (memory.next_due_ms, postgres.next_due_ms) {
             (Some(m), Some(p)) => self.assert_near(m, p, "next due"),
@@ -110,8 +122,9 @@ impl Pair {
             match slot.seen.iter_mut().find(|s| s.lease == part.lease) {
                 Some(seen) => {
                     let known: Vec<_> = records.filter(|r| !seen.records.contains(r)).collect();
-                    let new =
-                        known.iter().all(|(p, _, r)| seen.records.iter().all(|(q, _, s)| p != q || r.end <= s.start || s.end <= r.start));
+                    let new = known.iter().all(|(p, _, r)| {
+                        seen.records.iter().all(|(q, _, s)| p != q || r.end <= s.start || s.end <= r.start)
+                    });
                     seen.records.extend(known.into_iter().filter(|_| new));
                 }
                 None => slot.seen.push(Seen { lease: part.lease, records: records.collect() }),
@@ -142,7 +155,8 @@ impl Pair {
                     let hi = rng.random_range(lo + 1..=range.end);
                     if rng.random_bool(0.7) {
                         let attempt = if rng.random_bool(0.02) { attempt + 1 } else { *attempt };
-                        let claim = Claim::Run { partition: *partition, attempt, lo: Offset(lo), hi: Offset(hi) };
+                        let claim =
+                            Claim::Run { partition: *partition, attempt, lo: Offset(lo), hi: Offset(hi) };
                         entries.push(Entry { lease, claim, action: action(tame, rng) });
                     }
                     lo = hi;
@@ -156,7 +170,9 @@ impl Pair {
         let entry = |e: &Entry| {
             let claim = match e.claim {
                 Claim::Whole => Claim::Whole,
-                Claim::Run { partition, attempt, lo, hi } => Claim::Run { partition: self.there(partition), attempt, lo, hi },
+                Claim::Run { partition, attempt, lo, hi } => {
+                    Claim::Run { partition: self.there(partition), attempt, lo, hi }
+                }
             };
             Entry { claim, ..e.clone() }
         };
@@ -196,7 +212,11 @@ impl Pair {
         let there = self.settle_there(settle, self.queues[n].postgres);
         let memory: Settled = self.memory.plane.settle(settle).await.expect("an answer");
         let postgres = self.postgres.plane.settle(&there).await.expect("an answer");
-        let verdicts: Vec<Verdict> = postgres.verdicts.into_iter().map(|v| Verdict { partition: self.back(v.partition), ..v }).collect();
+        let verdicts: Vec<Verdict> = postgres
+            .verdicts
+            .into_iter()
+            .map(|v| Verdict { partition: self.back(v.partition), ..v })
+            .collect();
         assert_eq!(memory.verdicts, verdicts);
         for v in &memory.verdicts {
             self.count(format!("{:?}", v.outcome));
@@ -207,23 +227,37 @@ impl Pair {
     pub async fn admit(&mut self, rng: &mut StdRng) -> usize {
         let n = self.alive_queue(rng);
         let slot = &self.queues[n];
-        let Some(place) = (!slot.unadmitted.is_empty()).then(|| slot.unadmitted[rng.random_range(0..slot.unadmitted.len())]) else {
+        let Some(place) = (!slot.unadmitted.is_empty())
+            .then(|| slot.unadmitted[rng.random_range(0..slot.unadmitted.len())])
+        else {
             return 0;
         };
         let to = rng.random_range(place.from.0 + 1..=place.end.0);
         let now = SystemClock.now_ms();
-        let mut due = || rng.random_bool(0.3).then(|| now + [-1, 1, 2, 3, 4, 5][rng.random_range(0..6)] * MINUTE);
+        let mut due =
+            || rng.random_bool(0.3).then(|| now + [-1, 1, 2, 3, 4, 5][rng.random_range(0..6)] * MINUTE);
         let (mut runs, mut records) = (Vec::new(), Vec::new());
         if slot.memory.mode == Mode::Shared {
             let middle = (place.from.0 + to) / 2;
-            runs = [(place.from.0..middle, due()), (middle..to, due())].into_iter().filter(|(r, _)| !r.is_empty()).collect();
+            runs = [(place.from.0..middle, due()), (middle..to, due())]
+                .into_iter()
+                .filter(|(r, _)| !r.is_empty())
+                .collect();
         } else {
-            let record = |offset| Admitted { offset: Offset(offset), key_hash: offset * 7 % KEYS, due_ms: due() };
+            let record =
+                |offset| Admitted { offset: Offset(offset), key_hash: offset * 7 % KEYS, due_ms: due() };
             records = (place.from.0..to).map(record).collect();
         }
         let from = Offset(place.from.0 - i64::from(rng.random_bool(0.03)));
-        let postgres =
-            Admit { queue: slot.postgres, agent: agent(rng), partition: self.there(place.partition), from, to: Offset(to), runs, records };
+        let postgres = Admit {
+            queue: slot.postgres,
+            agent: agent(rng),
+            partition: self.there(place.partition),
+            from,
+            to: Offset(to),
+            runs,
+            records,
+        };
         let shift = self.clock.shift_ms();
         let mut memory = Admit { queue: slot.memory.id, partition: place.partition, ..postgres.clone() };
         memory.runs.iter_mut().for_each(|(_, due)| *due = due.map(|ms| ms + shift));
@@ -260,8 +294,12 @@ impl Pair {
             let slot = &self.queues[self.alive_queue(rng)];
             let Some(at) = slot.seen.len().checked_sub(1 + rng.random_range(0..6)) else { continue };
             for (partition, attempt, range) in &slot.seen[at].records {
-                let own =
-                    range.clone().map(|o| Ack { lease: slot.seen[at].lease, partition: *partition, offset: Offset(o), attempt: *attempt });
+                let own = range.clone().map(|o| Ack {
+                    lease: slot.seen[at].lease,
+                    partition: *partition,
+                    offset: Offset(o),
+                    attempt: *attempt,
+                });
                 acks.extend(own.take(rng.random_range(0..6)));
             }
         }
@@ -271,11 +309,18 @@ impl Pair {
         let mut drafts = Both { memory: Draft::new(), postgres: Draft::new() };
         if let Some(topic) = self.alive_topic(rng).filter(|_| rng.random_bool(0.6)) {
             let homes = self.homes(topic, 0);
-            drafts = Both { memory: drafts.memory.to(homes.memory, &[1, 2]), postgres: drafts.postgres.to(homes.postgres, &[1, 2]) };
+            drafts = Both {
+                memory: drafts.memory.to(homes.memory, &[1, 2]),
+                postgres: drafts.postgres.to(homes.postgres, &[1, 2]),
+            };
         }
         let guarded = |commit: Commit, acks| {
             let parts = if commit.runs.is_empty() { Vec::new() } else { commit.parts };
-            Commit { parts, guard: Some(Guard { offsets: None, acks: Some((self.memory.tenant.clone(), acks)) }), ..commit }
+            Commit {
+                parts,
+                guard: Some(Guard { offsets: None, acks: Some((self.memory.tenant.clone(), acks)) }),
+                ..commit
+            }
         };
         let steps = acks.len().max(1);
         let memory = guarded(self.memory.prepare(Place::Inline, &[drafts.memory]).await, acks);
@@ -292,7 +337,11 @@ impl Pair {
         let left = self.memory.commit(memory).await;
         let right = self.postgres.commit(postgres).await;
         assert_eq!(left.verdicts, right.verdicts);
-        self.count(if matches!(left.verdicts[0], CommitVerdict::Stored) { "acks committed" } else { "acks lost" });
+        self.count(if matches!(left.verdicts[0], CommitVerdict::Stored) {
+            "acks committed"
+        } else {
+            "acks lost"
+        });
         1
     }
 }

@@ -44,7 +44,13 @@ impl Pair {
         let retention_ms = [None, Some(Some(HOUR)), Some(Some(2 * HOUR))][rng.random_range(0..3)];
         let retention_bytes = [None, None, Some(None), Some(Some(800))][rng.random_range(0..4)];
         let partitions = Some(rng.random_range(1..4));
-        let change = TopicChange { partitions, retention_ms, retention_bytes, retention_hold_ms: Some(HOUR), ..TopicChange::default() };
+        let change = TopicChange {
+            partitions,
+            retention_ms,
+            retention_bytes,
+            retention_hold_ms: Some(HOUR),
+            ..TopicChange::default()
+        };
         println!("put topic {topic}: {change:?}");
         let memory = known(self.memory.plane.put_topic(&self.memory.tenant, &topic, &change, 1).await);
         let postgres = known(self.postgres.plane.put_topic(&self.postgres.tenant, &topic, &change, 1).await);
@@ -70,7 +76,10 @@ impl Pair {
         let topic = topic_name(rng.random_range(0..3));
         println!("delete topic {topic}");
         let memory = self.memory.plane.delete_topic(&self.memory.tenant, &topic).await.expect("an answer");
-        assert_eq!(memory, self.postgres.plane.delete_topic(&self.postgres.tenant, &topic).await.expect("an answer"));
+        assert_eq!(
+            memory,
+            self.postgres.plane.delete_topic(&self.postgres.tenant, &topic).await.expect("an answer")
+        );
         self.topics.iter_mut().filter(|t| t.memory.name == topic).for_each(|t| t.alive = false);
         self.queues.iter_mut().filter(|q| q.memory.topic == topic).for_each(|q| q.alive = false);
         1
@@ -79,10 +88,12 @@ impl Pair {
     async fn put_queue(&mut self, rng: &mut StdRng) -> usize {
         let queue = queue_name(rng.random_range(0..5));
         let exists = self.queues.iter().any(|q| q.alive && q.memory.name == queue);
-        let rate = [None, None, Some(None), Some(Some(Rate { limit: 20, per_ms: 20 * MINUTE }))][rng.random_range(0..4)];
+        let rate = [None, None, Some(None), Some(Some(Rate { limit: 20, per_ms: 20 * MINUTE }))]
+            [rng.random_range(0..4)];
         let change = QueueChange {
             topic: (!exists || rng.random_bool(0.1)).then(|| topic_name(rng.random_range(0..3))),
-            mode: (!exists || rng.random_bool(0.1)).then(|| if rng.random_bool(0.4) { Mode::Keyed } else { Mode::Shared }),
+            mode: (!exists || rng.random_bool(0.1))
+                .then(|| if rng.random_bool(0.4) { Mode::Keyed } else { Mode::Shared }),
             from: rng.random_bool(0.1).then_some(Start::Latest),
             lease_ms: None,
             base_ms: Some(rng.random_range(1..4) * MINUTE),
@@ -98,10 +109,20 @@ impl Pair {
         let postgres = known(self.postgres.plane.put_queue(&self.postgres.tenant, &queue, &change).await);
         match (memory, postgres) {
             (Ok((memory, made)), Ok((postgres, _))) => {
-                assert_eq!((&memory.config, memory.paused, &memory.topic), (&postgres.config, postgres.paused, &postgres.topic));
+                assert_eq!(
+                    (&memory.config, memory.paused, &memory.topic),
+                    (&postgres.config, postgres.paused, &postgres.topic)
+                );
                 if made {
                     let (seen, unadmitted, settles) = (Vec::new(), Vec::new(), Vec::new());
-                    self.queues.push(QueueSlot { alive: true, memory, postgres: postgres.id, seen, unadmitted, settles });
+                    self.queues.push(QueueSlot {
+                        alive: true,
+                        memory,
+                        postgres: postgres.id,
+                        seen,
+                        unadmitted,
+                        settles,
+                    });
                     self.count("queues made");
                 } else if let Some(slot) = self.queues.iter_mut().find(|q| q.memory.id == memory.id) {
                     slot.memory = memory;
@@ -117,7 +138,10 @@ impl Pair {
         let queue = queue_name(rng.random_range(0..5));
         println!("delete queue {queue}");
         let memory = self.memory.plane.delete_queue(&self.memory.tenant, &queue).await.expect("an answer");
-        assert_eq!(memory, self.postgres.plane.delete_queue(&self.postgres.tenant, &queue).await.expect("an answer"));
+        assert_eq!(
+            memory,
+            self.postgres.plane.delete_queue(&self.postgres.tenant, &queue).await.expect("an answer")
+        );
         self.queues.iter_mut().filter(|q| q.memory.name == queue).for_each(|q| q.alive = false);
         1
     }
@@ -142,7 +166,8 @@ impl Pair {
         to.dedup_by_key(|(partition, _)| *partition);
         println!("seek {}: {to:?}", self.queues[n].memory.id);
         let memory = known(self.memory.plane.seek(self.queues[n].memory.id, &to).await);
-        let postgres = known(self.postgres.plane.seek(self.queues[n].postgres, &self.places_there(&to)).await);
+        let postgres =
+            known(self.postgres.plane.seek(self.queues[n].postgres, &self.places_there(&to)).await);
         let there = memory.map(|(cursors, skipped)| (self.places_there(&cursors), skipped));
         assert_eq!(there, postgres);
         self.count("sought");
@@ -153,10 +178,18 @@ impl Pair {
         let same = |filter: DeadFilter| (filter.clone(), filter);
         match rng.random_range(0..4) {
             0 => same(DeadFilter::All),
-            1 => same(DeadFilter::Reason(["smtp%", "%", "50\\%", "lease _xpired"][rng.random_range(0..4)].to_owned())),
+            1 => same(DeadFilter::Reason(
+                ["smtp%", "%", "50\\%", "lease _xpired"][rng.random_range(0..4)].to_owned(),
+            )),
             _ => {
-                let dead = self.memory.plane.list_queue(self.queues[n].memory.id, Listing::Dead, None, 50).await.unwrap_or_default();
-                let mut some: Vec<_> = dead.iter().filter(|_| rng.random_bool(0.4)).map(|l| (l.partition, l.offset)).collect();
+                let dead = self
+                    .memory
+                    .plane
+                    .list_queue(self.queues[n].memory.id, Listing::Dead, None, 50)
+                    .await
+                    .unwrap_or_default();
+                let mut some: Vec<_> =
+                    dead.iter().filter(|_| rng.random_bool(0.4)).map(|l| (l.partition, l.offset)).collect();
                 if rng.random_bool(0.1) {
                     some.push((self.a_partition(n, rng), Offset(1_000_000)));
                 }
@@ -172,7 +205,10 @@ impl Pair {
         let rate = rng.random_bool(0.3).then_some(1.0 / 60.0);
         println!("redrive {}: {memory:?} {rate:?}", self.queues[n].memory.id);
         let redriven = known(self.memory.plane.redrive(self.queues[n].memory.id, &memory, rate).await);
-        assert_eq!(redriven, known(self.postgres.plane.redrive(self.queues[n].postgres, &postgres, rate).await));
+        assert_eq!(
+            redriven,
+            known(self.postgres.plane.redrive(self.queues[n].postgres, &postgres, rate).await)
+        );
         if redriven.is_ok_and(|count| count > 0) {
             self.count("redriven");
         }

@@ -37,7 +37,8 @@ pub struct QueueSlot {
 }
 
 impl QueueSlot {
-    /// Of such queues nearly all is fresh, and nearly all is acked: for them there are statements of their own.
+    /// Of such queues nearly all is fresh, and nearly all is acked: for them there are statements of their
+    /// own.
     pub fn is_tame(&self) -> bool {
         self.memory.mode == Mode::Shared && self.memory.topic.as_str() == TAME_TOPIC
     }

@@ -4,8 +4,8 @@ use super::{Faulty, Resending};
 use async_trait::async_trait;
 use millpond_core::queue::plane::QueuePlane;
 use millpond_core::queue::{
-    Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected, Queue, QueueChange,
-    QueueCounts, Settle, Settled,
+    Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected,
+    Queue, QueueChange, QueueCounts, Settle, Settled,
 };
 use millpond_core::{Error, Name, Offset, PartitionId, QueueId};
 

@@ -18,7 +18,8 @@ impl fmt::Display for OpId {
     }
 }
 
-/// Identity of a record, which its payload carries. Only attempts that are to store it once may share it: those of one idempotency key.
+/// Identity of a record, which its payload carries. Only attempts that are to store it once may share it:
+/// those of one idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RecordId {
     pub client: u32,
@@ -150,7 +151,8 @@ pub enum Outcome {
         high_watermark: i64,
     },
     Queue(QueueAnswer),
-    /// Certainly nothing was stored or changed, by this attempt; `current` is the high watermark that an `If-Match` met.
+    /// Certainly nothing was stored or changed, by this attempt; `current` is the high watermark that an
+    /// `If-Match` met.
     Fail {
         current: Option<i64>,
     },
@@ -165,7 +167,8 @@ pub enum What {
     Return(Outcome),
 }
 
-/// A line of a client's record. `at` is any clock that all clients share and that never goes back: nanoseconds, or a counter.
+/// A line of a client's record. `at` is any clock that all clients share and that never goes back:
+/// nanoseconds, or a counter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     pub at: u64,
@@ -206,7 +209,8 @@ pub struct History {
 }
 
 impl History {
-    /// From the events of all clients, in any order but that an operation's invocation comes before its return.
+    /// From the events of all clients, in any order but that an operation's invocation comes before its
+    /// return.
     #[must_use]
     pub fn of(events: impl IntoIterator<Item = Event>) -> Self {
         let mut ops: Vec<Op> = Vec::new();

@@ -1,11 +1,13 @@
-//! Values that say whose they are: `crc.client.counter.key.filler`, readable text, so that they fit every form of a request.
+//! Values that say whose they are: `crc.client.counter.key.filler`, readable text, so that they fit every
+//! form of a request.
 
 use super::op::{RecordId, Seen};
 
 /// The value of a record. `key` must not contain a dot; `filler_bytes` makes it larger.
 #[must_use]
 pub fn payload(id: RecordId, key: Option<&str>, filler_bytes: usize) -> String {
-    let filler: String = ('a'..='z').cycle().skip(usize::try_from(id.counter % 26).unwrap_or(0)).take(filler_bytes).collect();
+    let filler: String =
+        ('a'..='z').cycle().skip(usize::try_from(id.counter % 26).unwrap_or(0)).take(filler_bytes).collect();
     let text = format!("{}.{}.{}.{filler}", id.client, id.counter, key.unwrap_or("-"));
     format!("{:08x}.{text}", crc32c::crc32c(text.as_bytes()))
 }

@@ -1,6 +1,7 @@
 //! What clients do with queues, and what they are told.
 //!
-//! Two clocks meet here: the clients' (`at` of an event) and the server's (`…_ms`). Neither is ever converted into the other.
+//! Two clocks meet here: the clients' (`at` of an event) and the server's (`…_ms`). Neither is ever converted
+//! into the other.
 
 use super::op::Seen;
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,8 @@ pub struct Spec {
     pub topic: String,
     pub keyed: bool,
     pub max_failures: u32,
-    /// Least delays after 1, 2, … failures, jitter taken off; the last holds for all that follow. Empty: at once.
+    /// Least delays after 1, 2, … failures, jitter taken off; the last holds for all that follow. Empty: at
+    /// once.
     pub backoff_ms: Vec<i64>,
     /// Begins at the end of the log as it is when the queue is made, else at its start.
     pub latest: bool,

@@ -1,4 +1,5 @@
-//! Where a client writes down what it does: memory, or an append-only file of its own, one line of JSON an event.
+//! Where a client writes down what it does: memory, or an append-only file of its own, one line of JSON an
+//! event.
 
 use super::op::{Call, Event, History, OpId, Outcome, What};
 use parking_lot::Mutex;
@@ -106,8 +107,8 @@ impl Sink {
 mod tests {
     use super::*;
     use crate::history::{
-        Entry, From, HandOut, Intent, Lease, Leased, Log, Placed, Produce, QueueAnswer, QueueCall, Read, ReadAnswer, RecordId, Seen, Sent,
-        Settle, Target, Token,
+        Entry, From, HandOut, Intent, Lease, Leased, Log, Placed, Produce, QueueAnswer, QueueCall, Read,
+        ReadAnswer, RecordId, Seen, Sent, Settle, Target, Token,
     };
 
     #[test]
@@ -118,15 +119,36 @@ mod tests {
             let (one, two) = (shelf.client(1).expect("new"), shelf.client(2).expect("new"));
             let id = RecordId { client: 1, counter: 0 };
             let sent = Sent::new("t", Some(0), id);
-            let produce = one.invoke(1, Call::Produce(Produce { records: vec![sent], key: Some("k".to_owned()), expect: None }));
-            let read = two.invoke(2, Call::Read(Read { log: Log::new("t", 0), from: From::Earliest, session: 0 }));
-            one.returned(3, produce, Outcome::Produced { placed: vec![Placed { partition: 0, offset: 0 }], duplicate: false });
-            let answer = ReadAnswer { log_start: Some(0), high_watermark: Some(1), records: vec![(0, Seen::Record(id))] };
+            let produce = one.invoke(
+                1,
+                Call::Produce(Produce { records: vec![sent], key: Some("k".to_owned()), expect: None }),
+            );
+            let read =
+                two.invoke(2, Call::Read(Read { log: Log::new("t", 0), from: From::Earliest, session: 0 }));
+            one.returned(
+                3,
+                produce,
+                Outcome::Produced { placed: vec![Placed { partition: 0, offset: 0 }], duplicate: false },
+            );
+            let answer = ReadAnswer {
+                log_start: Some(0),
+                high_watermark: Some(1),
+                records: vec![(0, Seen::Record(id))],
+            };
             two.returned(4, read, Outcome::Records(answer));
             one.invoke(5, Call::End(Log::new("t", 0)));
-            let lease = two.invoke(6, Call::Queue(QueueCall::Lease(Lease { queue: "q".to_owned(), request: None })));
+            let lease =
+                two.invoke(6, Call::Queue(QueueCall::Lease(Lease { queue: "q".to_owned(), request: None })));
             let (receipt, key) = (Token::of("r"), Some("k".into()));
-            let record = HandOut { partition: 0, offset: 0, seen: Seen::Record(id), key, attempt: 1, failures: 0, receipt };
+            let record = HandOut {
+                partition: 0,
+                offset: 0,
+                seen: Seen::Record(id),
+                key,
+                attempt: 1,
+                failures: 0,
+                receipt,
+            };
             let leased = Leased { lease: Token::of("l"), now_ms: 5, deadline_ms: 6, records: vec![record] };
             two.returned(7, lease, Outcome::Queue(QueueAnswer::Leased(leased)));
             let intent = Intent::Nack { counts: true, delay_ms: None, reason: Some("r".into()) };

@@ -59,7 +59,8 @@ pub enum Kind {
     Leftover,
     /// I10: an acked record is handed out again, though nobody sought back.
     AckedAgain,
-    /// A record is handed out that was purged, or passed over by a seek, or lies before the queue's beginning.
+    /// A record is handed out that was purged, or passed over by a seek, or lies before the queue's
+    /// beginning.
     Dropped,
     /// I11: a hand-out names another number of failures than there were.
     Failures,

@@ -123,7 +123,9 @@ impl Link<'_> {
     async fn up(&self, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> End {
         let mut reader = match &self.control.protocol {
             Protocol::Bytes => None,
-            Protocol::Postgres { commits } => Some((Frames::of_client(), Statements::new(Arc::clone(commits)))),
+            Protocol::Postgres { commits } => {
+                Some((Frames::of_client(), Statements::new(Arc::clone(commits))))
+            }
         };
         let mut racing = false;
         let mut buffer = vec![0; READ_BYTES];
@@ -258,7 +260,12 @@ impl Link<'_> {
         let weather = self.control.weather.borrow().1.clone();
         if weather.silence == Silence::Stall {
             self.control.count(Deed::Stalled);
-            self.control.weather.subscribe().wait_for(|(_, weather)| weather.silence != Silence::Stall).await.ok();
+            self.control
+                .weather
+                .subscribe()
+                .wait_for(|(_, weather)| weather.silence != Silence::Stall)
+                .await
+                .ok();
         }
         if weather.delay > Duration::ZERO {
             self.control.count(Deed::Delayed);

@@ -1,8 +1,8 @@
 //! A TCP proxy that fails as networks do.
 //!
-//! It stands on a link, for instance between an agent and Postgres, delays, stalls, swallows, cuts and refuses by the [`Weather`] of the
-//! moment, and counts what it did. On a link to Postgres it reads enough of the protocol to cut exactly at a commit ([`CommitCut`]).
-//! TLS must be off on such a link.
+//! It stands on a link, for instance between an agent and Postgres, delays, stalls, swallows, cuts and
+//! refuses by the [`Weather`] of the moment, and counts what it did. On a link to Postgres it reads enough of
+//! the protocol to cut exactly at a commit ([`CommitCut`]). TLS must be off on such a link.
 
 mod link;
 pub mod postgres;
@@ -33,7 +33,8 @@ pub enum Target {
 pub enum Protocol {
     /// Bytes that the proxy does not look at.
     Bytes,
-    /// Postgres' wire protocol. An execution of one of these statements, or `COMMIT` as a simple query, is a commit.
+    /// Postgres' wire protocol. An execution of one of these statements, or `COMMIT` as a simple query, is a
+    /// commit.
     Postgres { commits: Arc<[String]> },
 }
 
@@ -50,7 +51,8 @@ pub enum CommitCut {
     AnswerTorn,
 }
 
-pub const COMMIT_CUTS: [CommitCut; 4] = [CommitCut::Before, CommitCut::Racing, CommitCut::AnswerLost, CommitCut::AnswerTorn];
+pub const COMMIT_CUTS: [CommitCut; 4] =
+    [CommitCut::Before, CommitCut::Racing, CommitCut::AnswerLost, CommitCut::AnswerTorn];
 
 /// What becomes of bytes that nobody cuts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,8 +61,8 @@ pub enum Silence {
     None,
     /// They wait, and arrive once the weather is better: a network that loses packets for a while.
     Stall,
-    /// They are lost, and their connection says nothing any more, ever: a peer that vanished. The other side learns of a close when the
-    /// weather is better.
+    /// They are lost, and their connection says nothing any more, ever: a peer that vanished. The other side
+    /// learns of a close when the weather is better.
     Swallow,
     /// The same with what comes from the other side alone: requests arrive, and their answers are lost.
     SwallowAnswers,

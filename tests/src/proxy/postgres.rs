@@ -1,4 +1,5 @@
-//! As much of Postgres' frontend and backend protocol as it takes to find the execution of a statement and the end of its answer.
+//! As much of Postgres' frontend and backend protocol as it takes to find the execution of a statement and
+//! the end of its answer.
 
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::HashMap;
@@ -54,7 +55,8 @@ impl Frames {
 /// What a frame of the client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Does {
-    /// It executes a commit, the `nth` of the statements or `COMMIT`; its answer is that to the `sync`th synchronisation of the connection.
+    /// It executes a commit, the `nth` of the statements or `COMMIT`; its answer is that to the `sync`th
+    /// synchronisation of the connection.
     Commit {
         nth: Option<usize>,
         sync: u64,

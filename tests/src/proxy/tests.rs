@@ -48,7 +48,8 @@ impl Rig {
 }
 
 async fn insert(connection: &mut PgConnection, name: &str) -> Result<String, sqlx::Error> {
-    let answer = tokio::time::timeout(SOON, sqlx::query_scalar(INSERT).bind(name).fetch_one(connection)).await;
+    let answer =
+        tokio::time::timeout(SOON, sqlx::query_scalar(INSERT).bind(name).fetch_one(connection)).await;
     answer.expect("an answer or the end of the connection")
 }
 
@@ -76,14 +77,22 @@ async fn a_cut_at_a_commit_leaves_what_it_says() {
             }
             rig.commits(cut);
             let name = format!("{cut:?} {round}");
-            assert!(!sqlx::query_scalar::<_, bool>(LOOK).bind(&name).fetch_one(&mut connection).await.expect("no commit, no cut"));
+            assert!(
+                !sqlx::query_scalar::<_, bool>(LOOK)
+                    .bind(&name)
+                    .fetch_one(&mut connection)
+                    .await
+                    .expect("no commit, no cut")
+            );
             let error = insert(&mut connection, &name).await.expect_err("no answer arrives whole");
             assert!(matches!(error, sqlx::Error::Io(_)), "{error:?}");
             assert_eq!(rig.cuts(cut), round + 1, "{cut:?}");
             rig.proxy.heal();
             match cut {
                 CommitCut::Before => assert!(!rig.is_there(&name).await, "{name} did not arrive"),
-                CommitCut::AnswerLost | CommitCut::AnswerTorn => assert!(rig.is_there(&name).await, "{name} has taken effect"),
+                CommitCut::AnswerLost | CommitCut::AnswerTorn => {
+                    assert!(rig.is_there(&name).await, "{name} has taken effect")
+                }
                 CommitCut::Racing => {
                     while !rig.is_there(&name).await {
                         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -98,11 +107,17 @@ async fn a_cut_at_a_commit_leaves_what_it_says() {
 #[tokio::test]
 async fn the_commit_of_a_transaction_is_one() {
     let rig = Rig::start().await;
-    for (cut, there) in [(CommitCut::Before, false), (CommitCut::AnswerLost, true), (CommitCut::AnswerTorn, true)] {
+    for (cut, there) in
+        [(CommitCut::Before, false), (CommitCut::AnswerLost, true), (CommitCut::AnswerTorn, true)]
+    {
         let mut connection = rig.connect().await;
         let name = format!("{cut:?}");
         let mut tx = connection.begin().await.expect("begun");
-        sqlx::query("insert into seen (name) values ($1)").bind(&name).execute(&mut *tx).await.expect("no commit by itself");
+        sqlx::query("insert into seen (name) values ($1)")
+            .bind(&name)
+            .execute(&mut *tx)
+            .await
+            .expect("no commit by itself");
         rig.commits(cut);
         let outcome = tokio::time::timeout(SOON, tx.commit()).await.expect("the end of the connection");
         assert!(outcome.is_err());
@@ -118,8 +133,10 @@ async fn an_answer_that_is_swallowed_leaves_what_was_done() {
     let rig = Rig::start().await;
     let mut connection = rig.connect().await;
     rig.proxy.set(Weather { silence: Silence::SwallowAnswers, ..Weather::default() });
-    let silent =
-        tokio::time::timeout(Duration::from_millis(500), sqlx::query_scalar::<_, String>(INSERT).bind("one").fetch_one(&mut connection));
+    let silent = tokio::time::timeout(
+        Duration::from_millis(500),
+        sqlx::query_scalar::<_, String>(INSERT).bind("one").fetch_one(&mut connection),
+    );
     assert!(silent.await.is_err(), "an answer came through");
     assert!(!rig.is_there("one").await, "a statement is prepared first, and that is not answered");
     drop(connection);
@@ -127,8 +144,10 @@ async fn an_answer_that_is_swallowed_leaves_what_was_done() {
     let mut connection = rig.connect().await;
     insert(&mut connection, "prepared").await.expect("fair weather");
     rig.proxy.set(Weather { silence: Silence::SwallowAnswers, ..Weather::default() });
-    let silent =
-        tokio::time::timeout(Duration::from_millis(500), sqlx::query_scalar::<_, String>(INSERT).bind("two").fetch_one(&mut connection));
+    let silent = tokio::time::timeout(
+        Duration::from_millis(500),
+        sqlx::query_scalar::<_, String>(INSERT).bind("two").fetch_one(&mut connection),
+    );
     assert!(silent.await.is_err(), "an answer came through");
     assert!(rig.is_there("two").await);
     rig.database.close().await;
@@ -176,7 +195,10 @@ async fn bytes_are_delayed_stalled_and_arrive() {
     assert_eq!(answer(&mut stream, 9).await, 0);
     proxy.heal();
     let mut back = [0; 9];
-    tokio::time::timeout(SOON, stream.read_exact(&mut back)).await.expect("in time").expect("the bytes that waited");
+    tokio::time::timeout(SOON, stream.read_exact(&mut back))
+        .await
+        .expect("in time")
+        .expect("the bytes that waited");
     let deeds = proxy.deeds();
     assert!(deeds[&Deed::Delayed] > 0 && deeds[&Deed::Stalled] > 0, "{deeds:?}");
 }

@@ -83,7 +83,15 @@ impl Buckets {
     }
 
     /// Looks and writes at once; `began` is what [`Self::changes`] said when the request began.
-    pub fn put(&mut self, name: &str, key: &str, bytes: Bytes, condition: &Condition, began: u64, now_ms: i64) -> Result<String, PutError> {
+    pub fn put(
+        &mut self,
+        name: &str,
+        key: &str,
+        bytes: Bytes,
+        condition: &Condition,
+        began: u64,
+        now_ms: i64,
+    ) -> Result<String, PutError> {
         let bucket = self.bucket(name).ok_or(PutError::NoSuchBucket)?;
         let there = bucket.objects.get(key);
         if *condition != Condition::None && self.changes(name, key) != began {
@@ -92,7 +100,9 @@ impl Buckets {
         match (condition, there) {
             (Condition::Absent, Some(_)) => return Err(PutError::Precondition),
             (Condition::Present(_), None) => return Err(PutError::NoSuchKey),
-            (Condition::Present(Some(etag)), Some(object)) if object.etag != *etag => return Err(PutError::Precondition),
+            (Condition::Present(Some(etag)), Some(object)) if object.etag != *etag => {
+                return Err(PutError::Precondition);
+            }
             _ => {}
         }
         self.store(name, key, bytes, now_ms).ok_or(PutError::NoSuchBucket)

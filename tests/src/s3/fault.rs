@@ -106,7 +106,13 @@ pub struct Rule {
 impl Rule {
     #[must_use]
     pub fn new(fault: Fault) -> Self {
-        Self { fault: Some(fault), op: None, prefix: String::new(), when: When::Always, pause: Duration::from_millis(300) }
+        Self {
+            fault: Some(fault),
+            op: None,
+            prefix: String::new(),
+            when: When::Always,
+            pause: Duration::from_millis(300),
+        }
     }
 
     /// One fault or the other of those that the request can meet.

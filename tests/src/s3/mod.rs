@@ -1,7 +1,8 @@
 //! An S3 in memory, over HTTP on a loopback port: strict where S3 is strict, and failing as it is told.
 //!
-//! Signatures, conditions and checksums are verified as S3 verifies them. Whoever is under test uses its usual client, with the
-//! variables of [`TestS3::env`]. Requests are counted and objects can be looked at, damaged and removed from outside.
+//! Signatures, conditions and checksums are verified as S3 verifies them. Whoever is under test uses its
+//! usual client, with the variables of [`TestS3::env`]. Requests are counted and objects can be looked at,
+//! damaged and removed from outside.
 
 mod buckets;
 mod digest;
@@ -69,7 +70,8 @@ impl TestS3 {
         let (stop, stopped) = oneshot::channel();
         let served = Arc::clone(&state);
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
                 tokio::select! {
                     () = server::serve(listener, served) => {}
@@ -108,7 +110,8 @@ impl TestS3 {
 
     /// The default encryption that the bucket has, as `AES256`.
     pub fn set_encryption(&self, bucket: &str, algorithm: Option<&str>) {
-        self.state.buckets.lock().bucket_mut(bucket).expect("a bucket").encryption = algorithm.map(str::to_owned);
+        self.state.buckets.lock().bucket_mut(bucket).expect("a bucket").encryption =
+            algorithm.map(str::to_owned);
     }
 
     /// Lets the server's clock, as `Date` headers tell it, go wrong by so much.
@@ -142,13 +145,22 @@ impl TestS3 {
     #[must_use]
     pub fn requests_by_key(&self, op: Op) -> BTreeMap<String, u64> {
         let requests = self.state.requests.lock();
-        requests.iter().filter(|((of, _), _)| *of == op).map(|((_, key), count)| (key.clone(), *count)).collect()
+        requests
+            .iter()
+            .filter(|((of, _), _)| *of == op)
+            .map(|((_, key), count)| (key.clone(), *count))
+            .collect()
     }
 
     /// The keys of a bucket's objects, in order.
     #[must_use]
     pub fn keys(&self, bucket: &str) -> Vec<String> {
-        self.state.buckets.lock().bucket(bucket).map(|b| b.objects.keys().cloned().collect()).unwrap_or_default()
+        self.state
+            .buckets
+            .lock()
+            .bucket(bucket)
+            .map(|b| b.objects.keys().cloned().collect())
+            .unwrap_or_default()
     }
 
     #[must_use]

@@ -41,7 +41,10 @@ pub(super) async fn serve(listener: std::net::TcpListener, state: Arc<State>) {
                 async { handling.await.unwrap_or_else(|_| Err(hang_up())) }
             });
             // A handler's error ends the connection without an answer, which is how it resets one.
-            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), handler).await.ok();
+            hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), handler)
+                .await
+                .ok();
         });
     }
 }
@@ -90,7 +93,11 @@ fn hang_up() -> HttpError {
     HttpError::new("the connection is to end".into())
 }
 
-async fn handle(state: Arc<State>, service: S3Service, request: Request<Incoming>) -> Result<HttpResponse, HttpError> {
+async fn handle(
+    state: Arc<State>,
+    service: S3Service,
+    request: Request<Incoming>,
+) -> Result<HttpResponse, HttpError> {
     let mut began = None;
     let (mut parts, body) = request.into_parts();
     let early = Target::of(&parts, &[]);
@@ -134,7 +141,11 @@ fn count(state: &State, target: &Target) {
 }
 
 /// Faults that keep a request from taking effect, and delays.
-async fn refuse(state: &State, target: &Target, injection: Injection) -> Option<Result<HttpResponse, HttpError>> {
+async fn refuse(
+    state: &State,
+    target: &Target,
+    injection: Injection,
+) -> Option<Result<HttpResponse, HttpError>> {
     let answer = |error: S3Error| Some(error.to_http_response().map_err(|e| HttpError::new(Box::new(e))));
     let happened = || state.faults.lock().happened(injection.fault);
     match injection.fault {
@@ -151,7 +162,11 @@ async fn refuse(state: &State, target: &Target, injection: Injection) -> Option<
             answer(s3_error!(AccessDenied, "Access Denied"))
         }
         Fault::Missing => {
-            let is_there = state.buckets.lock().bucket(&target.bucket).is_some_and(|b| b.objects.contains_key(target.key()));
+            let is_there = state
+                .buckets
+                .lock()
+                .bucket(&target.bucket)
+                .is_some_and(|b| b.objects.contains_key(target.key()));
             if !is_there {
                 return None;
             }
@@ -172,7 +187,11 @@ async fn refuse(state: &State, target: &Target, injection: Injection) -> Option<
 }
 
 /// Faults that befall an answer.
-async fn damage(state: &State, response: HttpResponse, injection: Injection) -> Result<HttpResponse, HttpError> {
+async fn damage(
+    state: &State,
+    response: HttpResponse,
+    injection: Injection,
+) -> Result<HttpResponse, HttpError> {
     let Injection { fault, pause } = injection;
     if fault == Fault::ResetAfter {
         state.faults.lock().happened(fault);
@@ -209,7 +228,8 @@ async fn damage(state: &State, response: HttpResponse, injection: Injection) -> 
 
 fn drip(bytes: Bytes, pause: Duration) -> BoxStream<'static, Result<Frame<Bytes>, io::Error>> {
     let size = bytes.len().div_ceil(PIECES);
-    let pieces: Vec<Bytes> = (0..bytes.len()).step_by(size).map(|at| bytes.slice(at..(at + size).min(bytes.len()))).collect();
+    let pieces: Vec<Bytes> =
+        (0..bytes.len()).step_by(size).map(|at| bytes.slice(at..(at + size).min(bytes.len()))).collect();
     let wait = pause / u32::try_from(pieces.len()).unwrap_or(1);
     let slowly = move |piece| async move {
         tokio::time::sleep(wait).await;

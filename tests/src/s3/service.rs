@@ -43,7 +43,11 @@ fn condition(if_match: Option<&ETagCondition>, if_none_match: Option<&ETagCondit
 }
 
 /// Conditions of GET and HEAD.
-fn check_read(object: &Object, if_match: Option<&ETagCondition>, if_none_match: Option<&ETagCondition>) -> S3Result<()> {
+fn check_read(
+    object: &Object,
+    if_match: Option<&ETagCondition>,
+    if_none_match: Option<&ETagCondition>,
+) -> S3Result<()> {
     let is = |condition: &ETagCondition| condition.as_etag().is_none_or(|etag| etag.value() == object.etag);
     if if_match.is_some_and(|condition| !is(condition)) {
         return Err(s3_error!(PreconditionFailed));
@@ -72,7 +76,8 @@ impl S3 for Service {
         let began = req.extensions.get::<Began>().map_or(0, |began| began.0);
         let PutObjectInput { body, bucket, key, if_match, if_none_match, .. } = req.input;
         let body = body.ok_or_else(|| s3_error!(IncompleteBody))?;
-        let body: BytesMut = body.try_collect().await.map_err(|e| S3Error::with_source(S3ErrorCode::IncompleteBody, e))?;
+        let body: BytesMut =
+            body.try_collect().await.map_err(|e| S3Error::with_source(S3ErrorCode::IncompleteBody, e))?;
         let body = body.freeze();
         digest::verify(&req.headers, &body)?;
         if let Some(trailers) = req.trailing_headers.and_then(|trailers| trailers.take()) {
@@ -84,7 +89,9 @@ impl S3 for Service {
             PutError::NoSuchBucket => s3_error!(NoSuchBucket),
             PutError::NoSuchKey => s3_error!(NoSuchKey),
             PutError::Precondition => s3_error!(PreconditionFailed),
-            PutError::Conflict => s3_error!(ConditionalRequestConflict, "another request on this key was under way"),
+            PutError::Conflict => {
+                s3_error!(ConditionalRequestConflict, "another request on this key was under way")
+            }
         })?;
         Ok(S3Response::new(PutObjectOutput { e_tag: Some(ETag::Strong(etag)), ..Default::default() }))
     }
@@ -97,7 +104,9 @@ impl S3 for Service {
         let (bytes, content_range) = match range {
             None => (object.bytes.clone(), None),
             Some(range) => {
-                let part = range.check(u64::try_from(size).unwrap_or(u64::MAX)).map_err(|_| s3_error!(InvalidRange))?;
+                let part = range
+                    .check(u64::try_from(size).unwrap_or(u64::MAX))
+                    .map_err(|_| s3_error!(InvalidRange))?;
                 let told = format!("bytes {}-{}/{size}", part.start, part.end - 1);
                 let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
                 (object.bytes.slice(at(part.start)..at(part.end)), Some(told))
@@ -128,13 +137,19 @@ impl S3 for Service {
     }
 
     /// What is not there is deleted already.
-    async fn delete_object(&self, req: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
+    async fn delete_object(
+        &self,
+        req: S3Request<DeleteObjectInput>,
+    ) -> S3Result<S3Response<DeleteObjectOutput>> {
         self.bucket(&req.input.bucket, |_| ())?;
         self.0.buckets.lock().remove(&req.input.bucket, &req.input.key);
         Ok(S3Response::new(DeleteObjectOutput::default()))
     }
 
-    async fn delete_objects(&self, req: S3Request<DeleteObjectsInput>) -> S3Result<S3Response<DeleteObjectsOutput>> {
+    async fn delete_objects(
+        &self,
+        req: S3Request<DeleteObjectsInput>,
+    ) -> S3Result<S3Response<DeleteObjectsOutput>> {
         let DeleteObjectsInput { bucket, delete, .. } = req.input;
         self.bucket(&bucket, |_| ())?;
         let mut buckets = self.0.buckets.lock();
@@ -146,7 +161,10 @@ impl S3 for Service {
         Ok(S3Response::new(DeleteObjectsOutput { deleted: Some(deleted), ..Default::default() }))
     }
 
-    async fn list_objects_v2(&self, req: S3Request<ListObjectsV2Input>) -> S3Result<S3Response<ListObjectsV2Output>> {
+    async fn list_objects_v2(
+        &self,
+        req: S3Request<ListObjectsV2Input>,
+    ) -> S3Result<S3Response<ListObjectsV2Output>> {
         let page = page(&self.0.buckets.lock(), &req.input)?;
         Ok(S3Response::new(page))
     }
@@ -155,21 +173,36 @@ impl S3 for Service {
         self.bucket(&req.input.bucket, |_| S3Response::new(HeadBucketOutput::default()))
     }
 
-    async fn get_bucket_versioning(&self, req: S3Request<GetBucketVersioningInput>) -> S3Result<S3Response<GetBucketVersioningOutput>> {
+    async fn get_bucket_versioning(
+        &self,
+        req: S3Request<GetBucketVersioningInput>,
+    ) -> S3Result<S3Response<GetBucketVersioningOutput>> {
         let status = self.bucket(&req.input.bucket, |bucket| match bucket.versioning {
             Versioning::Unset => None,
             Versioning::Enabled => Some(BucketVersioningStatus::from_static(BucketVersioningStatus::ENABLED)),
-            Versioning::Suspended => Some(BucketVersioningStatus::from_static(BucketVersioningStatus::SUSPENDED)),
+            Versioning::Suspended => {
+                Some(BucketVersioningStatus::from_static(BucketVersioningStatus::SUSPENDED))
+            }
         })?;
         Ok(S3Response::new(GetBucketVersioningOutput { status, ..Default::default() }))
     }
 
-    async fn get_bucket_encryption(&self, req: S3Request<GetBucketEncryptionInput>) -> S3Result<S3Response<GetBucketEncryptionOutput>> {
+    async fn get_bucket_encryption(
+        &self,
+        req: S3Request<GetBucketEncryptionInput>,
+    ) -> S3Result<S3Response<GetBucketEncryptionOutput>> {
         let algorithm = self.bucket(&req.input.bucket, |bucket| bucket.encryption.clone())?;
         let algorithm = algorithm.ok_or_else(|| s3_error!(ServerSideEncryptionConfigurationNotFoundError))?;
-        let by_default = ServerSideEncryptionByDefault { kms_master_key_id: None, sse_algorithm: ServerSideEncryption::from(algorithm) };
-        let rule = ServerSideEncryptionRule { apply_server_side_encryption_by_default: Some(by_default), bucket_key_enabled: None };
-        let server_side_encryption_configuration = Some(ServerSideEncryptionConfiguration { rules: vec![rule] });
+        let by_default = ServerSideEncryptionByDefault {
+            kms_master_key_id: None,
+            sse_algorithm: ServerSideEncryption::from(algorithm),
+        };
+        let rule = ServerSideEncryptionRule {
+            apply_server_side_encryption_by_default: Some(by_default),
+            bucket_key_enabled: None,
+        };
+        let server_side_encryption_configuration =
+            Some(ServerSideEncryptionConfiguration { rules: vec![rule] });
         Ok(S3Response::new(GetBucketEncryptionOutput { server_side_encryption_configuration }))
     }
 }
@@ -182,7 +215,9 @@ fn page(buckets: &Buckets, input: &ListObjectsV2Input) -> S3Result<ListObjectsV2
     let limit = usize::try_from(input.max_keys.unwrap_or(LIST_MAX).clamp(0, LIST_MAX)).unwrap_or(0);
     let (mut contents, mut prefixes, mut last) = (Vec::new(), BTreeSet::new(), None);
     let mut is_truncated = false;
-    for (key, object) in bucket.objects.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix)) {
+    for (key, object) in
+        bucket.objects.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix))
+    {
         let common = input.delimiter.as_deref().filter(|d| !d.is_empty()).and_then(|delimiter| {
             let end = key[prefix.len()..].find(delimiter)? + prefix.len() + delimiter.len();
             Some(key[..end].to_owned())
@@ -219,7 +254,9 @@ fn page(buckets: &Buckets, input: &ListObjectsV2Input) -> S3Result<ListObjectsV2
         next_continuation_token: last.filter(|_| is_truncated),
         is_truncated: Some(is_truncated),
         contents: Some(contents),
-        common_prefixes: Some(prefixes.into_iter().map(|prefix| CommonPrefix { prefix: Some(prefix) }).collect()),
+        common_prefixes: Some(
+            prefixes.into_iter().map(|prefix| CommonPrefix { prefix: Some(prefix) }).collect(),
+        ),
         ..Default::default()
     })
 }

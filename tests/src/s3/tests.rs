@@ -8,7 +8,9 @@ use http::Method;
 use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
 use object_store::path::Path;
 use object_store::signer::Signer;
-use object_store::{Error, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig, UpdateVersion};
+use object_store::{
+    Error, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig, UpdateVersion,
+};
 use std::time::Duration;
 
 const BUCKET: &str = "test";
@@ -22,7 +24,9 @@ fn s3() -> TestS3 {
 /// As the product makes it: from variables.
 fn builder(s3: &TestS3) -> AmazonS3Builder {
     let builder = AmazonS3Builder::new().with_bucket_name(BUCKET);
-    s3.env().into_iter().fold(builder, |builder, (name, value)| builder.with_config(name.to_lowercase().parse().unwrap(), value))
+    s3.env().into_iter().fold(builder, |builder, (name, value)| {
+        builder.with_config(name.to_lowercase().parse().unwrap(), value)
+    })
 }
 
 /// One that tries once.
@@ -69,7 +73,10 @@ async fn objects_are_put_read_listed_and_deleted() {
     assert!(matches!(get(&client, "a/1").await, Err(Error::NotFound { .. })));
     assert!(matches!(client.head(&key).await, Err(Error::NotFound { .. })));
     assert_eq!(s3.keys(BUCKET), ["a/b/2", "a/b/3", "c d/%C3%A9%254"], "as the client spells them");
-    assert_eq!((s3.requests(Op::Put), s3.requests(Op::Delete), s3.requests_by_key(Op::Get)["a/1"]), (4, 2, 5));
+    assert_eq!(
+        (s3.requests(Op::Put), s3.requests(Op::Delete), s3.requests_by_key(Op::Get)["a/1"]),
+        (4, 2, 5)
+    );
 }
 
 #[tokio::test]
@@ -131,7 +138,10 @@ async fn a_body_that_is_not_what_it_claims_to_be_is_refused() {
 
 async fn replace(client: &AmazonS3, etag: &Option<String>) -> Result<(), Error> {
     let version = UpdateVersion { e_tag: etag.clone(), version: None };
-    client.put_opts(&Path::from("a"), PutPayload::from(bytes()), PutMode::Update(version).into()).await.map(drop)
+    client
+        .put_opts(&Path::from("a"), PutPayload::from(bytes()), PutMode::Update(version).into())
+        .await
+        .map(drop)
 }
 
 #[tokio::test]
@@ -145,13 +155,19 @@ async fn conditions_are_judged_and_kept_at_once() {
     assert!(matches!(replace(&client, &Some("\"0\"".to_owned())).await, Err(Error::Precondition { .. })));
     let gone = UpdateVersion { e_tag: etag.clone(), version: None };
     let gone = client.put_opts(&Path::from("b"), PutPayload::from("x"), PutMode::Update(gone).into()).await;
-    assert!(matches!(gone, Err(Error::Precondition { .. })), "404, which the client takes for a failed condition: {gone:?}");
+    assert!(
+        matches!(gone, Err(Error::Precondition { .. })),
+        "404, which the client takes for a failed condition: {gone:?}"
+    );
     let outcomes = futures::future::join_all((0..10).map(|_| replace(&client, &etag))).await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "one of many wins");
     let etag = client.head(&Path::from("a")).await.unwrap().e_tag;
     let unless = |etag: &Option<String>| GetOptions { if_match: etag.clone(), ..GetOptions::default() };
     assert!(client.get_opts(&Path::from("a"), unless(&etag)).await.is_ok());
-    assert!(matches!(client.get_opts(&Path::from("a"), unless(&Some("\"0\"".to_owned()))).await, Err(Error::Precondition { .. })));
+    assert!(matches!(
+        client.get_opts(&Path::from("a"), unless(&Some("\"0\"".to_owned()))).await,
+        Err(Error::Precondition { .. })
+    ));
 }
 
 #[tokio::test]
@@ -184,7 +200,8 @@ async fn every_fault_does_what_it_says_and_is_counted() {
         match (fault, get(&client, "v1/a").await) {
             (Fault::Delay | Fault::Drip, Ok(read)) => assert_eq!(read, bytes()),
             (Fault::Flip, Ok(read)) => assert!(read != bytes() && read.len() == bytes().len()),
-            (Fault::Missing, Err(Error::NotFound { .. })) | (Fault::Forbidden, Err(Error::PermissionDenied { .. })) => {}
+            (Fault::Missing, Err(Error::NotFound { .. }))
+            | (Fault::Forbidden, Err(Error::PermissionDenied { .. })) => {}
             (Fault::Internal, Err(e)) => assert!(error_text(&e).contains("InternalError"), "{e:?}"),
             (Fault::SlowDown, Err(e)) => assert!(error_text(&e).contains("SlowDown"), "{e:?}"),
             (Fault::ResetBefore | Fault::ResetAfter | Fault::Truncate, Err(Error::Generic { .. })) => {}
@@ -205,7 +222,11 @@ async fn a_reset_put_took_effect_or_not() {
         assert_eq!(s3.get(BUCKET, "b").is_some(), stored);
         s3.add_fault(Rule::new(fault).on(Op::Put).first(1));
         put(&client(&s3), "c").await.unwrap();
-        assert_eq!((s3.get(BUCKET, "c"), s3.requests_by_key(Op::Put)["c"]), (Some(bytes()), 2), "the client sends it again");
+        assert_eq!(
+            (s3.get(BUCKET, "c"), s3.requests_by_key(Op::Put)["c"]),
+            (Some(bytes()), 2),
+            "the client sends it again"
+        );
     }
 }
 
@@ -215,7 +236,11 @@ async fn reads_that_break_are_taken_up_again_by_the_client() {
         let s3 = s3();
         s3.put(BUCKET, "a", bytes());
         s3.add_fault(Rule::new(fault).on(Op::Get).first(2));
-        assert_eq!(client(&s3).get_range(&Path::from("a"), 7..3_007).await.unwrap(), bytes().slice(7..3_007), "{fault:?}");
+        assert_eq!(
+            client(&s3).get_range(&Path::from("a"), 7..3_007).await.unwrap(),
+            bytes().slice(7..3_007),
+            "{fault:?}"
+        );
         assert_eq!(s3.injected()[&fault], 2);
     }
 }

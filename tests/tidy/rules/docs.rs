@@ -3,7 +3,8 @@
 use super::{without, words};
 
 /// Folders of the repository that a document may name in backticks.
-const FOLDERS: [&str; 7] = ["agent/", "archive/", "control-plane/", "core/", "docs/", "migrations/", "tests/"];
+const FOLDERS: [&str; 7] =
+    ["agent/", "archive/", "control-plane/", "core/", "docs/", "migrations/", "tests/"];
 
 /// Words of other systems, for what has a name here. Terms of HTTP and of tools are left out first.
 pub fn foreign_words(text: &str) -> Vec<String> {
@@ -18,8 +19,10 @@ pub fn foreign_words(text: &str) -> Vec<String> {
     ];
     const WORDS: [&str; 7] = ["message", "messages", "event", "events", "blob", "blobs", "dlq"];
     let text = without(text, &TERMS);
-    let mut found: Vec<String> =
-        words(&text).filter(|(_, word)| WORDS.contains(word)).map(|(number, word)| format!("line {number}: {word}")).collect();
+    let mut found: Vec<String> = words(&text)
+        .filter(|(_, word)| WORDS.contains(word))
+        .map(|(number, word)| format!("line {number}: {word}"))
+        .collect();
     found.extend(text.contains("visibility timeout").then(|| "visibility timeout".to_owned()));
     found
 }
@@ -30,7 +33,10 @@ pub fn dead_links(path: &str, text: &str, exists: impl Fn(&str) -> bool) -> Vec<
     let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
     let local = targets.filter(|t| !t.contains("://") && !t.starts_with('#') && !t.starts_with("mailto:"));
     let files = local.map(|t| t.split('#').next().unwrap_or(t));
-    files.filter(|file| !exists(&joined(folder, file))).map(|file| format!("links to {file}, which is not there")).collect()
+    files
+        .filter(|file| !exists(&joined(folder, file)))
+        .map(|file| format!("links to {file}, which is not there"))
+        .collect()
 }
 
 fn joined(folder: &str, file: &str) -> String {
@@ -54,7 +60,11 @@ pub fn paths_in(text: &str) -> Vec<&str> {
 }
 
 pub fn missing_paths(text: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
-    paths_in(text).into_iter().filter(|path| !exists(path)).map(|path| format!("names {path}, which is not there")).collect()
+    paths_in(text)
+        .into_iter()
+        .filter(|path| !exists(path))
+        .map(|path| format!("names {path}, which is not there"))
+        .collect()
 }
 
 /// The lines under a heading, up to the next of its level.

@@ -1,12 +1,15 @@
 //! Rules on metrics: `millpond_<area>_<thing>_<unit>`, all in one file.
 
-const AREAS: [&str; 9] = ["agent", "control_plane", "fetch", "group", "http", "job", "produce", "queue", "store"];
+const AREAS: [&str; 9] =
+    ["agent", "control_plane", "fetch", "group", "http", "job", "produce", "queue", "store"];
 const UNITS: [&str; 4] = ["_bytes", "_ratio", "_seconds", "_total"];
 const MACROS: [&str; 3] = ["counter!(", "gauge!(", "histogram!("];
 
 /// String literals that begin as a metric's name does.
 pub fn names(source: &str) -> Vec<String> {
-    let starts = source.match_indices("\"millpond_").map(|(at, quote)| &source[at + quote.len() - "millpond_".len()..]);
+    let starts = source
+        .match_indices("\"millpond_")
+        .map(|(at, quote)| &source[at + quote.len() - "millpond_".len()..]);
     starts.filter_map(|rest| rest.split_once('"')).map(|(name, _)| name.to_owned()).collect()
 }
 

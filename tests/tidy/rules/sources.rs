@@ -14,7 +14,9 @@ pub fn dependencies_among(manifest: &str, packages: &[&str]) -> Vec<String> {
             // `[dependencies]`, `[target.'…'.dev-dependencies]`, or `[dependencies.name]`.
             inside = section.ends_with("dependencies");
             let named = section.split_once("dependencies.").map(|(_, name)| name);
-            found.extend(named.filter(|name| packages.contains(name)).map(|name| format!("depends on {name}")));
+            found.extend(
+                named.filter(|name| packages.contains(name)).map(|name| format!("depends on {name}")),
+            );
         } else if inside {
             let name = line.split(['.', '=', ' ']).next().unwrap_or("");
             if packages.contains(&name) {
@@ -34,7 +36,8 @@ pub fn names_crate(source: &str, crates: &[&str]) -> Vec<String> {
                 let before = line[..at].chars().next_back();
                 let after = &line[at + name.len()..];
                 let ends = after.starts_with("::")
-                    || (line.trim_start().starts_with("use ") && (after.starts_with(';') || after.starts_with(" as ")));
+                    || (line.trim_start().starts_with("use ")
+                        && (after.starts_with(';') || after.starts_with(" as ")));
                 before.is_none_or(|c| !c.is_alphanumeric() && c != '_' && c != ':') && ends
             };
             if line.match_indices(name).any(|(at, _)| whole(at)) {
@@ -67,7 +70,8 @@ pub fn too_long(lengths: &[(String, usize)], exceptions: &[(&str, usize, &str)])
     found
 }
 
-/// Names that belong to other systems' vocabularies. Only sure ones: formats and protocols of others keep their words.
+/// Names that belong to other systems' vocabularies. Only sure ones: formats and protocols of others keep
+/// their words.
 pub fn foreign_words(source: &str) -> Vec<String> {
     const NAMES: [&str; 12] = [
         "visibility_timeout",
@@ -85,8 +89,10 @@ pub fn foreign_words(source: &str) -> Vec<String> {
     ];
     const TYPES: [&str; 4] = ["Message", "Blob", "Cursor", "DeadLetterQueue"];
     const PHRASES: [&str; 4] = ["visibility timeout", "message queue", "dead letter queue", "event log"];
-    let mut found: Vec<String> =
-        words(source).filter(|(_, word)| NAMES.contains(word)).map(|(number, word)| format!("line {number}: {word}")).collect();
+    let mut found: Vec<String> = words(source)
+        .filter(|(_, word)| NAMES.contains(word))
+        .map(|(number, word)| format!("line {number}: {word}"))
+        .collect();
     let all: Vec<(usize, &str)> = words(source).collect();
     for pair in all.windows(2) {
         let [(_, keyword), (number, name)] = pair else { continue };
@@ -113,7 +119,9 @@ pub fn versions_of(lock: &str, package: &str) -> Vec<String> {
 pub fn unfinished(source: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (number, line) in (1..).zip(source.lines()) {
-        let marked = line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| ["TODO", "FIXME", "XXX", "HACK"].contains(&word));
+        let marked = line
+            .split(|c: char| !c.is_alphanumeric() && c != '_')
+            .any(|word| ["TODO", "FIXME", "XXX", "HACK"].contains(&word));
         let macros = line.contains("todo!(") || line.contains("unimplemented!(");
         if marked || macros || line.contains("#[ignore]") {
             found.push(format!("line {number}: {}", line.trim()));

@@ -12,7 +12,8 @@ fn code(text: &str) -> String {
     joined.split('\'').step_by(2).collect::<Vec<_>>().join("''")
 }
 
-/// A statement's file is `queries/<noun>/<verb>.sql`, says what it does, returns and locks and which index it needs, and holds one statement.
+/// A statement's file is `queries/<noun>/<verb>.sql`, says what it does, returns and locks and which index it
+/// needs, and holds one statement.
 pub fn flaws(path: &str, text: &str) -> Vec<String> {
     let mut found = Vec::new();
     if path.split('/').count() != 4 || !path.ends_with(".sql") {
@@ -34,10 +35,15 @@ pub fn flaws(path: &str, text: &str) -> Vec<String> {
 /// Functions, procedures and triggers that a migration makes.
 pub fn stored_code(text: &str) -> Vec<String> {
     let code = code(text);
-    let words: Vec<&str> = code.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|w| !w.is_empty()).collect();
+    let words: Vec<&str> =
+        code.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|w| !w.is_empty()).collect();
     let mut found = Vec::new();
     for (at, word) in words.iter().enumerate().filter(|(_, word)| **word == "create") {
-        let what = words[at + 1..].iter().find(|w| !["or", "replace", "constraint"].contains(*w)).copied().unwrap_or("");
+        let what = words[at + 1..]
+            .iter()
+            .find(|w| !["or", "replace", "constraint"].contains(*w))
+            .copied()
+            .unwrap_or("");
         if ["function", "procedure", "trigger"].contains(&what) {
             found.push(format!("{word} {what}"));
         }

@@ -4,7 +4,8 @@ use super::{docs, metrics, sources, sql};
 
 #[test]
 fn outward_dependencies_are_found() {
-    let among = |manifest: &str| sources::dependencies_among(manifest, &["millpond", "millpond-control-plane"]).len();
+    let among =
+        |manifest: &str| sources::dependencies_among(manifest, &["millpond", "millpond-control-plane"]).len();
     assert_eq!(among("[dependencies]\nmillpond.workspace = true\n"), 1);
     assert_eq!(among("[dev-dependencies]\nmillpond-control-plane = { path = \"..\" }\n"), 1);
     assert_eq!(among("[dependencies.millpond]\npath = \"..\"\n"), 1);
@@ -27,7 +28,11 @@ fn long_files_are_found() {
     assert_eq!(of(&[("a.rs", 501), ("b.rs", 10), ("c.rs", 20)], &[]), 1);
     assert_eq!(of(&[("a.rs", 501), ("b.rs", 10), ("c.rs", 20)], &[("a.rs", 520, "a reason")]), 0);
     assert_eq!(of(&[("a.rs", 521), ("b.rs", 10), ("c.rs", 20)], &[("a.rs", 520, "a reason")]), 1);
-    assert_eq!(of(&[("a.rs", 400), ("b.rs", 10), ("c.rs", 20)], &[("a.rs", 520, "a reason")]), 1, "not needed any more");
+    assert_eq!(
+        of(&[("a.rs", 400), ("b.rs", 10), ("c.rs", 20)], &[("a.rs", 520, "a reason")]),
+        1,
+        "not needed any more"
+    );
     assert_eq!(of(&[("a.rs", 400), ("b.rs", 301), ("c.rs", 20)], &[]), 1, "the median");
 }
 
@@ -47,21 +52,37 @@ fn stored_code_is_found() {
     assert_eq!(sql::stored_code("CREATE OR REPLACE\n  FUNCTION f() returns int").len(), 1);
     assert_eq!(sql::stored_code("create constraint trigger t after insert").len(), 1);
     assert_eq!(sql::stored_code("create procedure p()").len(), 1);
-    assert_eq!(sql::stored_code("-- create function\ncreate table function_call (at timestamptz default clock_timestamp())").len(), 0);
+    assert_eq!(
+        sql::stored_code(
+            "-- create function\ncreate table function_call (at timestamptz default clock_timestamp())"
+        )
+        .len(),
+        0
+    );
 }
 
 #[test]
 fn foreign_words_are_found() {
-    for bad in ["pub struct Message {", "enum Cursor {", "let message_id = 1;", "/// Its visibility timeout.", "const DLQ: u8 = 1;"] {
+    for bad in [
+        "pub struct Message {",
+        "enum Cursor {",
+        "let message_id = 1;",
+        "/// Its visibility timeout.",
+        "const DLQ: u8 = 1;",
+    ] {
         assert_eq!(sources::foreign_words(bad).len(), 1, "{bad}");
     }
-    for good in ["use std::io::Cursor;", "enum Event {", "text/event-stream, Last-Event-ID", "an error's message"] {
+    for good in
+        ["use std::io::Cursor;", "enum Event {", "text/event-stream, Last-Event-ID", "an error's message"]
+    {
         assert_eq!(sources::foreign_words(good).len(), 0, "{good}");
     }
     for bad in ["Send a message.", "Two Events later", "a DLQ", "a visibility timeout"] {
         assert_eq!(docs::foreign_words(bad).len(), 1, "{bad}");
     }
-    for good in ["server-sent events", "`text/event-stream`, `Last-Event-ID`", "a commit message", "eventually"] {
+    for good in
+        ["server-sent events", "`text/event-stream`, `Last-Event-ID`", "a commit message", "eventually"]
+    {
         assert_eq!(docs::foreign_words(good).len(), 0, "{good}");
     }
 }
@@ -76,10 +97,18 @@ fn doubled_packages_are_found() {
 
 #[test]
 fn stray_and_misnamed_metrics_are_found() {
-    assert_eq!(metrics::strays("counter!(\"millpond_http_requests_total\")").len(), 2, "the name and the macro");
+    assert_eq!(
+        metrics::strays("counter!(\"millpond_http_requests_total\")").len(),
+        2,
+        "the name and the macro"
+    );
     assert_eq!(metrics::strays("ensure(\"millpond_core\", \"millpond-data\")").len(), 0);
-    for bad in ["\"millpond_requests_total\"", "\"millpond_http_requests\"", "\"millpond_http_Requests_total\"", "\"millpond_http_total\""]
-    {
+    for bad in [
+        "\"millpond_requests_total\"",
+        "\"millpond_http_requests\"",
+        "\"millpond_http_Requests_total\"",
+        "\"millpond_http_total\"",
+    ] {
         assert_eq!(metrics::misnamed(bad).len(), 1, "{bad}");
     }
     assert_eq!(metrics::misnamed("\"millpond_control_plane_call_seconds\"").len(), 0);
@@ -93,7 +122,14 @@ fn dead_references_are_found() {
     assert_eq!(links("docs/a.md", "[a](../README.md) [b](format.md)"), 0);
     assert_eq!(links("docs/a.md", "[a](docs/format.md)"), 1);
     assert_eq!(links("README.md", "[a](docs/nothing.md)"), 1);
-    assert_eq!(docs::missing_paths("`core/src/lib.rs` and `agent/src`, `v1/{cluster}/x`, `docs/adr/NNNN-<title>.md`", exists).len(), 0);
+    assert_eq!(
+        docs::missing_paths(
+            "`core/src/lib.rs` and `agent/src`, `v1/{cluster}/x`, `docs/adr/NNNN-<title>.md`",
+            exists
+        )
+        .len(),
+        0
+    );
     assert_eq!(docs::missing_paths("| `core/src/gone.rs` | x |", exists).len(), 1);
     assert_eq!(docs::section("# a\n## b\none\n### c\ntwo\n## d\nthree", "## b"), "one\n### c\ntwo");
 }

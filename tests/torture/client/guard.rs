@@ -28,10 +28,14 @@ impl Client {
         let sent = Sent::new(&log.topic, Some(0), id);
         let key = self.rng.random_bool(0.5).then(|| format!("{}-{}", self.number, self.counter));
         let produce = Produce { records: vec![sent], key: key.clone(), expect: Some(expect) };
-        let body = json!({"records": [{"partition": 0, "text": payload(id, None, GUARDED.filler_bytes)}]}).to_string();
+        let body = json!({"records": [{"partition": 0, "text": payload(id, None, GUARDED.filler_bytes)}]})
+            .to_string();
         loop {
             let api = self.somewhere();
-            let mut request = api.post(&log.topic, "application/json").header("if-match", expect.to_string()).body(body.clone());
+            let mut request = api
+                .post(&log.topic, "application/json")
+                .header("if-match", expect.to_string())
+                .body(body.clone());
             if let Some(key) = &key {
                 request = request.header("idempotency-key", key);
             }
@@ -43,7 +47,12 @@ impl Client {
                 }
                 Reply::Refused(answer) => match answer.status {
                     429 => (Outcome::Fail { current: None }, false),
-                    _ => (Outcome::Fail { current: answer.problem(409, "offset_mismatch")["high_watermark"].as_i64() }, true),
+                    _ => (
+                        Outcome::Fail {
+                            current: answer.problem(409, "offset_mismatch")["high_watermark"].as_i64(),
+                        },
+                        true,
+                    ),
                 },
                 Reply::Unknown => (Outcome::Info, false),
             };
@@ -58,7 +67,9 @@ impl Client {
     /// The high watermark, as a topic's description says it; all of the topic's go into the history.
     pub async fn end(&mut self, api: &Api, log: &Log) -> Option<i64> {
         let description = self.describe(api, &log.topic).await?;
-        let of = |partition: &Value| (partition["partition"] == json!(log.partition)).then(|| partition["high_watermark"].as_i64());
+        let of = |partition: &Value| {
+            (partition["partition"] == json!(log.partition)).then(|| partition["high_watermark"].as_i64())
+        };
         list(&description, "partitions").iter().find_map(of)?
     }
 }

@@ -37,7 +37,10 @@ pub const WORK: Topic = Topic { name: "work", partitions: 3, placement: "auto", 
 pub const TOPICS: [Topic; 4] = [SMALL, LARGE, GUARDED, WORK];
 
 pub fn logs() -> Vec<Log> {
-    TOPICS.iter().flat_map(|topic| (0..topic.partitions).map(|partition| Log::new(topic.name, partition))).collect()
+    TOPICS
+        .iter()
+        .flat_map(|topic| (0..topic.partitions).map(|partition| Log::new(topic.name, partition)))
+        .collect()
 }
 
 /// What all clients share.
@@ -163,7 +166,8 @@ impl Client {
         self.at(agent)
     }
 
-    /// Waits for an answer as long as this client has patience. A problem that no fault explains ends the test.
+    /// Waits for an answer as long as this client has patience. A problem that no fault explains ends the
+    /// test.
     async fn send(&mut self, what: &str, request: RequestBuilder) -> Reply {
         let patience = Duration::from_millis(self.rng.random_range(2_000..12_000));
         let answer = tokio::time::timeout(patience, try_send(request)).await;

@@ -29,7 +29,8 @@ struct Request {
     body: String,
 }
 
-/// Sends request after request until the book is closed. With keys, each until it is acknowledged; else each once.
+/// Sends request after request until the book is closed. With keys, each until it is acknowledged; else each
+/// once.
 pub fn spawn(book: &Arc<Book>, seed: u64, form: Form, topic: Topic, keyed: bool) -> JoinHandle<()> {
     let mut client = book.client(seed);
     tokio::spawn(async move {
@@ -122,7 +123,9 @@ impl Request {
     fn http(&self, api: &Api) -> RequestBuilder {
         let request = match self.form {
             Form::Atomic => api.post(self.topic, "application/json"),
-            Form::Batches => api.request(Method::POST, "/v1/batches").header("content-type", "application/json"),
+            Form::Batches => {
+                api.request(Method::POST, "/v1/batches").header("content-type", "application/json")
+            }
             Form::Stream => {
                 let path = format!("/v1/topics/{}/records?records=true", self.topic);
                 api.request(Method::POST, &path).header("content-type", "application/x-ndjson")
@@ -141,9 +144,15 @@ impl Request {
             Form::Atomic => list(answer, "results").iter().map(place).collect(),
             Form::Batches => {
                 let mut results: HashMap<&str, std::slice::Iter<'_, Value>> = HashMap::new();
-                let mut next = |topic: &'static str| results.entry(topic).or_insert_with(|| list(&answer["results"], topic).iter()).next();
+                let mut next = |topic: &'static str| {
+                    results.entry(topic).or_insert_with(|| list(&answer["results"], topic).iter()).next()
+                };
                 let topic = |sent: &Sent| if sent.topic == SMALL.name { SMALL.name } else { LARGE.name };
-                self.produce.records.iter().map(|sent| place(next(topic(sent)).expect("a result for each record"))).collect()
+                self.produce
+                    .records
+                    .iter()
+                    .map(|sent| place(next(topic(sent)).expect("a result for each record")))
+                    .collect()
             }
         };
         Outcome::Produced { placed, duplicate: answer["duplicate"] == json!(true) }
@@ -152,10 +161,13 @@ impl Request {
     /// A stream as small as this is one chunk, whose records of one partition lie one after the other.
     fn places_in_ranges(&self, answer: &Value) -> Vec<Placed> {
         let ranges = list(answer, "partitions");
-        let mut next: HashMap<i64, i64> = ranges.iter().map(|range| (number(range, "partition"), number(range, "first_offset"))).collect();
+        let mut next: HashMap<i64, i64> =
+            ranges.iter().map(|range| (number(range, "partition"), number(range, "first_offset"))).collect();
         let place = |sent: &Sent| {
             let partition = sent.partition.expect("chosen");
-            let next = next.get_mut(&i64::from(partition)).unwrap_or_else(|| panic!("partition {partition} in {answer}"));
+            let next = next
+                .get_mut(&i64::from(partition))
+                .unwrap_or_else(|| panic!("partition {partition} in {answer}"));
             *next += 1;
             Placed { partition, offset: *next - 1 }
         };
@@ -172,5 +184,8 @@ fn number(value: &Value, name: &str) -> i64 {
 }
 
 pub fn place(result: &Value) -> Placed {
-    Placed { partition: i32::try_from(number(result, "partition")).expect("few partitions"), offset: number(result, "offset") }
+    Placed {
+        partition: i32::try_from(number(result, "partition")).expect("few partitions"),
+        offset: number(result, "offset"),
+    }
 }

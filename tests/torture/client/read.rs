@@ -1,4 +1,5 @@
-//! Clients that read: partitions from here and there, polls that go on, high watermarks, and everything at the end.
+//! Clients that read: partitions from here and there, polls that go on, high watermarks, and everything at
+//! the end.
 
 use super::{Book, Client, Reply, TOPICS, logs};
 use crate::harness::client::{Api, list};
@@ -64,14 +65,16 @@ impl Client {
 
     /// One read; where the next one goes on.
     async fn read(&mut self, api: &Api, log: &Log, from: From, session: u64, query: &str) -> Option<i64> {
-        let path = format!("/v1/topics/{}/partitions/{}/records?encoding=text&{query}", log.topic, log.partition);
+        let path =
+            format!("/v1/topics/{}/partitions/{}/records?encoding=text&{query}", log.topic, log.partition);
         let op = self.invoke(Call::Read(Read { log: log.clone(), from, session }));
         let (outcome, next) = match self.send("read", api.request(reqwest::Method::GET, &path)).await {
             Reply::Ok(page) => {
                 let high_watermark = page["high_watermark"].as_i64();
                 self.book.saw_end(log, high_watermark.unwrap_or(0));
                 let records = list(&page, "records").iter().map(seen).collect();
-                let answer = ReadAnswer { log_start: page["log_start_offset"].as_i64(), high_watermark, records };
+                let answer =
+                    ReadAnswer { log_start: page["log_start_offset"].as_i64(), high_watermark, records };
                 (Outcome::Records(answer), page["next_offset"].as_i64())
             }
             Reply::Refused(answer) => panic!("a read: {answer:?}"),
@@ -92,7 +95,9 @@ impl Client {
             Reply::Unknown => None,
         };
         for (log, op) in logs.iter().zip(ops) {
-            let of = |partition: &Value| (partition["partition"] == json!(log.partition)).then(|| partition["high_watermark"].as_i64());
+            let of = |partition: &Value| {
+                (partition["partition"] == json!(log.partition)).then(|| partition["high_watermark"].as_i64())
+            };
             let end = description.as_ref().and_then(|d| list(d, "partitions").iter().find_map(of)).flatten();
             if let Some(end) = end {
                 self.book.saw_end(log, end);

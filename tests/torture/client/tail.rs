@@ -34,11 +34,15 @@ struct Tail {
 impl Client {
     /// Until the connection ends. What came without a position behind it is read again by the next.
     async fn follow(&mut self, tail: &mut Tail) {
-        let from = tail.position.as_ref().map_or("from=earliest".to_owned(), |token| format!("after={token}"));
+        let from =
+            tail.position.as_ref().map_or("from=earliest".to_owned(), |token| format!("after={token}"));
         let path = format!("/v1/topics/{}/records?encoding=text&follow=true&{from}", tail.topic);
-        let request = self.somewhere().request(reqwest::Method::GET, &path).header("accept", "application/x-ndjson");
+        let request =
+            self.somewhere().request(reqwest::Method::GET, &path).header("accept", "application/x-ndjson");
         let asked = self.now();
-        let Ok(Ok(mut response)) = tokio::time::timeout(Duration::from_secs(8), request.send()).await else { return };
+        let Ok(Ok(mut response)) = tokio::time::timeout(Duration::from_secs(8), request.send()).await else {
+            return;
+        };
         let status = response.status().as_u16();
         assert!(matches!(status, 200 | 500 | 503), "a tail was answered {status}");
         let mut text = Vec::new();
@@ -63,18 +67,23 @@ impl Client {
         }
     }
 
-    /// A chunk is a read of each partition in it. It may have been read at any time since the tail was asked for.
+    /// A chunk is a read of each partition in it. It may have been read at any time since the tail was asked
+    /// for.
     fn write_down(&mut self, tail: &mut Tail, asked: u64, records: Vec<Value>) {
         let mut partitions: BTreeMap<i32, Vec<(i64, Seen)>> = BTreeMap::new();
         for record in &records {
-            let partition = record["partition"].as_i64().and_then(|p| i32::try_from(p).ok()).expect("a partition");
+            let partition =
+                record["partition"].as_i64().and_then(|p| i32::try_from(p).ok()).expect("a partition");
             partitions.entry(partition).or_default().push(seen(record));
         }
         for (partition, records) in partitions {
             let from = if tail.begun.insert(partition) { From::Earliest } else { From::Next };
             let log = Log::new(tail.topic, partition);
             let op = self.recorder.invoke(asked, Call::Read(Read { log, from, session: 0 }));
-            self.returned(op, Outcome::Records(ReadAnswer { log_start: None, high_watermark: None, records }));
+            self.returned(
+                op,
+                Outcome::Records(ReadAnswer { log_start: None, high_watermark: None, records }),
+            );
             self.book.count("tail ok".to_owned());
         }
     }

@@ -1,4 +1,5 @@
-//! Two queues over one topic, and their workers on all agents: good ones, bad ones, and some that are killed with records in hand.
+//! Two queues over one topic, and their workers on all agents: good ones, bad ones, and some that are killed
+//! with records in hand.
 
 use super::WORK;
 use crate::harness::client::Api;
@@ -66,20 +67,35 @@ pub struct Shift {
 impl Shift {
     /// Makes the queues, on an agent that nothing disturbs yet.
     pub async fn start(rig: &Rig, seed: u64) -> Self {
-        let apis: Vec<Api> = rig.agents.iter().map(|agent| Api::hasty(agent.front.address(), Duration::from_secs(5))).collect();
+        let apis: Vec<Api> = rig
+            .agents
+            .iter()
+            .map(|agent| Api::hasty(agent.front.address(), Duration::from_secs(5)))
+            .collect();
         let floor = Floor::over(apis.clone());
         apis[0].topic(DONE, 2).await;
         let retry = json!({"base_ms": 50, "cap_ms": 400, "max_failures": MAX_FAILURES});
         let mut workers = Vec::new();
         for (n, queue) in QUEUES.into_iter().enumerate() {
-            floor.make(&apis[0], queue, json!({"topic": WORK.name, "mode": queue, "lease_ms": LEASE_MS, "retry": retry})).await;
+            floor
+                .make(
+                    &apis[0],
+                    queue,
+                    json!({"topic": WORK.name, "mode": queue, "lease_ms": LEASE_MS, "retry": retry}),
+                )
+                .await;
             for (delay_ms, seed) in [(None, seed ^ 0x100), (Some(150), seed ^ 0x200)] {
                 let hired = crew(&apis, &floor, queue, &habits(n, delay_ms), WORKERS, seed);
                 workers.extend(hired.into_iter().map(|worker| (n, worker)));
             }
         }
         let workers = Arc::new(Mutex::new(workers));
-        let turnover = tokio::spawn(turn_over(apis, Arc::clone(&floor), Arc::clone(&workers), StdRng::seed_from_u64(seed)));
+        let turnover = tokio::spawn(turn_over(
+            apis,
+            Arc::clone(&floor),
+            Arc::clone(&workers),
+            StdRng::seed_from_u64(seed),
+        ));
         Self { floor, workers, turnover }
     }
 
@@ -104,12 +120,20 @@ impl Shift {
         for queue in QUEUES {
             let rest = self.floor.rest(&api, queue).await;
             let dead = &rest.dead_listed;
-            assert_eq!(dead.iter().filter(|dead| dead.offset % 97 == 5).count(), poison, "{queue}: poison is dead: {dead:?}");
+            assert_eq!(
+                dead.iter().filter(|dead| dead.offset % 97 == 5).count(),
+                poison,
+                "{queue}: poison is dead: {dead:?}"
+            );
             let unfit = |reason: &Option<Box<str>>| reason.as_deref() == Some("unfit");
-            assert!(dead.iter().all(|dead| dead.failures == MAX_FAILURES || unfit(&dead.reason)), "{queue}: {dead:?}");
+            assert!(
+                dead.iter().all(|dead| dead.failures == MAX_FAILURES || unfit(&dead.reason)),
+                "{queue}: {dead:?}"
+            );
             println!("{queue}: {} records, {poison} of them poison, {} dead", log.len(), dead.len());
         }
-        let done: Vec<String> = api.topic_log(DONE).await.iter().map(|record| record["value"].to_string()).collect();
+        let done: Vec<String> =
+            api.topic_log(DONE).await.iter().map(|record| record["value"].to_string()).collect();
         let distinct: BTreeSet<&String> = done.iter().collect();
         assert_eq!(done.len(), distinct.len(), "what was acked with a commit was done once");
         println!("{} records acked with a commit", done.len());
@@ -118,25 +142,46 @@ impl Shift {
     /// The history is that of queues, and there was something to fail.
     pub fn check(&self, nemesis: &Nemesis, goal: Goal) {
         let tally = self.floor.tally();
-        println!("queues: {} operations, {tally:?}, {} kills with leases", self.floor.history().ops.len(), nemesis.kills_with_leases);
+        println!(
+            "queues: {} operations, {tally:?}, {} kills with leases",
+            self.floor.history().ops.len(),
+            nemesis.kills_with_leases
+        );
         let history = self.floor.history();
         for violation in self.floor.violations() {
-            let near = |op: &&Op| violation.ops.iter().any(|id| id.client == op.id.client && id.number.abs_diff(op.id.number) <= 2);
+            let near = |op: &&Op| {
+                violation
+                    .ops
+                    .iter()
+                    .any(|id| id.client == op.id.client && id.number.abs_diff(op.id.number) <= 2)
+            };
             history.ops.iter().filter(near).for_each(|op| println!("    {op:?}"));
         }
         self.floor.check();
         let kills = goal.agent_kills + goal.postgres_kills;
         let least = usize::try_from(LEASES_PER_KILL * kills).expect("a number");
-        assert!(tally.get("leases").is_some_and(|leases| *leases >= least), "fewer than {least} leases: {tally:?}");
+        assert!(
+            tally.get("leases").is_some_and(|leases| *leases >= least),
+            "fewer than {least} leases: {tally:?}"
+        );
         for told in ["acked", "released", "dead", "renewed", "lost", "unknown"] {
             assert!(tally.contains_key(told), "nothing was {told}: {tally:?}");
         }
-        assert!(nemesis.kills_with_leases * 2 >= kills, "{} of {kills} kills hit leases", nemesis.kills_with_leases);
+        assert!(
+            nemesis.kills_with_leases * 2 >= kills,
+            "{} of {kills} kills hit leases",
+            nemesis.kills_with_leases
+        );
     }
 }
 
 /// Now and then a worker is killed, whatever it is at, and another begins, on some agent.
-async fn turn_over(apis: Vec<Api>, floor: Arc<Floor>, workers: Arc<Mutex<Vec<(usize, Worker)>>>, mut rng: StdRng) {
+async fn turn_over(
+    apis: Vec<Api>,
+    floor: Arc<Floor>,
+    workers: Arc<Mutex<Vec<(usize, Worker)>>>,
+    mut rng: StdRng,
+) {
     loop {
         tokio::time::sleep(Duration::from_millis(rng.random_range(500..3_000))).await;
         let killed = {
@@ -145,7 +190,10 @@ async fn turn_over(apis: Vec<Api>, floor: Arc<Floor>, workers: Arc<Mutex<Vec<(us
             let (queue, killed) = workers.swap_remove(nth);
             let api = &apis[rng.random_range(0..apis.len())];
             let delay_ms = rng.random_bool(0.5).then_some(150);
-            workers.push((queue, Worker::start(api, &floor, QUEUES[queue], habits(queue, delay_ms), rng.random())));
+            workers.push((
+                queue,
+                Worker::start(api, &floor, QUEUES[queue], habits(queue, delay_ms), rng.random()),
+            ));
             killed
         };
         killed.kill().await;

@@ -65,7 +65,13 @@ pub async fn records(cluster: &Cluster, topic: &str) -> Outcome<usize> {
 }
 
 /// Records whose keys are so many, in turn.
-pub async fn fill_with_keys(cluster: &Arc<Cluster>, partitions: u32, record_bytes: u32, mib: u32, keys: u32) -> Outcome<String> {
+pub async fn fill_with_keys(
+    cluster: &Arc<Cluster>,
+    partitions: u32,
+    record_bytes: u32,
+    mib: u32,
+    keys: u32,
+) -> Outcome<String> {
     const CHUNK: u64 = 4_096;
     let topic = fresh_topic(cluster, partitions).await?;
     let path = format!("/v1/topics/{topic}/records?records=true");
@@ -75,8 +81,11 @@ pub async fn fill_with_keys(cluster: &Arc<Cluster>, partitions: u32, record_byte
     let mut number = 0;
     while number < total {
         let end = (number + CHUNK).min(total);
-        let lines: Vec<String> =
-            (number..end).map(|n| format!(r#"{{"key":"k{}","value":{{"n":{n},"padding":"{padding}"}}}}"#, n % u64::from(keys))).collect();
+        let lines: Vec<String> = (number..end)
+            .map(|n| {
+                format!(r#"{{"key":"k{}","value":{{"n":{n},"padding":"{padding}"}}}}"#, n % u64::from(keys))
+            })
+            .collect();
         cluster.first().produce(&path, "application/x-ndjson", whole(lines.join("\n"))).await?;
         number = end;
     }
@@ -111,17 +120,23 @@ pub async fn produce(
     let sent = Arc::new(AtomicUsize::new(0));
     let mut tasks = JoinSet::new();
     while let Some((number, _)) = due.recv().await {
-        let (client, path, template) = (Arc::clone(cluster.turn(number)), Arc::clone(&path), Arc::clone(&template));
+        let (client, path, template) =
+            (Arc::clone(cluster.turn(number)), Arc::clone(&path), Arc::clone(&template));
         let (acked, sent) = (Arc::clone(&acked), Arc::clone(&sent));
         tasks.spawn(async move {
-            let answer = client.produce(&path, template.content_type, template.body()).await.map_err(|e| e.to_string())?;
+            let answer = client
+                .produce(&path, template.content_type, template.body())
+                .await
+                .map_err(|e| e.to_string())?;
             let at = Instant::now();
             let answer: Value = serde_json::from_slice(&answer.bytes).map_err(|e| e.to_string())?;
             let results = answer["results"].as_array().ok_or("no results")?;
             let mut known = acked.at.lock();
             for one in results {
-                let place =
-                    (one["partition"].as_i64().and_then(|p| i32::try_from(p).ok()).unwrap_or(0), one["offset"].as_i64().unwrap_or(0));
+                let place = (
+                    one["partition"].as_i64().and_then(|p| i32::try_from(p).ok()).unwrap_or(0),
+                    one["offset"].as_i64().unwrap_or(0),
+                );
                 known.insert(place, at);
             }
             sent.fetch_add(results.len(), Ordering::Relaxed);
@@ -161,14 +176,16 @@ async fn nack_all(cluster: &Cluster, queue: &str, left: &AtomicUsize) -> Outcome
     let client = cluster.first();
     while left.load(Ordering::Relaxed) > 0 {
         let body = r#"{"max_records":1000,"max_bytes":16777216,"lease_ms":600000}"#;
-        let answer = client.call(Method::POST, &format!("{queue}/leases"), &headers, whole(body)).await?.ok()?;
+        let answer =
+            client.call(Method::POST, &format!("{queue}/leases"), &headers, whole(body)).await?.ok()?;
         let answer: Value = serde_json::from_slice(&answer.bytes)?;
         let records = answer["records"].as_array().ok_or("no records")?;
         if records.is_empty() {
             return Ok(());
         }
         // A delay of its own, so that neighbours are not one run.
-        let nack = |(n, r): (usize, &Value)| serde_json::json!({"receipt": r["receipt"], "delay_ms": 3_600_000 + n});
+        let nack =
+            |(n, r): (usize, &Value)| serde_json::json!({"receipt": r["receipt"], "delay_ms": 3_600_000 + n});
         let nacks: Vec<Value> = records.iter().enumerate().map(nack).collect();
         let body = serde_json::json!({ "nack": nacks }).to_string();
         client.call(Method::POST, &format!("{queue}/settlements"), &headers, whole(body)).await?.ok()?;

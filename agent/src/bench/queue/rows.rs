@@ -24,7 +24,12 @@ pub async fn written(cluster: &Cluster, wanted: bool) -> Outcome<Option<i64>> {
     Ok(Some(Statistics::of(options).await?.rows_written))
 }
 
-pub async fn report(report: &mut Report, cluster: &Cluster, before: Option<i64>, acked: usize) -> Outcome<()> {
+pub async fn report(
+    report: &mut Report,
+    cluster: &Cluster,
+    before: Option<i64>,
+    acked: usize,
+) -> Outcome<()> {
     let (Some(before), Some(options)) = (before, cluster.database_options()) else { return Ok(()) };
     tokio::time::sleep(REPORTED).await;
     let rows = usize::try_from(Statistics::of(options).await?.rows_written - before)?;
@@ -35,7 +40,11 @@ pub async fn report(report: &mut Report, cluster: &Cluster, before: Option<i64>,
 pub async fn report_sizes(report: &mut Report, cluster: &Cluster, label: &str) -> Outcome<()> {
     let Some(options) = cluster.database_options() else { return Ok(()) };
     let bytes = Statistics::of(options).await?.bytes;
-    report.add(&format!("tables and indexes of queues{label}"), "MiB", float(usize::try_from(bytes)? / 1_024) / 1_024.0);
+    report.add(
+        &format!("tables and indexes of queues{label}"),
+        "MiB",
+        float(usize::try_from(bytes)? / 1_024) / 1_024.0,
+    );
     Ok(())
 }
 

@@ -24,7 +24,11 @@ pub struct Done {
 
 impl Done {
     pub fn new(expected: Option<usize>) -> Self {
-        Self { acked: AtomicUsize::new(0), leased: AtomicUsize::new(0), expected: AtomicUsize::new(expected.unwrap_or(usize::MAX)) }
+        Self {
+            acked: AtomicUsize::new(0),
+            leased: AtomicUsize::new(0),
+            expected: AtomicUsize::new(expected.unwrap_or(usize::MAX)),
+        }
     }
 
     pub fn expect(&self, records: usize) {
@@ -74,7 +78,14 @@ struct Lease {
 }
 
 impl Worker {
-    pub fn new(client: Arc<Client>, queue: &str, args: &QueueArgs, number: u32, done: Arc<Done>, acked: Option<Arc<Acked>>) -> Self {
+    pub fn new(
+        client: Arc<Client>,
+        queue: &str,
+        args: &QueueArgs,
+        number: u32,
+        done: Arc<Done>,
+        acked: Option<Arc<Acked>>,
+    ) -> Self {
         // Long enough to wait for records, short enough to see the end.
         let wait_ms = if args.rate.is_some() { 500 } else { 50 };
         let body = format!(r#"{{"max_records":{},"max_bytes":16777216,"wait_ms":{wait_ms}}}"#, args.batch);
@@ -102,7 +113,11 @@ impl Worker {
         while !self.done.is_over() {
             let called = Instant::now();
             let headers = [(header::CONTENT_TYPE, "application/json"), (header::ACCEPT, self.accept)];
-            let answer = self.client.call(Method::POST, &self.leases, &headers, whole(self.body.clone())).await?.ok()?;
+            let answer = self
+                .client
+                .call(Method::POST, &self.leases, &headers, whole(self.body.clone()))
+                .await?
+                .ok()?;
             let answered = Instant::now();
             let lease = match self.form {
                 Form::Json => json(&answer.bytes, self.settle == Settle::Receipts || self.failures > 0.0)?,
@@ -110,7 +125,8 @@ impl Worker {
             };
             let Some(lease) = lease else { continue };
             self.done.leased.fetch_add(lease.records, Ordering::Relaxed);
-            // A call that waited for its records is timed from when the first was acknowledged to its producer.
+            // A call that waited for its records is timed from when the first was acknowledged to its
+            // producer.
             match &self.acked {
                 None => seen.leases.record(answered - called),
                 Some(acked) => {
@@ -125,7 +141,8 @@ impl Worker {
             let (body, kept) = self.settlement(&lease);
             let sent = Instant::now();
             let headers = [(header::CONTENT_TYPE, "application/json")];
-            let told = self.client.call(Method::POST, &self.settlements, &headers, whole(body)).await?.ok()?;
+            let told =
+                self.client.call(Method::POST, &self.settlements, &headers, whole(body)).await?.ok()?;
             seen.settles.record(sent.elapsed());
             if memchr::memmem::find(&told.bytes, b"\"lost\"").is_some() {
                 return Err("a settlement was lost".into());
@@ -146,7 +163,10 @@ impl Worker {
         let nacked: Vec<String> = nacks.iter().map(|r| format!(r#"{{"receipt":"{r}"}}"#)).collect();
         let nacked = nacked.join(",");
         if self.settle == Settle::Lease {
-            return (format!(r#"{{"nack":[{nacked}],"ack_leases":["{}"]}}"#, lease.id), lease.records - nacks.len());
+            return (
+                format!(r#"{{"nack":[{nacked}],"ack_leases":["{}"]}}"#, lease.id),
+                lease.records - nacks.len(),
+            );
         }
         let mut body = String::with_capacity(lease.records * 64 + 64);
         body.push_str(r#"{"ack":["#);
@@ -191,8 +211,13 @@ fn arrow(body: &[u8], receipts: bool) -> Outcome<Option<Lease>> {
     for batch in reader {
         let batch = batch?;
         if lease.records == 0 && batch.num_rows() > 0 {
-            let partition = batch.column_by_name("partition").ok_or("no partitions")?.as_primitive::<Int32Type>().value(0);
-            let offset = batch.column_by_name("offset").ok_or("no offsets")?.as_primitive::<Int64Type>().value(0);
+            let partition = batch
+                .column_by_name("partition")
+                .ok_or("no partitions")?
+                .as_primitive::<Int32Type>()
+                .value(0);
+            let offset =
+                batch.column_by_name("offset").ok_or("no offsets")?.as_primitive::<Int64Type>().value(0);
             lease.first = (partition, offset);
         }
         lease.records += batch.num_rows();

@@ -60,7 +60,8 @@ async fn nobody_there_is_said_plainly() {
     drop(listener);
     let error = client.text(client.request(Method::GET, &["v1"])).await.expect_err("nobody listens");
     assert!(error.is_transient());
-    let first = format!("error: no Millpond at http://{address}: start one with `millpond dev` or set MILLPOND_URL");
+    let first =
+        format!("error: no Millpond at http://{address}: start one with `millpond dev` or set MILLPOND_URL");
     assert_eq!(error.report().lines().next(), Some(first.as_str()));
 }
 

@@ -77,7 +77,8 @@ async fn values_are_the_inverse_of_produce() {
     let log = Arc::new(log);
     let expected: String = values.iter().map(|(_, bytes)| *bytes).collect();
     assert_eq!(printed(&log, "").await.expect("read"), expected);
-    let whole: String = log.partitions.lock()[0].lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
+    let whole: String =
+        log.partitions.lock()[0].lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
     assert_eq!(printed(&log, "--format json").await.expect("read"), whole);
     let table = printed(&log, "--format table").await.expect("read");
     assert!(table.starts_with("PARTITION"));
@@ -128,7 +129,10 @@ async fn following_goes_on_through_faults_until_stopped() {
     let (seen, feed) = (out.clone(), log.clone());
     let stop = async move {
         wait_for(&seen, 3).await;
-        feed.faults.lock().extend([Fault::Problem(StatusCode::SERVICE_UNAVAILABLE, "object_store_unavailable"), Fault::CutAfter(10)]);
+        feed.faults.lock().extend([
+            Fault::Problem(StatusCode::SERVICE_UNAVAILABLE, "object_store_unavailable"),
+            Fault::CutAfter(10),
+        ]);
         feed.partitions.lock()[1].lines.push(testing::line(1, 0, r#","value":{"p":1,"n":0}"#));
         feed.partitions.lock()[0].lines.push(testing::line(0, 3, r#","value":{"p":0,"n":3}"#));
         wait_for(&seen, 5).await;

@@ -23,7 +23,8 @@ struct Cli {
 }
 
 async fn run_line(client: &Client, line: &str) -> Result<String, CliError> {
-    let command = Cli::try_parse_from(["group"].into_iter().chain(line.split(' '))).expect("a command").command;
+    let command =
+        Cli::try_parse_from(["group"].into_iter().chain(line.split(' '))).expect("a command").command;
     let mut out = Vec::new();
     run(client, &command, &mut out).await?;
     Ok(String::from_utf8(out).expect("text"))
@@ -82,10 +83,16 @@ async fn reset_says_where_to() {
 #[tokio::test]
 async fn a_refusal_is_the_servers_problem() {
     let refuse = || async { testing::problem(StatusCode::CONFLICT, "group_not_empty", false, "") };
-    let router = Router::new().route("/v1/groups/g", get(refuse).delete(refuse)).route("/v1/groups/g/offsets", post(refuse));
+    let router = Router::new()
+        .route("/v1/groups/g", get(refuse).delete(refuse))
+        .route("/v1/groups/g/offsets", post(refuse));
     let client = testing::serve(router).await;
     for line in ["delete g", "reset g --topic t --to latest"] {
         let error = run_line(&client, line).await.expect_err("refused");
-        assert!(error.report().starts_with("error: the detail (group_not_empty)\nhint: stop its members first"), "{}", error.report());
+        assert!(
+            error.report().starts_with("error: the detail (group_not_empty)\nhint: stop its members first"),
+            "{}",
+            error.report()
+        );
     }
 }

@@ -30,7 +30,8 @@ async fn plain_gzip_and_zstandard_come_out_the_same() {
     let text = lines(200_000);
     let (first, second) = text.split_at(1_000_000);
     let members = [gz(first), gz(second)].concat();
-    let frames = [zstd::encode_all(first, 1).expect("memory"), zstd::encode_all(second, 1).expect("memory")].concat();
+    let frames =
+        [zstd::encode_all(first, 1).expect("memory"), zstd::encode_all(second, 1).expect("memory")].concat();
     for stored in [text.clone(), members, frames] {
         let (body, progress) = read(&stored).await;
         assert!(body == Ok(text.clone()));

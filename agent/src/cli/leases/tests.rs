@@ -12,7 +12,10 @@ use super::super::testing;
 use super::*;
 
 /// Refuses the first calls, then answers; keeps what it was asked.
-async fn leases(refusals: &'static [(StatusCode, &'static str)], answer: &'static str) -> (Leases, Arc<Mutex<Vec<Value>>>) {
+async fn leases(
+    refusals: &'static [(StatusCode, &'static str)],
+    answer: &'static str,
+) -> (Leases, Arc<Mutex<Vec<Value>>>) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let seen = asked.clone();
     let handle = move |query: Query<HashMap<String, String>>, body: String| async move {
@@ -21,7 +24,10 @@ async fn leases(refusals: &'static [(StatusCode, &'static str)], answer: &'stati
         body["query"] = json!(query.0);
         seen.push(body);
         let refusal: Option<&(StatusCode, &str)> = refusals.get(seen.len() - 1);
-        refusal.map_or_else(|| answer.into_response(), |(status, code)| -> Response { testing::problem(*status, code, false, "") })
+        refusal.map_or_else(
+            || answer.into_response(),
+            |(status, code)| -> Response { testing::problem(*status, code, false, "") },
+        )
     };
     let client = testing::serve(Router::new().route("/v1/queues/q/{what}", post(handle))).await;
     (Leases { client, queue: "q".to_owned(), client_id: "test", retry_for: None }, asked)
@@ -36,8 +42,10 @@ fn without_id(body: &Value) -> Value {
 
 #[tokio::test]
 async fn a_call_is_repeated_as_it_was_until_it_is_answered() {
-    const DOWN: [(StatusCode, &str); 2] = [(StatusCode::SERVICE_UNAVAILABLE, "control_plane_unavailable"), (StatusCode::BAD_GATEWAY, "x")];
-    let answer = r#"{"lease_id":"l","now_ms":1000,"deadline_ms":31000,"records":[{"a": 1},{}],"limited_by":null}"#;
+    const DOWN: [(StatusCode, &str); 2] =
+        [(StatusCode::SERVICE_UNAVAILABLE, "control_plane_unavailable"), (StatusCode::BAD_GATEWAY, "x")];
+    let answer =
+        r#"{"lease_id":"l","now_ms":1000,"deadline_ms":31000,"records":[{"a": 1},{}],"limited_by":null}"#;
     let (leases, asked) = leases(&DOWN, answer).await;
     let ask = Ask { max_records: 7, wait: Duration::from_secs(20), lease_ms: Some(5_000) };
     let text = leases.lease(ask, true).await.expect("leased");
@@ -66,7 +74,10 @@ async fn a_settlement_says_only_what_is_to_be_said() {
     leases.settle(&Settlement { ack: vec!["a".to_owned()], ..Settlement::default() }).await.expect("settled");
     let asked = asked.lock();
     let nack = json!({"receipt": "c", "reason": "no", "counts": true});
-    assert_eq!(without_id(&asked[0]), json!({"ack": ["a"], "nack": [nack], "renew": [{"receipt": "b"}], "query": {}}));
+    assert_eq!(
+        without_id(&asked[0]),
+        json!({"ack": ["a"], "nack": [nack], "renew": [{"receipt": "b"}], "query": {}})
+    );
     assert_eq!(without_id(&asked[1]), json!({"ack": ["a"], "query": {}}));
     assert_ne!(asked[0]["request_id"], asked[1]["request_id"]);
 }
@@ -77,6 +88,9 @@ async fn a_refusal_is_not_repeated() {
     let ask = Ask { max_records: 1, wait: Duration::ZERO, lease_ms: None };
     let error = leases.lease(ask, false).await.expect_err("refused");
     assert_eq!(error.problem().expect("a problem").code, "queue_not_found");
-    assert_eq!(without_id(&asked.lock()[0]), json!({"max_records": 1, "wait_ms": 0, "client_id": "test", "query": {}}));
+    assert_eq!(
+        without_id(&asked.lock()[0]),
+        json!({"max_records": 1, "wait_ms": 0, "client_id": "test", "query": {}})
+    );
     assert_eq!(asked.lock().len(), 1);
 }

@@ -20,7 +20,9 @@ struct Cli {
 }
 
 fn args(line: &str) -> ConsumeArgs {
-    Cli::try_parse_from(["consume", "t", "--group", "g"].into_iter().chain(line.split_whitespace())).expect("arguments").args
+    Cli::try_parse_from(["consume", "t", "--group", "g"].into_iter().chain(line.split_whitespace()))
+        .expect("arguments")
+        .args
 }
 
 type Refusal = (StatusCode, &'static str);
@@ -50,7 +52,8 @@ async fn poll(State(fake): State<Arc<Fake>>, body: String) -> Response {
     match answer {
         Ok(lines) => {
             let records: String = lines.iter().map(|line| format!("{line}\n")).collect();
-            format!("{records}{{\"next\":\"p{number}\",\"generation\":1,\"assignments\":[]}}\n").into_response()
+            format!("{records}{{\"next\":\"p{number}\",\"generation\":1,\"assignments\":[]}}\n")
+                .into_response()
         }
         Err((status, code)) => testing::problem(status, code, status.is_server_error(), ""),
     }
@@ -98,10 +101,14 @@ fn records(from: u64, to: u64) -> Vec<String> {
 
 #[tokio::test]
 async fn what_is_printed_is_committed_and_the_member_leaves() {
-    let fake = Arc::new(Fake { answers: Mutex::new([Ok(records(0, 2)), Ok(records(2, 3))].into()), ..Fake::default() });
+    let fake = Arc::new(Fake {
+        answers: Mutex::new([Ok(records(0, 2)), Ok(records(2, 3))].into()),
+        ..Fake::default()
+    });
     assert_eq!(fake.run("--also u --from latest --session-ms 5s").await.expect("read"), "0\n1\n2\n");
     assert_eq!(fake.order(), ["join", "poll", "commit", "poll", "commit", "poll", "leave"]);
-    let join = json!({"topics": ["t", "u"], "from": "latest", "session_ms": 5_000, "client_id": "millpond consume"});
+    let join =
+        json!({"topics": ["t", "u"], "from": "latest", "session_ms": 5_000, "client_id": "millpond consume"});
     assert_eq!(fake.asked("join"), [join]);
     let commit = |offset: u64| json!({"member_id": "m1", "generation": 1, "offsets": [{"topic": "t", "partition": 0, "offset": offset}]});
     assert_eq!(fake.asked("commit"), [commit(2), commit(3)]);
@@ -128,9 +135,20 @@ async fn a_session_that_ended_is_begun_anew() {
 
 #[tokio::test]
 async fn failures_are_outlasted_and_a_fence_is_no_failure() {
-    let answers = [Err((StatusCode::SERVICE_UNAVAILABLE, "control_plane_unavailable")), Ok(records(0, 1)), Ok(records(1, 2))];
-    let refusals = [(StatusCode::SERVICE_UNAVAILABLE, "control_plane_unavailable"), (StatusCode::CONFLICT, "generation_fenced")];
-    let fake = Arc::new(Fake { answers: Mutex::new(answers.into()), refusals: Mutex::new(refusals.into()), ..Fake::default() });
+    let answers = [
+        Err((StatusCode::SERVICE_UNAVAILABLE, "control_plane_unavailable")),
+        Ok(records(0, 1)),
+        Ok(records(1, 2)),
+    ];
+    let refusals = [
+        (StatusCode::SERVICE_UNAVAILABLE, "control_plane_unavailable"),
+        (StatusCode::CONFLICT, "generation_fenced"),
+    ];
+    let fake = Arc::new(Fake {
+        answers: Mutex::new(answers.into()),
+        refusals: Mutex::new(refusals.into()),
+        ..Fake::default()
+    });
     assert_eq!(fake.run("--max 2").await.expect("read"), "0\n1\n");
     assert_eq!(fake.order(), ["join", "poll", "poll", "commit", "commit", "poll", "commit", "leave"]);
 }

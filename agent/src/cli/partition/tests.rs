@@ -51,7 +51,8 @@ async fn faults_leave_neither_gaps_nor_repeats() {
     let (printed, result) = read(&log, Position::Offset(0), true).await;
     result.expect("read");
     assert_eq!(printed, values(0..500));
-    let offsets: Vec<u64> = log.queries.lock().iter().map(|query| query["offset"].parse().expect("a number")).collect();
+    let offsets: Vec<u64> =
+        log.queries.lock().iter().map(|query| query["offset"].parse().expect("a number")).collect();
     assert_eq!(offsets.len(), 6);
     assert!(offsets.is_sorted() && offsets[3] > 0, "{offsets:?}");
 }

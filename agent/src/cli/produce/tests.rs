@@ -91,8 +91,7 @@ async fn one_request_and_one_closing_line() {
 async fn the_same_body_goes_again_under_the_same_key_after_a_cut() {
     let server = Arc::new(Server::default());
     let again = [("retry-after", "0"), ("content-type", "application/problem+json")];
-    let problem =
-        r#"{"code":"control_plane_unavailable","status":503,"detail":"d","retryable":true,"committed":{"count":5,"partitions":[]}}"#;
+    let problem = r#"{"code":"control_plane_unavailable","status":503,"detail":"d","retryable":true,"committed":{"count":5,"partitions":[]}}"#;
     server.answers.lock().push_back((StatusCode::SERVICE_UNAVAILABLE, again, problem).into_response());
     let (listener, client) = testing::listen().await;
     let router = router(&server);
@@ -150,9 +149,13 @@ async fn patience_ends() {
     let (listener, client) = testing::listen().await;
     drop(listener);
     let stored = file(b"1\n");
-    let error = produce(&client, &args(stored.path(), &["--retry-for", "300"])).await.expect_err("nobody there");
-    assert!(matches!(&error, CliError::GaveUp { source, .. } if matches!(**source, CliError::Unreachable { .. })));
-    let error = produce(&client, &args(stored.path(), &["--retry-for", "0"])).await.expect_err("nobody there");
+    let error =
+        produce(&client, &args(stored.path(), &["--retry-for", "300"])).await.expect_err("nobody there");
+    assert!(
+        matches!(&error, CliError::GaveUp { source, .. } if matches!(**source, CliError::Unreachable { .. }))
+    );
+    let error =
+        produce(&client, &args(stored.path(), &["--retry-for", "0"])).await.expect_err("nobody there");
     assert!(matches!(error, CliError::Unreachable { .. }));
 }
 
@@ -160,7 +163,8 @@ async fn patience_ends() {
 async fn what_cannot_be_read_twice_is_not_sent_twice() {
     let server = Arc::new(Server::default());
     let extensions = r#","committed":{"count":1,"partitions":[{"partition":1,"first_offset":4,"last_offset":4,"count":1}]}"#;
-    let refusal = testing::problem(StatusCode::SERVICE_UNAVAILABLE, "object_store_unavailable", true, extensions);
+    let refusal =
+        testing::problem(StatusCode::SERVICE_UNAVAILABLE, "object_store_unavailable", true, extensions);
     server.answers.lock().push_back(refusal);
     let client = testing::serve(router(&server)).await;
     let folder = tempfile::tempdir().expect("a folder");

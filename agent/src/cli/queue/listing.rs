@@ -66,7 +66,12 @@ struct Entry<'a> {
 }
 
 impl Listing {
-    pub async fn print(self, client: &Client, args: &ListingArgs, out: &mut impl Write) -> Result<(), CliError> {
+    pub async fn print(
+        self,
+        client: &Client,
+        args: &ListingArgs,
+        out: &mut impl Write,
+    ) -> Result<(), CliError> {
         if !args.json {
             out.write_all(self.heading(args.payload).as_bytes())?;
         }
@@ -74,7 +79,8 @@ impl Listing {
         let mut after: Option<String> = None;
         while left > 0 {
             let path = ["v1", "queues", &args.name, self.path()];
-            let mut request = client.request(Method::GET, &path).query(&[("max_records", left.min(PAGE_RECORDS))]);
+            let mut request =
+                client.request(Method::GET, &path).query(&[("max_records", left.min(PAGE_RECORDS))]);
             if let Some(after) = &after {
                 request = request.query(&[("after", after)]);
             }
@@ -84,7 +90,11 @@ impl Listing {
             let (_, text) = client.text(request).await?;
             let page: Page<'_> = parse(&text)?;
             for raw in &page.records {
-                let line = if args.json { format!("{}\n", raw.get()) } else { self.row(&parse(raw.get())?, args.payload)? };
+                let line = if args.json {
+                    format!("{}\n", raw.get())
+                } else {
+                    self.row(&parse(raw.get())?, args.payload)?
+                };
                 out.write_all(line.as_bytes())?;
             }
             out.flush()?;
@@ -113,15 +123,23 @@ impl Listing {
             Self::Dead => cells("DIED", None, Some("REASON")),
         };
         let value = if payload { "  VALUE" } else { "" };
-        line(&format!("{:>9}  {:>12}  {:>7}  {:>8}  {columns}{value}", "PARTITION", "OFFSET", "ATTEMPT", "FAILURES"))
+        line(&format!(
+            "{:>9}  {:>12}  {:>7}  {:>8}  {columns}{value}",
+            "PARTITION", "OFFSET", "ATTEMPT", "FAILURES"
+        ))
     }
 
     fn row(self, entry: &Entry<'_>, payload: bool) -> Result<String, CliError> {
         let instant = |ms: Option<i64>| ms.map_or_else(|| "-".to_owned(), humane::instant_ms);
-        let reason = humane::one_line(entry.reason.as_deref().filter(|reason| !reason.is_empty()).unwrap_or("-"), REASON_WIDTH);
+        let reason = humane::one_line(
+            entry.reason.as_deref().filter(|reason| !reason.is_empty()).unwrap_or("-"),
+            REASON_WIDTH,
+        );
         let columns = match self {
             Self::InFlight => cells(&instant(entry.deadline_ms), None, None),
-            Self::Waiting => cells(&instant(entry.due_at_ms), Some(entry.state.as_deref().unwrap_or("-")), Some(&reason)),
+            Self::Waiting => {
+                cells(&instant(entry.due_at_ms), Some(entry.state.as_deref().unwrap_or("-")), Some(&reason))
+            }
             Self::Dead => cells(&instant(entry.died_at_ms), None, Some(&reason)),
         };
         let value = match entry.record {

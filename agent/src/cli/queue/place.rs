@@ -52,7 +52,9 @@ impl FromStr for Destination {
                 None => At::parse(text).map(Self::At),
             },
         };
-        place.ok_or_else(|| "expected earliest, latest, timestamp:MILLISECONDS, or PARTITION:OFFSET".to_owned())
+        place.ok_or_else(|| {
+            "expected earliest, latest, timestamp:MILLISECONDS, or PARTITION:OFFSET".to_owned()
+        })
     }
 }
 

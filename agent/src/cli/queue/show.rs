@@ -74,7 +74,10 @@ pub fn list_table(text: &str) -> Result<String, CliError> {
         ]
     };
     let rows: Vec<Vec<String>> = parse::<Queues>(text)?.queues.iter().map(row).collect();
-    Ok(humane::table(&["QUEUE", "TOPIC", "MODE", "READY", "DELAYED", "RETRYING", "IN FLIGHT", "DEAD", "OLDEST", ""], &rows))
+    Ok(humane::table(
+        &["QUEUE", "TOPIC", "MODE", "READY", "DELAYED", "RETRYING", "IN FLIGHT", "DEAD", "OLDEST", ""],
+        &rows,
+    ))
 }
 
 pub fn describe_table(text: &str) -> Result<String, CliError> {

@@ -40,7 +40,12 @@ struct Fake {
     asked: Mutex<Vec<(String, Value)>>,
 }
 
-async fn any(State(fake): State<Arc<Fake>>, method: axum::http::Method, Path(path): Path<String>, body: String) -> Response {
+async fn any(
+    State(fake): State<Arc<Fake>>,
+    method: axum::http::Method,
+    Path(path): Path<String>,
+    body: String,
+) -> Response {
     let parsed = serde_json::from_str(&body).unwrap_or(Value::Null);
     fake.asked.lock().push((format!("{method} {path}"), parsed));
     let made = fake.asked.lock().len() == 1 && method == axum::http::Method::PUT;
@@ -50,7 +55,10 @@ async fn any(State(fake): State<Arc<Fake>>, method: axum::http::Method, Path(pat
 /// What a command prints, and what it asked.
 async fn told(answer: &'static str, lines: &[&str]) -> (Vec<String>, Vec<(String, Value)>) {
     let fake = Arc::new(Fake { answer, ..Fake::default() });
-    let client = testing::serve(Router::new().route("/v1/queues/{*path}", axum::routing::any(any)).with_state(fake.clone())).await;
+    let client = testing::serve(
+        Router::new().route("/v1/queues/{*path}", axum::routing::any(any)).with_state(fake.clone()),
+    )
+    .await;
     let mut printed = Vec::new();
     for line in lines {
         printed.push(run_line(&client, line).await.expect("done"));
@@ -66,7 +74,12 @@ async fn create_sends_what_was_given_and_nothing_else() {
     let (printed, asked) = told("{}", &lines).await;
     assert_eq!(
         printed,
-        ["created queue q\n", "there is, with these settings, queue q\n", "there is, with these settings, queue q\n", "{}\n"]
+        [
+            "created queue q\n",
+            "there is, with these settings, queue q\n",
+            "there is, with these settings, queue q\n",
+            "{}\n"
+        ]
     );
     assert_eq!(asked[0], ("PUT q".to_owned(), json!({})));
     let retry = json!({"base_ms": 50, "factor": 1.5, "cap_ms": 60_000, "jitter": 0.0, "max_failures": 8});
@@ -107,17 +120,37 @@ async fn list_and_describe_are_tables() {
 #[tokio::test]
 async fn what_is_done_to_a_queue_is_said() {
     let answer = r#"{"purged":1200,"paused":true}"#;
-    let (printed, asked) = told(answer, &["pause q", "resume q", "purge q", "purge q --json", "delete q", "delete q --json"]).await;
+    let (printed, asked) =
+        told(answer, &["pause q", "resume q", "purge q", "purge q --json", "delete q", "delete q --json"])
+            .await;
     let json = format!("{answer}\n");
-    assert_eq!(printed, ["paused queue q\n", "resumed queue q\n", "dropped 1,200 records from queue q\n", &json, "deleted queue q\n", ""]);
+    assert_eq!(
+        printed,
+        [
+            "paused queue q\n",
+            "resumed queue q\n",
+            "dropped 1,200 records from queue q\n",
+            &json,
+            "deleted queue q\n",
+            ""
+        ]
+    );
     let calls: Vec<&str> = asked.iter().map(|(call, _)| call.as_str()).collect();
-    assert_eq!(calls, ["POST q/pause", "POST q/resume", "POST q/purge", "POST q/purge", "DELETE q", "DELETE q"]);
+    assert_eq!(
+        calls,
+        ["POST q/pause", "POST q/resume", "POST q/purge", "POST q/purge", "DELETE q", "DELETE q"]
+    );
 }
 
 #[tokio::test]
 async fn seek_goes_to_one_place_or_to_offsets() {
     let answer = r#"{"offsets":[{"partition":0,"offset":5},{"partition":1,"offset":12}]}"#;
-    let lines = ["seek q --to earliest", "seek q --to latest", "seek q --to timestamp:1760000000000", "seek q --to 0:5 1:7 --to 2:9"];
+    let lines = [
+        "seek q --to earliest",
+        "seek q --to latest",
+        "seek q --to timestamp:1760000000000",
+        "seek q --to 0:5 1:7 --to 2:9",
+    ];
     let (printed, asked) = told(answer, &lines).await;
     assert_eq!(printed[0], "PARTITION  OFFSET\n0               5\n1              12\n");
     let bodies: Vec<Value> = asked.into_iter().map(|(_, body)| body).collect();
@@ -188,8 +221,16 @@ async fn peek_prints_records_as_consume_does() {
 async fn dead(Query(query): Query<HashMap<String, String>>) -> String {
     let first: u64 = query.get("after").map_or(0, |after| after.parse().expect("a token"));
     let last = (first + query["max_records"].parse::<u64>().expect("a number").min(2)).min(3);
-    let record = if query.contains_key("payload") { format!(",\"record\":{}", testing::line(0, 1, ",\"value\":7")) } else { String::new() };
-    let entry = |n| format!(r#"{{"partition":0,"offset":{n},"attempt":9,"failures":8,"died_at_ms":0,"reason":"smtp\n451"{record}}}"#);
+    let record = if query.contains_key("payload") {
+        format!(",\"record\":{}", testing::line(0, 1, ",\"value\":7"))
+    } else {
+        String::new()
+    };
+    let entry = |n| {
+        format!(
+            r#"{{"partition":0,"offset":{n},"attempt":9,"failures":8,"died_at_ms":0,"reason":"smtp\n451"{record}}}"#
+        )
+    };
     let records: Vec<String> = (first..last).map(entry).collect();
     let next = if last < 3 { format!("\"{last}\"") } else { "null".to_owned() };
     format!(r#"{{"records":[{}],"next":{next}}}"#, records.join(","))
@@ -198,20 +239,32 @@ async fn dead(Query(query): Query<HashMap<String, String>>) -> String {
 #[tokio::test]
 async fn listings_go_through_all_pages() {
     let client = testing::serve(Router::new().route("/v1/queues/q/dead", get(dead))).await;
-    let row = |n: u64| format!("        0             {n}        9         8  1970-01-01T00:00:00.000Z  smtp 451\n");
+    let row = |n: u64| {
+        format!("        0             {n}        9         8  1970-01-01T00:00:00.000Z  smtp 451\n")
+    };
     let heading = "PARTITION        OFFSET  ATTEMPT  FAILURES  DIED                      REASON\n";
-    assert_eq!(run_line(&client, "dead list q").await.expect("listed"), [heading, &row(0), &row(1), &row(2)].concat());
+    assert_eq!(
+        run_line(&client, "dead list q").await.expect("listed"),
+        [heading, &row(0), &row(1), &row(2)].concat()
+    );
     assert_eq!(run_line(&client, "dead list q -n 1").await.expect("listed"), [heading, &row(0)].concat());
     let with_payload = run_line(&client, "dead list q --payload").await.expect("listed");
-    assert!(with_payload.lines().all(|line| line.ends_with("  7") || line.ends_with("  VALUE")), "{with_payload}");
+    assert!(
+        with_payload.lines().all(|line| line.ends_with("  7") || line.ends_with("  VALUE")),
+        "{with_payload}"
+    );
     let json = run_line(&client, "dead list q --json").await.expect("listed");
-    let offsets: Vec<Value> = json.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")["offset"].clone()).collect();
+    let offsets: Vec<Value> = json
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON")["offset"].clone())
+        .collect();
     assert_eq!(offsets, [json!(0), json!(1), json!(2)]);
 }
 
 #[tokio::test]
 async fn what_is_leased_and_what_waits_have_columns_of_their_own() {
-    let leased = r#"{"records":[{"partition":2,"offset":812,"attempt":1,"failures":0,"deadline_ms":0}],"next":null}"#;
+    let leased =
+        r#"{"records":[{"partition":2,"offset":812,"attempt":1,"failures":0,"deadline_ms":0}],"next":null}"#;
     let waiting = r#"{"records":[{"partition":2,"offset":812,"attempt":1,"failures":1,"due_at_ms":0,"state":"retrying","reason":"x"},
                      {"partition":2,"offset":813,"attempt":0,"failures":0,"due_at_ms":null,"state":"blocked","reason":null}],"next":null}"#;
     let router = Router::new()
@@ -234,10 +287,18 @@ async fn what_is_leased_and_what_waits_have_columns_of_their_own() {
 #[tokio::test]
 async fn a_refusal_is_the_servers_problem() {
     let refuse = || async { testing::problem(StatusCode::NOT_FOUND, "queue_not_found", false, "") };
-    let router = Router::new().route("/v1/queues/q", get(refuse).delete(refuse)).route("/v1/queues/q/pause", post(refuse));
+    let router = Router::new()
+        .route("/v1/queues/q", get(refuse).delete(refuse))
+        .route("/v1/queues/q/pause", post(refuse));
     let client = testing::serve(router).await;
     for line in ["describe q", "delete q", "pause q"] {
         let error = run_line(&client, line).await.expect_err("refused");
-        assert!(error.report().starts_with("error: the detail (queue_not_found)\nhint: see `millpond queue list`"), "{}", error.report());
+        assert!(
+            error
+                .report()
+                .starts_with("error: the detail (queue_not_found)\nhint: see `millpond queue list`"),
+            "{}",
+            error.report()
+        );
     }
 }

@@ -7,7 +7,10 @@ use super::*;
 
 fn rendered(line: &str, format: Format) -> String {
     let mut out = Vec::new();
-    Record::parse(line.as_bytes()).expect("a record").render(line.as_bytes(), format, &mut out).expect("rendered");
+    Record::parse(line.as_bytes())
+        .expect("a record")
+        .render(line.as_bytes(), format, &mut out)
+        .expect("rendered");
     String::from_utf8(out).expect("text")
 }
 
@@ -38,7 +41,10 @@ fn text_base64_and_null_values() {
     assert_eq!(rendered(&testing::line(0, 7, ""), Format::Ndjson), "\n");
     let line = testing::line(0, 7, r#","base64":"/wD+""#);
     let mut out = Vec::new();
-    Record::parse(line.as_bytes()).expect("a record").render(line.as_bytes(), Format::Ndjson, &mut out).expect("rendered");
+    Record::parse(line.as_bytes())
+        .expect("a record")
+        .render(line.as_bytes(), Format::Ndjson, &mut out)
+        .expect("rendered");
     assert_eq!(out, b"\xff\x00\xfe\n");
 }
 

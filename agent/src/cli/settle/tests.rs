@@ -40,8 +40,18 @@ struct Fake {
 
 async fn leases_route(State(fake): State<Arc<Fake>>, body: String) -> String {
     fake.asked.lock().push(serde_json::from_str(&body).expect("JSON"));
-    let record = |n: u64| testing::line(0, n, &format!(",\"value\":{{\"n\":\n{n}}},\"receipt\":\"mp1.{n}\",\"attempt\":1,\"failures\":0"));
-    format!(r#"{{"lease_id":"l","now_ms":0,"deadline_ms":30000,"records":[{},{}],"limited_by":null}}"#, record(0), record(1))
+    let record = |n: u64| {
+        testing::line(
+            0,
+            n,
+            &format!(",\"value\":{{\"n\":\n{n}}},\"receipt\":\"mp1.{n}\",\"attempt\":1,\"failures\":0"),
+        )
+    };
+    format!(
+        r#"{{"lease_id":"l","now_ms":0,"deadline_ms":30000,"records":[{},{}],"limited_by":null}}"#,
+        record(0),
+        record(1)
+    )
 }
 
 async fn settle_route(State(fake): State<Arc<Fake>>, body: String) -> Response {
@@ -73,7 +83,8 @@ impl Fake {
 
     async fn run(self: &Arc<Self>, line: &str, out: &mut impl Write) -> Result<(), CliError> {
         let client = self.serve().await;
-        match Cli::try_parse_from(["millpond"].into_iter().chain(line.split_whitespace())).expect("a command") {
+        match Cli::try_parse_from(["millpond"].into_iter().chain(line.split_whitespace())).expect("a command")
+        {
             Cli::Lease { args } => lease(&client, &args, out).await,
             Cli::Ack { args } => ack(&client, &args, out).await,
             Cli::Nack { args } => nack(&client, &args, out).await,
@@ -136,11 +147,17 @@ async fn receipts_are_settled_and_repeated_until_answered() {
     let first = std::mem::take(&mut *fake.asked.lock());
     assert_eq!((first.len(), &first[0]), (2, &first[1]), "with the same request id");
     assert_eq!(first[0]["ack"], json!(["mp1.0", "mp1.1"]));
-    assert_eq!(fake.printed("nack q mp1.0 --json").await, "{\"receipt\":\"mp1.0\",\"status\":\"released\"}\n");
+    assert_eq!(
+        fake.printed("nack q mp1.0 --json").await,
+        "{\"receipt\":\"mp1.0\",\"status\":\"released\"}\n"
+    );
     fake.printed("nack q mp1.0 --delay 5s --reason no --no-count").await;
     let asked = fake.asked();
     assert_eq!(asked[0], json!({"nack": [{"receipt": "mp1.0", "counts": true}]}));
-    assert_eq!(asked[1], json!({"nack": [{"receipt": "mp1.0", "delay_ms": 5_000, "reason": "no", "counts": false}]}));
+    assert_eq!(
+        asked[1],
+        json!({"nack": [{"receipt": "mp1.0", "delay_ms": 5_000, "reason": "no", "counts": false}]})
+    );
 }
 
 #[tokio::test]
@@ -158,7 +175,9 @@ async fn what_is_lost_is_named() {
 async fn receipts_are_read_from_lines() {
     let fake = Arc::new(Fake::default());
     let client = fake.serve().await;
-    let Cli::Ack { args } = Cli::try_parse_from(["millpond", "ack", "q"]).expect("a command") else { panic!("another command") };
+    let Cli::Ack { args } = Cli::try_parse_from(["millpond", "ack", "q"]).expect("a command") else {
+        panic!("another command")
+    };
     let run = |input: &'static str| {
         let (client, args) = (client.clone(), args.clone());
         async move {
@@ -179,6 +198,7 @@ async fn receipts_are_read_from_lines() {
         assert!(matches!(outcome, Err(CliError::NoReceipt { line: 2 })), "{wrong}");
         assert_eq!(printed, "acked: 1 record\n");
     }
-    let acked: Vec<Value> = fake.asked().iter().flat_map(|body| body["ack"].as_array().expect("acks").clone()).collect();
+    let acked: Vec<Value> =
+        fake.asked().iter().flat_map(|body| body["ack"].as_array().expect("acks").clone()).collect();
     assert_eq!(acked, ["mp1.a", "mp1.b", "mp1.c", "mp1.a", "mp1.a"]);
 }

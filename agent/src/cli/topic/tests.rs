@@ -75,6 +75,10 @@ async fn a_refusal_is_the_servers_problem() {
     let client = testing::serve(Router::new().route("/v1/topics/t", get(refuse).delete(refuse))).await;
     for line in ["describe t", "delete t"] {
         let error = run_line(&client, line).await.expect_err("refused");
-        assert!(error.report().starts_with("error: the detail (topic_not_found)\nhint: see `millpond topic list`"));
+        assert!(
+            error
+                .report()
+                .starts_with("error: the detail (topic_not_found)\nhint: see `millpond topic list`")
+        );
     }
 }

@@ -21,7 +21,8 @@ use super::last_line::LastLine;
 use super::leased::Leased;
 use super::outbox::Outcome;
 
-/// How long a command's standard error may stay open after its end, in the hands of what it left behind, before its last line is taken.
+/// How long a command's standard error may stay open after its end, in the hands of what it left behind,
+/// before its last line is taken.
 const STDERR_GRACE: Duration = Duration::from_millis(200);
 
 /// A command that was started.
@@ -41,7 +42,8 @@ pub enum NotStarted {
 
 /// Must be called within a runtime.
 pub fn start(command: &[OsString], record: Leased) -> Result<Running, NotStarted> {
-    let (program, arguments) = command.split_first().map_or((OsStr::new(""), command), |(first, rest)| (first.as_os_str(), rest));
+    let (program, arguments) =
+        command.split_first().map_or((OsStr::new(""), command), |(first, rest)| (first.as_os_str(), rest));
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os().filter(|(name, _)| Leased::inherited(name)) {
         command.env_remove(name);
@@ -55,7 +57,9 @@ pub fn start(command: &[OsString], record: Leased) -> Result<Running, NotStarted
         .process_group(0)
         .kill_on_drop(true);
     let mut child = command.spawn().map_err(|error| match error.kind() {
-        ErrorKind::ArgumentListTooLong => NotStarted::Record(format!("key and headers are too long for a command: {error}")),
+        ErrorKind::ArgumentListTooLong => {
+            NotStarted::Record(format!("key and headers are too long for a command: {error}"))
+        }
         _ => NotStarted::Command(error),
     })?;
     let last_line = Arc::new(Mutex::new(LastLine::default()));

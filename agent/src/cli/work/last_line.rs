@@ -35,7 +35,8 @@ impl LastLine {
     /// The line as clean, short text; `None` if there was none.
     pub fn text(&self) -> Option<String> {
         let line = if self.begun.trim_ascii().is_empty() { &self.last } else { &self.begun };
-        let text: String = String::from_utf8_lossy(line).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let text: String =
+            String::from_utf8_lossy(line).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let mut text = text.trim();
         while text.len() > REASON_BYTES {
             text = text.get(..text.floor_char_boundary(REASON_BYTES)).unwrap_or_default();

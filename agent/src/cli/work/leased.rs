@@ -55,15 +55,16 @@ enum HeaderValue {
 impl Leased {
     /// Reads a record of a lease's answer.
     pub fn parse(raw: &str, queue: &str) -> Result<Self, CliError> {
-        let fields: Fields =
-            serde_json::from_str(raw).map_err(|error| CliError::Answer { what: "a leased record", source: Some(error) })?;
+        let fields: Fields = serde_json::from_str(raw)
+            .map_err(|error| CliError::Answer { what: "a leased record", source: Some(error) })?;
         let mut value = Vec::new();
         Record::parse(raw.as_bytes())?.push_value(raw.as_bytes(), &mut value)?;
         let name = format!("{} {}:{}", fields.topic, fields.partition, fields.offset);
         Ok(Self { receipt: fields.receipt.clone(), name, value, variables: fields.variables(queue)? })
     }
 
-    /// Whether a variable of the worker's own environment speaks of a record: the worker may be another's command.
+    /// Whether a variable of the worker's own environment speaks of a record: the worker may be another's
+    /// command.
     pub fn inherited(variable: &OsStr) -> bool {
         let name = variable.as_encoded_bytes();
         name == KEY.as_bytes() || name == KEY_BASE64.as_bytes() || name.starts_with(HEADER.as_bytes())
@@ -125,7 +126,8 @@ impl Form {
     /// The server may write text so, too.
     fn of_base64(encoded: String) -> Result<Self, CliError> {
         let wrong = |_| CliError::Answer { what: "a record's base64", source: None };
-        let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, &encoded).map_err(wrong)?;
+        let bytes =
+            base64::Engine::decode(&base64::engine::general_purpose::STANDARD, &encoded).map_err(wrong)?;
         Ok(match String::from_utf8(bytes) {
             Ok(text) if !text.contains('\0') => Self::Text(text),
             _ => Self::Base64(encoded),
@@ -172,9 +174,11 @@ mod tests {
 
     #[test]
     fn what_is_known_of_a_record_is_in_variables() {
-        let record = leased(r#","key":"c7","headers":{"trace-id":"a","many":["b","c"],"raw":{"base64":"/w=="}}"#);
+        let record =
+            leased(r#","key":"c7","headers":{"trace-id":"a","many":["b","c"],"raw":{"base64":"/w=="}}"#);
         assert_eq!((record.receipt.as_str(), record.name.as_str()), ("mp1.x", "t 3:812"));
-        let variables: Vec<String> = record.variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let variables: Vec<String> =
+            record.variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
         assert_eq!(
             variables,
             [

@@ -93,15 +93,22 @@ impl Outbox {
         Some(if company && self.ended.len() < ENTRIES { since + WINDOW } else { since })
     }
 
-    /// The settlement to send now, if one is due; it counts as under way until it is [`Outbox::answered`] or has [`Outbox::failed`].
-    /// `renewals` are receipts whose leases are to be renewed, for `lease_ms`.
-    pub fn next(&mut self, now: Instant, company: bool, renewals: Vec<String>, lease_ms: Option<u64>) -> Option<Settlement> {
+    /// The settlement to send now, if one is due; it counts as under way until it is [`Outbox::answered`] or
+    /// has [`Outbox::failed`]. `renewals` are receipts whose leases are to be renewed, for `lease_ms`.
+    pub fn next(
+        &mut self,
+        now: Instant,
+        company: bool,
+        renewals: Vec<String>,
+        lease_ms: Option<u64>,
+    ) -> Option<Settlement> {
         // Renewals take with them what would wait for company.
         let due = self.due_at(company).is_some_and(|at| at <= now || !renewals.is_empty());
         if self.call.is_some() || (!due && renewals.is_empty()) {
             return None;
         }
-        let mut call = Call { since: now, ended: BTreeMap::new(), renewed: renewals.iter().cloned().collect() };
+        let mut call =
+            Call { since: now, ended: BTreeMap::new(), renewed: renewals.iter().cloned().collect() };
         let mut settlement = Settlement::default();
         settlement.renew.extend(renewals.into_iter().map(|receipt| Renewal { receipt, lease_ms }));
         let count = self.ended.len().min(ENTRIES);
@@ -110,9 +117,16 @@ impl Outbox {
             match outcome {
                 Outcome::Done => settlement.ack.push(receipt),
                 Outcome::Failed(reason) => {
-                    settlement.nack.push(Nack { receipt, delay_ms: None, reason: Some(reason), counts: true });
+                    settlement.nack.push(Nack {
+                        receipt,
+                        delay_ms: None,
+                        reason: Some(reason),
+                        counts: true,
+                    });
                 }
-                Outcome::Released => settlement.nack.push(Nack { receipt, delay_ms: Some(0), reason: None, counts: false }),
+                Outcome::Released => {
+                    settlement.nack.push(Nack { receipt, delay_ms: Some(0), reason: None, counts: false })
+                }
             }
         }
         self.since = (!self.ended.is_empty()).then_some(now);
@@ -127,7 +141,9 @@ impl Outbox {
             if let Some(name) = call.ended.remove(receipt) {
                 match status {
                     Status::Acked => self.tally.acked += 1,
-                    Status::Released | Status::Dead | Status::Renewed | Status::Expired => self.tally.nacked += 1,
+                    Status::Released | Status::Dead | Status::Renewed | Status::Expired => {
+                        self.tally.nacked += 1
+                    }
                     Status::Lost => answer.came_too_late.push(name),
                 }
             } else if *status == Status::Lost && call.renewed.remove(receipt) {

@@ -1,7 +1,8 @@
 //! What a worker leases, renews and settles, and when: `(state, now) → what to do`.
 //!
-//! Owns which records are in hand. Invariants: no more records are held than there are slots; at most one lease call and one settlement
-//! call are under way, and no receipt is in two entries of one; a record whose lease was lost is settled no more.
+//! Owns which records are in hand. Invariants: no more records are held than there are slots; at most one
+//! lease call and one settlement call are under way, and no receipt is in two entries of one; a record whose
+//! lease was lost is settled no more.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +17,8 @@ mod tests;
 
 /// Empty answers come no faster than this, whatever the server does with long polls.
 const EMPTY_ANSWER_PACE: Duration = Duration::from_millis(200);
-/// When nothing more is taken, a lease call that began this long ago is dropped: it waits for records, so it brings none just now.
+/// When nothing more is taken, a lease call that began this long ago is dropped: it waits for records, so it
+/// brings none just now.
 const LEASE_GRACE: Duration = Duration::from_millis(500);
 /// When all commands have ended and nothing more is taken, how long to go on telling the server.
 const SETTLE_LIMIT: Duration = Duration::from_secs(30);
@@ -130,7 +132,8 @@ impl Plan {
     }
 
     pub fn next(&mut self, now: Instant) -> Step {
-        let mut step = Step { lease: self.next_lease(now), settle: self.next_settlement(now), ..Step::default() };
+        let mut step =
+            Step { lease: self.next_lease(now), settle: self.next_settlement(now), ..Step::default() };
         if self.stopping && self.leasing.as_ref().is_some_and(|leasing| now >= leasing.since + LEASE_GRACE) {
             (self.leasing, step.drop_lease) = (None, true);
         }
@@ -149,7 +152,10 @@ impl Plan {
     fn free(&self) -> usize {
         let slots = self.settings.concurrency;
         let unsettled = self.held.len() + self.outbox.len();
-        slots.saturating_sub(self.held.len()).min((2 * slots).saturating_sub(unsettled)).min(LEASE_MAX_RECORDS)
+        slots
+            .saturating_sub(self.held.len())
+            .min((2 * slots).saturating_sub(unsettled))
+            .min(LEASE_MAX_RECORDS)
     }
 
     /// Slots that come free one after the other are filled together.
@@ -160,7 +166,8 @@ impl Plan {
 
     fn next_lease(&mut self, now: Instant) -> Option<usize> {
         let free = self.free();
-        if self.stopping || self.leasing.is_some() || free == 0 || self.lease_at().is_some_and(|at| now < at) {
+        if self.stopping || self.leasing.is_some() || free == 0 || self.lease_at().is_some_and(|at| now < at)
+        {
             return None;
         }
         self.leasing = Some(Leasing { since: now, idle: self.held.is_empty() });
@@ -200,9 +207,15 @@ impl Plan {
         at.into_iter().min()
     }
 
-    /// The lease call was answered, with records of these receipts and names, leased for so long. Says whether to begin with them; if
-    /// not, they go back.
-    pub fn leased(&mut self, now: Instant, lease: Duration, records: Vec<(String, String)>, limited_by: Option<&str>) -> bool {
+    /// The lease call was answered, with records of these receipts and names, leased for so long. Says
+    /// whether to begin with them; if not, they go back.
+    pub fn leased(
+        &mut self,
+        now: Instant,
+        lease: Duration,
+        records: Vec<(String, String)>,
+        limited_by: Option<&str>,
+    ) -> bool {
         let Some(leasing) = self.leasing.take() else { return false };
         if records.is_empty() {
             let waited = now.saturating_duration_since(leasing.since) >= self.settings.wait.mul_f64(0.9);
@@ -215,7 +228,10 @@ impl Plan {
             if self.stopping {
                 self.outbox.push(now, receipt, name, Outcome::Released);
             } else {
-                self.held.insert(receipt, Held { name, lease, renew_at: Some(now + renewal_after(lease)), lost: false });
+                self.held.insert(
+                    receipt,
+                    Held { name, lease, renew_at: Some(now + renewal_after(lease)), lost: false },
+                );
             }
         }
         !self.stopping
@@ -241,7 +257,8 @@ impl Plan {
         let answer = self.outbox.answered(verdicts);
         let mut lost: Vec<Lost> = answer.came_too_late.into_iter().map(|name| Lost::Ended { name }).collect();
         for receipt in answer.lost {
-            // One that ended while its renewal was under way waits to be settled: the server will say the same of that.
+            // One that ended while its renewal was under way waits to be settled: the server will say the
+            // same of that.
             if let Some(held) = self.held.get_mut(&receipt) {
                 held.lost = true;
                 self.outbox.tally.lost += 1;

@@ -57,13 +57,19 @@ async fn lease(State(fake): State<Arc<Fake>>, body: String) -> String {
         let offset = serde_json::from_str::<Value>(&record).expect("JSON")["offset"].clone();
         let receipt = format!("r{offset}");
         fake.held.lock().insert(receipt.clone());
-        records.push(format!(r#"{},"receipt":"{receipt}","attempt":1,"failures":0}}"#, record.trim_end_matches('}')));
+        records.push(format!(
+            r#"{},"receipt":"{receipt}","attempt":1,"failures":0}}"#,
+            record.trim_end_matches('}')
+        ));
     }
     let held = fake.held.lock().len();
     let mut most_held = fake.most_held.lock();
     *most_held = held.max(*most_held);
     let records = records.join(",");
-    let answer = format!(r#"{{"lease_id":"l","now_ms":1000,"deadline_ms":{},"records":[{records}],"limited_by":null}}"#, 1000 + LEASE_MS);
+    let answer = format!(
+        r#"{{"lease_id":"l","now_ms":1000,"deadline_ms":{},"records":[{records}],"limited_by":null}}"#,
+        1000 + LEASE_MS
+    );
     fake.leases.lock().insert(request_id, answer.clone());
     answer
 }
@@ -93,13 +99,25 @@ async fn settle(State(fake): State<Arc<Fake>>, body: String) -> Response {
 impl Fake {
     fn of(values: impl IntoIterator<Item = &'static str>) -> Arc<Self> {
         let record = |(offset, value)| {
-            format!(r#"{{"topic":"t","partition":0,"offset":{offset},"timestamp":1760000000000,"key_base64":"azE=","base64":"{value}"}}"#)
+            format!(
+                r#"{{"topic":"t","partition":0,"offset":{offset},"timestamp":1760000000000,"key_base64":"azE=","base64":"{value}"}}"#
+            )
         };
-        Arc::new(Self { ready: Mutex::new(values.into_iter().enumerate().map(record).collect()), ..Self::default() })
+        Arc::new(Self {
+            ready: Mutex::new(values.into_iter().enumerate().map(record).collect()),
+            ..Self::default()
+        })
     }
 
-    /// Works with `options` and `sh -c SCRIPT`, whose `$1` is `folder`. When there is a file `begun` in it, so many signals come.
-    async fn work(self: &Arc<Self>, options: &str, script: &str, folder: &Path, signals: usize) -> Result<(), CliError> {
+    /// Works with `options` and `sh -c SCRIPT`, whose `$1` is `folder`. When there is a file `begun` in it,
+    /// so many signals come.
+    async fn work(
+        self: &Arc<Self>,
+        options: &str,
+        script: &str,
+        folder: &Path,
+        signals: usize,
+    ) -> Result<(), CliError> {
         let (sender, receiver) = mpsc::channel(1);
         let begun = folder.join("begun");
         tokio::spawn(async move {
@@ -115,13 +133,22 @@ impl Fake {
         self.run(options, &["sh", "-c", script, "sh", folder], receiver).await
     }
 
-    async fn run(self: &Arc<Self>, options: &str, command: &[&str], signals: mpsc::Receiver<()>) -> Result<(), CliError> {
+    async fn run(
+        self: &Arc<Self>,
+        options: &str,
+        command: &[&str],
+        signals: mpsc::Receiver<()>,
+    ) -> Result<(), CliError> {
         let router = Router::new()
             .route("/v1/queues/q/leases", post(lease))
             .route("/v1/queues/q/settlements", post(settle))
             .with_state(self.clone());
         let client = testing::serve(router).await;
-        let line = ["work", "q"].into_iter().chain(options.split_whitespace()).chain(["--"]).chain(command.iter().copied());
+        let line = ["work", "q"]
+            .into_iter()
+            .chain(options.split_whitespace())
+            .chain(["--"])
+            .chain(command.iter().copied());
         let args = Cli::try_parse_from(line).expect("arguments").args;
         timeout(Duration::from_secs(20), work(&client, &args, signals)).await.expect("an end")
     }
@@ -160,10 +187,20 @@ async fn the_last_line_of_standard_error_is_the_reason() {
         3) (sleep 2 >&2) & echo left >&2; exit 1;;
     esac";
     fake.work("--idle-exit --wait 50ms --concurrency 4", script, folder.path(), 0).await.expect("worked");
-    let reasons: BTreeMap<String, Value> =
-        fake.told("nack").into_iter().map(|nack| (nack["receipt"].as_str().expect("a receipt").to_owned(), nack)).collect();
-    let nack = |receipt: &str, reason: &str| (receipt.to_owned(), json!({"receipt": receipt, "reason": reason, "counts": true}));
-    let expected = [nack("r0", "smtp 451 \u{fffd}"), nack("r1", "exit status 3"), nack("r2", "killed by signal 9"), nack("r3", "left")];
+    let reasons: BTreeMap<String, Value> = fake
+        .told("nack")
+        .into_iter()
+        .map(|nack| (nack["receipt"].as_str().expect("a receipt").to_owned(), nack))
+        .collect();
+    let nack = |receipt: &str, reason: &str| {
+        (receipt.to_owned(), json!({"receipt": receipt, "reason": reason, "counts": true}))
+    };
+    let expected = [
+        nack("r0", "smtp 451 \u{fffd}"),
+        nack("r1", "exit status 3"),
+        nack("r2", "killed by signal 9"),
+        nack("r3", "left"),
+    ];
     assert_eq!(reasons, expected.into());
 }
 
@@ -171,7 +208,8 @@ async fn the_last_line_of_standard_error_is_the_reason() {
 async fn every_record_is_acked_once_and_few_are_held_at_a_time() {
     let (fake, folder) = (Fake::of([""; 40]), folder());
     fake.work("--idle-exit --wait 50ms --concurrency 4", "exit 0", folder.path(), 0).await.expect("worked");
-    let mut acked: Vec<String> = fake.told("ack").iter().map(|receipt| receipt.as_str().expect("text").to_owned()).collect();
+    let mut acked: Vec<String> =
+        fake.told("ack").iter().map(|receipt| receipt.as_str().expect("text").to_owned()).collect();
     acked.sort_by_key(|receipt| receipt[1..].parse::<u32>().expect("a number"));
     assert_eq!(acked, (0..40).map(|n| format!("r{n}")).collect::<Vec<_>>());
     assert!(*fake.most_held.lock() <= 8, "as many run as wait to be settled: {}", fake.most_held.lock());
@@ -181,8 +219,11 @@ async fn every_record_is_acked_once_and_few_are_held_at_a_time() {
 async fn leases_are_renewed_and_what_is_lost_is_not_settled() {
     let (fake, folder) = (Fake::of(["", ""]), folder());
     fake.lost.lock().insert("r1".to_owned());
-    fake.work("--idle-exit --wait 50ms --concurrency 2 --lease 600ms", "sleep 0.7", folder.path(), 0).await.expect("worked");
-    let renewals = |receipt: &str| fake.told("renew").iter().filter(|renewal| renewal["receipt"] == receipt).count();
+    fake.work("--idle-exit --wait 50ms --concurrency 2 --lease 600ms", "sleep 0.7", folder.path(), 0)
+        .await
+        .expect("worked");
+    let renewals =
+        |receipt: &str| fake.told("renew").iter().filter(|renewal| renewal["receipt"] == receipt).count();
     assert!(renewals("r0") > 1, "{}", renewals("r0"));
     assert_eq!(renewals("r1"), 1);
     assert_eq!(fake.told("renew")[0]["lease_ms"], json!(600));
@@ -193,7 +234,9 @@ async fn leases_are_renewed_and_what_is_lost_is_not_settled() {
 #[tokio::test]
 async fn a_signal_lets_what_runs_end_and_takes_nothing_more() {
     let (fake, folder) = (Fake::of(["", "", ""]), folder());
-    fake.work("--wait 10s", "touch $1/begun; sleep 0.4; touch $1/done", folder.path(), 1).await.expect("worked");
+    fake.work("--wait 10s", "touch $1/begun; sleep 0.4; touch $1/done", folder.path(), 1)
+        .await
+        .expect("worked");
     assert!(folder.path().join("done").exists());
     assert_eq!(fake.told("ack"), ["r0"]);
     assert_eq!(fake.ready.lock().len(), 2);
@@ -205,7 +248,9 @@ async fn a_signal_lets_what_runs_end_and_takes_nothing_more() {
 #[tokio::test]
 async fn a_second_signal_kills_what_runs_and_gives_it_back() {
     let (fake, folder) = (Fake::of([""]), folder());
-    fake.work("--wait 10s", "sleep 30 & touch $1/begun; wait; touch $1/done", folder.path(), 2).await.expect("worked");
+    fake.work("--wait 10s", "sleep 30 & touch $1/begun; wait; touch $1/done", folder.path(), 2)
+        .await
+        .expect("worked");
     assert_eq!(fake.told("nack"), [json!({"receipt": "r0", "delay_ms": 0, "counts": false})]);
     assert!(fake.told("ack").is_empty() && !folder.path().join("done").exists());
 }
@@ -213,8 +258,15 @@ async fn a_second_signal_kills_what_runs_and_gives_it_back() {
 #[tokio::test]
 async fn what_cannot_be_started_is_no_fault_of_the_records() {
     let fake = Fake::of(["", "", ""]);
-    let error = fake.run("--concurrency 2", &["/nowhere/to/be/found"], mpsc::channel(1).1).await.expect_err("no such command");
-    assert!(error.report().starts_with("error: cannot run /nowhere/to/be/found\n  because: "), "{}", error.report());
+    let error = fake
+        .run("--concurrency 2", &["/nowhere/to/be/found"], mpsc::channel(1).1)
+        .await
+        .expect_err("no such command");
+    assert!(
+        error.report().starts_with("error: cannot run /nowhere/to/be/found\n  because: "),
+        "{}",
+        error.report()
+    );
     let back = |receipt: &str| json!({"receipt": receipt, "delay_ms": 0, "counts": false});
     assert_eq!(fake.told("nack"), [back("r0"), back("r1")]);
 }

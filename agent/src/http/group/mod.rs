@@ -36,9 +36,11 @@ struct JoinBody {
     /// 1 to 64 names. Topics are made unless the server does not make topics by itself.
     #[schema(example = json!(["orders"]))]
     topics: Vec<String>,
-    /// 1000 to 1800000. Default 30000. A member that does not poll for so long (at the worst 5/6 of it) is removed.
+    /// 1000 to 1800000. Default 30000. A member that does not poll for so long (at the worst 5/6 of it) is
+    /// removed.
     session_ms: Option<i64>,
-    /// Where reading starts in a partition without a committed offset, or whose position retention has passed. Default earliest.
+    /// Where reading starts in a partition without a committed offset, or whose position retention has
+    /// passed. Default earliest.
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "earliest")]
     from: Start,
@@ -96,12 +98,16 @@ struct PartitionProgress {
     committed_offset: Option<i64>,
     log_start_offset: i64,
     high_watermark: i64,
-    /// Records between the committed offset, or the log's start if retention has passed it, and the high watermark; null while none was committed.
+    /// Records between the committed offset, or the log's start if retention has passed it, and the high
+    /// watermark; null while none was committed.
     lag: Option<i64>,
 }
 
 fn listed(assignments: Assignments) -> Vec<Assignment> {
-    assignments.into_iter().map(|(topic, partitions)| Assignment { topic: topic.to_string(), partitions }).collect()
+    assignments
+        .into_iter()
+        .map(|(topic, partitions)| Assignment { topic: topic.to_string(), partitions })
+        .collect()
 }
 
 /// A JSON body, where nothing but white space means no member at all.
@@ -115,28 +121,50 @@ impl JoinBody {
     fn member(self, id: MemberId) -> Result<Member, Problem> {
         let names: BTreeSet<Name> = self.topics.iter().map(|t| Name::new(t)).collect::<Result<_, _>>()?;
         if names.is_empty() || names.len() > limits::TOPICS_PER_MEMBER {
-            return Err(Problem::bad_request(format!("a member subscribes to 1 to {} topics", limits::TOPICS_PER_MEMBER)));
+            return Err(Problem::bad_request(format!(
+                "a member subscribes to 1 to {} topics",
+                limits::TOPICS_PER_MEMBER
+            )));
         }
         let session_ms = self.session_ms.unwrap_or(limits::SESSION_DEFAULT_MS);
         if !(limits::SESSION_MIN_MS..=limits::SESSION_MAX_MS).contains(&session_ms) {
-            let detail = format!("session_ms is out of range: {} to {}", limits::SESSION_MIN_MS, limits::SESSION_MAX_MS);
+            let detail = format!(
+                "session_ms is out of range: {} to {}",
+                limits::SESSION_MIN_MS,
+                limits::SESSION_MAX_MS
+            );
             return Err(Problem::bad_request(detail));
         }
-        if self.client_id.as_ref().is_some_and(|c| c.len() > limits::CLIENT_ID_MAX_BYTES || c.contains('\0')) {
-            return Err(Problem::bad_request(format!("client_id is text of at most {} bytes", limits::CLIENT_ID_MAX_BYTES)));
+        if self.client_id.as_ref().is_some_and(|c| c.len() > limits::CLIENT_ID_MAX_BYTES || c.contains('\0'))
+        {
+            return Err(Problem::bad_request(format!(
+                "client_id is text of at most {} bytes",
+                limits::CLIENT_ID_MAX_BYTES
+            )));
         }
-        Ok(Member { id, topics: names.into_iter().collect(), session_ms, from: self.from, client_id: self.client_id })
+        Ok(Member {
+            id,
+            topics: names.into_iter().collect(),
+            session_ms,
+            from: self.from,
+            client_id: self.client_id,
+        })
     }
 }
 
-/// Joins a group, which is made if there is none, and is given a share of the partitions of its topics. A join whose answer was lost leaves a
-/// member that nobody speaks for: it is removed when its session is over.
+/// Joins a group, which is made if there is none, and is given a share of the partitions of its topics. A
+/// join whose answer was lost leaves a member that nobody speaks for: it is removed when its session is over.
 #[utoipa::path(
-    post, path = "/v1/groups/{group}/members", operation_id = "join_group", tag = "groups", params(("group" = String, Path)), request_body = JoinBody,
+    post, path = "/v1/groups/{group}/members", operation_id = "join_group", tag = "groups",
+    params(("group" = String, Path)),
+    request_body = JoinBody,
     responses((status = 200, description = "a member from now on", body = JoinAnswer),
-        (status = 404, description = "topic_not_found: the server does not make topics by itself", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
+        (status = 404, description = "topic_not_found: the server does not make topics by itself",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable",
+            body = ProblemBody, content_type = "application/problem+json"))
 )]
 async fn join(
     State(app): State<AppState>,
@@ -148,21 +176,31 @@ async fn join(
     let member = body.member(MemberId(app.ids.uuid(app.clock.now_ms())))?;
     for topic in &member.topics {
         app.topics.get_or_create(&principal.tenant, topic).await.map_err(|e| match e {
-            Error::Rejected(NoSuchTopic) => Problem::new(Code::TopicNotFound, format!("there is no topic {topic}")),
+            Error::Rejected(NoSuchTopic) => {
+                Problem::new(Code::TopicNotFound, format!("there is no topic {topic}"))
+            }
             other => other.into(),
         })?;
     }
     let (generation, assignments) = app.groups.join(&principal.tenant, &group, &member).await?;
-    Ok(Json(JoinAnswer { member_id: member.id.to_string(), generation: generation.0, assignments: listed(assignments) }))
+    Ok(Json(JoinAnswer {
+        member_id: member.id.to_string(),
+        generation: generation.0,
+        assignments: listed(assignments),
+    }))
 }
 
 /// Leaves a group: the member's partitions go to the others at once.
 #[utoipa::path(
-    delete, path = "/v1/groups/{group}/members/{member}", operation_id = "leave_group", tag = "groups", params(("group" = String, Path), ("member" = String, Path)),
+    delete, path = "/v1/groups/{group}/members/{member}", operation_id = "leave_group", tag = "groups",
+    params(("group" = String, Path), ("member" = String, Path)),
     responses((status = 204, description = "no member any more"),
-        (status = 404, description = "group_not_found, member_not_found", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
+        (status = 404, description = "group_not_found, member_not_found",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable",
+            body = ProblemBody, content_type = "application/problem+json"))
 )]
 async fn leave(
     State(app): State<AppState>,
@@ -177,8 +215,10 @@ async fn leave(
 /// All groups of the tenant, by name.
 #[utoipa::path(
     get, path = "/v1/groups", operation_id = "list_groups", tag = "groups",
-    responses((status = 200, description = "members, assignment, committed offset and lag per partition", body = GroupList),
-        (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
+    responses((status = 200, description = "members, assignment, committed offset and lag per partition",
+        body = GroupList),
+        (status = "5XX", description = "control_plane_unavailable",
+            body = ProblemBody, content_type = "application/problem+json"))
 )]
 async fn list(State(app): State<AppState>, principal: Principal) -> Result<Json<GroupList>, Problem> {
     let mut groups = Vec::new();
@@ -195,11 +235,15 @@ async fn list(State(app): State<AppState>, principal: Principal) -> Result<Json<
 
 /// Members, assignment, committed offset and lag per partition.
 #[utoipa::path(
-    get, path = "/v1/groups/{group}", operation_id = "describe_group", tag = "groups", params(("group" = String, Path)),
+    get, path = "/v1/groups/{group}", operation_id = "describe_group", tag = "groups",
+    params(("group" = String, Path)),
     responses((status = 200, description = "as it is now", body = GroupDescription),
-        (status = 404, description = "group_not_found", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
+        (status = 404, description = "group_not_found",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable",
+            body = ProblemBody, content_type = "application/problem+json"))
 )]
 async fn describe(
     State(app): State<AppState>,
@@ -212,21 +256,31 @@ async fn describe(
 
 /// Forgets a group without members, and all that it has committed.
 #[utoipa::path(
-    delete, path = "/v1/groups/{group}", operation_id = "forget_group", tag = "groups", params(("group" = String, Path)),
+    delete, path = "/v1/groups/{group}", operation_id = "forget_group", tag = "groups",
+    params(("group" = String, Path)),
     responses((status = 204, description = "forgotten"),
-        (status = 404, description = "group_not_found", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, description = "group_not_empty", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
+        (status = 404, description = "group_not_found",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "group_not_empty",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable",
+            body = ProblemBody, content_type = "application/problem+json"))
 )]
-async fn forget(State(app): State<AppState>, principal: Principal, GroupName(group): GroupName) -> Result<StatusCode, Problem> {
+async fn forget(
+    State(app): State<AppState>,
+    principal: Principal,
+    GroupName(group): GroupName,
+) -> Result<StatusCode, Problem> {
     app.groups.delete(&principal.tenant, &group).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 fn description(group: &Name, described: Regrouped) -> GroupDescription {
     let Regrouped { state, progress } = described;
-    let alive: BTreeSet<MemberId> = state.members.iter().filter(|m| !m.expired).map(|m| m.member.id).collect();
+    let alive: BTreeSet<MemberId> =
+        state.members.iter().filter(|m| !m.expired).map(|m| m.member.id).collect();
     let member = |MemberState { member, seen_at_ms, .. }: &MemberState| MemberDescription {
         member_id: member.id.to_string(),
         client_id: member.client_id.clone(),

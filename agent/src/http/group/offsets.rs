@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Of a member: one offset per partition. Without one: of the partition named, or of all of the topic, one of `offset`, `timestamp`, `from`.
+/// Of a member: one offset per partition. Without one: of the partition named, or of all of the topic, one of
+/// `offset`, `timestamp`, `from`.
 #[derive(Debug, Clone, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OffsetEntry {
@@ -65,7 +66,9 @@ struct CommittedOffset {
 }
 
 fn member_id(text: &str) -> Result<MemberId, Problem> {
-    text.parse().map(MemberId).map_err(|_| Problem::bad_request("member_id is what joining the group has answered"))
+    text.parse()
+        .map(MemberId)
+        .map_err(|_| Problem::bad_request("member_id is what joining the group has answered"))
 }
 
 impl BatchOffsets {
@@ -83,20 +86,40 @@ impl BatchOffsets {
         names
     }
 
-    /// The commit, and what is wrong with its partitions if they are not there: whether that matters is for the control plane to say, for the
-    /// retry of a success is a success though its topic is gone. Refuses what is beyond a high watermark before anything is sent, so that
-    /// what was refused cannot be stored later by a sending that is late: a member that is fenced stays so, but a log grows.
-    pub async fn resolve(&self, app: &AppState, tenant: &Name) -> Result<(OffsetCommit, Option<Problem>), Problem> {
+    /// The commit, and what is wrong with its partitions if they are not there: whether that matters is for
+    /// the control plane to say, for the retry of a success is a success though its topic is gone. Refuses
+    /// what is beyond a high watermark before anything is sent, so that what was refused cannot be stored
+    /// later by a sending that is late: a member that is fenced stays so, but a log grows.
+    pub async fn resolve(
+        &self,
+        app: &AppState,
+        tenant: &Name,
+    ) -> Result<(OffsetCommit, Option<Problem>), Problem> {
         let (placed, missing) = place(app, tenant, &self.offsets).await?;
-        let offsets: Vec<(PartitionId, Offset)> = placed.iter().map(|(id, (_, _, offset))| (*id, *offset)).collect();
+        let offsets: Vec<(PartitionId, Offset)> =
+            placed.iter().map(|(id, (_, _, offset))| (*id, *offset)).collect();
         let ids: Vec<PartitionId> = offsets.iter().map(|(id, _)| *id).collect();
-        let ends: BTreeMap<PartitionId, Offset> = app.plane.high_watermarks(&ids).await?.into_iter().collect();
-        if let Some(nth) = offsets.iter().position(|(id, offset)| ends.get(id).is_some_and(|end| offset > end)) {
+        let ends: BTreeMap<PartitionId, Offset> =
+            app.plane.high_watermarks(&ids).await?.into_iter().collect();
+        if let Some(nth) =
+            offsets.iter().position(|(id, offset)| ends.get(id).is_some_and(|end| offset > end))
+        {
             let high_watermark = ends[&offsets[nth].0];
-            return Err(millpond_core::group::OffsetsRejected::BeyondHighWatermark { nth, high_watermark }.into());
+            return Err(
+                millpond_core::group::OffsetsRejected::BeyondHighWatermark { nth, high_watermark }.into()
+            );
         }
         let (group, member) = (Name::new(&self.group)?, member_id(&self.member_id)?);
-        Ok((OffsetCommit { tenant: tenant.clone(), group, member, generation: Generation(self.generation), offsets }, missing))
+        Ok((
+            OffsetCommit {
+                tenant: tenant.clone(),
+                group,
+                member,
+                generation: Generation(self.generation),
+                offsets,
+            },
+            missing,
+        ))
     }
 }
 
@@ -104,13 +127,20 @@ type Placed = BTreeMap<PartitionId, (Name, i32, Offset)>;
 
 async fn topic_of(app: &AppState, tenant: &Name, name: &Name) -> Result<Arc<Topic>, Problem> {
     app.topics.get(tenant, name).await.map_err(|e| match e {
-        Error::Rejected(NoSuchTopic) => Problem::new(Code::TopicNotFound, format!("there is no topic {name}")),
+        Error::Rejected(NoSuchTopic) => {
+            Problem::new(Code::TopicNotFound, format!("there is no topic {name}"))
+        }
         other => other.into(),
     })
 }
 
 /// The topic, looked up again if it is not known to have the partition.
-async fn topic_with(app: &AppState, tenant: &Name, name: &Name, partition: i32) -> Result<(Arc<Topic>, PartitionId), Problem> {
+async fn topic_with(
+    app: &AppState,
+    tenant: &Name,
+    name: &Name,
+    partition: i32,
+) -> Result<(Arc<Topic>, PartitionId), Problem> {
     let mut topic = topic_of(app, tenant, name).await?;
     if topic.partition_id(partition).is_none() {
         app.topics.forget(tenant, name).await;
@@ -119,18 +149,25 @@ async fn topic_with(app: &AppState, tenant: &Name, name: &Name, partition: i32) 
     match topic.partition_id(partition) {
         Some(id) => Ok((topic, id)),
         None => {
-            let detail = format!("{name} has partitions 0 to {}, not {partition}", topic.partition_count() - 1);
+            let detail =
+                format!("{name} has partitions 0 to {}, not {partition}", topic.partition_count() - 1);
             Err(Problem::new(Code::PartitionNotFound, detail))
         }
     }
 }
 
 /// A member's entries: an offset for each partition. One that is not there takes the place of none that is.
-async fn place(app: &AppState, tenant: &Name, entries: &[OffsetEntry]) -> Result<(Placed, Option<Problem>), Problem> {
+async fn place(
+    app: &AppState,
+    tenant: &Name,
+    entries: &[OffsetEntry],
+) -> Result<(Placed, Option<Problem>), Problem> {
     check_count(entries.len())?;
     let (mut placed, mut missing) = (Placed::new(), None);
     for (nobody, entry) in (0..).map(|n: i64| PartitionId(-1 - n)).zip(entries) {
-        let (Some(partition), Some(offset), None, None) = (entry.partition, entry.offset, entry.timestamp, entry.from) else {
+        let (Some(partition), Some(offset), None, None) =
+            (entry.partition, entry.offset, entry.timestamp, entry.from)
+        else {
             return Err(Problem::bad_request("a member's offset names topic, partition and offset"));
         };
         let name = Name::new(&entry.topic)?;
@@ -149,7 +186,10 @@ async fn place(app: &AppState, tenant: &Name, entries: &[OffsetEntry]) -> Result
 
 fn check_count(entries: usize) -> Result<(), Problem> {
     if entries > limits::OFFSETS_PER_COMMIT {
-        return Err(Problem::bad_request(format!("at most {} offsets at a time", limits::OFFSETS_PER_COMMIT)));
+        return Err(Problem::bad_request(format!(
+            "at most {} offsets at a time",
+            limits::OFFSETS_PER_COMMIT
+        )));
     }
     Ok(())
 }
@@ -203,15 +243,23 @@ async fn place_reset(app: &AppState, tenant: &Name, entries: &[OffsetEntry]) -> 
     Ok(placed)
 }
 
-/// Commits a member's offsets, all or none; or resets those of a group without members, which is made if there is none.
+/// Commits a member's offsets, all or none; or resets those of a group without members, which is made if
+/// there is none.
 #[utoipa::path(
-    post, path = "/v1/groups/{group}/offsets", operation_id = "commit_offsets", tag = "groups", params(("group" = String, Path)), request_body = OffsetsBody,
+    post, path = "/v1/groups/{group}/offsets", operation_id = "commit_offsets", tag = "groups",
+    params(("group" = String, Path)),
+    request_body = OffsetsBody,
     responses((status = 200, description = "what is committed now", body = CommittedOffsets),
-        (status = 404, description = "group_not_found, topic_not_found, partition_not_found", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, description = "generation_fenced: a partition is not the member's, or not since the generation named; group_not_empty", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 416, description = "offset_out_of_range: beyond the high watermark, which is named", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
+        (status = 404, description = "group_not_found, topic_not_found, partition_not_found",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "generation_fenced: a partition is not the member's, or not since the generation named; group_not_empty",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = 416, description = "offset_out_of_range: beyond the high watermark, which is named",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable",
+            body = ProblemBody, content_type = "application/problem+json"))
 )]
 pub(super) async fn commit(
     State(app): State<AppState>,
@@ -233,7 +281,12 @@ pub(super) async fn commit(
     }
 }
 
-async fn carry_out(app: &AppState, tenant: &Name, group: &Name, body: &OffsetsBody) -> Result<Json<CommittedOffsets>, Problem> {
+async fn carry_out(
+    app: &AppState,
+    tenant: &Name,
+    group: &Name,
+    body: &OffsetsBody,
+) -> Result<Json<CommittedOffsets>, Problem> {
     let mut placed;
     match (&body.member_id, body.generation) {
         (Some(member), Some(generation)) => {
@@ -253,14 +306,19 @@ async fn carry_out(app: &AppState, tenant: &Name, group: &Name, body: &OffsetsBo
         }
         (None, None) => {
             placed = place_reset(app, tenant, &body.offsets).await?;
-            let offsets: Vec<(PartitionId, Offset)> = placed.iter().map(|(id, (_, _, offset))| (*id, *offset)).collect();
+            let offsets: Vec<(PartitionId, Offset)> =
+                placed.iter().map(|(id, (_, _, offset))| (*id, *offset)).collect();
             app.groups.reset(tenant, group, &offsets).await?;
         }
         _ => return Err(Problem::bad_request("member_id and generation stand together, or neither")),
     }
     let mut offsets: Vec<CommittedOffset> = placed
         .into_values()
-        .map(|(topic, partition, offset)| CommittedOffset { topic: topic.to_string(), partition, offset: offset.0 })
+        .map(|(topic, partition, offset)| CommittedOffset {
+            topic: topic.to_string(),
+            partition,
+            offset: offset.0,
+        })
         .collect();
     offsets.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
     Ok(Json(CommittedOffsets { offsets }))

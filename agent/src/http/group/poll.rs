@@ -24,7 +24,8 @@ use utoipa::IntoParams;
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct PollBody {
-    /// `next` of the last answer. Left out, and for a partition that is new to the member: the committed offset, else `from`.
+    /// `next` of the last answer. Left out, and for a partition that is new to the member: the committed
+    /// offset, else `from`.
     after: Option<String>,
     /// 0 to 100000; 0 only renews the session. Default 500.
     max_records: Option<usize>,
@@ -80,7 +81,8 @@ impl Alive {
 
     /// Whether the sign of life noted last is old enough for another to be noted.
     fn is_due(&self) -> bool {
-        self.at.elapsed() + ms(self.renewed.noted_ms_ago) >= ms(self.renewed.session_ms / limits::SESSION_NOTED_PARTS)
+        self.at.elapsed() + ms(self.renewed.noted_ms_ago)
+            >= ms(self.renewed.session_ms / limits::SESSION_NOTED_PARTS)
     }
 }
 
@@ -95,15 +97,18 @@ impl Poll {
     async fn run(&self, after: Option<&str>) -> Result<Response, Problem> {
         let deadline = Instant::now() + self.limits.wait;
         let mut alive = self.renew().await?;
-        let (mut position, news) = Position::and_news(&alive.renewed, after).map_err(|e| Problem::bad_request(e.to_string()))?;
+        let (mut position, news) =
+            Position::and_news(&alive.renewed, after).map_err(|e| Problem::bad_request(e.to_string()))?;
         if self.limits.max_records == 0 {
             return self.answer(self.chunk(), &position, &alive.renewed);
         }
-        // The client does not know its generation yet: what has changed between two polls is told as soon as what changes during one.
+        // The client does not know its generation yet: what has changed between two polls is told as soon as
+        // what changes during one.
         let waits = !self.limits.wait.is_zero() && !news;
         let ids: Vec<PartitionId> = alive.renewed.partitions.iter().map(|p| p.partition).collect();
         let watch = waits.then(|| self.app.watcher.watch(ids));
-        let generations = waits.then(|| self.app.groups.watcher.watch(alive.renewed.group, alive.renewed.generation));
+        let generations =
+            waits.then(|| self.app.groups.watcher.watch(alive.renewed.group, alive.renewed.generation));
         loop {
             let mut chunk = self.chunk();
             self.read(&mut chunk, &mut position, &alive.renewed, watch.as_ref()).await?;
@@ -121,7 +126,8 @@ impl Poll {
             }
             let now = self.renew().await?;
             if now.renewed.generation != alive.renewed.generation {
-                let position = Position::of(&now.renewed, Some(&position.token())).map_err(|e| Problem::bad_request(e.to_string()))?;
+                let position = Position::of(&now.renewed, Some(&position.token()))
+                    .map_err(|e| Problem::bad_request(e.to_string()))?;
                 return self.answer(chunk, &position, &now.renewed);
             }
             alive = now;
@@ -144,10 +150,12 @@ impl Poll {
         let first = position.turn(all.len());
         let turns: Vec<&Assigned> = all[first..].iter().chain(&all[..first]).collect();
         for group in turns.chunks(GROUP) {
-            let share = (self.limits.max_bytes / group.len().max(1)).max(SHARE_MIN_BYTES.min(self.limits.max_bytes));
+            let share =
+                (self.limits.max_bytes / group.len().max(1)).max(SHARE_MIN_BYTES.min(self.limits.max_bytes));
             let mut again: Vec<&Assigned> = group.to_vec();
             while !again.is_empty() {
-                let requests: Vec<_> = again.iter().map(|a| find_from(a.partition, position.get(a.partition), share)).collect();
+                let requests: Vec<_> =
+                    again.iter().map(|a| find_from(a.partition, position.get(a.partition), share)).collect();
                 let fetched = self.app.reader.fetch(&requests).await?;
                 let mut moved = Vec::new();
                 for (assigned, one) in again.iter().zip(&fetched) {
@@ -197,23 +205,28 @@ impl Poll {
         let assignments = serde_json::to_string(&listed(assignments)).unwrap_or_default();
         let more = format!(",\"generation\":{},\"assignments\":{assignments}", renewed.generation);
         let mut response = chunk.finish(&position.token(), &more)?.into_response();
-        let content_type = if self.form == Form::NdJson { "application/x-ndjson" } else { "application/json" };
+        let content_type =
+            if self.form == Form::NdJson { "application/x-ndjson" } else { "application/json" };
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Ok(response)
     }
 }
 
-/// Reads on in the member's partitions, and renews its session: when the poll starts, while it waits, and when it answers. The same `after`
-/// gives the same records again. A poll that waits returns at once, without records, when the generation changes.
+/// Reads on in the member's partitions, and renews its session: when the poll starts, while it waits, and
+/// when it answers. The same `after` gives the same records again. A poll that waits returns at once, without
+/// records, when the generation changes.
 #[utoipa::path(
     post, path = "/v1/groups/{group}/members/{member}/poll", operation_id = "poll_group", tag = "groups",
     params(("group" = String, Path), ("member" = String, Path), PollQuery), request_body = PollBody,
     responses((status = 200, description = "As NDJSON the last line holds what stands beside the records",
             content((PollAnswer = "application/json"), (String = "application/x-ndjson"))),
-        (status = 404, description = "group_not_found; member_not_found: it has left or its session has ended", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request, not_acceptable", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "5XX", description = "control_plane_unavailable, object_store_unavailable, corrupt", body = ProblemBody, content_type = "application/problem+json"))
+        (status = 404, description = "group_not_found; member_not_found: it has left or its session has ended",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request, not_acceptable",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable, object_store_unavailable, corrupt",
+            body = ProblemBody, content_type = "application/problem+json"))
 )]
 pub(super) async fn poll(
     State(app): State<AppState>,
@@ -226,7 +239,10 @@ pub(super) async fn poll(
 ) -> Result<Response, Problem> {
     let form = form_of(&headers, false)?;
     if form == Form::Arrow {
-        return Err(Problem::new(Code::NotAcceptable, "a poll's records come as application/json and application/x-ndjson"));
+        return Err(Problem::new(
+            Code::NotAcceptable,
+            "a poll's records come as application/json and application/x-ndjson",
+        ));
     }
     let body: PollBody = json_body(body).await?;
     let max_records = body.max_records.unwrap_or(limits::READ_MAX_RECORDS_DEFAULT);

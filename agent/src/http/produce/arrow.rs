@@ -1,6 +1,7 @@
 //! Arrow IPC streams in: columns by name, any subset with `value`.
 //!
-//! Messages are measured before the decoder sees them: it believes every size that a stream names, and sets memory aside for it.
+//! Messages are measured before the decoder sees them: it believes every size that a stream names, and sets
+//! memory aside for it.
 
 use super::json::{check_header, check_timestamp};
 use super::stream::{Chunk, Chunker};
@@ -9,7 +10,8 @@ use crate::produce::append::{AppendBuilder, Input};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type};
 use arrow_array::{
-    Array, ArrayRef, BinaryArray, BinaryViewArray, LargeBinaryArray, LargeStringArray, RecordBatch, StringArray, StringViewArray,
+    Array, ArrayRef, BinaryArray, BinaryViewArray, LargeBinaryArray, LargeStringArray, RecordBatch,
+    StringArray, StringViewArray,
 };
 use arrow_buffer::Buffer;
 use arrow_ipc::reader::StreamDecoder;
@@ -103,7 +105,10 @@ impl Columns {
         let mut columns = Self {
             rows: batch.num_rows(),
             bytes: batch.get_array_memory_size(),
-            value: BytesColumn::new("value", batch.column_by_name("value").ok_or_else(|| invalid("the stream has no column value"))?)?,
+            value: BytesColumn::new(
+                "value",
+                batch.column_by_name("value").ok_or_else(|| invalid("the stream has no column value"))?,
+            )?,
             key: None,
             timestamp: None,
             partition: None,
@@ -113,7 +118,9 @@ impl Columns {
             match field.name().as_str() {
                 "key" => columns.key = Some(BytesColumn::new("key", array)?),
                 "timestamp" => columns.timestamp = Some(timestamps(array)?),
-                "partition" if matches!(array.data_type(), DataType::Int32 | DataType::Int64) => columns.partition = Some(array.clone()),
+                "partition" if matches!(array.data_type(), DataType::Int32 | DataType::Int64) => {
+                    columns.partition = Some(array.clone())
+                }
                 "partition" => return Err(invalid("column partition is not int32 or int64")),
                 "headers" => {
                     check_header_column(array)?;
@@ -128,7 +135,8 @@ impl Columns {
     }
 
     fn row_bytes(&self, row: usize) -> usize {
-        self.value.get(row).map_or(0, <[u8]>::len) + self.key.as_ref().and_then(|k| k.get(row)).map_or(0, <[u8]>::len)
+        self.value.get(row).map_or(0, <[u8]>::len)
+            + self.key.as_ref().and_then(|k| k.get(row)).map_or(0, <[u8]>::len)
     }
 
     fn timestamp(&self, row: usize) -> Result<Option<i64>, Problem> {
@@ -136,7 +144,11 @@ impl Columns {
         if array.is_null(row) {
             return Ok(None);
         }
-        let ms = array.as_primitive::<Int64Type>().value(row).checked_mul(*multiply).map(|v| v.div_euclid(*divide));
+        let ms = array
+            .as_primitive::<Int64Type>()
+            .value(row)
+            .checked_mul(*multiply)
+            .map(|v| v.div_euclid(*divide));
         let ms = ms.ok_or_else(|| invalid("a timestamp is out of range"))?;
         check_timestamp(ms).map(|()| Some(ms))
     }
@@ -147,7 +159,9 @@ impl Columns {
             DataType::Int32 => Ok(Some(array.as_primitive::<Int32Type>().value(row))),
             _ => {
                 let wide = array.as_primitive::<Int64Type>().value(row);
-                i32::try_from(wide).map(Some).map_err(|_| Problem::new(Code::PartitionNotFound, format!("there is no partition {wide}")))
+                i32::try_from(wide).map(Some).map_err(|_| {
+                    Problem::new(Code::PartitionNotFound, format!("there is no partition {wide}"))
+                })
             }
         }
     }
@@ -163,14 +177,20 @@ impl Columns {
             values = BytesColumn::new("headers", pairs.column(1))?;
             let mut size = 0;
             for n in 0..pairs.len() {
-                let name = names.get(n).and_then(|b| std::str::from_utf8(b).ok()).ok_or_else(|| invalid("a header has no name"))?;
+                let name = names
+                    .get(n)
+                    .and_then(|b| std::str::from_utf8(b).ok())
+                    .ok_or_else(|| invalid("a header has no name"))?;
                 check_header(name)?;
                 let value = values.get(n).unwrap_or_default();
                 size += name.len() + value.len();
                 headers.push((name, value));
             }
             if size > limits::HEADERS_MAX_BYTES || headers.len() > limits::RECORD_MAX_HEADERS {
-                return Err(Problem::new(Code::HeadersTooLarge, "a record has too many or too large headers"));
+                return Err(Problem::new(
+                    Code::HeadersTooLarge,
+                    "a record has too many or too large headers",
+                ));
             }
         }
         let input = Input {
@@ -193,7 +213,11 @@ fn timestamps(array: &ArrayRef) -> Result<(ArrayRef, i64, i64), Problem> {
         DataType::Timestamp(TimeUnit::Millisecond, _) => (1, 1),
         DataType::Timestamp(TimeUnit::Microsecond, _) => (1, 1_000),
         DataType::Timestamp(TimeUnit::Nanosecond, _) => (1, 1_000_000),
-        other => return Err(invalid(format!("column timestamp is {other}, not a timestamp or int64 of milliseconds"))),
+        other => {
+            return Err(invalid(format!(
+                "column timestamp is {other}, not a timestamp or int64 of milliseconds"
+            )));
+        }
     };
     let data = array.to_data().into_builder().data_type(DataType::Int64).build();
     let data = data.map_err(|e| invalid(format!("column timestamp: {e}")))?;
@@ -205,7 +229,9 @@ fn check_header_column(array: &ArrayRef) -> Result<(), Problem> {
     let DataType::List(item) = array.data_type() else { return Err(wrong()) };
     let DataType::Struct(fields) = item.data_type() else { return Err(wrong()) };
     let texts = |t: &DataType| matches!(t, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
-    let bytes = |t: &DataType| texts(t) || matches!(t, DataType::Binary | DataType::LargeBinary | DataType::BinaryView);
+    let bytes = |t: &DataType| {
+        texts(t) || matches!(t, DataType::Binary | DataType::LargeBinary | DataType::BinaryView)
+    };
     match &fields[..] {
         [name, value] if texts(name.data_type()) && bytes(value.data_type()) => Ok(()),
         _ => Err(wrong()),
@@ -217,7 +243,10 @@ fn unreadable(why: impl std::fmt::Display) -> Problem {
 }
 
 fn too_large() -> Problem {
-    Problem::new(Code::BodyTooLarge, format!("a message of an Arrow stream has at most {MESSAGE_MAX_BYTES} bytes, also unpacked"))
+    Problem::new(
+        Code::BodyTooLarge,
+        format!("a message of an Arrow stream has at most {MESSAGE_MAX_BYTES} bytes, also unpacked"),
+    )
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
@@ -247,7 +276,10 @@ fn check_unpacked(message: &[u8]) -> Result<(), Problem> {
     for buffer in buffers {
         let start = usize::try_from(buffer.offset()).map_err(unreadable)?;
         let length = usize::try_from(buffer.length()).map_err(unreadable)?;
-        let packed = start.checked_add(length).and_then(|end| body.get(start..end)).ok_or_else(|| unreadable("a buffer lies outside"))?;
+        let packed = start
+            .checked_add(length)
+            .and_then(|end| body.get(start..end))
+            .ok_or_else(|| unreadable("a buffer lies outside"))?;
         // The unpacked size stands before the bytes; -1 says that they are not packed.
         let Some((size, packed)) = packed.split_first_chunk::<8>() else { continue };
         let size = usize::try_from(i64::from_le_bytes(*size)).unwrap_or(0);
@@ -287,7 +319,8 @@ impl Rows {
         }
         let end = metadata.end;
         let Some(metadata) = self.incoming.get(metadata) else { return Ok(None) };
-        let body = usize::try_from(root_as_message(metadata).map_err(unreadable)?.bodyLength()).map_err(unreadable)?;
+        let body = usize::try_from(root_as_message(metadata).map_err(unreadable)?.bodyLength())
+            .map_err(unreadable)?;
         end.checked_add(body).filter(|length| *length <= MESSAGE_MAX_BYTES).map(Some).ok_or_else(too_large)
     }
 
@@ -342,7 +375,9 @@ impl Chunker for Rows {
             if !self.incoming.is_empty() {
                 return Err(unreadable("it breaks off"));
             }
-            self.decoder.finish().map_err(|e| Problem::bad_request(format!("the Arrow stream breaks off: {e}")))?;
+            self.decoder
+                .finish()
+                .map_err(|e| Problem::bad_request(format!("the Arrow stream breaks off: {e}")))?;
         }
         if rows.is_empty() || !(full || end) {
             return Ok(None);

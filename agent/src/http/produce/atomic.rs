@@ -63,20 +63,31 @@ impl Atomic<'_> {
             append.guard = guard;
             append.permit = self.permit.take();
             let appended = match app.writer.append(append).await {
-                Err(AppendError::PartitionGone | AppendError::OffsetsRejected(OffsetsRejected::PartitionGone { .. })) if again => {
+                Err(
+                    AppendError::PartitionGone
+                    | AppendError::OffsetsRejected(OffsetsRejected::PartitionGone { .. }),
+                ) if again => {
                     again = false;
-                    for name in self.topics.iter().chain(&self.offsets.as_ref().map(BatchOffsets::topics).unwrap_or_default()) {
+                    for name in self
+                        .topics
+                        .iter()
+                        .chain(&self.offsets.as_ref().map(BatchOffsets::topics).unwrap_or_default())
+                    {
                         app.topics.forget(&self.call.principal.tenant, name).await;
                     }
                     continue;
                 }
                 Err(AppendError::LeaseLost(lost)) => return Err(self.lease_lost(&lost)),
                 outcome => match (outcome, missing) {
-                    (Err(AppendError::OffsetsRejected(OffsetsRejected::PartitionGone { .. })), Some(missing)) => return Err(missing),
+                    (
+                        Err(AppendError::OffsetsRejected(OffsetsRejected::PartitionGone { .. })),
+                        Some(missing),
+                    ) => return Err(missing),
                     (outcome, _) => outcome?,
                 },
             };
-            // A retry under another partition count or turn: the same body under those of the first request has the stored places.
+            // A retry under another partition count or turn: the same body under those of the first request
+            // has the stored places.
             let placed = match &appended.basis {
                 first if *first == mine => placed,
                 first => Placed::of(&self.parse(&parse, &topics, first.clone()).await?),
@@ -91,16 +102,23 @@ impl Atomic<'_> {
         for name in &self.topics {
             topics.push(app.topics.get_or_create(&self.call.principal.tenant, name).await?);
         }
-        let basis_of = |topic: &Arc<Topic>| BasisTopic { partitions: topic.partition_count(), sticky: app.topics.sticky(topic) };
-        let basis = Basis { timestamp: self.call.shared.now_ms, topics: topics.iter().map(basis_of).collect() };
+        let basis_of = |topic: &Arc<Topic>| BasisTopic {
+            partitions: topic.partition_count(),
+            sticky: app.topics.sticky(topic),
+        };
+        let basis =
+            Basis { timestamp: self.call.shared.now_ms, topics: topics.iter().map(basis_of).collect() };
         Ok((topics, basis))
     }
 
     /// The group offsets, and what is wrong with them should they be looked at.
     async fn guard(&self, app: &AppState) -> Result<(Option<Guard>, Option<Problem>), Problem> {
         let tenant = &self.call.principal.tenant;
-        let acks = (!self.acks.is_empty()).then(|| (tenant.clone(), self.acks.iter().map(Receipt::ack).collect()));
-        let Some(offsets) = &self.offsets else { return Ok((acks.map(|acks| Guard { offsets: None, acks: Some(acks) }), None)) };
+        let acks =
+            (!self.acks.is_empty()).then(|| (tenant.clone(), self.acks.iter().map(Receipt::ack).collect()));
+        let Some(offsets) = &self.offsets else {
+            return Ok((acks.map(|acks| Guard { offsets: None, acks: Some(acks) }), None));
+        };
         let (offsets, missing) = offsets.resolve(app, tenant).await?;
         match missing {
             // Without a key nothing can have been stored before.
@@ -110,12 +128,19 @@ impl Atomic<'_> {
     }
 
     fn lease_lost(&self, lost: &[usize]) -> Problem {
-        let receipts: Vec<String> = lost.iter().filter_map(|n| self.acks.get(*n)).map(Receipt::text).collect();
-        let detail = format!("{} of the acks name records that are no longer held: nothing was stored", lost.len());
+        let receipts: Vec<String> =
+            lost.iter().filter_map(|n| self.acks.get(*n)).map(Receipt::text).collect();
+        let detail =
+            format!("{} of the acks name records that are no longer held: nothing was stored", lost.len());
         Problem::new(Code::LeaseLost, detail).with("receipts", receipts)
     }
 
-    async fn parse(&self, parse: &Parse, topics: &[Arc<Topic>], basis: Basis) -> Result<AppendBuilder, Problem> {
+    async fn parse(
+        &self,
+        parse: &Parse,
+        topics: &[Arc<Topic>],
+        basis: Basis,
+    ) -> Result<AppendBuilder, Problem> {
         let mut builder = AppendBuilder::new(topics.to_vec(), basis);
         if self.body.len() <= PARSE_INLINE_BYTES {
             parse(&mut builder)?;
@@ -127,7 +152,8 @@ impl Atomic<'_> {
     }
 
     fn check_expect(&self, builder: &AppendBuilder) -> Result<(), Problem> {
-        let one = builder.explicit && builder.order.windows(2).all(|pair| pair[0].partition == pair[1].partition);
+        let one =
+            builder.explicit && builder.order.windows(2).all(|pair| pair[0].partition == pair[1].partition);
         if self.expect.is_some() && !one {
             return Err(Problem::bad_request("with If-Match all records name the same partition"));
         }
@@ -147,7 +173,11 @@ impl Atomic<'_> {
             ResultsShape::ByTopic => "batches".to_owned(),
         };
         Some(RequestKey {
-            key_hash: hash::of(&[self.call.principal.tenant.as_str().as_bytes(), path.as_bytes(), key.as_bytes()]),
+            key_hash: hash::of(&[
+                self.call.principal.tenant.as_str().as_bytes(),
+                path.as_bytes(),
+                key.as_bytes(),
+            ]),
             body_hash: hash::of(&[&self.call.shape, &self.body]),
             ttl_ms: limits::IDEMPOTENCY_KEY_TTL_MS,
         })
@@ -163,7 +193,8 @@ struct Placed {
 struct RecordResult {
     topic: usize,
     partition: i32,
-    /// `None` where the window of a dedup id has ended since, and with it the memory of where the first record lies.
+    /// `None` where the window of a dedup id has ended since, and with it the memory of where the first
+    /// record lies.
     offset: Option<Offset>,
     timestamp: i64,
     duplicate: bool,
@@ -177,12 +208,26 @@ impl Placed {
         Self { order, times, dedups }
     }
 
-    async fn results(&self, app: &AppState, topics: &[Arc<Topic>], appended: &Appended) -> Result<Vec<RecordResult>, Problem> {
-        let pieces: HashMap<(usize, i32), usize> = appended.pieces.iter().enumerate().map(|(n, p)| ((p.topic, p.partition), n)).collect();
-        let offset = |place: &Place| pieces.get(&(place.topic, place.partition)).and_then(|n| appended.pieces[*n].offset(place.position));
+    async fn results(
+        &self,
+        app: &AppState,
+        topics: &[Arc<Topic>],
+        appended: &Appended,
+    ) -> Result<Vec<RecordResult>, Problem> {
+        let pieces: HashMap<(usize, i32), usize> =
+            appended.pieces.iter().enumerate().map(|(n, p)| ((p.topic, p.partition), n)).collect();
+        let offset = |place: &Place| {
+            pieces
+                .get(&(place.topic, place.partition))
+                .and_then(|n| appended.pieces[*n].offset(place.position))
+        };
         let mut known: HashMap<(usize, Uuid), (i32, Offset)> = HashMap::new();
         for (number, topic) in topics.iter().enumerate() {
-            let dropped = self.order.iter().zip(&self.dedups).filter(|(place, _)| place.topic == number && offset(place).is_none());
+            let dropped = self
+                .order
+                .iter()
+                .zip(&self.dedups)
+                .filter(|(place, _)| place.topic == number && offset(place).is_none());
             let hashes: Vec<Uuid> = dropped.filter_map(|(_, hash)| *hash).collect();
             if hashes.is_empty() {
                 continue;
@@ -193,11 +238,17 @@ impl Placed {
         let result = |((place, timestamp), hash): ((&Place, &i64), &Option<Uuid>)| {
             let (partition, offset, first) = match offset(place) {
                 Some(offset) => (place.partition, Some(offset), true),
-                None => {
-                    hash.and_then(|h| known.get(&(place.topic, h))).map_or((place.partition, None, false), |(p, o)| (*p, Some(*o), false))
-                }
+                None => hash
+                    .and_then(|h| known.get(&(place.topic, h)))
+                    .map_or((place.partition, None, false), |(p, o)| (*p, Some(*o), false)),
             };
-            RecordResult { topic: place.topic, partition, offset, timestamp: *timestamp, duplicate: !first || appended.duplicate }
+            RecordResult {
+                topic: place.topic,
+                partition,
+                offset,
+                timestamp: *timestamp,
+                duplicate: !first || appended.duplicate,
+            }
         };
         Ok(self.order.iter().zip(&self.times).zip(&self.dedups).map(result).collect())
     }

@@ -1,4 +1,5 @@
-//! The body of `/v1/batches`, read piece by piece: records of several topics, acks of queue records, group offsets.
+//! The body of `/v1/batches`, read piece by piece: records of several topics, acks of queue records, group
+//! offsets.
 
 use super::json::{Records, Shared, problem_of, read};
 use crate::http::error::{Code, Problem};
@@ -124,7 +125,12 @@ pub fn read_batch(body: &[u8], builder: &mut AppendBuilder, shared: &Shared) -> 
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
             let mut topic = 0;
             while map.next_key::<Cow<'de, str>>()?.is_some() {
-                map.next_value_seed(Records { builder: &mut *self.0, topic, shared: self.1, problem: &mut *self.2 })?;
+                map.next_value_seed(Records {
+                    builder: &mut *self.0,
+                    topic,
+                    shared: self.1,
+                    problem: &mut *self.2,
+                })?;
                 topic += 1;
             }
             Ok(())

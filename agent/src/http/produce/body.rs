@@ -39,9 +39,17 @@ pub async fn collect(body: Body, max: usize, admission: Option<&Admission>) -> R
     admitted(body, max, admission).await.map(|(bytes, _)| bytes)
 }
 
-pub async fn admitted(mut body: Body, max: usize, admission: Option<&Admission>) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Problem> {
-    let too_large =
-        || Problem::new(Code::BodyTooLarge, format!("an atomic request has at most {max} bytes: stream NDJSON or Arrow for more"));
+pub async fn admitted(
+    mut body: Body,
+    max: usize,
+    admission: Option<&Admission>,
+) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Problem> {
+    let too_large = || {
+        Problem::new(
+            Code::BodyTooLarge,
+            format!("an atomic request has at most {max} bytes: stream NDJSON or Arrow for more"),
+        )
+    };
     let known = body.size_hint().exact().map(|n| usize::try_from(n).unwrap_or(usize::MAX));
     if known.is_some_and(|n| n > max) {
         return Err(too_large());

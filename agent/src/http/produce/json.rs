@@ -73,7 +73,12 @@ impl<'de> Deserialize<'de> for Headers {
     }
 }
 
-fn add_header(headers: &mut Vec<(String, Vec<u8>)>, name: &str, value: HeaderIn, list: bool) -> Result<(), &'static str> {
+fn add_header(
+    headers: &mut Vec<(String, Vec<u8>)>,
+    name: &str,
+    value: HeaderIn,
+    list: bool,
+) -> Result<(), &'static str> {
     let bytes = match value {
         HeaderIn::Text(text) => text.into_bytes(),
         HeaderIn::Bytes { base64 } => BASE64.decode(base64).map_err(|_| "a header's base64 is not valid")?,
@@ -107,7 +112,11 @@ pub fn is_one_line(text: &[u8]) -> bool {
 }
 
 pub fn check_header(name: &str) -> Result<(), Problem> {
-    if name.starts_with(RESERVED) { Err(invalid(format!("header names that begin with {RESERVED} are reserved"))) } else { Ok(()) }
+    if name.starts_with(RESERVED) {
+        Err(invalid(format!("header names that begin with {RESERVED} are reserved")))
+    } else {
+        Ok(())
+    }
 }
 
 pub fn check_timestamp(timestamp: i64) -> Result<(), Problem> {
@@ -121,14 +130,21 @@ pub fn check_timestamp(timestamp: i64) -> Result<(), Problem> {
 impl RecordIn<'_> {
     pub fn push(&self, builder: &mut AppendBuilder, topic: usize, shared: &Shared) -> Result<(), Problem> {
         let decoded = |text: &Option<Cow<'_, str>>, what| {
-            text.as_deref().map(|t| BASE64.decode(t)).transpose().map_err(|_| invalid(format!("{what} is not valid base64")))
+            text.as_deref()
+                .map(|t| BASE64.decode(t))
+                .transpose()
+                .map_err(|_| invalid(format!("{what} is not valid base64")))
         };
         if self.key.is_some() && self.key_base64.is_some() {
             return Err(invalid("a record has one of key and key_base64"));
         }
         let key_bytes = decoded(&self.key_base64, "key_base64")?;
         let value_bytes = decoded(&self.base64, "base64")?;
-        let values = [self.value.map(|v| v.get().as_bytes()), self.text.as_deref().map(str::as_bytes), value_bytes.as_deref()];
+        let values = [
+            self.value.map(|v| v.get().as_bytes()),
+            self.text.as_deref().map(str::as_bytes),
+            value_bytes.as_deref(),
+        ];
         if values.iter().flatten().count() > 1 {
             return Err(invalid("a record has one of value, text and base64"));
         }
@@ -150,7 +166,8 @@ impl RecordIn<'_> {
         if self.dedup_id.as_deref().is_some_and(|id| id.is_empty() || id.len() > limits::DEDUP_ID_MAX_BYTES) {
             return Err(invalid(format!("a dedup_id has 1 to {} bytes", limits::DEDUP_ID_MAX_BYTES)));
         }
-        let headers: Vec<(&str, &[u8])> = self.headers.0.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
+        let headers: Vec<(&str, &[u8])> =
+            self.headers.0.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
         let input = Input {
             key: self.key.as_deref().map(str::as_bytes).or(key_bytes.as_deref()),
             value,
@@ -190,7 +207,8 @@ fn in_time(now_ms: i64, ms: i64, what: &str) -> Result<Option<i64>, Problem> {
     at.map(Some).ok_or_else(|| invalid(format!("{what} is out of range")))
 }
 
-/// Reads a list of records into one topic of a builder; a record's own problem is kept aside, since serde knows only texts.
+/// Reads a list of records into one topic of a builder; a record's own problem is kept aside, since serde
+/// knows only texts.
 pub(super) struct Records<'b> {
     pub(super) builder: &'b mut AppendBuilder,
     pub(super) topic: usize,
@@ -215,8 +233,10 @@ impl<'de> Visitor<'de> for Records<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         while let Some(record) = seq.next_element::<RecordIn<'de>>()? {
             if self.builder.records() >= limits::CHUNK_MAX_RECORDS {
-                let detail =
-                    format!("an atomic request has at most {} records: stream NDJSON or Arrow for more", limits::CHUNK_MAX_RECORDS);
+                let detail = format!(
+                    "an atomic request has at most {} records: stream NDJSON or Arrow for more",
+                    limits::CHUNK_MAX_RECORDS
+                );
                 *self.problem = Some(Problem::new(Code::BodyTooLarge, detail));
                 return Err(de::Error::custom("too many records"));
             }
@@ -238,7 +258,10 @@ pub fn problem_of(error: &serde_json::Error) -> Problem {
     }
 }
 
-pub(super) fn read<'de, V: Visitor<'de, Value = ()>>(body: &'de [u8], visitor: V) -> Result<(), serde_json::Error> {
+pub(super) fn read<'de, V: Visitor<'de, Value = ()>>(
+    body: &'de [u8],
+    visitor: V,
+) -> Result<(), serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     deserializer.deserialize_map(visitor)?;
     deserializer.end()
@@ -258,7 +281,11 @@ pub fn read_records(body: &[u8], builder: &mut AppendBuilder, shared: &Shared) -
                 match (&*name, records.take()) {
                     ("records", Some(records)) => map.next_value_seed(records)?,
                     ("records", None) => return Err(de::Error::custom("\"records\" stands twice")),
-                    (other, _) => return Err(de::Error::custom(format!("unknown field {other:?}, expected \"records\""))),
+                    (other, _) => {
+                        return Err(de::Error::custom(format!(
+                            "unknown field {other:?}, expected \"records\""
+                        )));
+                    }
                 }
             }
             match records {
@@ -278,7 +305,9 @@ pub struct Pointer(Vec<String>);
 
 impl Pointer {
     pub fn parse(text: &str) -> Result<Self, Problem> {
-        let rest = text.strip_prefix('/').ok_or_else(|| Problem::bad_request("key is a JSON pointer, as /tailnum"))?;
+        let rest = text
+            .strip_prefix('/')
+            .ok_or_else(|| Problem::bad_request("key is a JSON pointer, as /tailnum"))?;
         let mut tokens = Vec::new();
         for token in rest.split('/') {
             let unescaped = token.replace("~1", "/").replace("~0", "~");
@@ -290,7 +319,8 @@ impl Pointer {
         Ok(Self(tokens))
     }
 
-    /// What the pointer finds in a JSON text: a string's content, else its JSON text; `None` for nothing or null. Checks the whole text.
+    /// What the pointer finds in a JSON text: a string's content, else its JSON text; `None` for nothing or
+    /// null. Checks the whole text.
     pub fn find<'a>(&self, text: &'a str) -> Result<Option<Cow<'a, str>>, serde_json::Error> {
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let found = Step(&self.0).deserialize(&mut deserializer)?;
@@ -312,7 +342,11 @@ struct Step<'p>(&'p [String]);
 impl<'de> DeserializeSeed<'de> for Step<'_> {
     type Value = Option<&'de RawValue>;
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        if self.0.is_empty() { <&RawValue>::deserialize(deserializer).map(Some) } else { deserializer.deserialize_any(self) }
+        if self.0.is_empty() {
+            <&RawValue>::deserialize(deserializer).map(Some)
+        } else {
+            deserializer.deserialize_any(self)
+        }
     }
 }
 

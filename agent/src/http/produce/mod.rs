@@ -112,7 +112,8 @@ pub struct PartitionRange {
 pub struct BatchBody {
     /// Records of each topic.
     topics: std::collections::BTreeMap<String, Vec<ProducedRecord>>,
-    /// Receipts of queue records, of any queues: acked with the commit, or nothing happens. Without an `Idempotency-Key` they are the key.
+    /// Receipts of queue records, of any queues: acked with the commit, or nothing happens. Without an
+    /// `Idempotency-Key` they are the key.
     acks: Option<Vec<String>>,
     /// Offsets of a member of a consumer group, committed together with the records or not at all.
     offsets: Option<BatchOffsets>,
@@ -155,7 +156,10 @@ fn form_of(headers: &HeaderMap) -> Result<Form, Problem> {
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let key = text_header(headers, "idempotency-key")?;
     if key.is_some_and(|k| k.is_empty() || k.len() > limits::IDEMPOTENCY_KEY_MAX_BYTES) {
-        return Err(Problem::bad_request(format!("an Idempotency-Key has 1 to {} bytes", limits::IDEMPOTENCY_KEY_MAX_BYTES)));
+        return Err(Problem::bad_request(format!(
+            "an Idempotency-Key has 1 to {} bytes",
+            limits::IDEMPOTENCY_KEY_MAX_BYTES
+        )));
     }
     Ok(key.map(str::to_owned))
 }
@@ -184,8 +188,9 @@ pub struct Call {
     pub shared: Shared,
 }
 
-/// Produces records into a topic. JSON and octet-stream bodies are atomic; NDJSON and Arrow bodies of any length are streamed in and
-/// committed in chunks of 8 MiB or 65,536 records: what is stored is always a prefix.
+/// Produces records into a topic. JSON and octet-stream bodies are atomic; NDJSON and Arrow bodies of any
+/// length are streamed in and committed in chunks of 8 MiB or 65,536 records: what is stored is always a
+/// prefix.
 #[utoipa::path(
     post, path = "/v1/topics/{topic}/records", tag = "produce",
     params(("topic" = String, Path), ProduceQuery,
@@ -194,11 +199,16 @@ pub struct Call {
     request_body(content((ProducedRecords = "application/json"), (String = "application/x-ndjson"), (Vec<u8> = "application/octet-stream"),
         (Vec<u8> = "application/vnd.apache.arrow.stream"))),
     responses((status = 200, description = "durable and committed", body = ProduceAnswer),
-        (status = 409, description = "offset_mismatch, idempotency_conflict", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 413, description = "record_too_large, body_too_large", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, description = "invalid_record", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request, topic_not_found, partition_not_found, unsupported_media_type, headers_too_large, throttled", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "5XX", description = "unknown outcome: retry with the same Idempotency-Key", body = ProblemBody, content_type = "application/problem+json"))
+        (status = 409, description = "offset_mismatch, idempotency_conflict",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = 413, description = "record_too_large, body_too_large",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "invalid_record",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request, topic_not_found, partition_not_found, unsupported_media_type, headers_too_large, throttled",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "unknown outcome: retry with the same Idempotency-Key",
+            body = ProblemBody, content_type = "application/problem+json"))
 )]
 async fn records(
     State(app): State<AppState>,
@@ -211,22 +221,28 @@ async fn records(
 ) -> Result<Response, Problem> {
     let form = form_of(&headers)?;
     let expect = if_match(&headers)?;
-    let shape =
-        [headers.get(header::CONTENT_TYPE).map_or(&b""[..], |v| v.as_bytes()), raw_query.unwrap_or_default().as_bytes()].join(&b'?');
+    let shape = [
+        headers.get(header::CONTENT_TYPE).map_or(&b""[..], |v| v.as_bytes()),
+        raw_query.unwrap_or_default().as_bytes(),
+    ]
+    .join(&b'?');
     let shared = Shared { now_ms: app.clock.now_ms(), traceparent: traceparent(&headers) };
     let call = Call { principal, topic, idempotency_key: idempotency_key(&headers)?, shape, shared };
     if form != Form::NdJson && (query.key.is_some() || query.records) {
         return Err(Problem::bad_request("key and records are parameters of NDJSON bodies"));
     }
     if form != Form::Octets && query.partition.is_some() {
-        return Err(Problem::bad_request("partition is a parameter of octet-stream bodies; records name their own"));
+        return Err(Problem::bad_request(
+            "partition is a parameter of octet-stream bodies; records name their own",
+        ));
     }
     if expect.is_some() && matches!(form, Form::NdJson | Form::Arrow) {
         return Err(Problem::bad_request("If-Match needs an atomic request: JSON or octet-stream"));
     }
     match form {
         Form::Json => {
-            let (body, permit) = body::admitted(body, limits::REQUEST_MAX_BYTES, Some(&app.admission)).await?;
+            let (body, permit) =
+                body::admitted(body, limits::REQUEST_MAX_BYTES, Some(&app.admission)).await?;
             let (bytes, shared) = (body.clone(), call.shared.clone());
             let parse = move |builder: &mut _| json::read_records(&bytes, builder, &shared);
             Atomic {
@@ -309,19 +325,29 @@ async fn octets(
     .await
 }
 
-/// Stores records in several topics, offsets of a consumer group and acks of queue records, in one atomic commit. The `Idempotency-Key` is looked
-/// at before acks and offsets, so the retry of a success is a success.
+/// Stores records in several topics, offsets of a consumer group and acks of queue records, in one atomic
+/// commit. The `Idempotency-Key` is looked at before acks and offsets, so the retry of a success is a
+/// success.
 #[utoipa::path(
     post, path = "/v1/batches", tag = "produce",
     params(("Idempotency-Key" = Option<String>, Header)),
     request_body = BatchBody,
     responses((status = 200, description = "durable and committed, in every topic", body = BatchAnswer),
-        (status = 409, description = "idempotency_conflict, generation_fenced; lease_lost, with the receipts that are: nothing was stored", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 416, description = "offset_out_of_range: a group offset beyond the high watermark", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request, topic_not_found, partition_not_found, group_not_found, record_too_large, body_too_large, invalid_record, throttled", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "5XX", description = "unknown outcome: retry with the same Idempotency-Key", body = ProblemBody, content_type = "application/problem+json"))
+        (status = 409, description = "idempotency_conflict, generation_fenced; lease_lost, with the receipts that are: nothing was stored",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = 416, description = "offset_out_of_range: a group offset beyond the high watermark",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request, topic_not_found, partition_not_found, group_not_found, record_too_large, body_too_large, invalid_record, throttled",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "unknown outcome: retry with the same Idempotency-Key",
+            body = ProblemBody, content_type = "application/problem+json"))
 )]
-async fn batches(State(app): State<AppState>, principal: Principal, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+async fn batches(
+    State(app): State<AppState>,
+    principal: Principal,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
     if form_of(&headers)? != Form::Json {
         return Err(Problem::new(Code::UnsupportedMediaType, "a batch is application/json"));
     }
@@ -329,11 +355,19 @@ async fn batches(State(app): State<AppState>, principal: Principal, headers: Hea
         return Err(Problem::bad_request("If-Match stands with the records of one topic"));
     }
     let shared = Shared { now_ms: app.clock.now_ms(), traceparent: traceparent(&headers) };
-    let call = Call { principal, topic: Name::default_tenant(), idempotency_key: idempotency_key(&headers)?, shape: Vec::new(), shared };
+    let call = Call {
+        principal,
+        topic: Name::default_tenant(),
+        idempotency_key: idempotency_key(&headers)?,
+        shape: Vec::new(),
+        shared,
+    };
     let (body, permit) = body::admitted(body, limits::REQUEST_MAX_BYTES, Some(&app.admission)).await?;
     let batch::BatchShape { topics, acks, offsets } = batch::read_batch_shape(&body)?;
     let topics: Vec<Name> = topics.iter().map(|n| Name::new(n)).collect::<Result<_, _>>()?;
     let (bytes, shared) = (body.clone(), call.shared.clone());
     let parse = move |builder: &mut _| batch::read_batch(&bytes, builder, &shared);
-    Atomic { call: &call, topics, expect: None, offsets, acks, shape: ResultsShape::ByTopic, body, permit }.run(&app, Arc::new(parse)).await
+    Atomic { call: &call, topics, expect: None, offsets, acks, shape: ResultsShape::ByTopic, body, permit }
+        .run(&app, Arc::new(parse))
+        .await
 }

@@ -44,7 +44,11 @@ impl Lines {
     }
 
     fn take(&mut self, bytes: usize) -> LineChunk {
-        let chunk = LineChunk { how: Arc::clone(&self.how), text: self.buffer.split_to(bytes).freeze(), first_line: self.next_line };
+        let chunk = LineChunk {
+            how: Arc::clone(&self.how),
+            text: self.buffer.split_to(bytes).freeze(),
+            first_line: self.next_line,
+        };
         self.next_line += self.lines;
         self.searched -= bytes;
         (self.whole, self.records, self.lines) = (0, 0, 0);
@@ -64,7 +68,8 @@ impl Chunker for Lines {
         Ok(())
     }
 
-    /// A chunk ends behind the line that brings it to 8 MiB or to 65,536 records: a place that only the body decides.
+    /// A chunk ends behind the line that brings it to 8 MiB or to 65,536 records: a place that only the body
+    /// decides.
     fn cut(&mut self, max_record_bytes: usize, end: bool) -> Result<Option<LineChunk>, Problem> {
         let from = self.searched;
         for found in memchr_iter(b'\n', &self.buffer[from..]) {
@@ -80,7 +85,8 @@ impl Chunker for Lines {
         self.searched = self.buffer.len();
         // A whole record may be larger than what is stored of it: base64, escapes, names.
         if self.buffer.len() - self.whole > 2 * max_record_bytes + limits::HEADERS_MAX_BYTES {
-            let problem = Problem::new(Code::RecordTooLarge, format!("a record has at most {max_record_bytes} bytes"));
+            let problem =
+                Problem::new(Code::RecordTooLarge, format!("a record has at most {max_record_bytes} bytes"));
             return Err(problem.with("line", self.next_line + self.lines));
         }
         if !end || self.buffer.is_empty() {

@@ -1,6 +1,8 @@
-//! Bodies of any length: cut into chunks at fixed places, one chunk after the other committed, so that what is stored is a prefix.
+//! Bodies of any length: cut into chunks at fixed places, one chunk after the other committed, so that what
+//! is stored is a prefix.
 //!
-//! The next chunk is read and parsed while the last one is on its way, but handed over only when that is committed.
+//! The next chunk is read and parsed while the last one is on its way, but handed over only when that is
+//! committed.
 
 use super::body::next_frame;
 use super::{Call, PartitionRange, StreamAnswer};
@@ -66,7 +68,12 @@ impl Summary {
             if kept == 0 {
                 continue;
             }
-            let empty = PartitionRange { partition: piece.partition, first_offset: base.0, last_offset: base.0, count: 0 };
+            let empty = PartitionRange {
+                partition: piece.partition,
+                first_offset: base.0,
+                last_offset: base.0,
+                count: 0,
+            };
             let range = self.partitions.entry(piece.partition).or_insert(empty);
             range.first_offset = range.first_offset.min(base.0);
             range.last_offset = range.last_offset.max(base.0 + kept - 1);
@@ -76,20 +83,31 @@ impl Summary {
 
     fn answer(&self) -> StreamAnswer {
         let partitions: Vec<PartitionRange> = self.partitions.values().cloned().collect();
-        StreamAnswer { count: partitions.iter().map(|p| p.count).sum(), partitions, duplicate: self.duplicate }
+        StreamAnswer {
+            count: partitions.iter().map(|p| p.count).sum(),
+            partitions,
+            duplicate: self.duplicate,
+        }
     }
 }
 
-/// Place of a chunk's idempotency key; an atomic request is a first chunk, so that a key holds whatever the form of the body.
+/// Place of a chunk's idempotency key; an atomic request is a first chunk, so that a key holds whatever the
+/// form of the body.
 pub fn key_place(topic: i64, chunk: u64) -> String {
     format!("records/{topic}/{chunk}")
 }
 
-pub async fn run<C: Chunker>(app: &AppState, call: Call, mut chunker: C, mut body: Body) -> Result<Response, Problem> {
+pub async fn run<C: Chunker>(
+    app: &AppState,
+    call: Call,
+    mut chunker: C,
+    mut body: Body,
+) -> Result<Response, Problem> {
     let mut stream = Stream { app, call, number: 0, in_flight: None, committed: Summary::default() };
     let outcome = stream.consume(&mut chunker, &mut body).await;
     let finished = stream.settle().await;
-    // An outcome that is unknown weighs more than what is wrong with a later chunk: a 4xx says that nothing else was stored.
+    // An outcome that is unknown weighs more than what is wrong with a later chunk: a 4xx says that nothing
+    // else was stored.
     match finished.and(outcome) {
         Ok(()) => Ok(Json(stream.committed.answer()).into_response()),
         Err(problem) => {
@@ -107,7 +125,10 @@ impl Stream<'_> {
         loop {
             let data = next_frame(body).await?;
             if permit.is_some() && held_since.elapsed() > SLOW && self.app.admission.chunks_are_taken() {
-                return Err(Problem::new(Code::Throttled, "the body comes too slowly while others wait for memory: send it again"));
+                return Err(Problem::new(
+                    Code::Throttled,
+                    "the body comes too slowly while others wait for memory: send it again",
+                ));
             }
             let end = data.is_none();
             if let Some(data) = data {
@@ -158,7 +179,12 @@ impl Stream<'_> {
         }
     }
 
-    async fn hand_over<K: Chunk>(&mut self, chunk: K, topic: &mut Arc<Topic>, permit: Option<OwnedSemaphorePermit>) -> Result<(), Problem> {
+    async fn hand_over<K: Chunk>(
+        &mut self,
+        chunk: K,
+        topic: &mut Arc<Topic>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<(), Problem> {
         let chunk = Arc::new(chunk);
         let builder = self.parse(&chunk, topic).await?;
         self.settle().await?;
@@ -172,7 +198,8 @@ impl Stream<'_> {
         append.permit = permit;
         if number > 0 {
             let writer = Arc::clone(&self.app.writer);
-            self.in_flight = Some(tokio::spawn(async move { writer.append(append).await.map_err(Problem::from) }));
+            self.in_flight =
+                Some(tokio::spawn(async move { writer.append(append).await.map_err(Problem::from) }));
             return Ok(());
         }
         // The first chunk finds out whether the topic is still the one that was remembered.
@@ -181,7 +208,11 @@ impl Stream<'_> {
             self.app.topics.forget(&self.call.principal.tenant, &self.call.topic).await;
             *topic = self.topic().await?;
             let builder = self.parse(&chunk, topic).await?;
-            outcome = self.app.writer.append(builder.into_append(id(), self.key(number, topic, &*chunk), None)).await;
+            outcome = self
+                .app
+                .writer
+                .append(builder.into_append(id(), self.key(number, topic, &*chunk), None))
+                .await;
         }
         self.committed.add(&outcome?);
         Ok(())
@@ -200,7 +231,11 @@ impl Stream<'_> {
         let key = self.call.idempotency_key.as_ref()?;
         let place = key_place(topic.id.0, number);
         Some(RequestKey {
-            key_hash: hash::of(&[self.call.principal.tenant.as_str().as_bytes(), place.as_bytes(), key.as_bytes()]),
+            key_hash: hash::of(&[
+                self.call.principal.tenant.as_str().as_bytes(),
+                place.as_bytes(),
+                key.as_bytes(),
+            ]),
             body_hash: chunk.body_hash(&self.call.shape),
             ttl_ms: limits::IDEMPOTENCY_KEY_TTL_MS,
         })

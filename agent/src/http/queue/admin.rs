@@ -86,10 +86,15 @@ impl DeadBody {
             (None, Some(filter)) => Ok(DeadFilter::Reason(like(&filter.reason))),
             (Some(places), None) => {
                 let place = |(nth, place): (usize, &PartitionPlace)| {
-                    let missing = || Problem::new(Code::DeadNotFound, "an offset names no dead record").with("nth", nth);
-                    partition_of(queue, place.partition).map(|p| (p, Offset(place.offset))).ok_or_else(missing)
+                    let missing = || {
+                        Problem::new(Code::DeadNotFound, "an offset names no dead record").with("nth", nth)
+                    };
+                    partition_of(queue, place.partition)
+                        .map(|p| (p, Offset(place.offset)))
+                        .ok_or_else(missing)
                 };
-                let places: Vec<(PartitionId, Offset)> = places.iter().enumerate().map(place).collect::<Result<_, _>>()?;
+                let places: Vec<(PartitionId, Offset)> =
+                    places.iter().enumerate().map(place).collect::<Result<_, _>>()?;
                 let mut sorted = places.clone();
                 sorted.sort_unstable();
                 if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
@@ -116,13 +121,20 @@ fn like(glob: &str) -> String {
     pattern
 }
 
-/// Gives dead records back to this queue, with `failures` 0. With `max_rate` they become due one after the other; the answer comes at once.
+/// Gives dead records back to this queue, with `failures` 0. With `max_rate` they become due one after the
+/// other; the answer comes at once.
 #[utoipa::path(
-    post, path = "/v1/queues/{queue}/dead/redrive", operation_id = "redrive_dead", tag = "queues", params(("queue" = String, Path)), request_body = DeadBody,
-    responses((status = 200, description = "how many; those that retention has let go stay dead", body = Redriven),
-        (status = 404, description = "queue_not_found; dead_not_found: nothing was done", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
+    post, path = "/v1/queues/{queue}/dead/redrive", operation_id = "redrive_dead", tag = "queues",
+    params(("queue" = String, Path)),
+    request_body = DeadBody,
+    responses((status = 200, description = "how many; those that retention has let go stay dead",
+        body = Redriven),
+        (status = 404, description = "queue_not_found; dead_not_found: nothing was done",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable",
+            body = ProblemBody, content_type = "application/problem+json"))
 )]
 pub(super) async fn redrive(
     State(app): State<AppState>,
@@ -142,11 +154,16 @@ pub(super) async fn redrive(
 
 /// Forgets dead records.
 #[utoipa::path(
-    post, path = "/v1/queues/{queue}/dead/purge", operation_id = "purge_dead", tag = "queues", params(("queue" = String, Path)), request_body = DeadBody,
+    post, path = "/v1/queues/{queue}/dead/purge", operation_id = "purge_dead", tag = "queues",
+    params(("queue" = String, Path)),
+    request_body = DeadBody,
     responses((status = 200, description = "how many", body = Purged),
-        (status = 404, description = "queue_not_found; dead_not_found: nothing was done", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
+        (status = 404, description = "queue_not_found; dead_not_found: nothing was done",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable",
+            body = ProblemBody, content_type = "application/problem+json"))
 )]
 pub(super) async fn purge_dead(
     State(app): State<AppState>,
@@ -163,7 +180,12 @@ pub(super) async fn purge_dead(
     Ok(Json(Purged { purged }))
 }
 
-async fn set_paused(app: &AppState, tenant: &Name, name: &Name, paused: bool) -> Result<Json<Paused>, Problem> {
+async fn set_paused(
+    app: &AppState,
+    tenant: &Name,
+    name: &Name,
+    paused: bool,
+) -> Result<Json<Paused>, Problem> {
     let queue = current(app, tenant, name).await?;
     let done = app.plane.pause_queue(queue.id, paused).await;
     app.queues.forget(tenant, name).await;
@@ -174,37 +196,62 @@ async fn set_paused(app: &AppState, tenant: &Name, name: &Name, paused: bool) ->
 
 /// Stops handing out records. What is leased stays so and is settled as always.
 #[utoipa::path(
-    post, path = "/v1/queues/{queue}/pause", operation_id = "pause_queue", tag = "queues", params(("queue" = String, Path)),
+    post, path = "/v1/queues/{queue}/pause", operation_id = "pause_queue", tag = "queues",
+    params(("queue" = String, Path)),
     responses((status = 200, description = "paused", body = Paused),
-        (status = 404, description = "queue_not_found", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
+        (status = 404, description = "queue_not_found",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable",
+            body = ProblemBody, content_type = "application/problem+json"))
 )]
-pub(super) async fn pause(State(app): State<AppState>, principal: Principal, QueueName(name): QueueName) -> Result<Json<Paused>, Problem> {
+pub(super) async fn pause(
+    State(app): State<AppState>,
+    principal: Principal,
+    QueueName(name): QueueName,
+) -> Result<Json<Paused>, Problem> {
     set_paused(&app, &principal.tenant, &name, true).await
 }
 
 /// Goes on handing out records.
 #[utoipa::path(
-    post, path = "/v1/queues/{queue}/resume", operation_id = "resume_queue", tag = "queues", params(("queue" = String, Path)),
+    post, path = "/v1/queues/{queue}/resume", operation_id = "resume_queue", tag = "queues",
+    params(("queue" = String, Path)),
     responses((status = 200, description = "not paused", body = Paused),
-        (status = 404, description = "queue_not_found", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
+        (status = 404, description = "queue_not_found",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable",
+            body = ProblemBody, content_type = "application/problem+json"))
 )]
-pub(super) async fn resume(State(app): State<AppState>, principal: Principal, QueueName(name): QueueName) -> Result<Json<Paused>, Problem> {
+pub(super) async fn resume(
+    State(app): State<AppState>,
+    principal: Principal,
+    QueueName(name): QueueName,
+) -> Result<Json<Paused>, Problem> {
     set_paused(&app, &principal.tenant, &name, false).await
 }
 
-/// Passes over everything that is in the queue now; its leases end, and their receipts are lost. Dead records stay.
+/// Passes over everything that is in the queue now; its leases end, and their receipts are lost. Dead records
+/// stay.
 #[utoipa::path(
-    post, path = "/v1/queues/{queue}/purge", operation_id = "purge_queue", tag = "queues", params(("queue" = String, Path)),
+    post, path = "/v1/queues/{queue}/purge", operation_id = "purge_queue", tag = "queues",
+    params(("queue" = String, Path)),
     responses((status = 200, description = "how many records were still to be done", body = Purged),
-        (status = 404, description = "queue_not_found", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
+        (status = 404, description = "queue_not_found",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable",
+            body = ProblemBody, content_type = "application/problem+json"))
 )]
-pub(super) async fn purge(State(app): State<AppState>, principal: Principal, QueueName(name): QueueName) -> Result<Json<Purged>, Problem> {
+pub(super) async fn purge(
+    State(app): State<AppState>,
+    principal: Principal,
+    QueueName(name): QueueName,
+) -> Result<Json<Purged>, Problem> {
     let queue = current(&app, &principal.tenant, &name).await?;
     let ends: Vec<(PartitionId, Offset)> =
         app.plane.partitions(queue.topic_id).await?.into_iter().map(|p| (p.id, p.high_watermark)).collect();
@@ -212,14 +259,21 @@ pub(super) async fn purge(State(app): State<AppState>, principal: Principal, Que
     Ok(Json(Purged { purged }))
 }
 
-/// Goes on from elsewhere. In the partitions concerned all leases end, and what was waiting, and dead records from there on are forgotten.
+/// Goes on from elsewhere. In the partitions concerned all leases end, and what was waiting, and dead records
+/// from there on are forgotten.
 #[utoipa::path(
-    post, path = "/v1/queues/{queue}/seek", operation_id = "seek_queue", tag = "queues", params(("queue" = String, Path)), request_body = SeekBody,
+    post, path = "/v1/queues/{queue}/seek", operation_id = "seek_queue", tag = "queues",
+    params(("queue" = String, Path)),
+    request_body = SeekBody,
     responses((status = 200, description = "where it goes on now", body = Cursors),
-        (status = 404, description = "queue_not_found, partition_not_found", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 416, description = "offset_out_of_range", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "5XX", description = "control_plane_unavailable, object_store_unavailable, corrupt", body = ProblemBody, content_type = "application/problem+json"))
+        (status = 404, description = "queue_not_found, partition_not_found",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = 416, description = "offset_out_of_range",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable, object_store_unavailable, corrupt",
+            body = ProblemBody, content_type = "application/problem+json"))
 )]
 pub(super) async fn seek(
     State(app): State<AppState>,
@@ -232,11 +286,18 @@ pub(super) async fn seek(
     let to = targets(&app, &principal, &queue, &body.to).await?;
     let (cursors, _) = app.plane.seek(queue.id, &to).await?;
     app.queues.nudge(queue.id);
-    let place = |(id, offset): (PartitionId, Offset)| Some(PartitionPlace { partition: number_of(&queue, id)?, offset: offset.0 });
+    let place = |(id, offset): (PartitionId, Offset)| {
+        Some(PartitionPlace { partition: number_of(&queue, id)?, offset: offset.0 })
+    };
     Ok(Json(Cursors { offsets: cursors.into_iter().filter_map(place).collect() }))
 }
 
-async fn targets(app: &AppState, principal: &Principal, queue: &Arc<Queue>, to: &To) -> Result<Vec<(PartitionId, Offset)>, Problem> {
+async fn targets(
+    app: &AppState,
+    principal: &Principal,
+    queue: &Arc<Queue>,
+    to: &To,
+) -> Result<Vec<(PartitionId, Offset)>, Problem> {
     let status = app.plane.partitions(queue.topic_id).await?;
     Ok(match to {
         To::Earliest => status.into_iter().map(|p| (p.id, p.log_start_offset)).collect(),
@@ -248,12 +309,20 @@ async fn targets(app: &AppState, principal: &Principal, queue: &Arc<Queue>, to: 
         To::Offsets(places) => {
             let mut targets = BTreeMap::new();
             for (nth, place) in places.iter().enumerate() {
-                let missing =
-                    || Problem::new(Code::PartitionNotFound, format!("there is no partition {}", place.partition)).with("nth", nth);
+                let missing = || {
+                    Problem::new(
+                        Code::PartitionNotFound,
+                        format!("there is no partition {}", place.partition),
+                    )
+                    .with("nth", nth)
+                };
                 let id = partition_of(queue, place.partition).ok_or_else(missing)?;
                 let at = status.iter().find(|p| p.id == id).ok_or_else(missing)?;
                 if !(at.log_start_offset.0..=at.high_watermark.0).contains(&place.offset) {
-                    let detail = format!("offset {} is outside {} to {}", place.offset, at.log_start_offset, at.high_watermark);
+                    let detail = format!(
+                        "offset {} is outside {} to {}",
+                        place.offset, at.log_start_offset, at.high_watermark
+                    );
                     return Err(Problem::new(Code::OffsetOutOfRange, detail)
                         .with("nth", nth)
                         .with("log_start_offset", at.log_start_offset.0)

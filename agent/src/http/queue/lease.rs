@@ -40,7 +40,8 @@ struct LeaseBody {
     lease_ms: Option<i64>,
     /// For people: at most 256 bytes.
     client_id: Option<String>,
-    /// At most 128 bytes, of one call only. Sent again while the lease lives, the call is answered what is left of it.
+    /// At most 128 bytes, of one call only. Sent again while the lease lives, the call is answered what is
+    /// left of it.
     request_id: Option<String>,
 }
 
@@ -81,7 +82,10 @@ struct LeaseAnswer {
 
 pub(super) fn check_request_id(id: Option<&str>) -> Result<(), Problem> {
     if id.is_some_and(|id| id.is_empty() || id.len() > limits::IDEMPOTENCY_KEY_MAX_BYTES) {
-        return Err(Problem::bad_request(format!("a request_id has 1 to {} bytes", limits::IDEMPOTENCY_KEY_MAX_BYTES)));
+        return Err(Problem::bad_request(format!(
+            "a request_id has 1 to {} bytes",
+            limits::IDEMPOTENCY_KEY_MAX_BYTES
+        )));
     }
     Ok(())
 }
@@ -103,23 +107,31 @@ impl LeaseBody {
         check_range("lease_ms", self.lease_ms, limits::LEASE_MIN_MS, limits::LEASE_MAX_MS)?;
         check_request_id(self.request_id.as_deref())?;
         if self.client_id.as_ref().is_some_and(|c| c.len() > limits::CLIENT_ID_MAX_BYTES) {
-            return Err(Problem::bad_request(format!("client_id has at most {} bytes", limits::CLIENT_ID_MAX_BYTES)));
+            return Err(Problem::bad_request(format!(
+                "client_id has at most {} bytes",
+                limits::CLIENT_ID_MAX_BYTES
+            )));
         }
         let (wait, request_id) = (Duration::from_millis(wait_ms), self.request_id);
         Ok(LeaseRequest { max_records, max_bytes, lease_ms: self.lease_ms.unwrap_or(0), wait, request_id })
     }
 }
 
-/// Leases records: they are this worker's until the deadline, which settlements renew. A record whose lease runs out goes to another worker, and
-/// that counts as a failure. A client that goes away while it waits gets nothing, and nothing is counted; with a `request_id` it is
-/// expected back until the lease ends.
+/// Leases records: they are this worker's until the deadline, which settlements renew. A record whose lease
+/// runs out goes to another worker, and that counts as a failure. A client that goes away while it waits gets
+/// nothing, and nothing is counted; with a `request_id` it is expected back until the lease ends.
 #[utoipa::path(
-    post, path = "/v1/queues/{queue}/leases", operation_id = "lease_records", tag = "queues", params(("queue" = String, Path), LeaseQuery), request_body = LeaseBody,
+    post, path = "/v1/queues/{queue}/leases", operation_id = "lease_records", tag = "queues",
+    params(("queue" = String, Path), LeaseQuery),
+    request_body = LeaseBody,
     responses((status = 200, description = "As Arrow: the columns of records, then receipt, attempt, failures; lease_id, now_ms, deadline_ms and limited_by in the schema's metadata",
             content((LeaseAnswer = "application/json"), (Vec<u8> = "application/vnd.apache.arrow.stream"))),
-        (status = 404, description = "queue_not_found", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request, not_acceptable, throttled", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "5XX", description = "control_plane_unavailable, object_store_unavailable, corrupt", body = ProblemBody, content_type = "application/problem+json"))
+        (status = 404, description = "queue_not_found",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request, not_acceptable, throttled",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable, object_store_unavailable, corrupt",
+            body = ProblemBody, content_type = "application/problem+json"))
 )]
 pub(super) async fn lease(
     State(app): State<AppState>,
@@ -131,7 +143,10 @@ pub(super) async fn lease(
 ) -> Result<Response, Problem> {
     let form = form_of(&headers, false)?;
     if form == Form::NdJson {
-        return Err(Problem::new(Code::NotAcceptable, "leased records come as application/json and application/vnd.apache.arrow.stream"));
+        return Err(Problem::new(
+            Code::NotAcceptable,
+            "leased records come as application/json and application/vnd.apache.arrow.stream",
+        ));
     }
     let body: LeaseBody = json_body(body).await?;
     let request = body.request()?;
@@ -185,7 +200,11 @@ fn corrupt(error: crate::segment::Corrupt) -> Problem {
 fn json(leased: &Leased, topic: &Name, encoding: Encoding, bytes: usize) -> Result<Vec<u8>, Problem> {
     let mut out = Vec::with_capacity(bytes * 5 / 4 + leased.records.len() * (receipt::LENGTH + 128) + 256);
     match leased.lease {
-        Some(lease) => write!(out, "{{\"lease_id\":\"{lease}\",\"now_ms\":{},\"deadline_ms\":{}", leased.at_ms, leased.deadline_ms),
+        Some(lease) => write!(
+            out,
+            "{{\"lease_id\":\"{lease}\",\"now_ms\":{},\"deadline_ms\":{}",
+            leased.at_ms, leased.deadline_ms
+        ),
         None => write!(out, "{{\"lease_id\":null,\"now_ms\":{},\"deadline_ms\":null", leased.at_ms),
     }
     .unwrap_or_default();
@@ -195,15 +214,18 @@ fn json(leased: &Leased, topic: &Name, encoding: Encoding, bytes: usize) -> Resu
         if n > 0 {
             out.push(b',');
         }
-        let prefix = prefixes.entry(record.number).or_insert_with(|| Prefix::new(topic.as_str(), record.number));
+        let prefix =
+            prefixes.entry(record.number).or_insert_with(|| Prefix::new(topic.as_str(), record.number));
         let view = record.view().map_err(corrupt)?;
-        render::record(&mut out, prefix, record.offset.0, &view, record.is_json(), encoding).map_err(corrupt)?;
+        render::record(&mut out, prefix, record.offset.0, &view, record.is_json(), encoding)
+            .map_err(corrupt)?;
         out.pop();
         out.extend_from_slice(b",\"receipt\":\"");
         if let Some(lease) = leased.lease {
             record.receipt(lease).write(&mut out);
         }
-        write!(out, "\",\"attempt\":{},\"failures\":{}}}", record.attempt, record.failures).unwrap_or_default();
+        write!(out, "\",\"attempt\":{},\"failures\":{}}}", record.attempt, record.failures)
+            .unwrap_or_default();
     }
     write!(out, "],\"limited_by\":{}}}", limited_by(leased)).unwrap_or_default();
     Ok(out)
@@ -211,7 +233,8 @@ fn json(leased: &Leased, topic: &Name, encoding: Encoding, bytes: usize) -> Resu
 
 fn arrow(leased: &Leased) -> Result<Vec<u8>, Problem> {
     let mut writer = ArrowWriter::default();
-    let mut receipts = StringBuilder::with_capacity(leased.records.len(), leased.records.len() * receipt::LENGTH);
+    let mut receipts =
+        StringBuilder::with_capacity(leased.records.len(), leased.records.len() * receipt::LENGTH);
     let (mut attempts, mut failures) = (Int32Builder::new(), Int32Builder::new());
     for record in &leased.records {
         writer.push(record.number, record.offset.0, &record.view().map_err(corrupt)?).map_err(corrupt)?;

@@ -106,15 +106,25 @@ fn write_record(
     let Some(batch) = found.batch_of(at.0, at.1) else { return Ok(false) };
     let Some(view) = batch.record(at.1).transpose().map_err(corrupt)? else { return Ok(false) };
     let json = batch.batch.flags.has(BatchFlags::JSON);
-    render::record(out, &Prefix::new(topic.as_str(), number), at.1.0, &view, json, encoding).map_err(corrupt)?;
+    render::record(out, &Prefix::new(topic.as_str(), number), at.1.0, &view, json, encoding)
+        .map_err(corrupt)?;
     Ok(true)
 }
 
-async fn lookup(app: &AppState, places: impl Iterator<Item = (PartitionId, Offset)>) -> Result<Records, Problem> {
+async fn lookup(
+    app: &AppState,
+    places: impl Iterator<Item = (PartitionId, Offset)>,
+) -> Result<Records, Problem> {
     Ok(app.reader.lookup(&Wanted::new(places.map(|(p, o)| (p, o.0..o.0 + 1)))).await?)
 }
 
-async fn page(app: &AppState, principal: &Principal, name: &Name, query: &ListQuery, listing: Listing) -> Result<Response, Problem> {
+async fn page(
+    app: &AppState,
+    principal: &Principal,
+    name: &Name,
+    query: &ListQuery,
+    listing: Listing,
+) -> Result<Response, Problem> {
     let size = page_size(query.max_records, 100)?;
     let queue = current(app, &principal.tenant, name).await?;
     let after = query.after.as_deref().map(|token| place(&queue, token)).transpose()?;
@@ -141,7 +151,14 @@ async fn page(app: &AppState, principal: &Principal, name: &Name, query: &ListQu
         out.extend_from_slice(fields(one, number, listing).to_string().as_bytes());
         if let Some(found) = &found {
             let mut record = Vec::new();
-            if write_record(&mut record, &queue.topic, number, found, (one.partition, one.offset), query.encoding)? {
+            if write_record(
+                &mut record,
+                &queue.topic,
+                number,
+                found,
+                (one.partition, one.offset),
+                query.encoding,
+            )? {
                 out.pop();
                 out.extend_from_slice(b",\"record\":");
                 out.extend_from_slice(&record);
@@ -192,11 +209,15 @@ macro_rules! listing {
     ($(#[$doc:meta])* $name:ident, $path:literal, $id:literal, $listing:expr) => {
         $(#[$doc])*
         #[utoipa::path(
-            get, path = $path, operation_id = $id, tag = "queues", params(("queue" = String, Path), ListQuery),
+            get, path = $path, operation_id = $id, tag = "queues",
+            params(("queue" = String, Path), ListQuery),
             responses((status = 200, description = "a page, by partition and offset", body = ListAnswer),
-                (status = 404, description = "queue_not_found", body = ProblemBody, content_type = "application/problem+json"),
-                (status = "4XX", description = "bad_request", body = ProblemBody, content_type = "application/problem+json"),
-                (status = "5XX", description = "control_plane_unavailable, object_store_unavailable, corrupt", body = ProblemBody, content_type = "application/problem+json"))
+                (status = 404, description = "queue_not_found",
+                    body = ProblemBody, content_type = "application/problem+json"),
+                (status = "4XX", description = "bad_request",
+                    body = ProblemBody, content_type = "application/problem+json"),
+                (status = "5XX", description = "control_plane_unavailable, object_store_unavailable, corrupt",
+                    body = ProblemBody, content_type = "application/problem+json"))
         )]
         pub(super) async fn $name(
             State(app): State<AppState>,
@@ -218,17 +239,22 @@ listing!(
     waiting, "/v1/queues/{queue}/waiting", "list_waiting", Listing::Waiting
 );
 listing!(
-    /// Records that have failed too often or were rejected. They stay in the log; the queue remembers where and why.
+    /// Records that have failed too often or were rejected. They stay in the log; the queue remembers where
+    /// and why.
     dead, "/v1/queues/{queue}/dead", "list_dead", Listing::Dead
 );
 
 /// The records that are next, without leasing them: those that wait and are due, then fresh ones.
 #[utoipa::path(
-    get, path = "/v1/queues/{queue}/peek", operation_id = "peek_queue", tag = "queues", params(("queue" = String, Path), PeekQuery),
+    get, path = "/v1/queues/{queue}/peek", operation_id = "peek_queue", tag = "queues",
+    params(("queue" = String, Path), PeekQuery),
     responses((status = 200, description = "as reads return them", body = PeekAnswer),
-        (status = 404, description = "queue_not_found", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "5XX", description = "control_plane_unavailable, object_store_unavailable, corrupt", body = ProblemBody, content_type = "application/problem+json"))
+        (status = 404, description = "queue_not_found",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable, object_store_unavailable, corrupt",
+            body = ProblemBody, content_type = "application/problem+json"))
 )]
 pub(super) async fn peek(
     State(app): State<AppState>,
@@ -241,8 +267,12 @@ pub(super) async fn peek(
     let now = app.clock.now_ms();
     let limit = i64::try_from(limits::LEASE_MAX_RECORDS).unwrap_or(i64::MAX);
     let waiting = app.plane.list_queue(queue.id, Listing::Waiting, None, limit).await?;
-    let mut next: Vec<(PartitionId, Offset)> =
-        waiting.iter().filter(|w| w.at_ms.is_none_or(|at| at <= now)).map(|w| (w.partition, w.offset)).take(size).collect();
+    let mut next: Vec<(PartitionId, Offset)> = waiting
+        .iter()
+        .filter(|w| w.at_ms.is_none_or(|at| at <= now))
+        .map(|w| (w.partition, w.offset))
+        .take(size)
+        .collect();
     if next.len() < size {
         next.extend(fresh(&app, &queue, size - next.len()).await?);
     }
@@ -269,14 +299,22 @@ pub(super) async fn peek(
 }
 
 /// Places from the cursors on, partition after partition.
-async fn fresh(app: &AppState, queue: &Arc<Queue>, size: usize) -> Result<Vec<(PartitionId, Offset)>, Problem> {
+async fn fresh(
+    app: &AppState,
+    queue: &Arc<Queue>,
+    size: usize,
+) -> Result<Vec<(PartitionId, Offset)>, Problem> {
     let mut places = Vec::new();
-    let requests: Vec<_> = app.plane.cursors(queue.id).await?.into_iter().map(|(p, o)| find_from(p, o, 1)).collect();
+    let requests: Vec<_> =
+        app.plane.cursors(queue.id).await?.into_iter().map(|(p, o)| find_from(p, o, 1)).collect();
     for (request, found) in requests.iter().zip(app.plane.find(&requests).await?) {
         let Some(found) = found else { continue };
         let from = request.offset.max(found.log_start_offset).0;
         let room = i64::try_from(size - places.len()).unwrap_or(i64::MAX);
-        places.extend((from..found.high_watermark.0.min(from.saturating_add(room))).map(|o| (request.partition, Offset(o))));
+        places.extend(
+            (from..found.high_watermark.0.min(from.saturating_add(room)))
+                .map(|o| (request.partition, Offset(o))),
+        );
         if places.len() >= size {
             break;
         }

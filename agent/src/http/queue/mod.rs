@@ -1,4 +1,5 @@
-//! `/v1/queues`: make, change, list, describe, delete. Leases, settlements, listings and administration have files of their own.
+//! `/v1/queues`: make, change, list, describe, delete. Leases, settlements, listings and administration have
+//! files of their own.
 
 mod admin;
 mod lease;
@@ -61,7 +62,8 @@ struct RetrySettings {
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct QueueSettings {
-    /// Cannot change. Default: the topic of the queue's name. It is made unless the server does not make topics by itself.
+    /// Cannot change. Default: the topic of the queue's name. It is made unless the server does not make
+    /// topics by itself.
     #[schema(example = "emails")]
     topic: Option<String>,
     /// `shared` or `keyed`; cannot change. Default shared.
@@ -140,7 +142,9 @@ impl QueueSettings {
         for (name, value, min, max) in ranges {
             check_range(name, value, min, max)?;
         }
-        for (name, value, min, max) in [("retry.factor", retry.factor, 1.0, 100.0), ("retry.jitter", retry.jitter, 0.0, 1.0)] {
+        for (name, value, min, max) in
+            [("retry.factor", retry.factor, 1.0, 100.0), ("retry.jitter", retry.jitter, 0.0, 1.0)]
+        {
             if value.is_some_and(|v| !(min..=max).contains(&v)) {
                 return Err(Problem::bad_request(format!("{name} is out of range: {min} to {max}")));
             }
@@ -163,7 +167,9 @@ impl QueueSettings {
 
 fn check_range(name: &str, value: Option<i64>, min: i64, max: i64) -> Result<(), Problem> {
     match value {
-        Some(value) if !(min..=max).contains(&value) => Err(Problem::bad_request(format!("{name} is out of range: {min} to {max}"))),
+        Some(value) if !(min..=max).contains(&value) => {
+            Err(Problem::bad_request(format!("{name} is out of range: {min} to {max}")))
+        }
         _ => Ok(()),
     }
 }
@@ -216,16 +222,29 @@ async fn described(app: &AppState, queue: &Queue) -> Result<QueueDescription, Pr
     Ok(description(queue, &counts, app.clock.now_ms()))
 }
 
-/// Makes a queue over a topic or changes it. Any number of queues stand on one topic, and each sees every record once.
+/// Makes a queue over a topic or changes it. Any number of queues stand on one topic, and each sees every
+/// record once.
 #[utoipa::path(
-    put, path = "/v1/queues/{queue}", operation_id = "put_queue", tag = "queues", params(("queue" = String, Path)), request_body = QueueSettings,
-    responses((status = 201, description = "made", body = QueueDescription), (status = 200, description = "changed, or as it was", body = QueueDescription),
-        (status = 404, description = "topic_not_found: the server does not make topics by itself", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, description = "invalid_change: topic, mode and from stay", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
+    put, path = "/v1/queues/{queue}", operation_id = "put_queue", tag = "queues",
+    params(("queue" = String, Path)),
+    request_body = QueueSettings,
+    responses((status = 201, description = "made", body = QueueDescription),
+        (status = 200, description = "changed, or as it was", body = QueueDescription),
+        (status = 404, description = "topic_not_found: the server does not make topics by itself",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "invalid_change: topic, mode and from stay",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable",
+            body = ProblemBody, content_type = "application/problem+json"))
 )]
-async fn put(State(app): State<AppState>, principal: Principal, QueueName(name): QueueName, body: Body) -> Result<Response, Problem> {
+async fn put(
+    State(app): State<AppState>,
+    principal: Principal,
+    QueueName(name): QueueName,
+    body: Body,
+) -> Result<Response, Problem> {
     let settings: QueueSettings = json_body(body).await?;
     let mut change = settings.change()?;
     match app.plane.queue(&principal.tenant, &name).await {
@@ -233,7 +252,9 @@ async fn put(State(app): State<AppState>, principal: Principal, QueueName(name):
         Err(Error::Rejected(NoSuchQueue)) => {
             let topic = change.topic.get_or_insert_with(|| name.clone());
             app.topics.get_or_create(&principal.tenant, topic).await.map_err(|e| match e {
-                Error::Rejected(NoSuchTopic) => Problem::new(super::error::Code::TopicNotFound, format!("there is no topic {topic}")),
+                Error::Rejected(NoSuchTopic) => {
+                    Problem::new(super::error::Code::TopicNotFound, format!("there is no topic {topic}"))
+                }
                 other => other.into(),
             })?;
         }
@@ -248,7 +269,8 @@ async fn put(State(app): State<AppState>, principal: Principal, QueueName(name):
 #[utoipa::path(
     get, path = "/v1/queues", operation_id = "list_queues", tag = "queues",
     responses((status = 200, description = "configuration and counts", body = QueueList),
-        (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
+        (status = "5XX", description = "control_plane_unavailable",
+            body = ProblemBody, content_type = "application/problem+json"))
 )]
 async fn list_all(State(app): State<AppState>, principal: Principal) -> Result<Json<QueueList>, Problem> {
     let mut queues = Vec::new();
@@ -265,11 +287,15 @@ async fn list_all(State(app): State<AppState>, principal: Principal) -> Result<J
 
 /// Configuration, and how many records are in which state.
 #[utoipa::path(
-    get, path = "/v1/queues/{queue}", operation_id = "describe_queue", tag = "queues", params(("queue" = String, Path)),
+    get, path = "/v1/queues/{queue}", operation_id = "describe_queue", tag = "queues",
+    params(("queue" = String, Path)),
     responses((status = 200, description = "as it is now", body = QueueDescription),
-        (status = 404, description = "queue_not_found", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
+        (status = 404, description = "queue_not_found",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable",
+            body = ProblemBody, content_type = "application/problem+json"))
 )]
 async fn describe(
     State(app): State<AppState>,
@@ -280,15 +306,24 @@ async fn describe(
     Ok(Json(described(&app, &queue).await?))
 }
 
-/// Deletes a queue, not its topic. All its receipts are lost; a later queue of the name shares nothing with it.
+/// Deletes a queue, not its topic. All its receipts are lost; a later queue of the name shares nothing with
+/// it.
 #[utoipa::path(
-    delete, path = "/v1/queues/{queue}", operation_id = "delete_queue", tag = "queues", params(("queue" = String, Path)),
+    delete, path = "/v1/queues/{queue}", operation_id = "delete_queue", tag = "queues",
+    params(("queue" = String, Path)),
     responses((status = 204, description = "deleted"),
-        (status = 404, description = "queue_not_found", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "5XX", description = "control_plane_unavailable", body = ProblemBody, content_type = "application/problem+json"))
+        (status = 404, description = "queue_not_found",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable",
+            body = ProblemBody, content_type = "application/problem+json"))
 )]
-async fn delete(State(app): State<AppState>, principal: Principal, QueueName(name): QueueName) -> Result<StatusCode, Problem> {
+async fn delete(
+    State(app): State<AppState>,
+    principal: Principal,
+    QueueName(name): QueueName,
+) -> Result<StatusCode, Problem> {
     let deleted = app.plane.delete_queue(&principal.tenant, &name).await;
     app.queues.forget(&principal.tenant, &name).await;
     if deleted? { Ok(StatusCode::NO_CONTENT) } else { Err(no_such_queue()) }

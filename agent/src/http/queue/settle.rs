@@ -81,7 +81,8 @@ struct SettleBody {
 struct SettleResult {
     receipt: Option<String>,
     lease_id: Option<String>,
-    /// `acked`, `released`, `renewed`, `dead`, or `lost`: the record is no longer held under this receipt, and nothing was changed.
+    /// `acked`, `released`, `renewed`, `dead`, or `lost`: the record is no longer held under this receipt,
+    /// and nothing was changed.
     status: String,
     records: Option<i64>,
     /// Of what was renewed.
@@ -135,16 +136,28 @@ impl Asked {
 
 impl SettleBody {
     fn entries(&self) -> usize {
-        self.ack.len() + self.nack.len() + self.renew.len() + self.reject.len() + self.ack_leases.len() + self.renew_leases.len()
+        self.ack.len()
+            + self.nack.len()
+            + self.renew.len()
+            + self.reject.len()
+            + self.ack_leases.len()
+            + self.renew_leases.len()
     }
 
     fn asked(self, default_ms: i64) -> Result<Asked, Problem> {
         check_request_id(self.request_id.as_deref())?;
         let entries = self.entries();
         if entries > limits::SETTLE_MAX_ENTRIES {
-            return Err(Problem::bad_request(format!("a settlement has at most {} entries", limits::SETTLE_MAX_ENTRIES)));
+            return Err(Problem::bad_request(format!(
+                "a settlement has at most {} entries",
+                limits::SETTLE_MAX_ENTRIES
+            )));
         }
-        let mut asked = Asked { items: Vec::with_capacity(entries), labels: Vec::with_capacity(entries), request_id: self.request_id };
+        let mut asked = Asked {
+            items: Vec::with_capacity(entries),
+            labels: Vec::with_capacity(entries),
+            request_id: self.request_id,
+        };
         let renewed = |lease_ms: Option<i64>| {
             check_range("lease_ms", lease_ms, limits::LEASE_MIN_MS, limits::LEASE_MAX_MS)?;
             Ok::<_, Problem>(Action::Renew { lease_ms: lease_ms.unwrap_or(default_ms) })
@@ -154,7 +167,11 @@ impl SettleBody {
         }
         for nack in self.nack {
             check_range("delay_ms", nack.delay_ms, 0, limits::RETRY_MAX_MS)?;
-            let action = Action::Nack { delay_ms: nack.delay_ms, counts: nack.counts.unwrap_or(true), reason: tidy(nack.reason) };
+            let action = Action::Nack {
+                delay_ms: nack.delay_ms,
+                counts: nack.counts.unwrap_or(true),
+                reason: tidy(nack.reason),
+            };
             asked.push_record(nack.receipt, action);
         }
         for renew in self.renew {
@@ -177,14 +194,20 @@ impl SettleBody {
     }
 }
 
-/// Settles leased records: acks, nacks, renewals, rejections, mixed. Any agent settles any receipt. A receipt counts as long as nobody has ended its
-/// lease, even past the deadline; one that is stale changes nothing and is answered `lost`.
+/// Settles leased records: acks, nacks, renewals, rejections, mixed. Any agent settles any receipt. A receipt
+/// counts as long as nobody has ended its lease, even past the deadline; one that is stale changes nothing
+/// and is answered `lost`.
 #[utoipa::path(
-    post, path = "/v1/queues/{queue}/settlements", operation_id = "settle_records", tag = "queues", params(("queue" = String, Path)), request_body = SettleBody,
+    post, path = "/v1/queues/{queue}/settlements", operation_id = "settle_records", tag = "queues",
+    params(("queue" = String, Path)),
+    request_body = SettleBody,
     responses((status = 200, description = "a verdict per entry", body = SettleAnswer),
-        (status = 404, description = "queue_not_found", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request, body_too_large, throttled", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "5XX", description = "control_plane_unavailable: unknown outcome, send it again with the same request_id", body = ProblemBody, content_type = "application/problem+json"))
+        (status = 404, description = "queue_not_found",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request, body_too_large, throttled",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable: unknown outcome, send it again with the same request_id",
+            body = ProblemBody, content_type = "application/problem+json"))
 )]
 pub(super) async fn settle(
     State(app): State<AppState>,

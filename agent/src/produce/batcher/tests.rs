@@ -51,14 +51,19 @@ fn bulk_flushes_early_while_tokens_last_then_at_the_linger() {
     let Decision::Wait(until) = batcher.decide(now) else { panic!("no token is left") };
     assert!(until <= now + ms(250));
     batcher.offer(Lane::Bulk, limits::SEGMENT_MAX_BYTES, now);
-    assert_eq!(batcher.decide(now), Decision::Flush(Lane::Bulk, Reason::Size), "size takes its token on credit");
+    assert_eq!(
+        batcher.decide(now),
+        Decision::Flush(Lane::Bulk, Reason::Size),
+        "size takes its token on credit"
+    );
     batcher.flushed(Lane::Bulk, 100, Some(now), now);
     now += ms(250);
     assert_eq!(batcher.decide(now), Decision::Flush(Lane::Bulk, Reason::Linger));
 }
 
 proptest! {
-    /// Whatever comes, nothing waits longer than the linger, and PUTs stay below max(rate, 1/linger) + bytes/s ÷ segment size.
+    /// Whatever comes, nothing waits longer than the linger, and PUTs stay below max(rate, 1/linger) +
+    /// bytes/s ÷ segment size.
     #[test]
     fn linger_and_put_rate_hold(arrivals in prop::collection::vec((0_u64..400, 1_usize..4_000_000), 1..200), put_ms in 0_u64..600) {
             let start = Instant::now();

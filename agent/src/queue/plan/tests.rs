@@ -38,13 +38,23 @@ fn neighbours_of_one_fate_are_one_entry() {
     let claims: Vec<_> = plan.entries.iter().map(|e| (e.lease, e.claim)).collect();
     assert_eq!(
         claims,
-        [(lease(1), run(5, 8)), (lease(1), run(8, 9)), (lease(1), run(9, 10)), (lease(1), run(20, 21)), (lease(2), run(10, 11))]
+        [
+            (lease(1), run(5, 8)),
+            (lease(1), run(8, 9)),
+            (lease(1), run(9, 10)),
+            (lease(1), run(20, 21)),
+            (lease(2), run(10, 11))
+        ]
     );
 }
 
 #[test]
 fn the_first_verdict_on_a_receipt_is_the_one() {
-    let items = [record(1, 5, Action::Ack), record(1, 5, nack("late")), Item { target: Target::Nothing, action: Action::Ack }];
+    let items = [
+        record(1, 5, Action::Ack),
+        record(1, 5, nack("late")),
+        Item { target: Target::Nothing, action: Action::Ack },
+    ];
     let plan = Plan::of(&items);
     assert_eq!(plan.entries.len(), 1);
     let settled = Settled { at_ms: 10, verdicts: vec![verdict(0, 5, 6, Outcome::Acked)] };
@@ -54,22 +64,41 @@ fn the_first_verdict_on_a_receipt_is_the_one() {
 
 #[test]
 fn each_record_finds_its_own_verdict() {
-    let items = [record(1, 5, nack("x")), record(1, 6, nack("x")), record(1, 7, nack("x")), record(1, 8, Action::Renew { lease_ms: 500 })];
+    let items = [
+        record(1, 5, nack("x")),
+        record(1, 6, nack("x")),
+        record(1, 7, nack("x")),
+        record(1, 8, Action::Renew { lease_ms: 500 }),
+    ];
     let plan = Plan::of(&items);
-    let verdicts = vec![verdict(3, 5, 6, Outcome::Released), verdict(3, 7, 8, Outcome::Dead), verdict(4, 8, 9, Outcome::Renewed)];
+    let verdicts = vec![
+        verdict(3, 5, 6, Outcome::Released),
+        verdict(3, 7, 8, Outcome::Dead),
+        verdict(4, 8, 9, Outcome::Renewed),
+    ];
     let told = plan.tell(&Settled { at_ms: 1_000, verdicts }, 3);
     assert_eq!(told[0].status, Status::Done(Outcome::Released));
     assert_eq!(told[1], Told::LOST);
     assert_eq!(told[2].status, Status::Done(Outcome::Dead));
-    assert_eq!(told[3], Told { status: Status::Done(Outcome::Renewed), deadline_ms: Some(1_500), records: 1 });
+    assert_eq!(
+        told[3],
+        Told { status: Status::Done(Outcome::Renewed), deadline_ms: Some(1_500), records: 1 }
+    );
 }
 
 #[test]
 fn a_whole_lease_counts_what_was_left_of_it() {
     let whole = |l| Item { target: Target::Lease(lease(l)), action: Action::Ack };
     let plan = Plan::of(&[whole(1), record(1, 5, nack("x")), whole(1), whole(2)]);
-    assert_eq!(plan.entries.iter().map(|e| e.claim).collect::<Vec<_>>(), [run(5, 6), Claim::Whole, Claim::Whole]);
-    let verdicts = vec![verdict(0, 5, 6, Outcome::Released), verdict(1, 0, 5, Outcome::Acked), verdict(1, 6, 10, Outcome::Acked)];
+    assert_eq!(
+        plan.entries.iter().map(|e| e.claim).collect::<Vec<_>>(),
+        [run(5, 6), Claim::Whole, Claim::Whole]
+    );
+    let verdicts = vec![
+        verdict(0, 5, 6, Outcome::Released),
+        verdict(1, 0, 5, Outcome::Acked),
+        verdict(1, 6, 10, Outcome::Acked),
+    ];
     let told = plan.tell(&Settled { at_ms: 0, verdicts }, 0);
     assert_eq!(told.iter().map(|t| t.records).collect::<Vec<_>>(), [9, 1, 0, 0]);
     assert_eq!(told[3], Told::LOST);
@@ -77,6 +106,7 @@ fn a_whole_lease_counts_what_was_left_of_it() {
 
 #[test]
 fn no_offset_overflows() {
-    let items = [record(1, i64::MAX, Action::Ack), record(1, i64::MAX - 1, Action::Ack), record(1, -1, Action::Ack)];
+    let items =
+        [record(1, i64::MAX, Action::Ack), record(1, i64::MAX - 1, Action::Ack), record(1, -1, Action::Ack)];
     assert_eq!(Plan::of(&items).entries.len(), 3);
 }

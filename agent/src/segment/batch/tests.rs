@@ -3,8 +3,8 @@ use super::*;
 use kafka_protocol::indexmap::IndexMap;
 use kafka_protocol::protocol::StrBytes;
 use kafka_protocol::records::{
-    Compression, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, Record, RecordBatchDecoder, RecordBatchEncoder, RecordEncodeOptions,
-    TimestampType,
+    Compression, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, Record, RecordBatchDecoder,
+    RecordBatchEncoder, RecordEncodeOptions, TimestampType,
 };
 use proptest::prelude::*;
 
@@ -19,12 +19,8 @@ struct Plain {
 fn plain() -> impl Strategy<Value = Plain> {
     let bytes = || prop::option::of(prop::collection::vec(any::<u8>(), 0..300));
     let headers = prop::collection::vec(("[a-z]{0,8}", prop::collection::vec(any::<u8>(), 0..20)), 0..4);
-    (bytes(), bytes(), headers, 0_i64..253_402_300_799_999).prop_map(|(key, value, headers, timestamp)| Plain {
-        key,
-        value,
-        headers,
-        timestamp,
-    })
+    (bytes(), bytes(), headers, 0_i64..253_402_300_799_999)
+        .prop_map(|(key, value, headers, timestamp)| Plain { key, value, headers, timestamp })
 }
 
 fn encode(records: &[Plain]) -> (Bytes, Encoded) {
@@ -68,7 +64,8 @@ proptest! {
         same(&DecodedBatch::decode(&bytes, encoded.crc, encoded.raw_bytes).expect("decodes"), &records);
     }
 
-    /// Kafka's own protocol crate reads what we write (but for repeated header names, which its map cannot hold).
+    /// Kafka's own protocol crate reads what we write (but for repeated header names, which its map cannot
+    /// hold).
     #[test]
     fn kafka_protocol_reads_our_batches(records in prop::collection::vec(plain(), 1..20)) {
         let (bytes, _) = encode(&records);

@@ -12,11 +12,16 @@ use uuid::Uuid;
 pub(in crate::postgres) type Held = HashMap<LeaseId, QueueId>;
 
 /// Holds the leases against everybody else until the transaction ends.
-pub(in crate::postgres) async fn hold(connection: &mut PgConnection, tenant: &Name, acks: &[Ack]) -> Result<Held, Error> {
+pub(in crate::postgres) async fn hold(
+    connection: &mut PgConnection,
+    tenant: &Name,
+    acks: &[Ack],
+) -> Result<Held, Error> {
     let leases: BTreeSet<Uuid> = acks.iter().map(|ack| ack.lease.0).collect();
     let leases: Vec<Uuid> = leases.into_iter().collect();
     let mut held = Held::new();
-    // What is missing is looked for once more, in a new statement: a renewal that the first waited for may have moved the lease to other rows.
+    // What is missing is looked for once more, in a new statement: a renewal that the first waited for may
+    // have moved the lease to other rows.
     for _ in 0..2 {
         let statement = sqlx::query_file!("queries/queue/lock_leases.sql", tenant.as_str(), &leases);
         let rows = statement.fetch_all(&mut *connection).await.map_err(classify)?;
@@ -31,8 +36,14 @@ pub(in crate::postgres) async fn hold(connection: &mut PgConnection, tenant: &Na
 /// What of a lease an attempt gave out in a partition, as offsets.
 type Place = (LeaseId, PartitionId, i32);
 
-/// Settles the acks of all queues; answers those whose records are not held, in which case the transaction has to be taken back.
-pub(in crate::postgres) async fn settle(connection: &mut PgConnection, held: &Held, acks: &[Ack], op: Uuid) -> Result<Vec<usize>, Error> {
+/// Settles the acks of all queues; answers those whose records are not held, in which case the transaction
+/// has to be taken back.
+pub(in crate::postgres) async fn settle(
+    connection: &mut PgConnection,
+    held: &Held,
+    acks: &[Ack],
+    op: Uuid,
+) -> Result<Vec<usize>, Error> {
     let mut queues: BTreeMap<QueueId, BTreeMap<Place, BTreeSet<i64>>> = BTreeMap::new();
     for ack in acks {
         if let Some(queue) = held.get(&ack.lease) {
@@ -43,14 +54,21 @@ pub(in crate::postgres) async fn settle(connection: &mut PgConnection, held: &He
     let mut done: BTreeSet<(Place, i64)> = BTreeSet::new();
     for (queue, places) in queues {
         let entries: Vec<Entry> = places.iter().flat_map(|(place, offsets)| runs(place, offsets)).collect();
-        let settle = Settle { queue, agent: AgentId(Uuid::nil()), op, keep: false, entries, dice: 0.0, leased: 0 };
+        let settle =
+            Settle { queue, agent: AgentId(Uuid::nil()), op, keep: false, entries, dice: 0.0, leased: 0 };
         let said = send(&mut *connection, &settle).await.map_err(classify)?;
         if !said.current {
             return Err(Error::NotApplied("the same acks were carried out meanwhile".into()));
         }
         for verdict in &said.settled.verdicts {
-            let Some(Entry { lease, claim: Claim::Run { attempt, .. }, .. }) = settle.entries.get(verdict.entry) else { continue };
-            done.extend((verdict.lo.0..verdict.hi.0).map(|offset| ((*lease, verdict.partition, *attempt), offset)));
+            let Some(Entry { lease, claim: Claim::Run { attempt, .. }, .. }) =
+                settle.entries.get(verdict.entry)
+            else {
+                continue;
+            };
+            done.extend(
+                (verdict.lo.0..verdict.hi.0).map(|offset| ((*lease, verdict.partition, *attempt), offset)),
+            );
         }
     }
     let lost = |ack: &Ack| !done.contains(&((ack.lease, ack.partition, ack.attempt), ack.offset.0));
@@ -66,6 +84,7 @@ fn runs((lease, partition, attempt): &Place, offsets: &BTreeSet<i64>) -> Vec<Ent
             _ => runs.push((*offset, offset + 1)),
         }
     }
-    let claim = |(lo, hi)| Claim::Run { partition: *partition, attempt: *attempt, lo: Offset(lo), hi: Offset(hi) };
+    let claim =
+        |(lo, hi)| Claim::Run { partition: *partition, attempt: *attempt, lo: Offset(lo), hi: Offset(hi) };
     runs.into_iter().map(|run| Entry { lease: *lease, claim: claim(run), action: Action::Ack }).collect()
 }

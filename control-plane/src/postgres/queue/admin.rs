@@ -137,10 +137,19 @@ async fn put_once(
 }
 
 /// `false`: another made it in the meantime.
-async fn make(connection: &mut PgConnection, tenant: &Name, name: &Name, change: &QueueChange) -> Result<bool, Error<PutQueueRejected>> {
+async fn make(
+    connection: &mut PgConnection,
+    tenant: &Name,
+    name: &Name,
+    change: &QueueChange,
+) -> Result<bool, Error<PutQueueRejected>> {
     let topic = change.topic.as_ref().unwrap_or(name);
     let topic = sqlx::query_file_scalar!("queries/queue/topic.sql", tenant.as_str(), topic.as_str());
-    let topic = topic.fetch_optional(&mut *connection).await.map_err(lift)?.ok_or(Error::Rejected(PutQueueRejected::NoSuchTopic))?;
+    let topic = topic
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(lift)?
+        .ok_or(Error::Rejected(PutQueueRejected::NoSuchTopic))?;
     let c = change.apply(&QueueConfig::default());
     let latest = change.from == Some(Start::Latest);
     let insert = sqlx::query_file_scalar!(
@@ -163,11 +172,18 @@ async fn make(connection: &mut PgConnection, tenant: &Name, name: &Name, change:
         c.is_limited()
     );
     let Some(id) = insert.fetch_optional(&mut *connection).await.map_err(lift)? else { return Ok(false) };
-    sqlx::query_file!("queries/queue/begin.sql", id, topic, latest).execute(connection).await.map_err(lift)?;
+    sqlx::query_file!("queries/queue/begin.sql", id, topic, latest)
+        .execute(connection)
+        .await
+        .map_err(lift)?;
     Ok(true)
 }
 
-async fn update(connection: &mut PgConnection, id: i64, c: &QueueConfig) -> Result<(), Error<PutQueueRejected>> {
+async fn update(
+    connection: &mut PgConnection,
+    id: i64,
+    c: &QueueConfig,
+) -> Result<(), Error<PutQueueRejected>> {
     hold(connection, &[id]).await.map_err(lift)?;
     let update = sqlx::query_file!(
         "queries/queue/update.sql",
@@ -189,11 +205,18 @@ async fn update(connection: &mut PgConnection, id: i64, c: &QueueConfig) -> Resu
 }
 
 /// Keeps grants, admissions and redrives of these queues away until the transaction ends.
-pub(in crate::postgres) async fn hold(connection: &mut PgConnection, queues: &[i64]) -> Result<(), sqlx::Error> {
+pub(in crate::postgres) async fn hold(
+    connection: &mut PgConnection,
+    queues: &[i64],
+) -> Result<(), sqlx::Error> {
     sqlx::query_file!("queries/queue/hold.sql", queues).execute(connection).await.map(|_| ())
 }
 
-pub(super) async fn get(plane: &PostgresControlPlane, tenant: &Name, name: &Name) -> Result<Queue, Error<NoSuchQueue>> {
+pub(super) async fn get(
+    plane: &PostgresControlPlane,
+    tenant: &Name,
+    name: &Name,
+) -> Result<Queue, Error<NoSuchQueue>> {
     let row = retried!(plane, c => sqlx::query_file_as!(Row, "queries/queue/get.sql", tenant.as_str(), name.as_str()).fetch_optional(c))
         .map_err(Error::from_infallible)?;
     row.and_then(|row| row.queue(tenant)).ok_or(Error::Rejected(NoSuchQueue))
@@ -221,7 +244,11 @@ async fn delete_once(connection: &mut PgConnection, tenant: &Name, name: &Name) 
     Ok(ended.is_some())
 }
 
-pub(super) async fn pause(plane: &PostgresControlPlane, queue: QueueId, paused: bool) -> Result<(), Error<NoSuchQueue>> {
+pub(super) async fn pause(
+    plane: &PostgresControlPlane,
+    queue: QueueId,
+    paused: bool,
+) -> Result<(), Error<NoSuchQueue>> {
     let statement = sqlx::query_file_scalar!("queries/queue/pause.sql", queue.0, paused);
     let found = sent!(plane, WRITE, c => statement.fetch_optional(c)).and_then(|sent| sent.map_err(classify));
     found.map_err(Error::from_infallible)?.map(|_| ()).ok_or(Error::Rejected(NoSuchQueue))

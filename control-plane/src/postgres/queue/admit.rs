@@ -10,9 +10,11 @@ use millpond_core::queue::{Admit, NoSuchQueue};
 const SENDINGS_MAX: usize = 50;
 
 pub(super) async fn admit(plane: &PostgresControlPlane, admit: &Admit) -> Result<bool, Error<NoSuchQueue>> {
-    let (los, his): (Vec<i64>, Vec<i64>) = admit.runs.iter().map(|(range, _)| (range.start, range.end)).unzip();
+    let (los, his): (Vec<i64>, Vec<i64>) =
+        admit.runs.iter().map(|(range, _)| (range.start, range.end)).unzip();
     let run_dues: Vec<Option<i64>> = admit.runs.iter().map(|(_, due)| *due).collect();
-    let (offsets, hashes): (Vec<i64>, Vec<i64>) = admit.records.iter().map(|r| (r.offset.0, r.key_hash)).unzip();
+    let (offsets, hashes): (Vec<i64>, Vec<i64>) =
+        admit.records.iter().map(|r| (r.offset.0, r.key_hash)).unzip();
     let dues: Vec<Option<i64>> = admit.records.iter().map(|r| r.due_ms).collect();
     for _ in 0..SENDINGS_MAX {
         let statement = sqlx::query_file_scalar!(

@@ -34,7 +34,9 @@ fn decided(status: &str, missing: Option<i64>, records: i64) -> Option<Result<i6
     match (status, missing) {
         ("again", _) => None,
         ("gone", _) => Some(Err(Error::Rejected(DeadRejected::NoSuchQueue))),
-        (_, Some(nth)) => Some(Err(Error::Rejected(DeadRejected::NotDead { nth: usize::try_from(nth - 1).unwrap_or(0) }))),
+        (_, Some(nth)) => {
+            Some(Err(Error::Rejected(DeadRejected::NotDead { nth: usize::try_from(nth - 1).unwrap_or(0) })))
+        }
         (_, None) => Some(Ok(records)),
     }
 }
@@ -56,7 +58,8 @@ pub(super) async fn redrive(
             c.reason.as_deref() as _,
             max_rate as _
         );
-        let row = sent!(plane, BACKGROUND, c => statement.fetch_one(c)).and_then(|sent| sent.map_err(classify));
+        let row =
+            sent!(plane, BACKGROUND, c => statement.fetch_one(c)).and_then(|sent| sent.map_err(classify));
         let row = row.map_err(Error::from_infallible)?;
         if let Some(decided) = decided(&row.status, row.missing, row.records) {
             return decided;
@@ -65,12 +68,23 @@ pub(super) async fn redrive(
     Err(again())
 }
 
-pub(super) async fn purge(plane: &PostgresControlPlane, queue: QueueId, filter: &DeadFilter) -> Result<i64, Error<DeadRejected>> {
+pub(super) async fn purge(
+    plane: &PostgresControlPlane,
+    queue: QueueId,
+    filter: &DeadFilter,
+) -> Result<i64, Error<DeadRejected>> {
     let c = Chosen::of(filter);
     for _ in 0..SENDINGS_MAX {
-        let statement =
-            sqlx::query_file!("queries/queue/purge_dead.sql", queue.0, c.named, &c.partitions, &c.offsets, c.reason.as_deref() as _);
-        let row = sent!(plane, BACKGROUND, c => statement.fetch_one(c)).and_then(|sent| sent.map_err(classify));
+        let statement = sqlx::query_file!(
+            "queries/queue/purge_dead.sql",
+            queue.0,
+            c.named,
+            &c.partitions,
+            &c.offsets,
+            c.reason.as_deref() as _
+        );
+        let row =
+            sent!(plane, BACKGROUND, c => statement.fetch_one(c)).and_then(|sent| sent.map_err(classify));
         let row = row.map_err(Error::from_infallible)?;
         if let Some(decided) = decided(&row.status, row.missing, row.records) {
             return decided;

@@ -12,7 +12,8 @@ use millpond_core::{Error, LeaseId, Offset, PartitionId, limits};
 use std::ops::Range;
 use uuid::Uuid;
 
-/// A statement that had to wait for a queue sees that the queue changed meanwhile; so often in a row it does not happen by chance.
+/// A statement that had to wait for a queue sees that the queue changed meanwhile; so often in a row it does
+/// not happen by chance.
 const SENDINGS_MAX: usize = 50;
 
 /// The first row of an answer says what is to be said of all, the others are parts.
@@ -35,7 +36,10 @@ pub(super) struct Row {
     his: Option<Vec<i64>>,
 }
 
-pub(super) async fn grant(plane: &PostgresControlPlane, grant: &Grant) -> Result<Granted, Error<NoSuchQueue>> {
+pub(super) async fn grant(
+    plane: &PostgresControlPlane,
+    grant: &Grant,
+) -> Result<Granted, Error<NoSuchQueue>> {
     let learn = |manner| plane.manners.write().insert(grant.queue, manner);
     let mut patient = false;
     for _ in 0..SENDINGS_MAX {
@@ -48,7 +52,10 @@ pub(super) async fn grant(plane: &PostgresControlPlane, grant: &Grant) -> Result
                 Err(e) => return Err(Error::from_infallible(classify(e))),
             };
         }
-        let rows = match send(plane, grant, manner == Some(Manner::Keyed), patient).await.map_err(Error::from_infallible)? {
+        let rows = match send(plane, grant, manner == Some(Manner::Keyed), patient)
+            .await
+            .map_err(Error::from_infallible)?
+        {
             Ok(rows) => rows,
             Err(e) if is_conflict(&e) => continue,
             Err(e) => return Err(Error::from_infallible(classify(e))),
@@ -73,7 +80,12 @@ pub(super) async fn grant(plane: &PostgresControlPlane, grant: &Grant) -> Result
     Err(again())
 }
 
-async fn send(plane: &PostgresControlPlane, grant: &Grant, keyed: bool, patient: bool) -> Result<Result<Vec<Row>, sqlx::Error>, Error> {
+async fn send(
+    plane: &PostgresControlPlane,
+    grant: &Grant,
+    keyed: bool,
+    patient: bool,
+) -> Result<Result<Vec<Row>, sqlx::Error>, Error> {
     let leases: Vec<Uuid> = grant.wants.iter().map(|w| w.lease.0).collect();
     let records: Vec<i32> = grant.wants.iter().map(|w| w.records).collect();
     let lease_ms: Vec<i64> = grant.wants.iter().map(|w| w.lease_ms).collect();
@@ -141,7 +153,11 @@ fn head(granted: &mut Granted, row: &Row) {
     let of = |column: &Option<Vec<i64>>| column.clone().unwrap_or_default();
     let places = of(&row.partitions).into_iter().zip(of(&row.nexts)).zip(of(&row.ends));
     granted.unadmitted = places
-        .map(|((partition, from), end)| Unadmitted { partition: PartitionId(partition), from: Offset(from), end: Offset(end) })
+        .map(|((partition, from), end)| Unadmitted {
+            partition: PartitionId(partition),
+            from: Offset(from),
+            end: Offset(end),
+        })
         .collect();
 }
 

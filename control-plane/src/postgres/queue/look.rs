@@ -7,12 +7,16 @@ use millpond_core::queue::{Ledger, Listed, Listing, NoSuchQueue, QueueCounts};
 use millpond_core::{Error, Offset, PartitionId, QueueId};
 
 async fn living(plane: &PostgresControlPlane, queue: QueueId) -> Result<(), Error<NoSuchQueue>> {
-    let living = retried!(plane, c => sqlx::query_file_scalar!("queries/queue/living.sql", queue.0).fetch_one(c));
+    let living =
+        retried!(plane, c => sqlx::query_file_scalar!("queries/queue/living.sql", queue.0).fetch_one(c));
     if living.map_err(Error::from_infallible)? { Ok(()) } else { Err(Error::Rejected(NoSuchQueue)) }
 }
 
 /// Goes through all that waits in the queue.
-pub(super) async fn counts(plane: &PostgresControlPlane, queue: QueueId) -> Result<QueueCounts, Error<NoSuchQueue>> {
+pub(super) async fn counts(
+    plane: &PostgresControlPlane,
+    queue: QueueId,
+) -> Result<QueueCounts, Error<NoSuchQueue>> {
     let statement = sqlx::query_file!("queries/queue/counts.sql", queue.0);
     let row = sent!(plane, BACKGROUND, c => statement.fetch_optional(c)).and_then(|sent| sent.map_err(read));
     let row = row.map_err(Error::from_infallible)?.ok_or(Error::Rejected(NoSuchQueue))?;
@@ -28,7 +32,10 @@ pub(super) async fn counts(plane: &PostgresControlPlane, queue: QueueId) -> Resu
     })
 }
 
-pub(super) async fn ledger(plane: &PostgresControlPlane, queue: QueueId) -> Result<Ledger, Error<NoSuchQueue>> {
+pub(super) async fn ledger(
+    plane: &PostgresControlPlane,
+    queue: QueueId,
+) -> Result<Ledger, Error<NoSuchQueue>> {
     let statement = sqlx::query_file!("queries/queue/ledger.sql", queue.0);
     let row = sent!(plane, BACKGROUND, c => statement.fetch_optional(c)).and_then(|sent| sent.map_err(read));
     let row = row.map_err(Error::from_infallible)?.ok_or(Error::Rejected(NoSuchQueue))?;
@@ -45,7 +52,10 @@ pub(super) async fn ledger(plane: &PostgresControlPlane, queue: QueueId) -> Resu
     })
 }
 
-pub(super) async fn cursors(plane: &PostgresControlPlane, queue: QueueId) -> Result<Vec<(PartitionId, Offset)>, Error<NoSuchQueue>> {
+pub(super) async fn cursors(
+    plane: &PostgresControlPlane,
+    queue: QueueId,
+) -> Result<Vec<(PartitionId, Offset)>, Error<NoSuchQueue>> {
     let rows = retried!(plane, c => sqlx::query_file!("queries/queue/cursors.sql", queue.0).fetch_all(c));
     let rows = rows.map_err(Error::from_infallible)?;
     if rows.is_empty() {

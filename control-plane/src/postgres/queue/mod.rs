@@ -17,8 +17,8 @@ use millpond_core::Error;
 use millpond_core::Name;
 use millpond_core::queue::plane::QueuePlane;
 use millpond_core::queue::{
-    Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected, Queue, QueueChange,
-    QueueCounts, Settle, Settled,
+    Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected,
+    Queue, QueueChange, QueueCounts, Settle, Settled,
 };
 use millpond_core::{Offset, PartitionId, QueueId};
 pub(super) use plain::Manners;
@@ -34,7 +34,12 @@ fn again<R>() -> Error<R> {
 
 #[async_trait]
 impl QueuePlane for PostgresControlPlane {
-    async fn put_queue(&self, tenant: &Name, name: &Name, change: &QueueChange) -> Result<(Queue, bool), Error<PutQueueRejected>> {
+    async fn put_queue(
+        &self,
+        tenant: &Name,
+        name: &Name,
+        change: &QueueChange,
+    ) -> Result<(Queue, bool), Error<PutQueueRejected>> {
         admin::put(self, tenant, name, change).await
     }
 
@@ -96,7 +101,12 @@ impl QueuePlane for PostgresControlPlane {
         look::list(self, queue, listing, after, limit).await
     }
 
-    async fn redrive(&self, queue: QueueId, filter: &DeadFilter, max_rate: Option<f64>) -> Result<i64, Error<DeadRejected>> {
+    async fn redrive(
+        &self,
+        queue: QueueId,
+        filter: &DeadFilter,
+        max_rate: Option<f64>,
+    ) -> Result<i64, Error<DeadRejected>> {
         dead::redrive(self, queue, filter, max_rate).await
     }
 
@@ -104,7 +114,11 @@ impl QueuePlane for PostgresControlPlane {
         dead::purge(self, queue, filter).await
     }
 
-    async fn seek(&self, queue: QueueId, to: &[(PartitionId, Offset)]) -> Result<(Vec<(PartitionId, Offset)>, i64), Error<NoSuchQueue>> {
+    async fn seek(
+        &self,
+        queue: QueueId,
+        to: &[(PartitionId, Offset)],
+    ) -> Result<(Vec<(PartitionId, Offset)>, i64), Error<NoSuchQueue>> {
         seek::seek(self, queue, to).await
     }
 }

@@ -1,5 +1,5 @@
-//! Statements for what happens most: fresh records and nothing else, acks and nothing else. They cost less than half of those that can do all, and do
-//! nothing when those are needed.
+//! Statements for what happens most: fresh records and nothing else, acks and nothing else. They cost less
+//! than half of those that can do all, and do nothing when those are needed.
 
 use super::grant::joined;
 use super::settle::{Columns, Said, verdicts};
@@ -16,7 +16,8 @@ use uuid::Uuid;
 pub(in crate::postgres) enum Manner {
     /// For ever.
     Keyed,
-    /// There was more to think of than fresh records; after so many grants in which there was not, they are taken for all again.
+    /// There was more to think of than fresh records; after so many grants in which there was not, they are
+    /// taken for all again.
     Mixed(u8),
 }
 
@@ -39,11 +40,21 @@ pub(super) fn learn(plane: &PostgresControlPlane, queue: QueueId, granted: &Gran
 }
 
 /// `None`: nothing was done, the other statement has to be sent.
-pub(super) async fn grant(plane: &PostgresControlPlane, grant: &Grant) -> Result<Result<Option<Granted>, sqlx::Error>, Error> {
+pub(super) async fn grant(
+    plane: &PostgresControlPlane,
+    grant: &Grant,
+) -> Result<Result<Option<Granted>, sqlx::Error>, Error> {
     let leases: Vec<Uuid> = grant.wants.iter().map(|w| w.lease.0).collect();
     let records: Vec<i32> = grant.wants.iter().map(|w| w.records).collect();
     let lease_ms: Vec<i64> = grant.wants.iter().map(|w| w.lease_ms).collect();
-    let statement = sqlx::query_file!("queries/queue/grant_plain.sql", grant.queue.0, &leases, &records, &lease_ms, grant.from.0);
+    let statement = sqlx::query_file!(
+        "queries/queue/grant_plain.sql",
+        grant.queue.0,
+        &leases,
+        &records,
+        &lease_ms,
+        grant.from.0
+    );
     let rows = match sent!(plane, WRITE, c => statement.fetch_all(c))? {
         Ok(rows) => rows,
         Err(e) => return Ok(Err(e)),
@@ -55,13 +66,25 @@ pub(super) async fn grant(plane: &PostgresControlPlane, grant: &Grant) -> Result
         next_due_ms: first.next_due_ms,
         ..Granted::default()
     };
-    let places: HashMap<LeaseId, usize> = grant.wants.iter().enumerate().map(|(nth, want)| (want.lease, nth)).collect();
+    let places: HashMap<LeaseId, usize> =
+        grant.wants.iter().enumerate().map(|(nth, want)| (want.lease, nth)).collect();
     let mut parts = BTreeMap::new();
     for row in &rows {
-        let (Some(lease), Some(partition), Some(number)) = (row.lease_id.map(LeaseId), row.partition_id, row.part) else { continue };
+        let (Some(lease), Some(partition), Some(number)) =
+            (row.lease_id.map(LeaseId), row.partition_id, row.part)
+        else {
+            continue;
+        };
         let (Some(deadline_ms), Some(lo), Some(hi)) = (row.deadline_ms, row.lo, row.hi) else { continue };
         let ranges = joined(std::iter::once(lo..hi).collect());
-        let part = LeasePart { lease, partition: PartitionId(partition), ranges, attempt: 1, failures: 0, deadline_ms };
+        let part = LeasePart {
+            lease,
+            partition: PartitionId(partition),
+            ranges,
+            attempt: 1,
+            failures: 0,
+            deadline_ms,
+        };
         parts.insert((places.get(&lease).copied(), number), part);
     }
     granted.parts = parts.into_values().collect();
@@ -79,7 +102,10 @@ pub(super) fn is_plain(settle: &Settle) -> bool {
 }
 
 /// `None`: nothing was done, the other statement has to be sent, and always for this queue if so is said.
-pub(super) async fn settle(connection: &mut PgConnection, settle: &Settle) -> Result<(Option<Said>, bool), sqlx::Error> {
+pub(super) async fn settle(
+    connection: &mut PgConnection,
+    settle: &Settle,
+) -> Result<(Option<Said>, bool), sqlx::Error> {
     let columns = Columns::of(settle);
     let statement = sqlx::query_file!(
         "queries/queue/settle_plain.sql",

@@ -1,4 +1,5 @@
-//! Setting cursors: a transaction that keeps grants away, ends leases, and then, in a later statement, what their settlements may have left.
+//! Setting cursors: a transaction that keeps grants away, ends leases, and then, in a later statement, what
+//! their settlements may have left.
 
 use super::admin::hold;
 use super::again;
@@ -38,15 +39,20 @@ async fn seek_once(
 ) -> Result<(Places, i64), Error<NoSuchQueue>> {
     let mut tx = connection.begin().await.map_err(|e| Error::NotApplied(e.into()))?;
     hold(&mut tx, &[queue.0]).await.map_err(lift)?;
-    let (partitions, offsets): (Vec<i64>, Vec<i64>) = to.iter().map(|(partition, offset)| (partition.0, offset.0)).unzip();
-    let rows = sqlx::query_file!("queries/queue/targets.sql", queue.0, &partitions, &offsets).fetch_all(&mut *tx).await.map_err(lift)?;
+    let (partitions, offsets): (Vec<i64>, Vec<i64>) =
+        to.iter().map(|(partition, offset)| (partition.0, offset.0)).unzip();
+    let rows = sqlx::query_file!("queries/queue/targets.sql", queue.0, &partitions, &offsets)
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(lift)?;
     if rows.is_empty() {
         return Err(Error::Rejected(NoSuchQueue));
     }
     let places = rows.into_iter().filter_map(|row| row.partition_id.zip(row.target));
     let (partitions, targets): (Vec<i64>, Vec<i64>) = places.unzip();
     let (leased, below) = end_leases(&mut tx, queue, &partitions, &targets).await?;
-    let seek = sqlx::query_file_scalar!("queries/queue/seek.sql", queue.0, &partitions, &targets, leased, below);
+    let seek =
+        sqlx::query_file_scalar!("queries/queue/seek.sql", queue.0, &partitions, &targets, leased, below);
     let passed = seek.fetch_one(&mut *tx).await.map_err(lift)?;
     tx.commit().await.map_err(lift)?;
     let places = partitions.into_iter().map(PartitionId).zip(targets.into_iter().map(Offset));

@@ -62,13 +62,15 @@ impl Columns {
 /// What one sending of the statement says.
 pub(in crate::postgres) struct Said {
     pub settled: Settled,
-    /// Whether it is the answer: not if another sending of the same settlement was carried out while this one waited.
+    /// Whether it is the answer: not if another sending of the same settlement was carried out while this one
+    /// waited.
     pub current: bool,
     pub repeated: bool,
 }
 
 pub(super) async fn settle(plane: &PostgresControlPlane, settle: &Settle) -> Result<Settled, Error> {
-    let mut plain = plain::is_plain(settle) && plane.manners.read().get(&settle.queue) != Some(&Manner::Keyed);
+    let mut plain =
+        plain::is_plain(settle) && plane.manners.read().get(&settle.queue) != Some(&Manner::Keyed);
     let mut looked = false;
     for _ in 0..SENDINGS_MAX {
         let sending = if std::mem::take(&mut plain) {
@@ -86,8 +88,11 @@ pub(super) async fn settle(plane: &PostgresControlPlane, settle: &Settle) -> Res
             sent!(plane, WRITE, c => send(c, settle))?
         };
         match sending {
-            // Nothing was held: by the settlement itself, if another sending of it was carried out meanwhile. A new statement sees that.
-            Ok(said) if said.current && !said.repeated && said.settled.verdicts.is_empty() && !looked => looked = true,
+            // Nothing was held: by the settlement itself, if another sending of it was carried out meanwhile.
+            // A new statement sees that.
+            Ok(said) if said.current && !said.repeated && said.settled.verdicts.is_empty() && !looked => {
+                looked = true
+            }
             Ok(said) if said.current => return Ok(said.settled),
             Ok(_) => {}
             Err(e) if is_conflict(&e) => {}
@@ -98,7 +103,10 @@ pub(super) async fn settle(plane: &PostgresControlPlane, settle: &Settle) -> Res
 }
 
 /// One round trip.
-pub(in crate::postgres) async fn send(connection: &mut PgConnection, settle: &Settle) -> Result<Said, sqlx::Error> {
+pub(in crate::postgres) async fn send(
+    connection: &mut PgConnection,
+    settle: &Settle,
+) -> Result<Said, sqlx::Error> {
     let columns = Columns::of(settle);
     let statement = sqlx::query_file!(
         "queries/queue/settle.sql",
@@ -121,7 +129,11 @@ pub(in crate::postgres) async fn send(connection: &mut PgConnection, settle: &Se
     );
     let row = statement.fetch_one(connection).await?;
     let current = row.current || row.repeated;
-    Ok(Said { settled: Settled { at_ms: row.at_ms, verdicts: verdicts(&row.verdicts) }, current, repeated: row.repeated })
+    Ok(Said {
+        settled: Settled { at_ms: row.at_ms, verdicts: verdicts(&row.verdicts) },
+        current,
+        repeated: row.repeated,
+    })
 }
 
 pub(super) fn verdicts(stored: &[i64]) -> Vec<Verdict> {

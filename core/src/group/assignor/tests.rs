@@ -11,12 +11,19 @@ fn member(n: u32) -> MemberId {
 
 /// Partition `p` of topic `t` is `100 * t + p`.
 fn topics(counts: &[usize]) -> Topics {
-    let partitions = |(topic, count): (i64, &usize)| (0..).take(*count).map(|p: i64| PartitionId(100 * topic + p)).collect();
+    let partitions = |(topic, count): (i64, &usize)| {
+        (0..).take(*count).map(|p: i64| PartitionId(100 * topic + p)).collect()
+    };
     (1..).zip(counts).map(|(topic, count)| (TopicId(topic), partitions((topic, count)))).collect()
 }
 
 fn subscribers(of: &[(u32, &[i64])]) -> Vec<Subscriber> {
-    of.iter().map(|(m, topics)| Subscriber { member: member(*m), topics: topics.iter().copied().map(TopicId).collect() }).collect()
+    of.iter()
+        .map(|(m, topics)| Subscriber {
+            member: member(*m),
+            topics: topics.iter().copied().map(TopicId).collect(),
+        })
+        .collect()
 }
 
 fn assign(subscribers: Vec<Subscriber>, topics: &Topics, owners: &Owners) -> Owners {
@@ -75,7 +82,10 @@ fn a_topic_that_grows_moves_nothing() {
     let members = subscribers(&[(1, &[1]), (2, &[1])]);
     let small = assign(members.clone(), &topics(&[4]), &Owners::new());
     let large = assign(members.clone(), &topics(&[6]), &small);
-    assert_eq!((taken(&small, &large, &members), loads(&large)), (0, BTreeMap::from([(member(1), 3), (member(2), 3)])));
+    assert_eq!(
+        (taken(&small, &large, &members), loads(&large)),
+        (0, BTreeMap::from([(member(1), 3), (member(2), 3)]))
+    );
 }
 
 #[test]
@@ -99,25 +109,40 @@ fn a_chain_relieves_who_has_no_direct_neighbour_with_less() {
 
 /// Members with subscriptions to up to four topics, and who had what before, perhaps somebody who is gone.
 fn case() -> impl Strategy<Value = (Vec<Subscriber>, Topics, Owners)> {
-    let subscribers = prop::collection::btree_map(1_u32..12, prop::collection::btree_set(1_i64..5, 1..4), 0..8);
-    (subscribers, prop::collection::vec(0_usize..9, 4), prop::collection::vec(0_u32..14, 36)).prop_map(|(members, counts, had)| {
-        let topics = topics(&counts);
-        let owners = topics.values().flatten().zip(had).filter(|(_, m)| *m > 0).map(|(p, m)| (*p, member(m))).collect();
-        let of = |(m, t): (u32, BTreeSet<i64>)| Subscriber { member: member(m), topics: t.into_iter().map(TopicId).collect() };
-        (members.into_iter().map(of).collect(), topics, owners)
-    })
+    let subscribers =
+        prop::collection::btree_map(1_u32..12, prop::collection::btree_set(1_i64..5, 1..4), 0..8);
+    (subscribers, prop::collection::vec(0_usize..9, 4), prop::collection::vec(0_u32..14, 36)).prop_map(
+        |(members, counts, had)| {
+            let topics = topics(&counts);
+            let owners = topics
+                .values()
+                .flatten()
+                .zip(had)
+                .filter(|(_, m)| *m > 0)
+                .map(|(p, m)| (*p, member(m)))
+                .collect();
+            let of = |(m, t): (u32, BTreeSet<i64>)| Subscriber {
+                member: member(m),
+                topics: t.into_iter().map(TopicId).collect(),
+            };
+            (members.into_iter().map(of).collect(), topics, owners)
+        },
+    )
 }
 
 /// Members that can be relieved by moving one partition after the other, by trying every move over and over.
 fn can_be_evened_out(subscribers: &[Subscriber], topics: &Topics, owners: &Owners) -> bool {
-    let topic_of: BTreeMap<PartitionId, TopicId> = topics.iter().flat_map(|(t, all)| all.iter().map(|p| (*p, *t))).collect();
+    let topic_of: BTreeMap<PartitionId, TopicId> =
+        topics.iter().flat_map(|(t, all)| all.iter().map(|p| (*p, *t))).collect();
     let loads = loads(owners);
     let load = |m: &MemberId| loads.get(m).copied().unwrap_or(0);
     subscribers.iter().any(|from| {
         let mut reached = BTreeSet::from([from.member]);
         loop {
             let takes = |s: &Subscriber| {
-                let has = owners.iter().any(|(p, owner)| reached.contains(owner) && s.topics.contains(&topic_of[p]));
+                let has = owners
+                    .iter()
+                    .any(|(p, owner)| reached.contains(owner) && s.topics.contains(&topic_of[p]));
                 has && !reached.contains(&s.member)
             };
             match subscribers.iter().find(|s| takes(s)) {

@@ -15,7 +15,12 @@ const SECRET: u64 = 0x5ec2e7;
 
 type Place = (PartitionId, Offset);
 
-#[expect(clippy::as_conversions, clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a delay need not be exact")]
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "a delay need not be exact"
+)]
 fn delay_ms(nth: usize, rate: f64) -> i64 {
     (nth as f64 * 1_000.0 / rate) as i64
 }
@@ -33,7 +38,11 @@ impl State {
             return Ok((row.queue.clone(), false));
         }
         let topic = change.topic.as_ref().unwrap_or(name);
-        let topic = self.topics.get(&(tenant.clone(), topic.clone())).cloned().ok_or(PutQueueRejected::NoSuchTopic)?;
+        let topic = self
+            .topics
+            .get(&(tenant.clone(), topic.clone()))
+            .cloned()
+            .ok_or(PutQueueRejected::NoSuchTopic)?;
         let id = QueueId(self.id());
         let queue = Queue {
             id,
@@ -99,7 +108,8 @@ impl State {
     }
 
     pub(super) fn clamp(&mut self) -> i64 {
-        let starts: HashMap<PartitionId, i64> = self.partitions.iter().map(|(id, row)| (*id, row.log_start.0)).collect();
+        let starts: HashMap<PartitionId, i64> =
+            self.partitions.iter().map(|(id, row)| (*id, row.log_start.0)).collect();
         let mut all = 0;
         for row in self.queues.values_mut() {
             for (partition, cursor) in &mut row.cursors {
@@ -112,7 +122,13 @@ impl State {
         all
     }
 
-    pub(super) fn redrive(&self, row: &mut QueueRow, filter: &DeadFilter, rate: Option<f64>, now: i64) -> Result<i64, DeadRejected> {
+    pub(super) fn redrive(
+        &self,
+        row: &mut QueueRow,
+        filter: &DeadFilter,
+        rate: Option<f64>,
+        now: i64,
+    ) -> Result<i64, DeadRejected> {
         let mut chosen = row.chosen(filter)?;
         chosen.retain(|(partition, offset)| *offset >= self.log_start(*partition));
         for (nth, (partition, offset)) in chosen.iter().enumerate() {
@@ -120,10 +136,15 @@ impl State {
             row.counts.dead -= 1;
             let due_ms = rate.map(|rate| now + delay_ms(nth, rate));
             if let Some(key_hash) = dead.key_hash {
-                row.admit(*partition, *offset, AdmittedRow { key_hash, due_ms, attempt: dead.attempt, out: false });
+                row.admit(
+                    *partition,
+                    *offset,
+                    AdmittedRow { key_hash, due_ms, attempt: dead.attempt, out: false },
+                );
             } else {
                 let (hi, due_ms) = (offset + 1, due_ms.unwrap_or(now));
-                let run = Waiting { hi, due_ms, attempt: dead.attempt, failures: 0, alone: false, reason: None };
+                let run =
+                    Waiting { hi, due_ms, attempt: dead.attempt, failures: 0, alone: false, reason: None };
                 row.wait(*partition, *offset, run);
             }
         }
@@ -219,7 +240,8 @@ impl QueueRow {
             self.unwait(partition, lo, hi - lo);
             todo.extend(lo..hi);
         }
-        let admitted: Vec<(i64, bool)> = self.admitted.range(partition_range(partition)).map(|((_, o), row)| (*o, row.out)).collect();
+        let admitted: Vec<(i64, bool)> =
+            self.admitted.range(partition_range(partition)).map(|((_, o), row)| (*o, row.out)).collect();
         for (offset, out) in admitted {
             if !out {
                 self.counts.waiting -= 1;
@@ -227,7 +249,8 @@ impl QueueRow {
             }
             self.free(partition, offset..offset + 1);
         }
-        let dead: Vec<i64> = self.dead.range((partition, to)..=(partition, i64::MAX)).map(|((_, o), _)| *o).collect();
+        let dead: Vec<i64> =
+            self.dead.range((partition, to)..=(partition, i64::MAX)).map(|((_, o), _)| *o).collect();
         for offset in &dead {
             self.dead.remove(&(partition, *offset));
         }

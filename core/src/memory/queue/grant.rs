@@ -64,19 +64,32 @@ impl Allowed {
     }
 }
 
-#[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "milliseconds and token counts fit exactly")]
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_precision_loss,
+    reason = "milliseconds and token counts fit exactly"
+)]
 fn f64_of(n: i64) -> f64 {
     n as f64
 }
 
-#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "a count of tokens below the limit")]
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    reason = "a count of tokens below the limit"
+)]
 fn whole(n: f64) -> i64 {
     n as i64
 }
 
 impl State {
     /// The first batch of a partition that ends after an offset and for which `pick` holds.
-    pub(super) fn batch_after(&self, partition: PartitionId, offset: i64, pick: impl Fn(&Batch) -> bool) -> Option<&Batch> {
+    pub(super) fn batch_after(
+        &self,
+        partition: PartitionId,
+        offset: i64,
+        pick: impl Fn(&Batch) -> bool,
+    ) -> Option<&Batch> {
         self.batches_of(partition).map(|row| &row.batch).find(|b| b.end().0 > offset && pick(b))
     }
 
@@ -93,23 +106,37 @@ impl State {
         let mut due: Vec<_> = row.waiting.iter().filter(|(_, w)| w.due_ms <= now).collect();
         due.sort_by_key(|(at, w)| (w.due_ms, **at));
         for ((partition, lo), w) in due {
-            let run = Run { partition: *partition, range: *lo..w.hi, attempt: w.attempt, failures: w.failures };
+            let run =
+                Run { partition: *partition, range: *lo..w.hi, attempt: w.attempt, failures: w.failures };
             let supply = if w.alone { &mut runs.alone } else { &mut runs.due };
             supply.push(run);
         }
         if row.is_keyed() {
             let from = (grant.from, grant.from_key);
-            let free = row.keys.iter().filter(|(_, key)| !key.taken).filter_map(|(at, key)| Some((*at, *key.offsets.first()?)));
-            let mut free: Vec<_> = free.filter(|((partition, _), o)| row.admitted[&(*partition, *o)].is_due(now)).collect();
+            let free = row
+                .keys
+                .iter()
+                .filter(|(_, key)| !key.taken)
+                .filter_map(|(at, key)| Some((*at, *key.offsets.first()?)));
+            let mut free: Vec<_> =
+                free.filter(|((partition, _), o)| row.admitted[&(*partition, *o)].is_due(now)).collect();
             free.sort_by_key(|(at, _)| (*at < from, *at));
             runs.fresh = free
                 .into_iter()
-                .map(|((partition, _), o)| Run { partition, range: o..o + 1, attempt: row.admitted[&(partition, o)].attempt, failures: 0 })
+                .map(|((partition, _), o)| Run {
+                    partition,
+                    range: o..o + 1,
+                    attempt: row.admitted[&(partition, o)].attempt,
+                    failures: 0,
+                })
                 .collect();
         } else {
             let mut cursors: Vec<_> = row.cursors.iter().collect();
             cursors.sort_by_key(|(partition, _)| (**partition < grant.from, **partition));
-            runs.fresh = cursors.into_iter().filter_map(|(partition, cursor)| self.fresh_of(*partition, *cursor)).collect();
+            runs.fresh = cursors
+                .into_iter()
+                .filter_map(|(partition, cursor)| self.fresh_of(*partition, *cursor))
+                .collect();
         }
         runs
     }
@@ -139,9 +166,17 @@ impl State {
         let dealt = deal(&needs, allowed.records(), &runs.supply(), grant.dice);
         let given: i64 = dealt.iter().map(|d| d.range.end - d.range.start).sum();
         row.give(&wants, &runs, &dealt, now);
-        let limited = row.queue.paused || (given == allowed.records() && given < needs.iter().sum::<i64>().min(runs.records()));
-        let full = given == 0 && !needs.is_empty() && row.is_keyed() && count(row.admitted.len()) >= limits::KEYED_WINDOW;
-        let due = row.waiting.values().map(|w| w.due_ms).chain(row.admitted.values().filter(|a| !a.out).filter_map(|a| a.due_ms));
+        let limited = row.queue.paused
+            || (given == allowed.records() && given < needs.iter().sum::<i64>().min(runs.records()));
+        let full = given == 0
+            && !needs.is_empty()
+            && row.is_keyed()
+            && count(row.admitted.len()) >= limits::KEYED_WINDOW;
+        let due = row
+            .waiting
+            .values()
+            .map(|w| w.due_ms)
+            .chain(row.admitted.values().filter(|a| !a.out).filter_map(|a| a.due_ms));
         Granted {
             at_ms: now,
             parts: grant.wants.iter().flat_map(|w| row.lease_parts(w.lease)).collect(),
@@ -159,7 +194,11 @@ impl QueueRow {
             self.refill(rate, now);
             whole(self.tokens.floor())
         });
-        Allowed { tokens, room: (self.queue.config.max_in_flight - self.leased()).max(0), paused: self.queue.paused }
+        Allowed {
+            tokens,
+            room: (self.queue.config.max_in_flight - self.leased()).max(0),
+            paused: self.queue.paused,
+        }
     }
 
     /// A bucket never holds more than its limit.
@@ -202,7 +241,14 @@ impl QueueRow {
             return part.pending.add(range);
         }
         let number = i32::try_from(parts.len()).unwrap_or(i32::MAX);
-        parts.push(Part { number, partition, attempt, failures, deadline_ms, pending: [range].into_iter().collect() });
+        parts.push(Part {
+            number,
+            partition,
+            attempt,
+            failures,
+            deadline_ms,
+            pending: [range].into_iter().collect(),
+        });
     }
 
     fn lease_parts(&self, lease: LeaseId) -> Vec<LeasePart> {
@@ -218,14 +264,24 @@ impl QueueRow {
     }
 
     pub(super) fn apply_admit(&mut self, admit: &Admit, now: i64) -> bool {
-        let Some(cursor) = self.cursors.get_mut(&admit.partition).filter(|c| c.next == admit.from.0) else { return false };
+        let Some(cursor) = self.cursors.get_mut(&admit.partition).filter(|c| c.next == admit.from.0) else {
+            return false;
+        };
         cursor.next = admit.to.0;
         for (range, due_ms) in &admit.runs {
-            let run = Waiting { hi: range.end, due_ms: due_ms.unwrap_or(now), attempt: 0, failures: 0, alone: false, reason: None };
+            let run = Waiting {
+                hi: range.end,
+                due_ms: due_ms.unwrap_or(now),
+                attempt: 0,
+                failures: 0,
+                alone: false,
+                reason: None,
+            };
             self.wait(admit.partition, range.start, run);
         }
         for record in &admit.records {
-            let row = AdmittedRow { key_hash: record.key_hash, due_ms: record.due_ms, attempt: 0, out: false };
+            let row =
+                AdmittedRow { key_hash: record.key_hash, due_ms: record.due_ms, attempt: 0, out: false };
             self.admit(admit.partition, record.offset.0, row);
         }
         true

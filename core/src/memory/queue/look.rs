@@ -48,14 +48,25 @@ impl QueueRow {
 
     /// Due time and attempt of what waits, with its number.
     fn waits(&self) -> impl Iterator<Item = (PartitionId, i64, Option<i64>, i32, i64)> {
-        let runs = self.waiting.iter().map(|((partition, lo), w)| (*partition, *lo, Some(w.due_ms), w.attempt, w.hi - lo));
+        let runs = self
+            .waiting
+            .iter()
+            .map(|((partition, lo), w)| (*partition, *lo, Some(w.due_ms), w.attempt, w.hi - lo));
         let admitted = self.admitted.iter().filter(|(_, row)| !row.out);
-        runs.chain(admitted.map(|((partition, offset), row)| (*partition, *offset, row.due_ms, row.attempt, 1)))
+        runs.chain(
+            admitted.map(|((partition, offset), row)| (*partition, *offset, row.due_ms, row.attempt, 1)),
+        )
     }
 }
 
 impl State {
-    pub(super) fn list_queue(&self, row: &QueueRow, listing: Listing, after: Option<(PartitionId, Offset)>, limit: i64) -> Vec<Listed> {
+    pub(super) fn list_queue(
+        &self,
+        row: &QueueRow,
+        listing: Listing,
+        after: Option<(PartitionId, Offset)>,
+        limit: i64,
+    ) -> Vec<Listed> {
         let limit = usize::try_from(limit).unwrap_or(0);
         let after = after.map(|(partition, offset)| (partition, offset.0));
         let page = row.page(listing).into_iter().filter(|(at, _)| after.is_none_or(|after| *at > after));
@@ -64,7 +75,8 @@ impl State {
     }
 
     pub(super) fn queue_counts(&self, row: &QueueRow, now: i64) -> QueueCounts {
-        let mut counts = QueueCounts { in_flight: row.leased(), dead: count(row.dead.len()), ..QueueCounts::default() };
+        let mut counts =
+            QueueCounts { in_flight: row.leased(), dead: count(row.dead.len()), ..QueueCounts::default() };
         let committed = |batch: Option<&Batch>| batch.map(|b| b.committed_at_ms);
         let mut oldest: Vec<i64> = Vec::new();
         for (partition, cursor) in &row.cursors {

@@ -125,7 +125,12 @@ impl QueueRow {
     pub fn lowest(&self, partition: PartitionId) -> Option<i64> {
         let cursor = self.cursors.get(&partition)?.next;
         let first = partition_range(partition);
-        let leased = self.leases.values().flatten().filter(|p| p.partition == partition).filter_map(|p| p.pending.first());
+        let leased = self
+            .leases
+            .values()
+            .flatten()
+            .filter(|p| p.partition == partition)
+            .filter_map(|p| p.pending.first());
         let waiting = self.waiting.range(first.clone()).next().map(|((_, lo), _)| *lo);
         let admitted = self.admitted.range(first.clone()).next().map(|((_, offset), _)| *offset);
         let dead = self.dead.range(first).next().map(|((_, offset), _)| *offset);
@@ -186,7 +191,9 @@ impl QueueRow {
     }
 }
 
-pub(in crate::memory) fn partition_range(partition: PartitionId) -> std::ops::RangeInclusive<(PartitionId, i64)> {
+pub(in crate::memory) fn partition_range(
+    partition: PartitionId,
+) -> std::ops::RangeInclusive<(PartitionId, i64)> {
     (partition, 0)..=(partition, i64::MAX)
 }
 

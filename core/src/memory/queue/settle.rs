@@ -23,7 +23,8 @@ fn of_part(part: &Part, partition: PartitionId, attempt: i32) -> bool {
     part.partition == partition && part.attempt == attempt
 }
 
-/// What is claimed of a lease by entries, which are disjoint but for whole leases: those mean what the others leave.
+/// What is claimed of a lease by entries, which are disjoint but for whole leases: those mean what the others
+/// leave.
 fn claimed(parts: &[Part], entries: &[(usize, &Entry)]) -> Vec<Claimed> {
     let mut all = Vec::new();
     for (number, part) in parts.iter().enumerate() {
@@ -58,20 +59,23 @@ fn apply_renewals(parts: &mut Vec<Part>, renewals: &[(usize, Ranges, i64)]) {
         }
         part.pending = part.pending.without(records);
         next += 1;
-        let moved = Part { number: next, deadline_ms: *deadline_ms, pending: records.clone(), ..part.clone() };
+        let moved =
+            Part { number: next, deadline_ms: *deadline_ms, pending: records.clone(), ..part.clone() };
         parts.push(moved);
     }
 }
 
 impl QueueRow {
     pub(super) fn settle(&mut self, settle: &Settle, now: i64) -> Settled {
-        let last = self.settled.get(&settle.agent).filter(|(op, _)| *op == settle.op).map(|(_, settled)| settled);
+        let last =
+            self.settled.get(&settle.agent).filter(|(op, _)| *op == settle.op).map(|(_, settled)| settled);
         let kept = self.operations.get(&settle.op).map(|(_, settled)| settled);
         if let Some(settled) = last.or(kept) {
             return settled.clone();
         }
         let verdicts = self.apply(&settle.entries, settle.dice, now);
-        let records = verdicts.iter().filter(|v| v.outcome != Outcome::Renewed).map(|v| v.hi.0 - v.lo.0).sum();
+        let records =
+            verdicts.iter().filter(|v| v.outcome != Outcome::Renewed).map(|v| v.hi.0 - v.lo.0).sum();
         self.rates = self.rates.after(settle.leased, records, now);
         let settled = Settled { at_ms: now, verdicts };
         if settled.verdicts.is_empty() {
@@ -99,9 +103,18 @@ impl QueueRow {
                 let part = parts[claim.part].clone();
                 let action = &entries[claim.entry].action;
                 for range in claim.records.iter() {
-                    let fate = judge.settle(action, &Run { range: range.clone(), attempt: part.attempt, failures: part.failures });
+                    let fate = judge.settle(
+                        action,
+                        &Run { range: range.clone(), attempt: part.attempt, failures: part.failures },
+                    );
                     let (lo, hi) = (Offset(range.start), Offset(range.end));
-                    verdicts.push(Verdict { entry: claim.entry, partition: part.partition, lo, hi, outcome: fate.outcome() });
+                    verdicts.push(Verdict {
+                        entry: claim.entry,
+                        partition: part.partition,
+                        lo,
+                        hi,
+                        outcome: fate.outcome(),
+                    });
                     self.meet(&part, range.clone(), fate, now);
                 }
                 match action {
@@ -137,7 +150,11 @@ impl QueueRow {
                 self.die(partition, range, &row);
             }
             Fate::Waits { due_ms, attempt, failures, alone, reason } => {
-                self.wait(partition, range.start, Waiting { hi: range.end, due_ms, attempt, failures, alone, reason });
+                self.wait(
+                    partition,
+                    range.start,
+                    Waiting { hi: range.end, due_ms, attempt, failures, alone, reason },
+                );
             }
         }
     }
@@ -168,7 +185,10 @@ impl State {
     pub(super) fn expire(&mut self, limit: i64, dice: f64, now: i64) -> i64 {
         let mut due: Vec<(i64, LeaseId, i32, QueueId)> = Vec::new();
         for (id, row) in &self.queues {
-            let parts = row.leases.iter().flat_map(|(lease, parts)| parts.iter().map(move |p| (p.deadline_ms, *lease, p.number, *id)));
+            let parts = row
+                .leases
+                .iter()
+                .flat_map(|(lease, parts)| parts.iter().map(move |p| (p.deadline_ms, *lease, p.number, *id)));
             due.extend(parts.filter(|(deadline, ..)| *deadline <= now));
         }
         due.sort_unstable();

@@ -14,7 +14,12 @@ impl<'a> Checker<'a> {
             let request = known.unwrap_or_else(|| {
                 let records: Vec<RecordId> = produce.records.iter().map(|r| r.id).collect();
                 for id in &records {
-                    let record = Record { request: self.requests.len(), acknowledged: None, read: None, tainted: false };
+                    let record = Record {
+                        request: self.requests.len(),
+                        acknowledged: None,
+                        read: None,
+                        tainted: false,
+                    };
                     self.records.insert(*id, record);
                 }
                 self.requests.push(Request { attempts: Vec::new(), invoked: u64::MAX, records });
@@ -36,7 +41,12 @@ impl<'a> Checker<'a> {
             let Call::Produce(produce) = &op.call else { continue };
             match op.outcome() {
                 Outcome::Produced { placed, .. } => {
-                    assert_eq!(placed.len(), produce.records.len(), "operation {} was answered for another number of records", op.id);
+                    assert_eq!(
+                        placed.len(),
+                        produce.records.len(),
+                        "operation {} was answered for another number of records",
+                        op.id
+                    );
                     self.acknowledge(number, produce, placed);
                     let Some(first) = produce.records.first() else { continue };
                     let request = self.records[&first.id].request;
@@ -44,14 +54,28 @@ impl<'a> Checker<'a> {
                         let (known, by) = *keys.entry(key).or_insert((request, number));
                         if known != request {
                             let log = self.log(&first.topic, placed[0].partition);
-                            self.say(Kind::KeyIgnored, (log, placed[0].offset), &[by, number], "one key, two requests stored");
+                            self.say(
+                                Kind::KeyIgnored,
+                                (log, placed[0].offset),
+                                &[by, number],
+                                "one key, two requests stored",
+                            );
                         }
                     }
                 }
                 Outcome::Fail { current: Some(current) } if produce.expect == Some(*current) => {
-                    let Some((first, partition)) = produce.records.first().and_then(|r| Some((r, r.partition?))) else { continue };
+                    let Some((first, partition)) =
+                        produce.records.first().and_then(|r| Some((r, r.partition?)))
+                    else {
+                        continue;
+                    };
                     let log = self.log(&first.topic, partition);
-                    self.say(Kind::IfMatch, (log, *current), &[number], "refused though the high watermark was the expected one");
+                    self.say(
+                        Kind::IfMatch,
+                        (log, *current),
+                        &[number],
+                        "refused though the high watermark was the expected one",
+                    );
                 }
                 _ => {}
             }
@@ -69,7 +93,8 @@ impl<'a> Checker<'a> {
             match record.acknowledged {
                 Some(before) if (before.log, before.offset) != at => {
                     record.tainted = true;
-                    let what = format!("a retry was answered {} where the first answer was {}", at.1, before.offset);
+                    let what =
+                        format!("a retry was answered {} where the first answer was {}", at.1, before.offset);
                     self.say(Kind::ChangedAnswer, at, &[before.op, op], what);
                     continue;
                 }
@@ -79,7 +104,12 @@ impl<'a> Checker<'a> {
             let (holder, by) = *self.acknowledged_at.entry(at).or_insert((sent.id, op));
             if holder != sent.id {
                 self.taint(&[holder, sent.id]);
-                self.say(Kind::InconsistentOffset, at, &[by, op], "two records were acknowledged at one offset");
+                self.say(
+                    Kind::InconsistentOffset,
+                    at,
+                    &[by, op],
+                    "two records were acknowledged at one offset",
+                );
             }
         }
         if let (Some(expect), Some(first)) = (produce.expect, placed.first())
@@ -87,7 +117,12 @@ impl<'a> Checker<'a> {
             && let Some(sent) = produce.records.first()
         {
             let log = self.log(&sent.topic, first.partition);
-            self.say(Kind::IfMatch, (log, first.offset), &[op], format!("stored here though If-Match said {expect}"));
+            self.say(
+                Kind::IfMatch,
+                (log, first.offset),
+                &[op],
+                format!("stored here though If-Match said {expect}"),
+            );
         }
     }
 
@@ -111,10 +146,14 @@ impl<'a> Checker<'a> {
             self.compare_request(request);
         }
         if self.options.require_final {
-            let used: Vec<usize> = (0..self.logs.len()).filter(|log| !self.finals.contains_key(log)).collect();
+            let used: Vec<usize> =
+                (0..self.logs.len()).filter(|log| !self.finals.contains_key(log)).collect();
             for log in used {
-                let stored = self.acknowledged_at.iter().find(|((l, _), _)| *l == log).map(|(_, (_, op))| *op);
-                if let Some(op) = stored.or_else(|| self.read_at.iter().find(|((l, _), _)| *l == log).map(|(_, (_, op))| *op)) {
+                let stored =
+                    self.acknowledged_at.iter().find(|((l, _), _)| *l == log).map(|(_, (_, op))| *op);
+                if let Some(op) = stored
+                    .or_else(|| self.read_at.iter().find(|((l, _), _)| *l == log).map(|(_, (_, op))| *op))
+                {
                     self.say(Kind::Unread, (log, 0), &[op], "nobody read the whole of it in the end");
                 }
             }
@@ -128,13 +167,23 @@ impl<'a> Checker<'a> {
             Some((seen, _)) if seen == id => {}
             Some((seen, by)) => {
                 self.taint(&[id, seen]);
-                self.say(Kind::InconsistentOffset, at, &[place.op, by], "read as another record than was acknowledged here");
+                self.say(
+                    Kind::InconsistentOffset,
+                    at,
+                    &[place.op, by],
+                    "read as another record than was acknowledged here",
+                );
                 return;
             }
             None => {
                 if let Some(read) = elsewhere {
                     self.taint(&[id]);
-                    self.say(Kind::Misplaced, at, &[place.op, read.op], format!("acknowledged here, read at {}", read.offset));
+                    self.say(
+                        Kind::Misplaced,
+                        at,
+                        &[place.op, read.op],
+                        format!("acknowledged here, read at {}", read.offset),
+                    );
                     return;
                 }
             }
@@ -176,17 +225,29 @@ impl<'a> Checker<'a> {
             known &= record.acknowledged.is_none() && self.whole(&sent.topic, sent.partition);
         }
         if let Some(place) = inverted {
-            self.say(Kind::RequestOrder, (place.log, place.offset), &[op, place.op], "records of one request lie in another order");
+            self.say(
+                Kind::RequestOrder,
+                (place.log, place.offset),
+                &[op, place.op],
+                "records of one request lie in another order",
+            );
         }
         if let (Some(place), true, true) = (there, missing, known) {
-            self.say(Kind::Torn, (place.log, place.offset), &[op, place.op], "a part of the request was stored, the rest was not");
+            self.say(
+                Kind::Torn,
+                (place.log, place.offset),
+                &[op, place.op],
+                "a part of the request was stored, the rest was not",
+            );
         }
     }
 
     /// Whether all that could ever have been in a topic's logs would be in their final reads.
     fn whole(&self, topic: &str, partition: Option<i32>) -> bool {
-        let begins_at_0 = |log: &usize| self.final_answer(*log).is_some_and(|a| a.log_start.unwrap_or(0) == 0);
-        let mut logs = (0..self.logs.len()).filter(|log| self.logs[*log].0 == topic && partition.is_none_or(|p| p == self.logs[*log].1));
+        let begins_at_0 =
+            |log: &usize| self.final_answer(*log).is_some_and(|a| a.log_start.unwrap_or(0) == 0);
+        let mut logs = (0..self.logs.len())
+            .filter(|log| self.logs[*log].0 == topic && partition.is_none_or(|p| p == self.logs[*log].1));
         logs.all(|log| begins_at_0(&log))
     }
 }

@@ -1,7 +1,7 @@
 //! The checker: one pass that puts records in their places, one along time.
 //!
-//! Since an acknowledgement says where its records lie, a partition's order is known, and linearizability is a matter of comparing
-//! offsets across real-time edges: O(n log n) in the number of events and records.
+//! Since an acknowledgement says where its records lie, a partition's order is known, and linearizability is
+//! a matter of comparing offsets across real-time edges: O(n log n) in the number of events and records.
 
 mod index;
 mod reads;

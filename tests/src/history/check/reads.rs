@@ -33,7 +33,14 @@ impl Checker<'_> {
     }
 
     /// Where the read has to begin, if it is known.
-    fn begin(&mut self, op: usize, log: LogNumber, read: &Read, answer: &ReadAnswer, sessions: &mut Sessions) -> Option<i64> {
+    fn begin(
+        &mut self,
+        op: usize,
+        log: LogNumber,
+        read: &Read,
+        answer: &ReadAnswer,
+        sessions: &mut Sessions,
+    ) -> Option<i64> {
         let first = answer.records.first().map(|r| r.0);
         let last = answer.records.last().map(|r| r.0 + 1);
         let session = (self.ops[op].id.client, read.session, log);
@@ -46,10 +53,20 @@ impl Checker<'_> {
                 let allowed = |first: i64| self.options.retention && answer.log_start == Some(first);
                 match (first, expected) {
                     (Some(first), Some(expected)) if first < expected => {
-                        self.say(Kind::NonmonotonicPoll, (log, first), &[op], format!("the session was at {expected}"));
+                        self.say(
+                            Kind::NonmonotonicPoll,
+                            (log, first),
+                            &[op],
+                            format!("the session was at {expected}"),
+                        );
                     }
                     (Some(first), Some(expected)) if first > expected && !allowed(first) => {
-                        self.say(Kind::SkippedPoll, (log, expected), &[op], format!("the session goes on at {first}"));
+                        self.say(
+                            Kind::SkippedPoll,
+                            (log, expected),
+                            &[op],
+                            format!("the session goes on at {first}"),
+                        );
                     }
                     _ => {}
                 }
@@ -67,7 +84,12 @@ impl Checker<'_> {
     /// One answer by itself: no hole, no repeat, nothing above its own end.
     fn check_offsets(&mut self, op: usize, log: LogNumber, from: Option<i64>, answer: &ReadAnswer) {
         if !self.options.retention && answer.log_start.is_some_and(|start| start != 0) {
-            self.say(Kind::LogStart, (log, answer.log_start.unwrap_or(0)), &[op], "the log begins later, though nothing may be deleted");
+            self.say(
+                Kind::LogStart,
+                (log, answer.log_start.unwrap_or(0)),
+                &[op],
+                "the log begins later, though nothing may be deleted",
+            );
         }
         let mut expected = from;
         for (offset, _) in &answer.records {
@@ -85,16 +107,24 @@ impl Checker<'_> {
             self.say(Kind::BeyondEnd, (log, *offset), &[op], format!("the high watermark is {end}"));
         }
         // A read may end early, but not before its first record; a complete one ends at the end.
-        if let Some(expected) = expected.filter(|e| *e < end && (answer.records.is_empty() || self.is_final(op))) {
+        if let Some(expected) =
+            expected.filter(|e| *e < end && (answer.records.is_empty() || self.is_final(op)))
+        {
             self.miss(op, log, expected..end);
         }
     }
 
     fn miss(&mut self, op: usize, log: LogNumber, offsets: std::ops::Range<i64>) {
         // In a complete read an acknowledged record that is missing is lost, and is told as that.
-        let lost = self.is_final(op) && offsets.clone().take(10_000).any(|offset| self.acknowledged_at.contains_key(&(log, offset)));
+        let lost = self.is_final(op)
+            && offsets.clone().take(10_000).any(|offset| self.acknowledged_at.contains_key(&(log, offset)));
         if !lost {
-            self.say(Kind::Gap, (log, offsets.start), &[op], format!("{} offsets are passed over", offsets.end - offsets.start));
+            self.say(
+                Kind::Gap,
+                (log, offsets.start),
+                &[op],
+                format!("{} offsets are passed over", offsets.end - offsets.start),
+            );
         }
     }
 
@@ -128,14 +158,24 @@ impl Checker<'_> {
     fn was_sent(&mut self, place: Place, id: RecordId) -> bool {
         let at = (place.log, place.offset);
         let Some(record) = self.records.get(&id) else {
-            self.say(Kind::Phantom, at, &[place.op], format!("nobody sent record {}.{}", id.client, id.counter));
+            self.say(
+                Kind::Phantom,
+                at,
+                &[place.op],
+                format!("nobody sent record {}.{}", id.client, id.counter),
+            );
             return false;
         };
         let request = &self.requests[record.request];
         let first = request.attempts[0];
         if request.invoked == u64::MAX {
             let attempts = request.attempts.clone();
-            self.say(Kind::Phantom, at, &[attempts.as_slice(), &[place.op]].concat(), "all attempts to store it had failed");
+            self.say(
+                Kind::Phantom,
+                at,
+                &[attempts.as_slice(), &[place.op]].concat(),
+                "all attempts to store it had failed",
+            );
             return false;
         }
         if request.invoked > self.ops[place.op].returned.as_ref().map_or(u64::MAX, |r| r.0) {

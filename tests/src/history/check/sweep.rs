@@ -45,7 +45,8 @@ struct State {
     clients: HashMap<(u32, LogNumber), Floor>,
     /// For each looking operation that is open, the floors when it began.
     open: HashMap<OpNumber, Floors>,
-    /// For each log the requests that lie in several logs, by their first offset; and how many of them have been seen.
+    /// For each log the requests that lie in several logs, by their first offset; and how many of them have
+    /// been seen.
     spread: Vec<(Vec<(i64, usize)>, usize)>,
     /// For each request and log its first and last offset.
     spans: Vec<Vec<(LogNumber, i64, i64)>>,
@@ -53,7 +54,8 @@ struct State {
 
 impl Checker<'_> {
     pub(super) fn sweep(&mut self) {
-        let sights: HashMap<OpNumber, Sight> = (0..self.ops.len()).filter_map(|op| Some((op, self.sight(op)?))).collect();
+        let sights: HashMap<OpNumber, Sight> =
+            (0..self.ops.len()).filter_map(|op| Some((op, self.sight(op)?))).collect();
         let mut state = State { floors: vec![Floors::default(); self.logs.len()], ..State::default() };
         self.spread(&mut state);
         let mut begins: HashMap<OpNumber, usize> = HashMap::new();
@@ -85,7 +87,9 @@ impl Checker<'_> {
                 state.floors[sight.log].log_start.raise(sight.log_start.unwrap_or(0), op);
                 self.see(&mut state, sight.log, sight.least, op);
             }
-            if let (Call::Produce(produce), Outcome::Produced { .. }) = (&self.ops[op].call, self.ops[op].outcome()) {
+            if let (Call::Produce(produce), Outcome::Produced { .. }) =
+                (&self.ops[op].call, self.ops[op].outcome())
+            {
                 let Some(first) = produce.records.first() else { continue };
                 self.append_ends(&mut state, self.records[&first.id].request, op);
             }
@@ -95,9 +99,12 @@ impl Checker<'_> {
     fn sight(&mut self, op: OpNumber) -> Option<Sight> {
         let (call, outcome) = (&self.ops[op].call, self.ops[op].outcome());
         match (call, outcome) {
-            (Call::End(log), Outcome::End { high_watermark }) => {
-                Some(Sight { log: self.log_of(log), end: Some(*high_watermark), least: *high_watermark, log_start: None })
-            }
+            (Call::End(log), Outcome::End { high_watermark }) => Some(Sight {
+                log: self.log_of(log),
+                end: Some(*high_watermark),
+                least: *high_watermark,
+                log_start: None,
+            }),
             (Call::Read(_) | Call::Final(_), Outcome::Records(answer)) => {
                 let (log, from) = match call {
                     Call::Read(read) => (&read.log, Some(read.from)),
@@ -111,7 +118,11 @@ impl Checker<'_> {
                     (None, None) => Some(records_end),
                     _ => None,
                 };
-                let least = if answer.high_watermark.is_some() { records_end.max(end.unwrap_or(0)) } else { records_end };
+                let least = if answer.high_watermark.is_some() {
+                    records_end.max(end.unwrap_or(0))
+                } else {
+                    records_end
+                };
                 Some(Sight { log: self.log_of(log), end, least, log_start: answer.log_start })
             }
             (Call::Produce(produce), Outcome::Fail { current: Some(current) }) => {
@@ -152,8 +163,12 @@ impl Checker<'_> {
         for (log, first, _) in &state.spans[request] {
             let own = state.clients.get(&(client, *log)).copied().unwrap_or_default();
             let floors = &state.floors[*log];
-            let highest = [own, floors.acknowledged, floors.seen, floors.whole].into_iter().max_by_key(|f| f.end).unwrap_or_default();
-            let (kind, floor) = if own.end > *first { (Kind::ClientOrder, own) } else { (Kind::AppendOrder, highest) };
+            let highest = [own, floors.acknowledged, floors.seen, floors.whole]
+                .into_iter()
+                .max_by_key(|f| f.end)
+                .unwrap_or_default();
+            let (kind, floor) =
+                if own.end > *first { (Kind::ClientOrder, own) } else { (Kind::AppendOrder, highest) };
             if let Some(by) = floor.by.filter(|_| floor.end > *first) {
                 let what = format!("it began when the log was known to reach {}", floor.end);
                 self.say(kind, (*log, *first), &[by, op], what);
@@ -187,7 +202,12 @@ impl Checker<'_> {
         if let (Some(start), Some(by)) = (sight.log_start, floors.log_start.by)
             && start < floors.log_start.end
         {
-            self.say(Kind::LogStart, (log, start), &[by, op], format!("the log began at {} before", floors.log_start.end));
+            self.say(
+                Kind::LogStart,
+                (log, start),
+                &[by, op],
+                format!("the log began at {} before", floors.log_start.end),
+            );
         }
         let Some(end) = sight.end else { return };
         let known = [
@@ -196,11 +216,18 @@ impl Checker<'_> {
             (Kind::Torn, floors.whole, "visible with the rest of its request"),
         ];
         // What a complete read lacks of the acknowledged is lost, and is told as that.
-        let mut known = known.into_iter().filter(|(kind, floor, _)| floor.end > end && !(*kind == Kind::StaleRead && self.is_final(op)));
+        let mut known = known
+            .into_iter()
+            .filter(|(kind, floor, _)| floor.end > end && !(*kind == Kind::StaleRead && self.is_final(op)));
         let lost = self.is_final(op) && self.acknowledged_at.contains_key(&(log, end));
         if let Some((kind, Floor { end: floor, by: Some(by) }, how)) = known.next() {
             if !lost {
-                self.say(kind, (log, end), &[by, op], format!("the log ends here, though offset {} was {how} before", floor - 1));
+                self.say(
+                    kind,
+                    (log, end),
+                    &[by, op],
+                    format!("the log ends here, though offset {} was {how} before", floor - 1),
+                );
             }
             return;
         }

@@ -1,4 +1,5 @@
-//! One record along its attempts: the next one begins when, and only when, the last has ended and its delay is over (I8, I10, I11).
+//! One record along its attempts: the next one begins when, and only when, the last has ended and its delay
+//! is over (I8, I10, I11).
 
 use super::hand::Hand;
 use super::{Checker, HandNumber, OpNumber};
@@ -18,7 +19,8 @@ impl Finding {
     }
 }
 
-/// Ways in which a record may have come to be free again: the failures it then had, and the instant before which it must not be handed out.
+/// Ways in which a record may have come to be free again: the failures it then had, and the instant before
+/// which it must not be handed out.
 #[derive(Default)]
 struct Ways {
     bounds: Option<(u32, u32, i64)>,
@@ -65,7 +67,8 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// A seek or a purge begins each record anew. What overlapped one belongs to neither side, so that nothing is said of it.
+    /// A seek or a purge begins each record anew. What overlapped one belongs to neither side, so that
+    /// nothing is said of it.
     fn broken_chain(&mut self, hands: std::ops::Range<HandNumber>) {
         let first = self.hands[hands.start];
         let mut ages: Vec<Vec<HandNumber>> = Vec::new();
@@ -86,7 +89,9 @@ impl<'a> Checker<'a> {
                 Some(cursor) => hand.offset < *cursor,
                 None => b.purge && stored < b.invoked,
             });
-            if let Some(by) = passed.filter(|_| self.redriven(&hand, 0, hand.returned).is_none()).map(|b| b.op) {
+            if let Some(by) =
+                passed.filter(|_| self.redriven(&hand, 0, hand.returned).is_none()).map(|b| b.op)
+            {
                 self.say(
                     Kind::Dropped,
                     hand.queue,
@@ -103,7 +108,8 @@ impl<'a> Checker<'a> {
 
     /// When a redrive began that may have brought the record back between two instants.
     pub(super) fn redriven(&self, hand: &Hand<'a>, from: u64, until: u64) -> Option<u64> {
-        let redrives = self.queues[hand.queue].redrives.iter().filter(|r| r.which.covers(hand.partition, hand.offset));
+        let redrives =
+            self.queues[hand.queue].redrives.iter().filter(|r| r.which.covers(hand.partition, hand.offset));
         redrives.filter(|r| r.invoked <= until && from <= r.returned).map(|r| r.invoked).min()
     }
 
@@ -113,7 +119,8 @@ impl<'a> Checker<'a> {
         let least = if whole && self.redriven(hand, 0, hand.returned).is_none() { unseen } else { 0 };
         self.too_late(hand).or_else(|| {
             let wrong = hand.attempt == 0 || hand.failures < least || hand.failures > unseen;
-            let what = || format!("{}, but {unseen} attempts were before it, given to nobody", self.saw(hand));
+            let what =
+                || format!("{}, but {unseen} attempts were before it, given to nobody", self.saw(hand));
             if wrong { Finding::new(Kind::Failures, &[hand.op], what()) } else { None }
         })
     }
@@ -126,10 +133,18 @@ impl<'a> Checker<'a> {
 
     fn link(&self, a: &Hand<'a>, b: &Hand<'a>) -> Option<Finding> {
         if a.attempt == b.attempt {
-            return Finding::new(Kind::Attempt, &[a.op, b.op], format!("attempt {} was handed out twice", a.attempt));
+            return Finding::new(
+                Kind::Attempt,
+                &[a.op, b.op],
+                format!("attempt {} was handed out twice", a.attempt),
+            );
         }
         if b.returned < a.invoked {
-            return Finding::new(Kind::Attempt, &[a.op, b.op], format!("attempt {} came after attempt {}", a.attempt, b.attempt));
+            return Finding::new(
+                Kind::Attempt,
+                &[a.op, b.op],
+                format!("attempt {} came after attempt {}", a.attempt, b.attempt),
+            );
         }
         // An answer may come so late that all this is over by then.
         let redriven = self.redriven(a, a.invoked, b.returned);
@@ -144,7 +159,11 @@ impl<'a> Checker<'a> {
                 "handed out again while it was leased"
             };
             let kind = if ways.died { Kind::DeadAgain } else { Kind::DoubleLease };
-            return Finding::new(kind, &[a.op, b.op], format!("{what}: {}, then {}", self.saw(a), self.saw(b)));
+            return Finding::new(
+                kind,
+                &[a.op, b.op],
+                format!("{what}: {}, then {}", self.saw(a), self.saw(b)),
+            );
         };
         let unseen = b.attempt - a.attempt - 1;
         let least = if unseen > 0 && redriven.is_some() { 0 } else { least + unseen };
@@ -152,7 +171,8 @@ impl<'a> Checker<'a> {
             return Some(finding);
         }
         if b.failures < least || b.failures > most + unseen {
-            let what = format!("{} where {least} to {} failures were: {}", self.saw(b), most + unseen, self.saw(a));
+            let what =
+                format!("{} where {least} to {} failures were: {}", self.saw(b), most + unseen, self.saw(a));
             return Finding::new(Kind::Failures, &[a.op, b.op], what);
         }
         if b.now_ms.saturating_add(self.options.slack_ms) < due_ms {
@@ -175,11 +195,19 @@ impl<'a> Checker<'a> {
             if stale {
                 let ops = vec![a.op, sure.touch.op, b.op];
                 let (kind, how) = match () {
-                    () if b.returned >= sure.from => (Kind::AckedAgain, "handed out again, though it was acked"),
-                    () if self.may_have_expired(a, b.now_ms) => (Kind::StaleReceipt, "its receipt was honoured when it was another's"),
+                    () if b.returned >= sure.from => {
+                        (Kind::AckedAgain, "handed out again, though it was acked")
+                    }
+                    () if self.may_have_expired(a, b.now_ms) => {
+                        (Kind::StaleReceipt, "its receipt was honoured when it was another's")
+                    }
                     () => (Kind::DoubleLease, "handed out again while it was leased"),
                 };
-                return Err(Finding { kind, ops, what: format!("{how}: {}, then {}", self.saw(a), self.saw(b)) });
+                return Err(Finding {
+                    kind,
+                    ops,
+                    what: format!("{how}: {}, then {}", self.saw(a), self.saw(b)),
+                });
             }
             let dead = sure.touch.status == Some(Status::Dead);
             self.settled(&mut ways, a, sure.touch.intent, sure.from, Some(dead), redriven);
@@ -190,19 +218,33 @@ impl<'a> Checker<'a> {
         }
         if self.may_have_expired(a, b.now_ms) {
             let deadline_ms = self.deadline_ms(a, u64::MAX);
-            self.failed(&mut ways, a, None, redriven, |failures, queue| deadline_ms.saturating_add(queue.backoff_ms(failures)));
+            self.failed(&mut ways, a, None, redriven, |failures, queue| {
+                deadline_ms.saturating_add(queue.backoff_ms(failures))
+            });
         }
         Ok(ways)
     }
 
-    fn settled(&self, ways: &mut Ways, a: &Hand<'a>, intent: &Intent, at: u64, dead: Option<bool>, redriven: Option<u64>) {
+    fn settled(
+        &self,
+        ways: &mut Ways,
+        a: &Hand<'a>,
+        intent: &Intent,
+        at: u64,
+        dead: Option<bool>,
+        redriven: Option<u64>,
+    ) {
         let now_ms = self.clock.at_least(at).max(a.now_ms);
         match intent {
             Intent::Ack | Intent::Renew { .. } => {}
-            Intent::Nack { counts: false, delay_ms, .. } => ways.add(a.failures, now_ms.saturating_add(delay_ms.unwrap_or(0))),
-            Intent::Nack { counts: true, delay_ms, .. } => self.failed(ways, a, dead, redriven, |failures, queue| {
-                now_ms.saturating_add(delay_ms.unwrap_or_else(|| queue.backoff_ms(failures)))
-            }),
+            Intent::Nack { counts: false, delay_ms, .. } => {
+                ways.add(a.failures, now_ms.saturating_add(delay_ms.unwrap_or(0)))
+            }
+            Intent::Nack { counts: true, delay_ms, .. } => {
+                self.failed(ways, a, dead, redriven, |failures, queue| {
+                    now_ms.saturating_add(delay_ms.unwrap_or_else(|| queue.backoff_ms(failures)))
+                })
+            }
             Intent::Reject { .. } => self.died(ways, redriven),
         }
     }
@@ -239,10 +281,19 @@ impl<'a> Checker<'a> {
         let Some(known) = self.known_of(&first).copied() else { return };
         let slack_ms = self.options.slack_ms;
         let sent_ms = known.invoked.map_or(i64::MIN, |at| self.clock.at_least(at));
-        let due_ms = known.timing.deliver_at_ms.unwrap_or_else(|| sent_ms.saturating_add(known.timing.delay_ms.unwrap_or(0)));
-        let gone_ms = known.timing.ttl_ms.map_or(i64::MAX, |ttl_ms| self.clock.at_most(known.returned).saturating_add(ttl_ms));
+        let due_ms = known
+            .timing
+            .deliver_at_ms
+            .unwrap_or_else(|| sent_ms.saturating_add(known.timing.delay_ms.unwrap_or(0)));
+        let gone_ms = known
+            .timing
+            .ttl_ms
+            .map_or(i64::MAX, |ttl_ms| self.clock.at_most(known.returned).saturating_add(ttl_ms));
         let queue = &self.queues[first.queue];
-        let (make, latest) = queue.specs.first().map_or((0, false), |(op, spec)| (*op, spec.latest && queue.breaks.is_empty()));
+        let (make, latest) = queue
+            .specs
+            .first()
+            .map_or((0, false), |(op, spec)| (*op, spec.latest && queue.breaks.is_empty()));
         for number in hands {
             let hand = self.hands[number];
             let (at, ops) = ((hand.partition, hand.offset), [known.op, hand.op]);
@@ -251,10 +302,22 @@ impl<'a> Checker<'a> {
                 self.say(Kind::TooEarly, hand.queue, at, &ops, &what);
             }
             if hand.now_ms > gone_ms.saturating_add(slack_ms) {
-                self.say(Kind::Expired, hand.queue, at, &ops, &format!("{}, though it had expired at {gone_ms} ms", self.saw(&hand)));
+                self.say(
+                    Kind::Expired,
+                    hand.queue,
+                    at,
+                    &ops,
+                    &format!("{}, though it had expired at {gone_ms} ms", self.saw(&hand)),
+                );
             }
             if latest && known.returned < self.ops[make].invoked {
-                self.say(Kind::Dropped, hand.queue, at, &[make, hand.op], "handed out, though the queue begins after it");
+                self.say(
+                    Kind::Dropped,
+                    hand.queue,
+                    at,
+                    &[make, hand.op],
+                    "handed out, though the queue begins after it",
+                );
             }
         }
     }

@@ -1,4 +1,5 @@
-//! What answers say of the server's clock at the clients' instants. All that is assumed is that neither clock goes back.
+//! What answers say of the server's clock at the clients' instants. All that is assumed is that neither clock
+//! goes back.
 
 #[derive(Default)]
 pub(super) struct Clock {
@@ -9,7 +10,8 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// From calls: asked, answered, and what the server's clock showed in between. `fresh` are those that surely looked at the clock.
+    /// From calls: asked, answered, and what the server's clock showed in between. `fresh` are those that
+    /// surely looked at the clock.
     pub(super) fn of(mut least: Vec<(u64, i64)>, mut fresh: Vec<(u64, i64)>) -> Self {
         least.sort_unstable();
         let mut latest = i64::MIN;
@@ -45,7 +47,10 @@ mod tests {
 
     #[test]
     fn instants_are_bounded_by_the_answers_around_them() {
-        let clock = Clock::of(vec![(10, 1_000), (20, 1_005), (30, 1_003)], vec![(8, 1_000), (18, 1_005), (25, 1_003)]);
+        let clock = Clock::of(
+            vec![(10, 1_000), (20, 1_005), (30, 1_003)],
+            vec![(8, 1_000), (18, 1_005), (25, 1_003)],
+        );
         assert_eq!([9, 10, 19, 20, 40].map(|at| clock.at_least(at)), [i64::MIN, 1_000, 1_000, 1_005, 1_005]);
         assert_eq!([0, 8, 9, 25, 26].map(|at| clock.at_most(at)), [1_000, 1_000, 1_003, 1_003, i64::MAX]);
     }

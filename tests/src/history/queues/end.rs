@@ -33,7 +33,8 @@ impl<'a> Checker<'a> {
     }
 
     fn leftover(&mut self, queue: QueueNumber, op: usize, rest: &Rest) {
-        let Rest { ready, delayed, retrying, in_flight, dead, in_flight_listed, waiting_listed, dead_listed } = rest;
+        let Rest { ready, delayed, retrying, in_flight, dead, in_flight_listed, waiting_listed, dead_listed } =
+            rest;
         let counts = [*ready, *delayed, *retrying, *in_flight];
         if counts != [0; 4] || (*in_flight_listed, *waiting_listed) != (0, 0) {
             let what = format!(
@@ -43,23 +44,41 @@ impl<'a> Checker<'a> {
             self.say(Kind::Leftover, queue, (-1, -1), &[op], &what);
         }
         if i64::try_from(dead_listed.len()) != Ok(*dead) {
-            self.say(Kind::DeadList, queue, (-1, -1), &[op], &format!("{dead} dead are counted, {} are listed", dead_listed.len()));
+            self.say(
+                Kind::DeadList,
+                queue,
+                (-1, -1),
+                &[op],
+                &format!("{dead} dead are counted, {} are listed", dead_listed.len()),
+            );
         }
     }
 
-    fn undelivered(&mut self, queue: QueueNumber, rest_op: usize, rest: &Rest, records: &HashMap<Place, Span>) {
+    fn undelivered(
+        &mut self,
+        queue: QueueNumber,
+        rest_op: usize,
+        rest: &Rest,
+        records: &HashMap<Place, Span>,
+    ) {
         let Some((make, spec)) = self.queues[queue].specs.first().copied() else { return };
-        let dead: HashMap<Place, ()> = rest.dead_listed.iter().map(|d| ((d.partition, d.offset), ())).collect();
+        let dead: HashMap<Place, ()> =
+            rest.dead_listed.iter().map(|d| ((d.partition, d.offset), ())).collect();
         let began = self.ops[make].ended();
         let is_due = |known: &&Known| {
             let after = !spec.latest || known.invoked.is_some_and(|at| at > began);
-            after && known.timing.ttl_ms.is_none() && known.invoked.is_none_or(|at| at < self.ops[rest_op].invoked)
+            after
+                && known.timing.ttl_ms.is_none()
+                && known.invoked.is_none_or(|at| at < self.ops[rest_op].invoked)
         };
         // What retention has let go is nobody's any more.
-        let start = |partition: i32| self.finals.get(&(spec.topic.as_str(), partition)).map_or(0, |(_, log_start)| *log_start);
+        let start = |partition: i32| {
+            self.finals.get(&(spec.topic.as_str(), partition)).map_or(0, |(_, log_start)| *log_start)
+        };
         let logs = self.known.iter().filter(|((topic, _), _)| *topic == spec.topic);
-        let due =
-            logs.flat_map(|((_, partition), known)| known.iter().filter(is_due).map(move |known| ((*partition, known.offset), known)));
+        let due = logs.flat_map(|((_, partition), known)| {
+            known.iter().filter(is_due).map(move |known| ((*partition, known.offset), known))
+        });
         let alive = due.filter(|(at, _)| at.1 >= start(at.0) && !dead.contains_key(at));
         let missing = alive.filter(|(at, known)| !self.is_over(queue, *at, known, records.get(at).copied()));
         let missing: Vec<(Place, usize)> = missing.map(|(at, known)| (at, known.op)).collect();
@@ -86,9 +105,11 @@ impl<'a> Checker<'a> {
         }
         let since = last.map_or(0, |b| b.invoked);
         let hands = hands.map_or(&[][..], |(from, to)| &self.hands[from..to]);
-        let forgotten = self.queues[queue].dead_purges.iter().any(|p| p.which.covers(at.0, at.1) && p.returned >= since);
+        let forgotten =
+            self.queues[queue].dead_purges.iter().any(|p| p.which.covers(at.0, at.1) && p.returned >= since);
         hands.iter().any(|hand| {
-            self.touches_of(hand).iter().any(|t| t.may_have_acked() && t.returned >= since) || (forgotten && self.may_have_died(hand))
+            self.touches_of(hand).iter().any(|t| t.may_have_acked() && t.returned >= since)
+                || (forgotten && self.may_have_died(hand))
         })
     }
 
@@ -110,7 +131,9 @@ impl<'a> Checker<'a> {
         });
         let by_touch = touches.filter_map(move |t| match t.intent {
             Intent::Reject { reason } => Some((failures - 1, reason.as_deref())),
-            Intent::Nack { counts: true, reason, .. } if failures >= limit => Some((failures, reason.as_deref())),
+            Intent::Nack { counts: true, reason, .. } if failures >= limit => {
+                Some((failures, reason.as_deref()))
+            }
             _ => None,
         });
         by_touch.chain((sure.is_none() && failures >= limit).then_some((failures, None)))
@@ -123,7 +146,8 @@ impl<'a> Checker<'a> {
             if listed.insert(at, ()).is_some() {
                 self.say(Kind::DeadList, queue, at, &[op], "listed twice as dead");
             }
-            let hands: Vec<Hand<'a>> = records.get(&at).map_or(Vec::new(), |(from, to)| self.hands[*from..*to].to_vec());
+            let hands: Vec<Hand<'a>> =
+                records.get(&at).map_or(Vec::new(), |(from, to)| self.hands[*from..*to].to_vec());
             self.one_dead(queue, op, dead, &hands);
         }
         for (at, (_, to)) in records {
@@ -131,7 +155,8 @@ impl<'a> Checker<'a> {
             let killed = self.sure_end(&last).filter(|sure| sure.touch.status == Some(Status::Dead));
             let Some(sure) = killed.filter(|_| !listed.contains_key(at)) else { continue };
             let queue_of = &self.queues[queue];
-            let purged = queue_of.dead_purges.iter().any(|p| p.which.covers(at.0, at.1) && p.returned >= sure.from);
+            let purged =
+                queue_of.dead_purges.iter().any(|p| p.which.covers(at.0, at.1) && p.returned >= sure.from);
             let broken = queue_of.breaks_of(at.0).any(|b| b.returned >= sure.from);
             if !purged && !broken && self.redriven(&last, sure.from, u64::MAX).is_none() {
                 let what = format!("dead, but not listed in the end: {}", self.saw(&last));
@@ -143,7 +168,8 @@ impl<'a> Checker<'a> {
     /// One that is listed must have died, by what its last worker did or did not do.
     fn one_dead(&mut self, queue: QueueNumber, op: usize, dead: &Dead, hands: &[Hand<'a>]) {
         let at = (dead.partition, dead.offset);
-        let ((least, most), unanswered) = (self.queues[queue].max_failures(), self.queues[queue].unanswered.len());
+        let ((least, most), unanswered) =
+            (self.queues[queue].max_failures(), self.queues[queue].unanswered.len());
         let broken = self.queues[queue].breaks_of(at.0).next().is_some();
         let told = format!("dead after attempt {} with {} failures", dead.attempt, dead.failures);
         if dead.failures > most {
@@ -152,7 +178,13 @@ impl<'a> Checker<'a> {
         }
         let Some(last) = hands.last().filter(|_| !broken) else {
             if !broken && dead.failures < least {
-                self.say(Kind::DeadEarly, queue, at, &[op], &format!("{told} of {least}, and nobody was handed it"));
+                self.say(
+                    Kind::DeadEarly,
+                    queue,
+                    at,
+                    &[op],
+                    &format!("{told} of {least}, and nobody was handed it"),
+                );
             } else if !broken && unanswered == 0 {
                 self.say(Kind::DeadList, queue, at, &[op], &format!("{told}, and nobody was handed it"));
             }
@@ -160,23 +192,36 @@ impl<'a> Checker<'a> {
         };
         let ops = [last.op, op];
         if self.sure_end(last).is_some_and(|sure| sure.touch.status == Some(Status::Acked)) {
-            self.say(Kind::DeadList, queue, at, &ops, &format!("{told}, though it was acked: {}", self.saw(last)));
+            self.say(
+                Kind::DeadList,
+                queue,
+                at,
+                &ops,
+                &format!("{told}, though it was acked: {}", self.saw(last)),
+            );
             return;
         }
         let unseen = dead.attempt.saturating_sub(last.attempt);
         let redriven = self.redriven(last, last.invoked, u64::MAX).is_some();
         let matches = dead.attempt >= last.attempt
             && match unseen {
-                0 => self
-                    .deaths(last)
-                    .any(|(failures, reason)| failures == dead.failures && reason.is_none_or(|r| dead.reason.as_deref() == Some(r))),
+                0 => self.deaths(last).any(|(failures, reason)| {
+                    failures == dead.failures && reason.is_none_or(|r| dead.reason.as_deref() == Some(r))
+                }),
                 // Handed out to nobody since, each time with a failure, up to the limit.
-                _ => dead.failures >= least && (redriven || (last.failures..=last.failures + 1).any(|f| f + unseen == dead.failures)),
+                _ => {
+                    dead.failures >= least
+                        && (redriven
+                            || (last.failures..=last.failures + 1).any(|f| f + unseen == dead.failures))
+                }
             };
         if matches {
             return;
         }
-        let rejected = self.touches_of(last).iter().any(|t| matches!(t.intent, Intent::Reject { .. }) && t.status != Some(Status::Lost));
+        let rejected = self
+            .touches_of(last)
+            .iter()
+            .any(|t| matches!(t.intent, Intent::Reject { .. }) && t.status != Some(Status::Lost));
         let kind = if dead.failures < least && !rejected { Kind::DeadEarly } else { Kind::DeadList };
         let what = format!("{told}, reason {:?}, of {least}: {}", dead.reason, self.saw(last));
         self.say(kind, queue, at, &ops, &what);

@@ -42,25 +42,46 @@ impl<'a> Checker<'a> {
         for number in 0..self.hands.len() {
             if let Some(other) = receipts.insert(self.hands[number].receipt, number) {
                 let (one, two) = (self.hands[other], self.hands[number]);
-                self.say(Kind::ForeignReceipt, two.queue, (two.partition, two.offset), &[one.op, two.op], "one receipt for two hand-outs");
+                self.say(
+                    Kind::ForeignReceipt,
+                    two.queue,
+                    (two.partition, two.offset),
+                    &[one.op, two.op],
+                    "one receipt for two hand-outs",
+                );
             }
         }
         let mut touches: Vec<Touch<'a>> = Vec::new();
         let mut wholes: Vec<Whole<'a>> = Vec::new();
         let ops = self.ops;
         for (op, settle) in ops.iter().enumerate().filter_map(|(n, op)| match &op.call {
-            Call::Queue(QueueCall::Settle(settle)) if !matches!(op.outcome(), Outcome::Fail { .. }) => Some((n, settle)),
+            Call::Queue(QueueCall::Settle(settle)) if !matches!(op.outcome(), Outcome::Fail { .. }) => {
+                Some((n, settle))
+            }
             _ => None,
         }) {
-            let verdicts = if let Outcome::Queue(QueueAnswer::Settled(verdicts)) = ops[op].outcome() { Some(verdicts) } else { None };
+            let verdicts = if let Outcome::Queue(QueueAnswer::Settled(verdicts)) = ops[op].outcome() {
+                Some(verdicts)
+            } else {
+                None
+            };
             let count = verdicts.map_or(settle.entries.len(), Vec::len);
-            assert_eq!(count, settle.entries.len(), "operation {} was answered for another number of entries", ops[op].id);
+            assert_eq!(
+                count,
+                settle.entries.len(),
+                "operation {} was answered for another number of entries",
+                ops[op].id
+            );
             for (n, entry) in settle.entries.iter().enumerate() {
                 let verdict = verdicts.map(|verdicts| verdicts[n]);
                 match entry.target {
-                    Target::Lease(lease) => wholes.push(Whole { op, settle, lease, intent: &entry.intent, verdict }),
+                    Target::Lease(lease) => {
+                        wholes.push(Whole { op, settle, lease, intent: &entry.intent, verdict })
+                    }
                     Target::Receipt(receipt) => match receipts.get(&receipt) {
-                        Some(hand) if self.is_own(settle, *hand) => touches.push(self.touch(*hand, op, settle, &entry.intent, verdict)),
+                        Some(hand) if self.is_own(settle, *hand) => {
+                            touches.push(self.touch(*hand, op, settle, &entry.intent, verdict))
+                        }
                         hand => self.foreign(hand.copied(), op, settle, verdict),
                     },
                 }
@@ -74,7 +95,14 @@ impl<'a> Checker<'a> {
         settle.queue.as_ref().is_none_or(|queue| self.queues[self.hands[hand].queue].name == queue.as_str())
     }
 
-    fn touch(&self, hand: HandNumber, op: OpNumber, settle: &'a Settle, intent: &'a Intent, verdict: Option<Verdict>) -> Touch<'a> {
+    fn touch(
+        &self,
+        hand: HandNumber,
+        op: OpNumber,
+        settle: &'a Settle,
+        intent: &'a Intent,
+        verdict: Option<Verdict>,
+    ) -> Touch<'a> {
         Touch {
             hand,
             op,
@@ -94,16 +122,30 @@ impl<'a> Checker<'a> {
         match hand.map(|hand| self.hands[hand]) {
             Some(hand) => {
                 let what = "another queue's receipt was honoured";
-                self.say(Kind::ForeignReceipt, hand.queue, (hand.partition, hand.offset), &[hand.op, op], what);
+                self.say(
+                    Kind::ForeignReceipt,
+                    hand.queue,
+                    (hand.partition, hand.offset),
+                    &[hand.op, op],
+                    what,
+                );
             }
             None => {
-                let queue: QueueNumber = settle.queue.as_ref().map_or(0, |name| self.queue_numbers[name.as_str()]);
-                self.say(Kind::ForeignReceipt, queue, (-1, -1), &[op], "a receipt that nobody was handed was honoured");
+                let queue: QueueNumber =
+                    settle.queue.as_ref().map_or(0, |name| self.queue_numbers[name.as_str()]);
+                self.say(
+                    Kind::ForeignReceipt,
+                    queue,
+                    (-1, -1),
+                    &[op],
+                    "a receipt that nobody was handed was honoured",
+                );
             }
         }
     }
 
-    /// Whole leases: how many records were settled is told, not which; where it is all that can have been left, it is known.
+    /// Whole leases: how many records were settled is told, not which; where it is all that can have been
+    /// left, it is known.
     fn index_wholes(&mut self, touches: &mut Vec<Touch<'a>>, wholes: Vec<Whole<'a>>) {
         if wholes.is_empty() {
             return;
@@ -112,7 +154,8 @@ impl<'a> Checker<'a> {
         for (number, hand) in self.hands.iter().enumerate() {
             leases.entry(hand.lease).or_default().push(number);
         }
-        let mut ends: HashMap<HandNumber, Touch<'a>> = touches.iter().filter(|t| t.ended()).map(|t| (t.hand, *t)).collect();
+        let mut ends: HashMap<HandNumber, Touch<'a>> =
+            touches.iter().filter(|t| t.ended()).map(|t| (t.hand, *t)).collect();
         for whole in wholes {
             let hands: Vec<HandNumber> = leases.get(&whole.lease).cloned().unwrap_or_default();
             let Some(first) = hands.first().copied().filter(|hand| self.is_own(whole.settle, *hand)) else {
@@ -122,14 +165,24 @@ impl<'a> Checker<'a> {
             let template = self.touch(first, whole.op, whole.settle, whole.intent, whole.verdict);
             let renews = matches!(whole.intent, Intent::Renew { .. });
             let is_left = |hand: &HandNumber| {
-                ends.get(hand).is_none_or(|end| if renews { end.returned >= template.invoked } else { end.repeats(&template) })
+                ends.get(hand).is_none_or(|end| {
+                    if renews { end.returned >= template.invoked } else { end.repeats(&template) }
+                })
             };
             let left: Vec<HandNumber> = hands.iter().copied().filter(is_left).collect();
             let told = whole.verdict.and_then(|v| v.records).and_then(|n| usize::try_from(n).ok());
             if told.is_some_and(|n| n > left.len()) {
-                let (hand, what) =
-                    (self.hands[first], format!("{told:?} records of a lease were settled, of which {} were left", left.len()));
-                self.say(Kind::WrongVerdict, hand.queue, (hand.partition, hand.offset), &[hand.op, whole.op], &what);
+                let (hand, what) = (
+                    self.hands[first],
+                    format!("{told:?} records of a lease were settled, of which {} were left", left.len()),
+                );
+                self.say(
+                    Kind::WrongVerdict,
+                    hand.queue,
+                    (hand.partition, hand.offset),
+                    &[hand.op, whole.op],
+                    &what,
+                );
             }
             let sure = told.is_none_or(|n| n == left.len());
             let status = whole.verdict.map(|v| v.status).filter(|status| sure || *status == Status::Lost);
@@ -188,17 +241,35 @@ impl<'a> Checker<'a> {
             let first = self.hands[from];
             let at = (first.partition, first.offset);
             if let Some(other) = self.hands[from..to].iter().find(|hand| hand.seen != first.seen).copied() {
-                self.say(Kind::InconsistentOffset, first.queue, at, &[first.op, other.op], "handed out as two records");
+                self.say(
+                    Kind::InconsistentOffset,
+                    first.queue,
+                    at,
+                    &[first.op, other.op],
+                    "handed out as two records",
+                );
                 continue;
             }
             match self.known_of(&first).copied() {
                 Some(known) if known.seen != first.seen => {
-                    self.say(Kind::InconsistentOffset, first.queue, at, &[known.op, first.op], "the log holds another record here");
+                    self.say(
+                        Kind::InconsistentOffset,
+                        first.queue,
+                        at,
+                        &[known.op, first.op],
+                        "the log holds another record here",
+                    );
                 }
                 Some(_) => {}
                 None => {
                     if let Some(by) = self.final_of(&first) {
-                        self.say(Kind::Phantom, first.queue, at, &[by, first.op], "handed out, and not in a complete read of the log");
+                        self.say(
+                            Kind::Phantom,
+                            first.queue,
+                            at,
+                            &[by, first.op],
+                            "handed out, and not in a complete read of the log",
+                        );
                     }
                 }
             }

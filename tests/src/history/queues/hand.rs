@@ -77,20 +77,30 @@ impl<'a> Checker<'a> {
         Some(Sure { touch, from: attempts.map(|t| t.invoked).fold(touch.invoked, u64::min) })
     }
 
-    /// The deadline was not before this instant of the server's clock, by what was renewed before `until`. A later renewal may have made it earlier.
+    /// The deadline was not before this instant of the server's clock, by what was renewed before `until`. A
+    /// later renewal may have made it earlier.
     pub(super) fn deadline_ms(&self, hand: &Hand<'a>, until: u64) -> i64 {
         let renewals = || {
             let touches = self.touches_of(hand).iter().filter(move |t| t.invoked < until);
             touches.filter_map(|t| match (t.intent, t.status) {
-                (Intent::Renew { lease_ms }, None) => Some((t, self.clock.at_least(t.invoked).max(hand.now_ms) + lease_ms)),
-                (Intent::Renew { lease_ms }, Some(Status::Renewed)) => {
-                    Some((t, t.deadline_ms.unwrap_or_else(|| self.clock.at_least(t.invoked).max(hand.now_ms) + lease_ms)))
+                (Intent::Renew { lease_ms }, None) => {
+                    Some((t, self.clock.at_least(t.invoked).max(hand.now_ms) + lease_ms))
                 }
+                (Intent::Renew { lease_ms }, Some(Status::Renewed)) => Some((
+                    t,
+                    t.deadline_ms
+                        .unwrap_or_else(|| self.clock.at_least(t.invoked).max(hand.now_ms) + lease_ms),
+                )),
                 _ => None,
             })
         };
-        let superseded = |at: u64| renewals().any(|(t, _)| t.status.is_some() && t.invoked > at && t.returned < until);
-        let last = renewals().filter(|(t, _)| !superseded(t.returned)).map(|(_, deadline_ms)| deadline_ms).min().unwrap_or(i64::MAX);
+        let superseded =
+            |at: u64| renewals().any(|(t, _)| t.status.is_some() && t.invoked > at && t.returned < until);
+        let last = renewals()
+            .filter(|(t, _)| !superseded(t.returned))
+            .map(|(_, deadline_ms)| deadline_ms)
+            .min()
+            .unwrap_or(i64::MAX);
         if superseded(hand.returned.saturating_sub(1)) { last } else { last.min(hand.deadline_ms) }
     }
 

@@ -50,7 +50,8 @@ impl<'a> Checker<'a> {
     }
 
     fn index_call(&mut self, op: OpNumber, call: &'a QueueCall) {
-        let (invoked, returned, outcome) = (self.ops[op].invoked, self.ops[op].ended(), self.ops[op].outcome());
+        let (invoked, returned, outcome) =
+            (self.ops[op].invoked, self.ops[op].ended(), self.ops[op].outcome());
         if matches!(outcome, Outcome::Fail { .. }) {
             return;
         }
@@ -63,7 +64,9 @@ impl<'a> Checker<'a> {
             QueueCall::Lease(lease) => {
                 let queue = self.queue(&lease.queue);
                 match outcome {
-                    Outcome::Queue(QueueAnswer::Leased(leased)) => self.queues[queue].leased |= !leased.records.is_empty(),
+                    Outcome::Queue(QueueAnswer::Leased(leased)) => {
+                        self.queues[queue].leased |= !leased.records.is_empty()
+                    }
                     _ => self.queues[queue].unanswered.push(invoked),
                 }
             }
@@ -73,7 +76,8 @@ impl<'a> Checker<'a> {
                 }
             }
             QueueCall::Seek { queue, .. } | QueueCall::Purge { queue } => {
-                let partitions = if let QueueCall::Seek { partitions, .. } = call { partitions.clone() } else { None };
+                let partitions =
+                    if let QueueCall::Seek { partitions, .. } = call { partitions.clone() } else { None };
                 let cursors = match outcome {
                     Outcome::Queue(QueueAnswer::Cursors(cursors)) => cursors.iter().copied().collect(),
                     _ => BTreeMap::new(),
@@ -102,7 +106,9 @@ impl<'a> Checker<'a> {
     fn leases(&self) -> impl Iterator<Item = (OpNumber, &'a Lease, &'a Leased)> + use<'a> {
         let ops = self.ops;
         (0..ops.len()).filter_map(move |op| match (&ops[op].call, ops[op].outcome()) {
-            (Call::Queue(QueueCall::Lease(lease)), Outcome::Queue(QueueAnswer::Leased(leased))) => Some((op, lease, leased)),
+            (Call::Queue(QueueCall::Lease(lease)), Outcome::Queue(QueueAnswer::Leased(leased))) => {
+                Some((op, lease, leased))
+            }
             _ => None,
         })
     }
@@ -111,11 +117,14 @@ impl<'a> Checker<'a> {
         let mut hands: Vec<Hand<'a>> = Vec::new();
         let (mut least, mut fresh) = (Vec::new(), Vec::new());
         let is_open = |op: &'a Op| !matches!(op.outcome(), Outcome::Queue(QueueAnswer::Leased(_)));
-        let open = self.ops.iter().enumerate().filter(|(_, op)| is_open(op)).filter_map(|(n, _)| self.request_of(n));
+        let open =
+            self.ops.iter().enumerate().filter(|(_, op)| is_open(op)).filter_map(|(n, _)| self.request_of(n));
         let mut requests: HashSet<&'a str> = open.collect();
         for (op, lease, leased) in self.leases() {
-            let (queue, invoked, returned) = (self.queue_numbers[lease.queue.as_str()], self.ops[op].invoked, self.ops[op].ended());
-            // Who waits for nothing may be told any clock; the answer to a repeated request may be as old as the first.
+            let (queue, invoked, returned) =
+                (self.queue_numbers[lease.queue.as_str()], self.ops[op].invoked, self.ops[op].ended());
+            // Who waits for nothing may be told any clock; the answer to a repeated request may be as old as
+            // the first.
             let repeated = lease.request.as_deref().is_some_and(|request| !requests.insert(request));
             if !leased.records.is_empty() {
                 least.push((returned, leased.now_ms));
@@ -142,15 +151,26 @@ impl<'a> Checker<'a> {
             }));
         }
         for queue in &self.queues {
-            assert!(!queue.leased || !queue.specs.is_empty(), "queue {} is leased from, but nobody made it", queue.name);
+            assert!(
+                !queue.leased || !queue.specs.is_empty(),
+                "queue {} is leased from, but nobody made it",
+                queue.name
+            );
         }
         self.clock = Clock::of(least, fresh);
         let mut told: Vec<Hand<'a>> = Vec::with_capacity(hands.len());
         for hand in sorted(&hands) {
             match told.last_mut() {
-                Some(last) if is_repeat(last, &hand) && self.request_of(last.op).is_some_and(|r| self.request_of(hand.op) == Some(r)) => {
+                Some(last)
+                    if is_repeat(last, &hand)
+                        && self.request_of(last.op).is_some_and(|r| self.request_of(hand.op) == Some(r)) =>
+                {
                     let earlier = if hand.returned < last.returned { hand } else { *last };
-                    *last = Hand { now_ms: last.now_ms.min(hand.now_ms), invoked: last.invoked.min(hand.invoked), ..earlier };
+                    *last = Hand {
+                        now_ms: last.now_ms.min(hand.now_ms),
+                        invoked: last.invoked.min(hand.invoked),
+                        ..earlier
+                    };
                 }
                 _ => told.push(hand),
             }
@@ -167,10 +187,15 @@ impl<'a> Checker<'a> {
     }
 
     fn index_known(&mut self) {
-        let topics: HashSet<&'a str> = self.queues.iter().filter_map(|q| q.specs.first()).map(|(_, spec)| spec.topic.as_str()).collect();
+        let topics: HashSet<&'a str> =
+            self.queues.iter().filter_map(|q| q.specs.first()).map(|(_, spec)| spec.topic.as_str()).collect();
         let mut open: HashMap<RecordId, (u64, Timing)> = HashMap::new();
-        let produces =
-            || self.ops.iter().enumerate().filter_map(|(n, op)| if let Call::Produce(p) = &op.call { Some((n, op, p)) } else { None });
+        let produces = || {
+            self.ops
+                .iter()
+                .enumerate()
+                .filter_map(|(n, op)| if let Call::Produce(p) = &op.call { Some((n, op, p)) } else { None })
+        };
         for (_, op, produce) in produces().filter(|(_, op, _)| *op.outcome() == Outcome::Info) {
             for sent in &produce.records {
                 let known = open.entry(sent.id).or_insert((op.invoked, sent.timing));
@@ -181,7 +206,9 @@ impl<'a> Checker<'a> {
         for (number, op, produce) in produces() {
             let Outcome::Produced { placed, .. } = op.outcome() else { continue };
             let Produce { records, .. } = produce;
-            for (sent, placed) in records.iter().zip(placed).filter(|(sent, _)| topics.contains(sent.topic.as_str())) {
+            for (sent, placed) in
+                records.iter().zip(placed).filter(|(sent, _)| topics.contains(sent.topic.as_str()))
+            {
                 let before = if open.is_empty() { None } else { open.get(&sent.id) };
                 let invoked = before.map_or(op.invoked, |(invoked, _)| op.invoked.min(*invoked));
                 known.entry((&sent.topic, placed.partition)).or_default().push(Known {
@@ -202,12 +229,20 @@ impl<'a> Checker<'a> {
                 records.extend(answer.records.iter().map(|(offset, seen)| {
                     let sent = if let Seen::Record(id) = seen { open.get(id) } else { None };
                     let timing = sent.map(|(_, timing)| *timing).unwrap_or_default();
-                    Known { offset: *offset, seen: *seen, op: number, invoked: sent.map(|s| s.0), returned: u64::MAX, timing }
+                    Known {
+                        offset: *offset,
+                        seen: *seen,
+                        op: number,
+                        invoked: sent.map(|s| s.0),
+                        returned: u64::MAX,
+                        timing,
+                    }
                 }));
             }
         }
         for records in known.values_mut() {
-            // Stable: what was acknowledged comes before what was read, and the first answer before its repeats.
+            // Stable: what was acknowledged comes before what was read, and the first answer before its
+            // repeats.
             records.sort_by_key(|record| record.offset);
             records.dedup_by_key(|record| record.offset);
         }
@@ -231,7 +266,8 @@ fn is_repeat(one: &Hand<'_>, other: &Hand<'_>) -> bool {
 fn sorted<'a>(hands: &[Hand<'a>]) -> Vec<Hand<'a>> {
     // Many lie side by side: what a lane's number is, is asked once for all of them.
     let lane = |hand: &Hand<'_>| (hand.queue, hand.partition);
-    let lanes: BTreeSet<(QueueNumber, i32)> = hands.chunk_by(|a, b| lane(a) == lane(b)).map(|run| lane(&run[0])).collect();
+    let lanes: BTreeSet<(QueueNumber, i32)> =
+        hands.chunk_by(|a, b| lane(a) == lane(b)).map(|run| lane(&run[0])).collect();
     let lanes: BTreeMap<(QueueNumber, i32), u128> = lanes.into_iter().zip(0..).collect();
     let mut keys: Vec<u128> = Vec::with_capacity(hands.len());
     let mut number: u32 = 0;
@@ -248,5 +284,7 @@ fn sorted<'a>(hands: &[Hand<'a>]) -> Vec<Hand<'a>> {
         }
     }
     keys.sort_unstable();
-    keys.into_iter().map(|key| hands[usize::try_from(key & ((1 << 28) - 1)).expect("a number of a hand-out")]).collect()
+    keys.into_iter()
+        .map(|key| hands[usize::try_from(key & ((1 << 28) - 1)).expect("a number of a hand-out")])
+        .collect()
 }

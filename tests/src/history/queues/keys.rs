@@ -9,8 +9,8 @@ use std::collections::HashMap;
 
 type Key<'a> = (QueueNumber, i32, &'a str);
 
-/// When a record was over for good, at the earliest: by a settlement that was called then, of the clients' clock, or by a deadline, of the
-/// server's; never, where that is the greatest of numbers.
+/// When a record was over for good, at the earliest: by a settlement that was called then, of the clients'
+/// clock, or by a deadline, of the server's; never, where that is the greatest of numbers.
 #[derive(Clone, Copy)]
 struct Over {
     settled: u64,
@@ -45,7 +45,12 @@ impl<'a> Checker<'a> {
             if a.offset == b.offset || self.may_follow(&a, &b) || (swapped && self.may_follow(&b, &a)) {
                 continue;
             }
-            let what = format!("two records of key {key} in flight, offset {}: {}, and this one: {}", a.offset, self.saw(&a), self.saw(&b));
+            let what = format!(
+                "two records of key {key} in flight, offset {}: {}, and this one: {}",
+                a.offset,
+                self.saw(&a),
+                self.saw(&b)
+            );
             self.say(Kind::KeyTogether, b.queue, (b.partition, b.offset), &[a.op, b.op], &what);
             return true;
         }
@@ -56,11 +61,15 @@ impl<'a> Checker<'a> {
         let ended = match self.sure_end(a) {
             Some(sure) => sure.from <= b.returned,
             None => {
-                let settled = self.touches_of(a).iter().any(|t| t.may_have_ended() && t.invoked <= b.returned);
+                let settled =
+                    self.touches_of(a).iter().any(|t| t.may_have_ended() && t.invoked <= b.returned);
                 settled || self.may_have_expired(a, b.now_ms)
             }
         };
-        ended || self.queues[a.queue].breaks_of(a.partition).any(|brk| brk.invoked <= b.returned && a.invoked <= brk.returned)
+        ended
+            || self.queues[a.queue]
+                .breaks_of(a.partition)
+                .any(|brk| brk.invoked <= b.returned && a.invoked <= brk.returned)
     }
 
     /// A record is handed out for the first time when those before it are over.
@@ -73,11 +82,22 @@ impl<'a> Checker<'a> {
         for (from, to) in records {
             let hand = self.hands[*from];
             let now_ms = hand.now_ms.saturating_add(self.options.slack_ms);
-            let held_up = before.iter().find(|(over, _)| hand.returned < over.settled && now_ms < over.expired_ms);
+            let held_up =
+                before.iter().find(|(over, _)| hand.returned < over.settled && now_ms < over.expired_ms);
             if let Some((_, before)) = held_up {
                 let earlier = self.hands[*before];
-                let what = format!("handed out before offset {} of its key {key} was over: {}", earlier.offset, self.saw(&earlier));
-                self.say(Kind::KeyOrder, hand.queue, (hand.partition, hand.offset), &[earlier.op, hand.op], &what);
+                let what = format!(
+                    "handed out before offset {} of its key {key} was over: {}",
+                    earlier.offset,
+                    self.saw(&earlier)
+                );
+                self.say(
+                    Kind::KeyOrder,
+                    hand.queue,
+                    (hand.partition, hand.offset),
+                    &[earlier.op, hand.op],
+                    &what,
+                );
                 return;
             }
             let Some(over) = self.over(*from, *to) else { continue };
@@ -95,7 +115,8 @@ impl<'a> Checker<'a> {
         let (first, last) = (self.hands[from], self.hands[to - 1]);
         let queue = &self.queues[first.queue];
         let timing = self.known_of(&first).map(|known| known.timing).unwrap_or_default();
-        // What is redriven comes back out of order; what is delayed may be passed over, what expires is over unseen.
+        // What is redriven comes back out of order; what is delayed may be passed over, what expires is over
+        // unseen.
         if timing != Timing::default() || self.redriven(&first, 0, u64::MAX).is_some() {
             return None;
         }

@@ -1,10 +1,12 @@
 //! The checker of queues: what was handed out and settled, against what a queue may do.
 //!
-//! Records are looked at one by one (`chain`, `verdict`, `end`) and key by key (`keys`). Whatever is claimed must be certain: an operation
-//! takes effect at some instant between its call and its answer, the server's clock at a client's instant is known only by the answers
-//! before and after it (`clock`), and calls without an answer may have had their effect, at any time from then on, or not.
+//! Records are looked at one by one (`chain`, `verdict`, `end`) and key by key (`keys`). Whatever is claimed
+//! must be certain: an operation takes effect at some instant between its call and its answer, the server's
+//! clock at a client's instant is known only by the answers before and after it (`clock`), and calls without
+//! an answer may have had their effect, at any time from then on, or not.
 //!
-//! The server's clock must not go back, and a record's lease, once over, must not come to life again; else nothing is assumed of the server.
+//! The server's clock must not go back, and a record's lease, once over, must not come to life again; else
+//! nothing is assumed of the server.
 
 mod chain;
 mod clock;
@@ -38,7 +40,8 @@ impl Default for QueueOptions {
     }
 }
 
-/// Everything in the history that no correct queues could have done. The log is taken as it is read: [`super::check`] is for that.
+/// Everything in the history that no correct queues could have done. The log is taken as it is read:
+/// [`super::check`] is for that.
 #[must_use]
 pub fn check_queues(history: &History, options: QueueOptions) -> Vec<Violation> {
     let mut checker = Checker::new(history, options);
@@ -111,7 +114,9 @@ impl<'a> Queue<'a> {
     /// The least delay that any configuration puts before a retry.
     fn backoff_ms(&self, failures: u32) -> i64 {
         let of = |spec: &Spec| {
-            let step = usize::try_from(failures.saturating_sub(1)).unwrap_or(0).min(spec.backoff_ms.len().saturating_sub(1));
+            let step = usize::try_from(failures.saturating_sub(1))
+                .unwrap_or(0)
+                .min(spec.backoff_ms.len().saturating_sub(1));
             spec.backoff_ms.get(step).copied().unwrap_or(0)
         };
         self.specs.iter().map(|(_, spec)| of(spec)).min().unwrap_or(0)

@@ -12,10 +12,18 @@ impl<'a> Checker<'a> {
             let hand = self.hands[number];
             for n in hand.touches.0..hand.touches.1 {
                 let touch = self.touches[n];
-                let finding =
-                    self.fits(&hand, &touch).or_else(|| self.contradiction(&hand, &touch, n)).or_else(|| self.lost(&hand, &touch, n));
+                let finding = self
+                    .fits(&hand, &touch)
+                    .or_else(|| self.contradiction(&hand, &touch, n))
+                    .or_else(|| self.lost(&hand, &touch, n));
                 if let Some(Finding { kind, ops, what }) = finding {
-                    self.say(kind, hand.queue, (hand.partition, hand.offset), &ops, &format!("{what}: {}", self.saw(&hand)));
+                    self.say(
+                        kind,
+                        hand.queue,
+                        (hand.partition, hand.offset),
+                        &ops,
+                        &format!("{what}: {}", self.saw(&hand)),
+                    );
                 }
             }
         }
@@ -34,13 +42,23 @@ impl<'a> Checker<'a> {
             | (Intent::Renew { .. }, Status::Renewed) => None,
             (Intent::Nack { counts, .. }, Status::Released) => {
                 let late = *counts && failures >= most;
-                if late { Finding::new(Kind::DeadLate, &ops, format!("released with failure {failures} of {most}")) } else { None }
+                if late {
+                    Finding::new(Kind::DeadLate, &ops, format!("released with failure {failures} of {most}"))
+                } else {
+                    None
+                }
             }
             (Intent::Nack { counts, .. }, Status::Dead) => {
                 let early = !*counts || failures < least;
-                if early { Finding::new(Kind::DeadEarly, &ops, format!("dead with failure {failures} of {least}")) } else { None }
+                if early {
+                    Finding::new(Kind::DeadEarly, &ops, format!("dead with failure {failures} of {least}"))
+                } else {
+                    None
+                }
             }
-            (intent, status) => Finding::new(Kind::WrongVerdict, &ops, format!("{intent:?} was answered {status:?}")),
+            (intent, status) => {
+                Finding::new(Kind::WrongVerdict, &ops, format!("{intent:?} was answered {status:?}"))
+            }
         }
     }
 
@@ -62,7 +80,8 @@ impl<'a> Checker<'a> {
             let twice = touch.ended() && other.ended() && number < n;
             let late = status == Status::Renewed && other.ended() && other.returned < touch.invoked;
             if twice || late {
-                let what = format!("a settled receipt was settled again: {:?}, then {status:?}", other.status);
+                let what =
+                    format!("a settled receipt was settled again: {:?}, then {status:?}", other.status);
                 return Finding::new(Kind::SettledTwice, &[hand.op, other.op, touch.op], what);
             }
         }
@@ -74,11 +93,15 @@ impl<'a> Checker<'a> {
         if touch.status != Some(Status::Lost) {
             return None;
         }
-        let mut others = self.touches_of(hand).iter().zip(hand.touches.0..).filter(|(_, number)| *number != n);
+        let mut others =
+            self.touches_of(hand).iter().zip(hand.touches.0..).filter(|(_, number)| *number != n);
         let settled = others.any(|(t, _)| t.may_have_ended() && t.invoked <= touch.returned);
-        let broken = self.queues[hand.queue].breaks_of(hand.partition).any(|b| b.invoked <= touch.returned && hand.invoked <= b.returned);
+        let broken = self.queues[hand.queue]
+            .breaks_of(hand.partition)
+            .any(|b| b.invoked <= touch.returned && hand.invoked <= b.returned);
         let latest_ms = self.clock.at_most(touch.returned);
-        let expired = self.deadline_ms(hand, touch.returned) <= latest_ms.saturating_add(self.options.slack_ms);
+        let expired =
+            self.deadline_ms(hand, touch.returned) <= latest_ms.saturating_add(self.options.slack_ms);
         if settled || broken || expired {
             return None;
         }

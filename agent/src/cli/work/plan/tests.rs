@@ -21,7 +21,10 @@ fn verdicts(receipts: &[&str], status: Status) -> Vec<Verdict> {
 }
 
 fn acks(receipts: &[&str]) -> Option<Settlement> {
-    Some(Settlement { ack: receipts.iter().map(|receipt| (*receipt).to_owned()).collect(), ..Settlement::default() })
+    Some(Settlement {
+        ack: receipts.iter().map(|receipt| (*receipt).to_owned()).collect(),
+        ..Settlement::default()
+    })
 }
 
 /// A plan that has leased these at `now`, with as many slots.
@@ -110,7 +113,10 @@ fn leases_are_renewed_at_a_third_of_their_time() {
     assert_eq!(plan.next(now + ms(12_000)).wake_at, Some(now + ms(20_000)), "counted from when it was asked");
     plan.ended(now + ms(19_999), "b", Outcome::Done);
     let step = plan.next(now + ms(20_000));
-    assert_eq!(step.settle, Some(Settlement { ack: vec!["b".to_owned()], renew: vec![renewal("a")], ..Settlement::default() }));
+    assert_eq!(
+        step.settle,
+        Some(Settlement { ack: vec!["b".to_owned()], renew: vec![renewal("a")], ..Settlement::default() })
+    );
 }
 
 #[test]
@@ -163,7 +169,10 @@ fn to_stop_is_to_bring_to_an_end_what_runs() {
     assert!(!plan.leased(now + ms(2), LEASE, records(&["b"]), None));
     let back = Nack { receipt: "b".to_owned(), delay_ms: Some(0), reason: None, counts: false };
     let step = plan.next(now + ms(2) + WINDOW);
-    assert_eq!((step.lease, step.settle, step.end), (None, Some(Settlement { nack: vec![back], ..Settlement::default() }), false));
+    assert_eq!(
+        (step.lease, step.settle, step.end),
+        (None, Some(Settlement { nack: vec![back], ..Settlement::default() }), false)
+    );
     plan.settled(now + ms(8), &verdicts(&["b"], Status::Released));
     plan.ended(now + ms(5_000), "a", Outcome::Done);
     assert_eq!(plan.next(now + ms(5_000)).settle, acks(&["a"]));
@@ -204,7 +213,8 @@ fn a_server_that_is_gone_is_not_waited_for_for_ever_at_the_end() {
 #[test]
 fn idle_is_when_nothing_ran_and_nothing_came_in_all_the_time() {
     let now = Instant::now();
-    let idle_exit = |concurrency| Plan::new(Settings { concurrency, lease_ms: None, wait: WAIT, idle_exit: true });
+    let idle_exit =
+        |concurrency| Plan::new(Settings { concurrency, lease_ms: None, wait: WAIT, idle_exit: true });
     let ends = |waited: Duration, limited_by: Option<&str>| {
         let mut plan = idle_exit(1);
         assert_eq!(plan.next(now).lease, Some(1));

@@ -12,7 +12,10 @@ fn builder() -> AppendBuilder {
         config: TopicConfig::default(),
         partitions: (0..4).map(PartitionId).collect(),
     };
-    AppendBuilder::new(vec![Arc::new(topic)], Basis { timestamp: 7, topics: vec![BasisTopic { partitions: 4, sticky: 2 }] })
+    AppendBuilder::new(
+        vec![Arc::new(topic)],
+        Basis { timestamp: 7, topics: vec![BasisTopic { partitions: 4, sticky: 2 }] },
+    )
 }
 
 fn read(body: &str) -> Result<AppendBuilder, Code> {
@@ -61,7 +64,8 @@ fn bad_records_say_why() {
 #[test]
 fn pointers_find_what_rfc_6901_says() {
     let text = r#"{"a":{"b":["x",{"c/d":1}]},"m~n":"q","n":null,"s":"a\"b","o":{"z":[1, 2]}}"#;
-    let find = |p: &str| Pointer::parse(p).expect("valid").find(text).expect("valid JSON").map(Cow::into_owned);
+    let find =
+        |p: &str| Pointer::parse(p).expect("valid").find(text).expect("valid JSON").map(Cow::into_owned);
     assert_eq!(find("/a/b/0").as_deref(), Some("x"));
     assert_eq!(find("/a/b/1/c~1d").as_deref(), Some("1"));
     assert_eq!(find("/m~0n").as_deref(), Some("q"));
