@@ -1,8 +1,8 @@
 //! `millpond agent` and `millpond migrate`: one of any number of agents on a given Postgres and bucket.
 
 use crate::serve::{self, Outcome, ServerArgs};
-use crate::store::Store;
 use millpond_control_plane::{DatabaseOptions, PostgresControlPlane};
+use millpond_engine::store::Store;
 use std::io::Write;
 use std::net::SocketAddr;
 use tokio::net::TcpListener;

@@ -1,9 +1,9 @@
 //! `millpond dev`: the whole thing in one process, on embedded Postgres and a local folder.
 
 use crate::serve::{self, Outcome, ServerArgs};
-use crate::store::Store;
 use millpond_control_plane::PostgresControlPlane;
 use millpond_control_plane::embedded::{DATABASE, EmbeddedPostgres, Settings};
+use millpond_engine::store::Store;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;

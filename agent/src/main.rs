@@ -1,7 +1,14 @@
-//! The `millpond` binary.
+//! The `millpond` binary: commands, listeners, and the place where an agent is put together.
+
+mod agent;
+mod dev;
+mod doctor;
+mod serve;
 
 use clap::{Parser, Subcommand};
-use millpond::{agent, bench, cli, dev, doctor, serve};
+use millpond_bench as bench;
+use millpond_cli as cli;
+use millpond_engine::error_chain;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -80,7 +87,7 @@ async fn run() -> ExitCode {
         Command::Migrate(database) => server(args.log_format, agent::migrate(database)).await,
         Command::Bench(bench) => {
             log(args.log_format, "warn");
-            bench::run(bench).await.map_err(|error| format!("error: {}", millpond::error_chain(&*error)))
+            bench::run(bench).await.map_err(|error| format!("error: {}", error_chain(&*error)))
         }
         Command::Doctor(doctor) => return doctor::run(doctor).await,
         Command::Client(command) => cli::run(command).await.map_err(|error| error.report()),
@@ -96,5 +103,5 @@ async fn run() -> ExitCode {
 
 async fn server(format: LogFormat, run: impl Future<Output = serve::Outcome<()>>) -> Result<(), String> {
     log(format, "info");
-    run.await.map_err(|error| format!("error: {}", millpond::error_chain(&*error)))
+    run.await.map_err(|error| format!("error: {}", error_chain(&*error)))
 }

@@ -1,14 +1,14 @@
 //! What `dev` and `agent` have in common: settings, and an agent that serves until it is told to stop.
 
-use crate::app::{App, Parts};
-use crate::config::Config;
-use crate::http;
-use crate::metrics;
-use crate::store::Store;
-use crate::store::latency::{Pace, StoreLatency};
 use clap::builder::FalseyValueParser;
 use millpond_control_plane::PostgresControlPlane;
 use millpond_core::{Ids, SystemClock};
+use millpond_engine::config::Config;
+use millpond_engine::metrics;
+use millpond_engine::store::Store;
+use millpond_engine::store::latency::{Pace, StoreLatency};
+use millpond_engine::{Engine, Parts};
+use millpond_http::{self as http, Door};
 use std::error::Error;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -54,7 +54,6 @@ pub async fn run(
     let mut config = Config {
         default_partitions: args.default_partitions,
         auto_create: !args.no_auto_create,
-        loopback_only,
         ..Config::default()
     };
     config.batcher.puts_per_s = args.put_rate;
@@ -70,17 +69,17 @@ pub async fn run(
         epoch,
         prometheus: metrics::install(),
     };
-    let app = App::start(parts, &config);
+    let engine = Engine::start(parts, &config);
     let signal = stop_signal()?;
-    let watcher = Arc::clone(&app.watcher);
+    let watcher = Arc::clone(&engine.watcher);
     let stop = async move {
         signal.await;
         watcher.stop();
     };
     ready();
-    http::server::serve(listener, http::router(Arc::clone(&app)), stop).await;
+    http::server::serve(listener, http::router(Door::new(Arc::clone(&engine), loopback_only)), stop).await;
     tracing::info!("stopping");
-    app.close().await;
+    engine.close().await;
     plane.close().await;
     Ok(())
 }

@@ -3,7 +3,6 @@
 //! Owns: every SQL statement (`queries/<noun>/<verb>.sql`), connection settings, the reading of SQL errors,
 //! and the Postgres that Millpond can run itself ([`embedded`]). Must not: know HTTP or object stores.
 
-pub mod bare;
 pub mod embedded;
 pub mod postgres;
 

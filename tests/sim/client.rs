@@ -4,9 +4,9 @@
 use crate::bugs::Bug;
 use crate::draft::Draft;
 use crate::world::{Agent, World};
-use millpond::fetch::reader::{FetchError, Fetched};
 use millpond_core::control_plane::FindRequest;
 use millpond_core::{Offset, PartitionId};
+use millpond_engine::fetch::reader::{FetchError, Fetched};
 use millpond_tests::history::{Call, From, Log, OpId, Outcome, Read, ReadAnswer, Recorder, identify};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};

@@ -2,11 +2,11 @@
 
 use crate::client::Client;
 use crate::world::{Agent, World};
-use millpond::hash;
-use millpond::produce::AppendError;
-use millpond::produce::append::{AppendBuilder, Appended, Basis, BasisTopic, Input, Place};
 use millpond_core::control_plane::RequestKey;
 use millpond_core::{Name, Offset, RequestId, Topic, limits, partition};
+use millpond_engine::hash;
+use millpond_engine::produce::AppendError;
+use millpond_engine::produce::append::{AppendBuilder, Appended, Basis, BasisTopic, Input, Place};
 use millpond_tests::history::{Log, Outcome, Placed, Produce, RecordId, Sent, payload};
 use rand::Rng;
 use std::sync::Arc;

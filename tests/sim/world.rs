@@ -8,15 +8,15 @@ use crate::fate::{Fates, Weather};
 use crate::link::Link;
 use axum::Router;
 use futures::TryStreamExt;
-use millpond::app::{App, Parts};
-use millpond::config::Config;
-use millpond::produce::batcher::BatcherConfig;
-use millpond::segment::key;
-use millpond::store::Store;
 use millpond_core::control_plane::FindRequest;
 use millpond_core::{
     Clock, ControlPlane, Ids, MemoryControlPlane, Name, Offset, Placement, Topic, TopicChange,
 };
+use millpond_engine::config::Config;
+use millpond_engine::produce::batcher::BatcherConfig;
+use millpond_engine::store::Store;
+use millpond_engine::{Engine, Parts};
+use millpond_format::key;
 use millpond_tests::history::{Options, Shelf, check};
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
@@ -56,7 +56,7 @@ impl Clock for SimClock {
 #[derive(Clone)]
 pub struct Agent {
     pub number: usize,
-    pub app: Arc<App>,
+    pub app: Arc<Engine>,
     /// Where clients speak HTTP.
     pub router: Option<Router>,
     pub dead: CancellationToken,
@@ -224,8 +224,9 @@ impl World {
             epoch: 1,
             prometheus: None,
         };
-        let app = App::start(parts, &self.config);
-        let router = self.http.then(|| millpond::http::router(Arc::clone(&app)));
+        let app = Engine::start(parts, &self.config);
+        let router =
+            self.http.then(|| millpond_http::router(millpond_http::Door::new(Arc::clone(&app), true)));
         Agent { number, app, router, dead }
     }
 

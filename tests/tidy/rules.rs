@@ -1,5 +1,6 @@
 //! The checkers: text in, what is wrong with it out.
 
+pub mod crates;
 pub mod docs;
 pub mod metrics;
 pub mod sources;

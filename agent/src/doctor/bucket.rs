@@ -3,8 +3,6 @@
 
 use super::probe;
 use super::report::Report;
-use crate::error_chain;
-use crate::store::Store;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
 use aws_sdk_s3::config::retry::RetryConfig as AwsRetryConfig;
@@ -15,6 +13,8 @@ use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use aws_sdk_s3::types::BucketVersioningStatus;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use millpond_core::Clock;
+use millpond_engine::error_chain;
+use millpond_engine::store::Store;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::{ClientConfigKey, RetryConfig};
 use parking_lot::Mutex;

@@ -1,10 +1,10 @@
 //! Whether agents can work on a Postgres, and whether it keeps what it commits.
 
 use super::report::Report;
-use crate::error_chain;
 use millpond_control_plane::DatabaseOptions;
 use millpond_control_plane::postgres::examine::{self, AGENT_CONNECTIONS, Examined};
 use millpond_core::Clock;
+use millpond_engine::error_chain;
 use std::time::Duration;
 
 const WAIT: Duration = Duration::from_secs(10);

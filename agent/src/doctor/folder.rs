@@ -2,8 +2,8 @@
 
 use super::probe;
 use super::report::Report;
-use crate::error_chain;
-use crate::store::Store;
+use millpond_engine::error_chain;
+use millpond_engine::store::Store;
 use std::path::Path;
 use tokio::time::Instant;
 

@@ -11,9 +11,9 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-use crate::store::Place;
 use millpond_control_plane::DatabaseOptions;
 use millpond_core::{Clock, Ids, SystemClock};
+use millpond_engine::store::Place;
 use report::Report;
 use std::process::ExitCode;
 
@@ -54,7 +54,7 @@ pub async fn run(args: DoctorArgs) -> ExitCode {
             }
             Err(error) => report.fail(
                 "store.url",
-                crate::error_chain(&error),
+                millpond_engine::error_chain(&error),
                 "--store takes s3://bucket/prefix or file:///folder",
             ),
         }

@@ -1,9 +1,9 @@
 //! An object that is put, read, read in part, and deleted.
 
 use super::report::Report;
-use crate::error_chain;
-use crate::store::{Store, StoreError};
 use bytes::Bytes;
+use millpond_engine::error_chain;
+use millpond_engine::store::{Store, StoreError};
 use object_store::path::Path;
 
 const SIZE: usize = 64 << 10;

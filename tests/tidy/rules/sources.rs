@@ -5,49 +5,6 @@ use super::words;
 const LINES_MAX: usize = 500;
 const MEDIAN_MAX: usize = 300;
 
-/// Which of these packages a manifest depends on, in whatever section.
-pub fn dependencies_among(manifest: &str, packages: &[&str]) -> Vec<String> {
-    let mut inside = false;
-    let mut found = Vec::new();
-    for line in manifest.lines().map(str::trim) {
-        if let Some(section) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
-            // `[dependencies]`, `[target.'…'.dev-dependencies]`, or `[dependencies.name]`.
-            inside = section.ends_with("dependencies");
-            let named = section.split_once("dependencies.").map(|(_, name)| name);
-            found.extend(
-                named.filter(|name| packages.contains(name)).map(|name| format!("depends on {name}")),
-            );
-        } else if inside {
-            let name = line.split(['.', '=', ' ']).next().unwrap_or("");
-            if packages.contains(&name) {
-                found.push(format!("depends on {name}"));
-            }
-        }
-    }
-    found
-}
-
-/// Lines that name one of these crates as a path's beginning or in a `use`.
-pub fn names_crate(source: &str, crates: &[&str]) -> Vec<String> {
-    let mut found = Vec::new();
-    for (number, line) in (1..).zip(source.lines()) {
-        for name in crates {
-            let whole = |at: usize| {
-                let before = line[..at].chars().next_back();
-                let after = &line[at + name.len()..];
-                let ends = after.starts_with("::")
-                    || (line.trim_start().starts_with("use ")
-                        && (after.starts_with(';') || after.starts_with(" as ")));
-                before.is_none_or(|c| !c.is_alphanumeric() && c != '_' && c != ':') && ends
-            };
-            if line.match_indices(name).any(|(at, _)| whole(at)) {
-                found.push(format!("line {number} names the crate {name}"));
-            }
-        }
-    }
-    found
-}
-
 /// `exceptions`: path, its own ceiling, reason. One that is no longer needed is itself a flaw.
 pub fn too_long(lengths: &[(String, usize)], exceptions: &[(&str, usize, &str)]) -> Vec<String> {
     let mut found = Vec::new();

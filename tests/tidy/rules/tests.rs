@@ -1,21 +1,23 @@
 //! Each checker finds what it is there for, and lets the rest pass.
 
-use super::{docs, metrics, sources, sql};
+use super::{crates, docs, metrics, sources, sql};
 
 #[test]
 fn outward_dependencies_are_found() {
-    let among =
-        |manifest: &str| sources::dependencies_among(manifest, &["millpond", "millpond-control-plane"]).len();
-    assert_eq!(among("[dependencies]\nmillpond.workspace = true\n"), 1);
-    assert_eq!(among("[dev-dependencies]\nmillpond-control-plane = { path = \"..\" }\n"), 1);
-    assert_eq!(among("[dependencies.millpond]\npath = \"..\"\n"), 1);
-    assert_eq!(among("[package]\nname = \"millpond\"\n[dependencies]\nmillpond-core.workspace = true\n"), 0);
+    let engine = |manifest: &str| crates::outward("agent/engine/Cargo.toml", manifest).len();
+    assert_eq!(engine("[dependencies]\nmillpond-http.workspace = true\n"), 1, "a door");
+    assert_eq!(engine("[dependencies.millpond-control-plane]\npath = \"..\"\n"), 1, "an implementation");
+    assert_eq!(engine("[dev-dependencies]\nmillpond-tests.workspace = true\n"), 0, "in tests");
+    assert_eq!(engine("[package]\nname = \"millpond\"\n[dependencies]\nmillpond-core.workspace = true\n"), 0);
+    assert_eq!(crates::outward("util/Cargo.toml", "[package]\n").len(), 1, "an unknown package");
 
-    let names = |source: &str| sources::names_crate(source, &["millpond_control_plane", "millpond"]).len();
-    assert_eq!(names("use millpond_control_plane::PostgresControlPlane;"), 1);
-    assert_eq!(names("    let app = millpond::app::App::start();"), 1);
-    assert_eq!(names("use millpond as agent;"), 1);
-    assert_eq!(names("use millpond_core::Name; // \"millpond\" is a database\nlet x = my_millpond::y;"), 0);
+    let format = |manifest: &str| crates::misplaced("agent/format/Cargo.toml", manifest).len();
+    assert_eq!(format("[dependencies]\ntokio.workspace = true\nparquet.workspace = true\n"), 1);
+    assert_eq!(crates::misplaced("core/Cargo.toml", "[dependencies]\nsqlx = \"1\"\n").len(), 1);
+    assert_eq!(
+        crates::misplaced("agent/http/Cargo.toml", "[dependencies]\naxum.workspace = true\n").len(),
+        0
+    );
 }
 
 #[test]

@@ -1,0 +1,351 @@
+//! Executes reads. Bytes are verified before any leaves; a referenced part that is missing or corrupt is an
+//! error, never a skipped offset.
+
+use super::cache::BlockCache;
+use super::decoded::{DecodedCache, Kept};
+use super::lookup::Wanted;
+use super::planner::{self, blocks_of, payload_ranges};
+use crate::metrics;
+use crate::store::StoreError;
+use bytes::{Bytes, BytesMut};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use millpond_core::control_plane::{Batch, FindRequest, Found, PayloadRange};
+use millpond_core::{ControlPlane, Error, Offset, PartId, limits};
+use millpond_format::Corrupt;
+use millpond_format::batch::DecodedBatch;
+use millpond_format::record::RecordView;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+const PARALLEL_BLOCKS: usize = 4;
+/// Reads of what is missing or corrupt, each after a new plan, before that is said.
+const ATTEMPTS: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(100);
+/// Larger reads decompress off the async threads.
+const DECODE_INLINE_BYTES: i32 = 256 << 10;
+
+pub struct Reader {
+    plane: Arc<dyn ControlPlane>,
+    cache: Arc<BlockCache>,
+    /// Batches from which single records are taken.
+    pub(super) decoded: DecodedCache,
+    /// Uncompressed KiB of reads in flight.
+    memory: Arc<Semaphore>,
+    memory_kib: u32,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    #[error("the control plane does not answer")]
+    ControlPlane(#[source] Error),
+    #[error("the object store does not answer")]
+    ObjectStore(#[source] Arc<StoreError>),
+    #[error("part {part}, which the log refers to, is missing or corrupt")]
+    Corrupt { part: PartId, source: Option<Corrupt> },
+}
+
+/// Readable records of one partition from an offset on.
+#[derive(Debug)]
+pub struct Fetched {
+    pub log_start_offset: Offset,
+    pub high_watermark: Offset,
+    pub batches: Vec<FetchedBatch>,
+    /// Where the plan ended, whether or not its batches were read.
+    pub planned_to: Offset,
+    /// From here on batches were left unread: they would have been too much.
+    pub unread_from: Option<Offset>,
+    memory_held: Option<tokio::sync::OwnedSemaphorePermit>,
+}
+
+#[derive(Debug, Clone)]
+pub struct FetchedBatch {
+    pub batch: Batch,
+    decoded: Arc<DecodedBatch>,
+}
+
+impl FetchedBatch {
+    pub(super) fn decoded(&self) -> &Arc<DecodedBatch> {
+        &self.decoded
+    }
+
+    /// The record of an offset; `None` if it lies in another batch.
+    #[must_use]
+    pub fn record(&self, offset: Offset) -> Option<Result<RecordView<'_>, Corrupt>> {
+        if !(self.batch.base..self.batch.end()).contains(&offset) {
+            return None;
+        }
+        let mut position = i32::try_from(offset.0 - self.batch.base.0).ok()?;
+        for skipped in &self.batch.skip {
+            if skipped.start > position {
+                break;
+            }
+            position += skipped.end - skipped.start;
+        }
+        self.decoded.record(usize::try_from(position).ok()?)
+    }
+
+    /// Its kept records with their offsets.
+    pub fn records(&self) -> impl Iterator<Item = Result<(Offset, RecordView<'_>), Corrupt>> {
+        let mut skip = self.batch.skip.iter().peekable();
+        let mut next = self.batch.base;
+        self.decoded.records().filter_map(move |record| {
+            let record = match record {
+                Ok(record) => record,
+                Err(corrupt) => return Some(Err(corrupt)),
+            };
+            while skip.next_if(|r| r.end <= record.position).is_some() {}
+            if skip.peek().is_some_and(|r| r.contains(&record.position)) {
+                return None;
+            }
+            let offset = next;
+            next = next.plus(1);
+            Some(Ok((offset, record)))
+        })
+    }
+}
+
+impl Fetched {
+    /// Gives back the memory set aside for it: its batches are counted elsewhere.
+    pub(super) fn release(&mut self) {
+        self.memory_held = None;
+    }
+}
+
+impl Reader {
+    #[must_use]
+    pub fn new(
+        plane: Arc<dyn ControlPlane>,
+        cache: Arc<BlockCache>,
+        memory_bytes: usize,
+        decoded_bytes: u64,
+    ) -> Self {
+        let memory_kib =
+            u32::try_from((memory_bytes / limits::KIB).max(2 * limits::READ_MAX_BYTES / limits::KIB))
+                .unwrap_or(u32::MAX);
+        let permits = usize::try_from(memory_kib).unwrap_or(usize::MAX);
+        let decoded = DecodedCache::new(decoded_bytes);
+        Self { plane, cache, decoded, memory: Arc::new(Semaphore::new(permits)), memory_kib }
+    }
+
+    /// One answer per request, `None` for a partition that is gone.
+    pub async fn fetch(&self, requests: &[FindRequest]) -> Result<Vec<Option<Fetched>>, FetchError> {
+        self.fetch_some(requests, None).await
+    }
+
+    /// Of the batches only those that are wanted, which are kept in memory decoded, and of these no more than
+    /// so many uncompressed bytes, but one at least.
+    pub(super) async fn fetch_some(
+        &self,
+        requests: &[FindRequest],
+        wanted: Option<(&Wanted, i64)>,
+    ) -> Result<Vec<Option<Fetched>>, FetchError> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            match self.attempt(requests, wanted).await {
+                // A part can be replaced and deleted between plan and read: the next plan does not refer to
+                // it. And what a store or the way to it got wrong is right when it is fetched again.
+                Err(FetchError::Corrupt { part, .. }) if attempt < ATTEMPTS => {
+                    tracing::warn!(%part, attempt, "a part is missing or corrupt");
+                    tokio::time::sleep(PAUSE * (attempt - 1)).await;
+                }
+                Err(error @ FetchError::Corrupt { .. }) => {
+                    metrics::corrupt();
+                    tracing::error!(error = %crate::error_chain(&error), "stored records cannot be read");
+                    return Err(error);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        requests: &[FindRequest],
+        wanted: Option<(&Wanted, i64)>,
+    ) -> Result<Vec<Option<Fetched>>, FetchError> {
+        let start = Instant::now();
+        let mut found = self.plane.find(requests).await.map_err(FetchError::ControlPlane)?;
+        let planned = start.elapsed();
+        let ends: Vec<Option<Offset>> =
+            found.iter().map(|f| f.as_ref()?.batches.last().map(Batch::end)).collect();
+        let mut kept = Kept::default();
+        let mut unread = vec![None; found.len()];
+        if let Some((wanted, mut left)) = wanted {
+            for ((request, found), unread) in requests.iter().zip(&mut found).zip(&mut unread) {
+                let Some(found) = found else { continue };
+                found.batches.retain(|b| wanted.touches(request.partition, b.base, b.end()));
+                let decoded = self.decoded.kept(found.batches.iter()).await;
+                // What is in memory already costs nothing.
+                let fits = |b: &&Batch| {
+                    let is_decoded = decoded.contains_key(&(b.part, b.byte_offset));
+                    let fits = left > 0 || is_decoded;
+                    left -= if is_decoded { 0 } else { i64::from(b.raw_bytes) };
+                    fits
+                };
+                let fitting = found.batches.iter().take_while(fits).count();
+                *unread = found.batches.get(fitting).map(|b| b.base);
+                found.batches.truncate(fitting);
+                kept.extend(decoded);
+            }
+        }
+        let to_load = |b: &&Batch| !kept.contains_key(&(b.part, b.byte_offset));
+        let raw: i64 = found
+            .iter()
+            .flatten()
+            .flat_map(|f| &f.batches)
+            .filter(to_load)
+            .map(|b| i64::from(b.raw_bytes))
+            .sum();
+        let memory = if raw > 0 {
+            let kib = u32::try_from(raw / 1_024 + 1).unwrap_or(u32::MAX).min(self.memory_kib);
+            Arc::clone(&self.memory).acquire_many_owned(kib).await.ok()
+        } else {
+            None
+        };
+        let bytes = self.load(found.iter().flatten().flat_map(|f| &f.batches).filter(to_load)).await?;
+        let decode = move || -> Result<Vec<Option<Fetched>>, FetchError> {
+            let mut memory = memory;
+            found
+                .into_iter()
+                .map(|f| f.map(|f| decode_partition(f, &bytes, &kept, memory.take())).transpose())
+                .collect()
+        };
+        let mut fetched = if raw <= i64::from(DECODE_INLINE_BYTES) {
+            decode()
+        } else {
+            match crate::blocking::run(decode).await {
+                Ok(done) => done,
+                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            }
+        };
+        if let Err(FetchError::Corrupt { part, .. }) = &fetched {
+            self.cache.forget_part(*part).await;
+        }
+        for ((one, end), unread) in fetched.iter_mut().flatten().zip(ends).zip(unread) {
+            if let Some(one) = one {
+                one.planned_to = end.unwrap_or(Offset::ZERO);
+                one.unread_from = unread;
+            }
+        }
+        let batches = || fetched.iter().flatten().flatten().flat_map(|f| &f.batches);
+        if wanted.is_some() {
+            self.decoded.keep(batches()).await;
+        }
+        let records = batches().map(|b| usize::try_from(b.batch.records).unwrap_or(0)).sum();
+        metrics::fetched(planned, start.elapsed(), records, usize::try_from(raw).unwrap_or(0));
+        fetched
+    }
+
+    /// The stored bytes of every batch, by part and byte offset.
+    async fn load<'b>(&self, batches: impl Iterator<Item = &'b Batch> + Clone) -> Result<Stored, FetchError> {
+        let batches = || batches.clone();
+        let newest = batches().map(|b| b.committed_at_ms).max().unwrap_or(0);
+        let plan = planner::plan(batches(), newest);
+        let mut stored = Stored::default();
+        let mut missing: Vec<PartId> = Vec::new();
+        for part in plan.payloads {
+            match self.cache.get(part, 0).await {
+                Some(bytes) => {
+                    stored.blocks.insert((part, 0), bytes);
+                }
+                None => missing.push(part),
+            }
+        }
+        if !missing.is_empty() {
+            let ranges =
+                payload_ranges(batches().filter(|b| b.inline && missing.binary_search(&b.part).is_ok()));
+            let read = self.plane.payloads(&ranges).await.map_err(FetchError::ControlPlane)?;
+            for (range, bytes) in ranges.into_iter().zip(read) {
+                let bytes = bytes.ok_or(FetchError::Corrupt { part: range.part, source: None })?;
+                stored.ranges.entry(range.part).or_default().push((range, bytes));
+            }
+        }
+        let load = |((part, number), cold)| async move {
+            match self.cache.block(part, number, cold).await {
+                Ok(bytes) => Ok(((part, number), bytes)),
+                Err(error) if matches!(*error, StoreError::NotFound) => {
+                    Err(FetchError::Corrupt { part, source: None })
+                }
+                Err(error) => Err(FetchError::ObjectStore(error)),
+            }
+        };
+        let blocks: Vec<_> =
+            stream::iter(plan.blocks).map(load).buffer_unordered(PARALLEL_BLOCKS).try_collect().await?;
+        stored.blocks.extend(blocks);
+        Ok(stored)
+    }
+}
+
+#[derive(Default)]
+struct Stored {
+    blocks: HashMap<(PartId, u64), Bytes>,
+    ranges: HashMap<PartId, Vec<(PayloadRange, Bytes)>>,
+}
+
+impl Stored {
+    fn bytes_of(&self, batch: &Batch) -> Option<Bytes> {
+        let start = usize::try_from(batch.byte_offset).ok()?;
+        let length = usize::try_from(batch.byte_length).ok()?;
+        if let Some(ranges) = self.ranges.get(&batch.part) {
+            let holds = |r: &PayloadRange| {
+                r.byte_offset <= batch.byte_offset
+                    && batch.byte_offset + batch.byte_length <= r.byte_offset + r.byte_length
+            };
+            let (range, bytes) = ranges.iter().find(|(r, _)| holds(r))?;
+            let from = start - usize::try_from(range.byte_offset).ok()?;
+            return (from + length <= bytes.len()).then(|| bytes.slice(from..from + length));
+        }
+        let size = usize::try_from(limits::CACHE_BLOCK_BYTES).ok()?;
+        let mut joined = BytesMut::new();
+        for number in blocks_of(batch) {
+            let block = self.blocks.get(&(batch.part, number))?;
+            let base = usize::try_from(number).ok()? * size;
+            let from = start.max(base) - base;
+            let to = (start + length).min(base + size) - base;
+            if to > block.len() {
+                return None;
+            }
+            if to - from == length {
+                return Some(block.slice(from..to));
+            }
+            joined.extend_from_slice(&block[from..to]);
+        }
+        Some(joined.freeze())
+    }
+}
+
+fn decode_partition(
+    found: Found,
+    stored: &Stored,
+    kept: &Kept,
+    memory: Option<tokio::sync::OwnedSemaphorePermit>,
+) -> Result<Fetched, FetchError> {
+    let decode = |batch: Batch| {
+        if let Some(decoded) = kept.get(&(batch.part, batch.byte_offset)) {
+            return Ok(FetchedBatch { batch, decoded: Arc::clone(decoded) });
+        }
+        let part = batch.part;
+        let corrupt = |source| FetchError::Corrupt { part, source };
+        let bytes = stored
+            .bytes_of(&batch)
+            .ok_or_else(|| corrupt(Some(Corrupt("an object is shorter than it was"))))?;
+        let raw = usize::try_from(batch.raw_bytes).unwrap_or(0);
+        let decoded =
+            DecodedBatch::decode(&bytes, batch.crc.cast_unsigned(), raw).map_err(|e| corrupt(Some(e)))?;
+        Ok(FetchedBatch { batch, decoded: Arc::new(decoded) })
+    };
+    let batches = found.batches.into_iter().map(decode).collect::<Result<_, _>>()?;
+    let (log_start_offset, high_watermark) = (found.log_start_offset, found.high_watermark);
+    Ok(Fetched {
+        log_start_offset,
+        high_watermark,
+        batches,
+        planned_to: Offset::ZERO,
+        unread_from: None,
+        memory_held: memory,
+    })
+}

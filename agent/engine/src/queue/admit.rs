@@ -1,0 +1,98 @@
+//! Admission: records that a grant must not give out unseen are looked at, and noted with their due times and
+//! keys.
+
+use super::Shared;
+use super::fill::instant;
+use crate::fetch::lookup::Wanted;
+use crate::fetch::reader::FetchedBatch;
+use millpond_core::control_plane::{BatchFlags, FindRequest};
+use millpond_core::queue::{Admit, Admitted, Mode, NoSuchQueue, Queue, Unadmitted};
+use millpond_core::{Error, Offset, Source};
+use millpond_format::record::HEADER_DELIVER_AT;
+use sha2::{Digest, Sha256};
+use std::ops::Range;
+
+/// Records that one admission takes at most, but one batch.
+const RECORDS: i64 = 2_000;
+
+/// Whether a cursor has moved, by this admission or another.
+pub async fn admit(shared: &Shared, queue: &Queue, at: Unadmitted, now_ms: i64) -> Result<bool, Source> {
+    let reach = at.end.max(Offset(at.from.0 + RECORDS));
+    let request =
+        FindRequest { partition: at.partition, offset: at.from, end: Some(reach), max_bytes: i64::MAX };
+    let planned = shared.plane.find(&[request]).await?.pop().flatten();
+    // Gone with its topic; the queue goes too.
+    let Some(planned) = planned else { return Ok(false) };
+    let from = at.from.max(planned.log_start_offset);
+    let end = planned
+        .batches
+        .iter()
+        .take_while(|b| {
+            b.base.0 < from.0 + RECORDS
+                && (queue.mode == Mode::Keyed || b.flags.has(BatchFlags::DELAY) || b.base <= from)
+        })
+        .last()
+        .map(millpond_core::control_plane::Batch::end);
+    let Some(to) = end.filter(|end| *end > at.from) else { return Ok(false) };
+    let mut admit = Admit {
+        queue: queue.id,
+        agent: shared.agent,
+        partition: at.partition,
+        from: at.from,
+        to,
+        runs: Vec::new(),
+        records: Vec::new(),
+    };
+    let found = shared.reader.lookup(&Wanted::new([(at.partition, from.0..to.0)])).await?;
+    // What retention has let go is given out too: whoever reads it settles it as expired.
+    let mut next = at.from;
+    while next < to {
+        let batch = found.batch_of(at.partition, next);
+        if batch.is_none() && !found.is_gone(at.partition, next) {
+            // What was too much to read at once is for the next admission: nobody has seen its keys and
+            // times.
+            break;
+        }
+        let due = batch.and_then(|b| due_ms(b, next)).filter(|due| *due > now_ms);
+        match queue.mode {
+            Mode::Shared => push_run(&mut admit.runs, next.0, due),
+            Mode::Keyed => {
+                admit.records.push(Admitted { offset: next, key_hash: key_hash(batch, next), due_ms: due })
+            }
+        }
+        next = next.plus(1);
+    }
+    admit.to = next;
+    if admit.to == admit.from {
+        return Ok(false);
+    }
+    match shared.plane.admit(&admit).await {
+        Ok(_) => Ok(true),
+        Err(Error::Rejected(NoSuchQueue)) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn push_run(runs: &mut Vec<(Range<i64>, Option<i64>)>, offset: i64, due: Option<i64>) {
+    match runs.last_mut() {
+        Some((run, same)) if *same == due && run.end == offset => run.end = offset + 1,
+        _ => runs.push((offset..offset + 1, due)),
+    }
+}
+
+fn due_ms(batch: &FetchedBatch, offset: Offset) -> Option<i64> {
+    if !batch.batch.flags.has(BatchFlags::DELAY) {
+        return None;
+    }
+    instant(&batch.record(offset)?.ok()?, HEADER_DELIVER_AT)
+}
+
+/// 64 bits of SHA-256 over the key; a record without one has a hash of its own, so that it waits for nobody.
+fn key_hash(batch: Option<&FetchedBatch>, offset: Offset) -> i64 {
+    let key = batch.and_then(|b| b.record(offset)?.ok()?.key);
+    let digest = match key {
+        Some(key) => Sha256::new_with_prefix(b"k").chain_update(key).finalize(),
+        None => Sha256::new_with_prefix(b"o").chain_update(offset.0.to_be_bytes()).finalize(),
+    };
+    i64::from_be_bytes(std::array::from_fn(|n| digest[n]))
+}

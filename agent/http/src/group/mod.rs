@@ -1,0 +1,308 @@
+//! `/v1/groups`: join, leave, list, describe, forget. Polls and offsets have files of their own.
+
+pub mod offsets;
+mod poll;
+
+use super::AppState;
+use super::error::{Code, Problem, ProblemBody};
+use super::extract::{GroupName, Member as MemberPath, Principal};
+use super::produce::body::collect;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Json;
+use http::StatusCode;
+use millpond_core::group::{Member, MemberState, Progress, Start};
+use millpond_core::topic::NoSuchTopic;
+use millpond_core::{Error, MemberId, Name, limits};
+use millpond_engine::group::{Assignments, Groups, Regrouped};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(describe, forget))
+        .routes(routes!(join))
+        .routes(routes!(leave))
+        .routes(routes!(poll::poll))
+        .routes(routes!(offsets::commit))
+}
+
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct JoinBody {
+    /// 1 to 64 names. Topics are made unless the server does not make topics by itself.
+    #[schema(example = json!(["orders"]))]
+    topics: Vec<String>,
+    /// 1000 to 1800000. Default 30000. A member that does not poll for so long (at the worst 5/6 of it) is
+    /// removed.
+    session_ms: Option<i64>,
+    /// Where reading starts in a partition without a committed offset, or whose position retention has
+    /// passed. Default earliest.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "earliest")]
+    from: Start,
+    /// For people: at most 256 bytes.
+    client_id: Option<String>,
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct Assignment {
+    topic: String,
+    partitions: Vec<i32>,
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct JoinAnswer {
+    member_id: String,
+    generation: i64,
+    assignments: Vec<Assignment>,
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct GroupList {
+    groups: Vec<GroupDescription>,
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct GroupDescription {
+    group: String,
+    generation: i64,
+    /// Those whose session is not over, in the order in which they joined.
+    members: Vec<MemberDescription>,
+    /// Partitions that are assigned or committed.
+    partitions: Vec<PartitionProgress>,
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct MemberDescription {
+    member_id: String,
+    client_id: Option<String>,
+    topics: Vec<String>,
+    session_ms: i64,
+    #[schema(value_type = String)]
+    from: Start,
+    /// The sign of life noted last.
+    seen_at_ms: i64,
+    assignments: Vec<Assignment>,
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct PartitionProgress {
+    topic: String,
+    partition: i32,
+    member_id: Option<String>,
+    /// The next record to read; null while none was committed.
+    committed_offset: Option<i64>,
+    log_start_offset: i64,
+    high_watermark: i64,
+    /// Records between the committed offset, or the log's start if retention has passed it, and the high
+    /// watermark; null while none was committed.
+    lag: Option<i64>,
+}
+
+fn listed(assignments: Assignments) -> Vec<Assignment> {
+    assignments
+        .into_iter()
+        .map(|(topic, partitions)| Assignment { topic: topic.to_string(), partitions })
+        .collect()
+}
+
+/// A JSON body, where nothing but white space means no member at all.
+pub(crate) async fn json_body<T: for<'de> Deserialize<'de>>(body: Body) -> Result<T, Problem> {
+    let body = collect(body, limits::MIB, None).await?;
+    let body = if body.iter().all(u8::is_ascii_whitespace) { b"{}" } else { &body[..] };
+    serde_json::from_slice(body).map_err(|e| Problem::bad_request(e.to_string()))
+}
+
+impl JoinBody {
+    fn member(self, id: MemberId) -> Result<Member, Problem> {
+        let names: BTreeSet<Name> = self.topics.iter().map(|t| Name::new(t)).collect::<Result<_, _>>()?;
+        if names.is_empty() || names.len() > limits::TOPICS_PER_MEMBER {
+            return Err(Problem::bad_request(format!(
+                "a member subscribes to 1 to {} topics",
+                limits::TOPICS_PER_MEMBER
+            )));
+        }
+        let session_ms = self.session_ms.unwrap_or(limits::SESSION_DEFAULT_MS);
+        if !(limits::SESSION_MIN_MS..=limits::SESSION_MAX_MS).contains(&session_ms) {
+            let detail = format!(
+                "session_ms is out of range: {} to {}",
+                limits::SESSION_MIN_MS,
+                limits::SESSION_MAX_MS
+            );
+            return Err(Problem::bad_request(detail));
+        }
+        if self.client_id.as_ref().is_some_and(|c| c.len() > limits::CLIENT_ID_MAX_BYTES || c.contains('\0'))
+        {
+            return Err(Problem::bad_request(format!(
+                "client_id is text of at most {} bytes",
+                limits::CLIENT_ID_MAX_BYTES
+            )));
+        }
+        Ok(Member {
+            id,
+            topics: names.into_iter().collect(),
+            session_ms,
+            from: self.from,
+            client_id: self.client_id,
+        })
+    }
+}
+
+/// Joins a group, which is made if there is none, and is given a share of the partitions of its topics. A
+/// join whose answer was lost leaves a member that nobody speaks for: it is removed when its session is over.
+#[utoipa::path(
+    post, path = "/v1/groups/{group}/members", operation_id = "join_group", tag = "groups",
+    params(("group" = String, Path)),
+    request_body = JoinBody,
+    responses((status = 200, description = "a member from now on", body = JoinAnswer),
+        (status = 404, description = "topic_not_found: the server does not make topics by itself",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable",
+            body = ProblemBody, content_type = "application/problem+json"))
+)]
+async fn join(
+    State(app): State<AppState>,
+    principal: Principal,
+    GroupName(group): GroupName,
+    body: Body,
+) -> Result<Json<JoinAnswer>, Problem> {
+    let body: JoinBody = json_body(body).await?;
+    let member = body.member(MemberId(app.ids.uuid(app.clock.now_ms())))?;
+    for topic in &member.topics {
+        app.topics.get_or_create(&principal.tenant, topic).await.map_err(|e| match e {
+            Error::Rejected(NoSuchTopic) => {
+                Problem::new(Code::TopicNotFound, format!("there is no topic {topic}"))
+            }
+            other => other.into(),
+        })?;
+    }
+    let (generation, assignments) = app.groups.join(&principal.tenant, &group, &member).await?;
+    Ok(Json(JoinAnswer {
+        member_id: member.id.to_string(),
+        generation: generation.0,
+        assignments: listed(assignments),
+    }))
+}
+
+/// Leaves a group: the member's partitions go to the others at once.
+#[utoipa::path(
+    delete, path = "/v1/groups/{group}/members/{member}", operation_id = "leave_group", tag = "groups",
+    params(("group" = String, Path), ("member" = String, Path)),
+    responses((status = 204, description = "no member any more"),
+        (status = 404, description = "group_not_found, member_not_found",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable",
+            body = ProblemBody, content_type = "application/problem+json"))
+)]
+async fn leave(
+    State(app): State<AppState>,
+    principal: Principal,
+    GroupName(group): GroupName,
+    MemberPath(member): MemberPath,
+) -> Result<StatusCode, Problem> {
+    app.groups.leave(&principal.tenant, &group, member).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// All groups of the tenant, by name.
+#[utoipa::path(
+    get, path = "/v1/groups", operation_id = "list_groups", tag = "groups",
+    responses((status = 200, description = "members, assignment, committed offset and lag per partition",
+        body = GroupList),
+        (status = "5XX", description = "control_plane_unavailable",
+            body = ProblemBody, content_type = "application/problem+json"))
+)]
+async fn list(State(app): State<AppState>, principal: Principal) -> Result<Json<GroupList>, Problem> {
+    let mut groups = Vec::new();
+    for name in app.groups.list(&principal.tenant).await? {
+        match app.groups.describe(&principal.tenant, &name).await {
+            Ok(described) => groups.push(description(&name, described)),
+            // Forgotten since.
+            Err(Error::Rejected(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(Json(GroupList { groups }))
+}
+
+/// Members, assignment, committed offset and lag per partition.
+#[utoipa::path(
+    get, path = "/v1/groups/{group}", operation_id = "describe_group", tag = "groups",
+    params(("group" = String, Path)),
+    responses((status = 200, description = "as it is now", body = GroupDescription),
+        (status = 404, description = "group_not_found",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable",
+            body = ProblemBody, content_type = "application/problem+json"))
+)]
+async fn describe(
+    State(app): State<AppState>,
+    principal: Principal,
+    GroupName(group): GroupName,
+) -> Result<Json<GroupDescription>, Problem> {
+    let described = app.groups.describe(&principal.tenant, &group).await?;
+    Ok(Json(description(&group, described)))
+}
+
+/// Forgets a group without members, and all that it has committed.
+#[utoipa::path(
+    delete, path = "/v1/groups/{group}", operation_id = "forget_group", tag = "groups",
+    params(("group" = String, Path)),
+    responses((status = 204, description = "forgotten"),
+        (status = 404, description = "group_not_found",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "group_not_empty",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable",
+            body = ProblemBody, content_type = "application/problem+json"))
+)]
+async fn forget(
+    State(app): State<AppState>,
+    principal: Principal,
+    GroupName(group): GroupName,
+) -> Result<StatusCode, Problem> {
+    app.groups.delete(&principal.tenant, &group).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn description(group: &Name, described: Regrouped) -> GroupDescription {
+    let Regrouped { state, progress } = described;
+    let alive: BTreeSet<MemberId> =
+        state.members.iter().filter(|m| !m.expired).map(|m| m.member.id).collect();
+    let member = |MemberState { member, seen_at_ms, .. }: &MemberState| MemberDescription {
+        member_id: member.id.to_string(),
+        client_id: member.client_id.clone(),
+        topics: member.topics.iter().map(ToString::to_string).collect(),
+        session_ms: member.session_ms,
+        from: member.from,
+        seen_at_ms: *seen_at_ms,
+        assignments: listed(Groups::assigned(&state, member.id)),
+    };
+    let partition = |p: &Progress| PartitionProgress {
+        topic: p.topic.to_string(),
+        partition: p.number,
+        member_id: p.owner.filter(|m| alive.contains(m)).map(|m| m.to_string()),
+        committed_offset: p.committed.map(|o| o.0),
+        log_start_offset: p.log_start_offset.0,
+        high_watermark: p.high_watermark.0,
+        lag: p.committed.map(|o| (p.high_watermark.0 - o.max(p.log_start_offset).0).max(0)),
+    };
+    GroupDescription {
+        group: group.to_string(),
+        generation: state.generation.0,
+        members: state.members.iter().filter(|m| !m.expired).map(member).collect(),
+        partitions: progress.iter().map(partition).collect(),
+    }
+}

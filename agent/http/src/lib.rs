@@ -1,0 +1,134 @@
+//! The HTTP API: routes, what every request goes through, the server.
+
+pub mod arrow;
+pub mod chunk;
+pub mod error;
+pub mod extract;
+pub mod fetch;
+pub mod group;
+mod linger;
+pub mod operations;
+pub mod produce;
+pub mod queue;
+pub mod render;
+pub mod server;
+pub mod tail;
+pub mod topic;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use error::{Code, Problem};
+use http::{HeaderName, HeaderValue, header};
+use millpond_engine::Engine;
+use millpond_engine::metrics;
+use std::sync::Arc;
+use tokio::time::Instant;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+pub type AppState = Arc<Door>;
+
+/// What the routes work on.
+pub struct Door {
+    pub engine: Arc<Engine>,
+    /// Answer to loopback host names only.
+    pub loopback_only: bool,
+}
+
+impl Door {
+    #[must_use]
+    pub fn new(engine: Arc<Engine>, loopback_only: bool) -> AppState {
+        Arc::new(Self { engine, loopback_only })
+    }
+}
+
+impl std::ops::Deref for Door {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        &self.engine
+    }
+}
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Millpond",
+    description = "A serverless queue on object storage: records are batched into segments in a bucket, offsets live in Postgres.",
+    license(name = "Apache-2.0", identifier = "Apache-2.0")
+))]
+struct Document;
+
+/// Routes and their description, from the same declarations.
+fn described() -> (Router<AppState>, utoipa::openapi::OpenApi) {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .merge(topic::routes())
+        .merge(produce::routes())
+        .merge(fetch::routes())
+        .merge(group::routes())
+        .merge(queue::routes())
+        .merge(operations::routes())
+        .split_for_parts()
+}
+
+/// The OpenAPI document that `/openapi.json` answers.
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    described().1
+}
+
+pub fn router(app: AppState) -> Router {
+    described()
+        .0
+        .fallback(|| async { Problem::new(Code::NotFound, "there is nothing at this path") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(Code::MethodNotAllowed, "the path does not take this method")
+        })
+        .layer(CatchPanicLayer::custom(|_| {
+            Problem::new(Code::Internal, "the request ended in a panic; it is logged").into_response()
+        }))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), around))
+        .with_state(app)
+}
+
+/// What holds for every request: known host, id, metrics.
+async fn around(State(app): State<AppState>, request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let given = request.headers().get(&REQUEST_ID).filter(|id| (1..=128).contains(&id.len())).cloned();
+    let id = given.unwrap_or_else(|| {
+        HeaderValue::from_str(&app.ids.uuid(app.clock.now_ms()).to_string())
+            .unwrap_or(HeaderValue::from_static("-"))
+    });
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let mut response = if app.loopback_only && !is_loopback_host(&request) {
+        Problem::new(
+            Code::Forbidden,
+            "without authentication only the host names localhost, 127.0.0.1 and [::1] are answered",
+        )
+        .into_response()
+    } else {
+        next.run(linger::lingering(request)).await
+    };
+    response.headers_mut().insert(REQUEST_ID, id);
+    metrics::http_answered(route, response.status().as_u16(), start.elapsed());
+    response
+}
+
+/// A page of another origin can reach a loopback port under a name of its own; it cannot choose this header.
+fn is_loopback_host(request: &Request) -> bool {
+    let host = request
+        .headers()
+        .get(header::HOST)
+        .map(|h| h.to_str().unwrap_or("?"))
+        .or_else(|| request.uri().authority().map(|a| a.as_str()));
+    let Some(host) = host else { return true };
+    let name = host
+        .rsplit_once(':')
+        .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
+        .map_or(host, |(name, _)| name);
+    matches!(name.to_ascii_lowercase().as_str(), "localhost" | "127.0.0.1" | "[::1]")
+}

@@ -1,0 +1,142 @@
+//! The body of `/v1/batches`, read piece by piece: records of several topics, acks of queue records, group
+//! offsets.
+
+use super::json::{Records, Shared, problem_of, read};
+use crate::error::{Code, Problem};
+use crate::group::offsets::BatchOffsets;
+use millpond_core::limits;
+use millpond_engine::produce::append::AppendBuilder;
+use millpond_engine::queue::receipt::Receipt;
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use std::borrow::Cow;
+use std::fmt;
+
+/// What a batch holds besides records.
+pub struct BatchShape {
+    /// Names of its topics, each once, in their order.
+    pub topics: Vec<String>,
+    /// Receipts, each once.
+    pub acks: Vec<Receipt>,
+    pub offsets: Option<BatchOffsets>,
+}
+
+pub fn read_batch_shape(body: &[u8]) -> Result<BatchShape, Problem> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Shape {
+        #[serde(default)]
+        topics: TopicNames,
+        #[serde(default)]
+        acks: Option<Vec<String>>,
+        #[serde(default)]
+        offsets: Option<BatchOffsets>,
+    }
+    #[derive(Default)]
+    struct TopicNames(Vec<String>);
+    impl<'de> Deserialize<'de> for TopicNames {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct V;
+            impl<'de> Visitor<'de> for V {
+                type Value = TopicNames;
+                fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    f.write_str("an object of topics and their records")
+                }
+                fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TopicNames, A::Error> {
+                    let mut names = Vec::new();
+                    while let Some((name, _)) = map.next_entry::<String, IgnoredAny>()? {
+                        names.push(name);
+                    }
+                    Ok(TopicNames(names))
+                }
+            }
+            deserializer.deserialize_map(V)
+        }
+    }
+    let shape: Shape = serde_json::from_slice(body).map_err(|e| Problem::bad_request(e.to_string()))?;
+    let acks = receipts(&shape.acks.unwrap_or_default())?;
+    if let Some(offsets) = &shape.offsets {
+        offsets.check()?;
+    }
+    let mut sorted = shape.topics.0.clone();
+    sorted.sort_unstable();
+    if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(Problem::bad_request("a topic stands twice"));
+    }
+    if sorted.len() > limits::TOPICS_PER_BATCH {
+        return Err(Problem::bad_request(format!("a batch has at most {} topics", limits::TOPICS_PER_BATCH)));
+    }
+    Ok(BatchShape { topics: shape.topics.0, acks, offsets: shape.offsets })
+}
+
+fn receipts(texts: &[String]) -> Result<Vec<Receipt>, Problem> {
+    if texts.len() > limits::SETTLE_MAX_ENTRIES {
+        return Err(Problem::bad_request(format!("a batch has at most {} acks", limits::SETTLE_MAX_ENTRIES)));
+    }
+    let (mut receipts, mut wrong) = (Vec::with_capacity(texts.len()), Vec::new());
+    for text in texts {
+        match Receipt::parse(text) {
+            Some(receipt) => receipts.push(receipt),
+            None => wrong.push(text.as_str()),
+        }
+    }
+    if !wrong.is_empty() {
+        return Err(Problem::new(Code::LeaseLost, "some acks are no receipts").with("receipts", wrong));
+    }
+    let mut sorted = receipts.clone();
+    sorted.sort_unstable();
+    if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(Problem::bad_request("a receipt stands twice"));
+    }
+    Ok(receipts)
+}
+
+/// The records of `/v1/batches` into the topics of a builder, which come in the order of the body.
+pub fn read_batch(body: &[u8], builder: &mut AppendBuilder, shared: &Shared) -> Result<(), Problem> {
+    struct Batch<'b>(&'b mut AppendBuilder, &'b Shared, &'b mut Option<Problem>);
+    struct Topics<'b>(&'b mut AppendBuilder, &'b Shared, &'b mut Option<Problem>);
+    impl<'de> Visitor<'de> for Batch<'_> {
+        type Value = ();
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("{\"topics\":{…}}")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+            while let Some(name) = map.next_key::<Cow<'de, str>>()? {
+                if name == "topics" {
+                    map.next_value_seed(Topics(&mut *self.0, self.1, &mut *self.2))?;
+                } else {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+            Ok(())
+        }
+    }
+    impl<'de> DeserializeSeed<'de> for Topics<'_> {
+        type Value = ();
+        fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+            deserializer.deserialize_map(self)
+        }
+    }
+    impl<'de> Visitor<'de> for Topics<'_> {
+        type Value = ();
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object of topics and their records")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+            let mut topic = 0;
+            while map.next_key::<Cow<'de, str>>()?.is_some() {
+                map.next_value_seed(Records {
+                    builder: &mut *self.0,
+                    topic,
+                    shared: self.1,
+                    problem: &mut *self.2,
+                })?;
+                topic += 1;
+            }
+            Ok(())
+        }
+    }
+    let mut problem = None;
+    let outcome = read(body, Batch(builder, shared, &mut problem));
+    outcome.map_err(|error| problem.unwrap_or_else(|| problem_of(&error)))
+}

@@ -1,0 +1,85 @@
+//! Request bodies: bounded in bytes and in time.
+
+use crate::error::{Code, Problem};
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use millpond_core::limits;
+use millpond_engine::admission::Admission;
+use millpond_engine::produce::AppendError;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// Silence on an open body ends it.
+const SILENCE: Duration = Duration::from_secs(60);
+/// A body without a length is admitted in steps.
+const STEP_BYTES: usize = 64 * limits::KIB;
+
+/// The next piece of a body, `None` at its end.
+pub async fn next_frame(body: &mut Body) -> Result<Option<Bytes>, Problem> {
+    loop {
+        match tokio::time::timeout(SILENCE, body.frame()).await {
+            Err(_) => return Err(Problem::bad_request("the body stopped coming")),
+            Ok(None) => return Ok(None),
+            Ok(Some(Err(error))) => return Err(Problem::bad_request(format!("the body broke off: {error}"))),
+            Ok(Some(Ok(frame))) => {
+                if let Ok(data) = frame.into_data()
+                    && !data.is_empty()
+                {
+                    return Ok(Some(data));
+                }
+            }
+        }
+    }
+}
+
+/// A whole body of at most `max` bytes, with memory set aside for it where an admission is given.
+pub async fn collect(body: Body, max: usize, admission: Option<&Admission>) -> Result<Bytes, Problem> {
+    admitted(body, max, admission).await.map(|(bytes, _)| bytes)
+}
+
+pub async fn admitted(
+    mut body: Body,
+    max: usize,
+    admission: Option<&Admission>,
+) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Problem> {
+    let too_large = || {
+        Problem::new(
+            Code::BodyTooLarge,
+            format!("an atomic request has at most {max} bytes: stream NDJSON or Arrow for more"),
+        )
+    };
+    let known = body.size_hint().exact().map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+    if known.is_some_and(|n| n > max) {
+        return Err(too_large());
+    }
+    let admit = |bytes: usize| -> Result<Option<OwnedSemaphorePermit>, Problem> {
+        admission.map(|a| a.request(bytes).ok_or_else(|| AppendError::Throttled.into())).transpose()
+    };
+    let mut permit = admit(known.unwrap_or(STEP_BYTES))?;
+    let mut admitted = known.unwrap_or(STEP_BYTES);
+    let mut whole: Option<Bytes> = None;
+    let mut joined = BytesMut::new();
+    while let Some(data) = next_frame(&mut body).await? {
+        let so_far = joined.len() + whole.as_ref().map_or(0, Bytes::len) + data.len();
+        if so_far > max {
+            return Err(too_large());
+        }
+        if so_far > admitted {
+            let more = admit(so_far + STEP_BYTES - admitted)?;
+            admitted = so_far + STEP_BYTES;
+            if let (Some(permit), Some(more)) = (&mut permit, more) {
+                permit.merge(more);
+            }
+        }
+        match whole.take() {
+            None if joined.is_empty() => whole = Some(data),
+            first => {
+                joined.extend_from_slice(&first.unwrap_or_default());
+                joined.extend_from_slice(&data);
+            }
+        }
+    }
+    Ok((whole.unwrap_or_else(|| joined.freeze()), permit))
+}

@@ -1,0 +1,373 @@
+//! `POST …/records` and `/v1/batches`.
+
+pub mod arrow;
+pub mod atomic;
+mod batch;
+pub mod body;
+pub mod json;
+pub mod ndjson;
+pub mod stream;
+
+use super::AppState;
+use super::error::{Code, Problem, ProblemBody};
+use super::extract::{Params, Principal, TopicName, text_header};
+use crate::group::offsets::BatchOffsets;
+use atomic::{Atomic, ResultsShape};
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::response::Response;
+use http::{HeaderMap, header};
+use json::{Pointer, Shared};
+use millpond_core::{Name, Offset, limits};
+use millpond_engine::produce::append::Input;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(records)).routes(routes!(batches))
+}
+
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ProduceQuery {
+    /// NDJSON: JSON pointer to the record's key within each line.
+    #[param(example = "/tailnum")]
+    key: Option<String>,
+    /// NDJSON: each line is a whole record instead of a value.
+    #[serde(default)]
+    records: bool,
+    /// octet-stream: the record's partition.
+    partition: Option<i32>,
+}
+
+/// One record as produced. One of `value`, `text`, `base64`, or none for a null value.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct ProducedRecord {
+    #[schema(example = "c7")]
+    key: Option<String>,
+    key_base64: Option<String>,
+    /// Any JSON, stored as that JSON text.
+    value: Option<serde_json::Value>,
+    text: Option<String>,
+    base64: Option<String>,
+    /// Text, `{"base64":…}`, or a list of these.
+    headers: Option<serde_json::Map<String, serde_json::Value>>,
+    partition: Option<i32>,
+    timestamp: Option<i64>,
+    dedup_id: Option<String>,
+    delay_ms: Option<i64>,
+    deliver_at_ms: Option<i64>,
+    ttl_ms: Option<i64>,
+}
+
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct ProducedRecords {
+    records: Vec<ProducedRecord>,
+}
+
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct ProduceResult {
+    partition: i32,
+    /// null for a duplicate by dedup id whose window has ended since.
+    offset: Option<i64>,
+    timestamp: i64,
+    duplicate: bool,
+}
+
+/// Of an atomic request: one result per record. Of a stream: what was stored, by partition.
+#[derive(Serialize, utoipa::ToSchema)]
+#[serde(untagged)]
+pub enum ProduceAnswer {
+    Atomic {
+        results: Vec<ProduceResult>,
+        /// Present and true when the request had been stored before under the same `Idempotency-Key`.
+        duplicate: Option<bool>,
+    },
+    Stream(StreamAnswer),
+}
+
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct StreamAnswer {
+    pub count: u64,
+    pub partitions: Vec<PartitionRange>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub duplicate: bool,
+}
+
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct PartitionRange {
+    pub partition: i32,
+    pub first_offset: i64,
+    pub last_offset: i64,
+    pub count: u64,
+}
+
+/// For the document: a batch is read piece by piece.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "describes a body")]
+pub struct BatchBody {
+    /// Records of each topic.
+    topics: std::collections::BTreeMap<String, Vec<ProducedRecord>>,
+    /// Receipts of queue records, of any queues: acked with the commit, or nothing happens. Without an
+    /// `Idempotency-Key` they are the key.
+    acks: Option<Vec<String>>,
+    /// Offsets of a member of a consumer group, committed together with the records or not at all.
+    offsets: Option<BatchOffsets>,
+}
+
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct BatchAnswer {
+    results: std::collections::BTreeMap<String, Vec<ProduceResult>>,
+    duplicate: Option<bool>,
+}
+
+/// Content types that carry records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Json,
+    NdJson,
+    Octets,
+    Arrow,
+}
+
+fn form_of(headers: &HeaderMap) -> Result<Form, Problem> {
+    if text_header(headers, "content-encoding")?.is_some_and(|e| !e.eq_ignore_ascii_case("identity")) {
+        return Err(Problem::new(Code::UnsupportedMediaType, "a body is sent without content-encoding"));
+    }
+    let full = text_header(headers, header::CONTENT_TYPE.as_str())?.unwrap_or("");
+    match full.split(';').next().unwrap_or("").trim().to_ascii_lowercase().as_str() {
+        "application/json" => Ok(Form::Json),
+        "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Ok(Form::NdJson),
+        "application/octet-stream" => Ok(Form::Octets),
+        "application/vnd.apache.arrow.stream" => Ok(Form::Arrow),
+        other => Err(Problem::new(
+            Code::UnsupportedMediaType,
+            format!(
+                "{other:?} is not one of application/json, application/x-ndjson, application/octet-stream, application/vnd.apache.arrow.stream"
+            ),
+        )),
+    }
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let key = text_header(headers, "idempotency-key")?;
+    if key.is_some_and(|k| k.is_empty() || k.len() > limits::IDEMPOTENCY_KEY_MAX_BYTES) {
+        return Err(Problem::bad_request(format!(
+            "an Idempotency-Key has 1 to {} bytes",
+            limits::IDEMPOTENCY_KEY_MAX_BYTES
+        )));
+    }
+    Ok(key.map(str::to_owned))
+}
+
+fn if_match(headers: &HeaderMap) -> Result<Option<Offset>, Problem> {
+    let Some(text) = text_header(headers, "if-match")? else { return Ok(None) };
+    let plain = text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).unwrap_or(text);
+    let offset = plain.parse::<i64>().ok().filter(|o| *o >= 0);
+    offset.map(|o| Some(Offset(o))).ok_or_else(|| Problem::bad_request("If-Match is an offset"))
+}
+
+/// The `traceparent` of the request, if it is one (W3C Trace Context).
+fn traceparent(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get("traceparent")?.to_str().ok()?;
+    let valid = text.len() == 55 && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+    valid.then(|| text.to_owned())
+}
+
+/// What identifies a produce request, whatever its form.
+pub struct Call {
+    pub principal: Principal,
+    pub topic: Name,
+    pub idempotency_key: Option<String>,
+    /// Content type and query: part of what must not differ between retries.
+    pub shape: Vec<u8>,
+    pub shared: Shared,
+}
+
+/// Produces records into a topic. JSON and octet-stream bodies are atomic; NDJSON and Arrow bodies of any
+/// length are streamed in and committed in chunks of 8 MiB or 65,536 records: what is stored is always a
+/// prefix.
+#[utoipa::path(
+    post, path = "/v1/topics/{topic}/records", tag = "produce",
+    params(("topic" = String, Path), ProduceQuery,
+        ("Idempotency-Key" = Option<String>, Header, description = "At most 128 bytes. For one hour the request is stored once and each retry gets the first answer."),
+        ("If-Match" = Option<String>, Header, description = "Append only if this is the high watermark of the one partition that all records name.")),
+    request_body(content((ProducedRecords = "application/json"), (String = "application/x-ndjson"), (Vec<u8> = "application/octet-stream"),
+        (Vec<u8> = "application/vnd.apache.arrow.stream"))),
+    responses((status = 200, description = "durable and committed", body = ProduceAnswer),
+        (status = 409, description = "offset_mismatch, idempotency_conflict",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = 413, description = "record_too_large, body_too_large",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "invalid_record",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request, topic_not_found, partition_not_found, unsupported_media_type, headers_too_large, throttled",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "unknown outcome: retry with the same Idempotency-Key",
+            body = ProblemBody, content_type = "application/problem+json"))
+)]
+async fn records(
+    State(app): State<AppState>,
+    principal: Principal,
+    TopicName(topic): TopicName,
+    Params(query): Params<ProduceQuery>,
+    RawQuery(raw_query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let form = form_of(&headers)?;
+    let expect = if_match(&headers)?;
+    let shape = [
+        headers.get(header::CONTENT_TYPE).map_or(&b""[..], |v| v.as_bytes()),
+        raw_query.unwrap_or_default().as_bytes(),
+    ]
+    .join(&b'?');
+    let shared = Shared { now_ms: app.clock.now_ms(), traceparent: traceparent(&headers) };
+    let call = Call { principal, topic, idempotency_key: idempotency_key(&headers)?, shape, shared };
+    if form != Form::NdJson && (query.key.is_some() || query.records) {
+        return Err(Problem::bad_request("key and records are parameters of NDJSON bodies"));
+    }
+    if form != Form::Octets && query.partition.is_some() {
+        return Err(Problem::bad_request(
+            "partition is a parameter of octet-stream bodies; records name their own",
+        ));
+    }
+    if expect.is_some() && matches!(form, Form::NdJson | Form::Arrow) {
+        return Err(Problem::bad_request("If-Match needs an atomic request: JSON or octet-stream"));
+    }
+    match form {
+        Form::Json => {
+            let (body, permit) =
+                body::admitted(body, limits::REQUEST_MAX_BYTES, Some(&app.admission)).await?;
+            let (bytes, shared) = (body.clone(), call.shared.clone());
+            let parse = move |builder: &mut _| json::read_records(&bytes, builder, &shared);
+            Atomic {
+                call: &call,
+                topics: vec![call.topic.clone()],
+                expect,
+                offsets: None,
+                acks: Vec::new(),
+                shape: ResultsShape::One,
+                body,
+                permit,
+            }
+            .run(&app, Arc::new(parse))
+            .await
+        }
+        Form::Octets => octets(&app, &call, query.partition, expect, &headers, body).await,
+        Form::NdJson => {
+            let pointer = query.key.as_deref().map(Pointer::parse).transpose()?;
+            let lines = ndjson::Lines::new(pointer, query.records, call.shared.clone());
+            stream::run(&app, call, lines, body).await
+        }
+        Form::Arrow => stream::run(&app, call, arrow::Rows::default(), body).await,
+    }
+}
+
+async fn octets(
+    app: &AppState,
+    call: &Call,
+    partition: Option<i32>,
+    expect: Option<Offset>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let (body, permit) = body::admitted(body, limits::REQUEST_MAX_BYTES, Some(&app.admission)).await?;
+    let key = headers.get("millpond-key").map(|v| v.as_bytes().to_vec());
+    let mut own: Vec<(String, Vec<u8>)> = Vec::new();
+    for (name, value) in headers {
+        if let Some(name) = name.as_str().strip_prefix("millpond-header-") {
+            json::check_header(name)?;
+            own.push((name.to_owned(), value.as_bytes().to_vec()));
+        }
+    }
+    let size: usize = own.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if size > limits::HEADERS_MAX_BYTES || own.len() > limits::RECORD_MAX_HEADERS {
+        return Err(Problem::new(Code::HeadersTooLarge, "a record has too many or too large headers"));
+    }
+    let (bytes, shared) = (body.clone(), call.shared.clone());
+    let parse = move |builder: &mut millpond_engine::produce::append::AppendBuilder| {
+        let headers: Vec<(&str, &[u8])> = own.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
+        let input = Input {
+            key: key.as_deref(),
+            value: Some(&bytes),
+            headers: &headers,
+            partition,
+            traceparent: shared.traceparent.as_deref(),
+            ..Input::default()
+        };
+        Ok(builder.push(0, &input)?)
+    };
+    // Key and headers are part of the record: a retry must bring the same.
+    let mut hashed = Vec::new();
+    for (name, value) in headers.iter().filter(|(name, _)| name.as_str().starts_with("millpond-")) {
+        hashed.extend_from_slice(name.as_str().as_bytes());
+        hashed.push(b':');
+        hashed.extend_from_slice(value.as_bytes());
+        hashed.push(b'\n');
+    }
+    hashed.extend_from_slice(&body);
+    Atomic {
+        call,
+        topics: vec![call.topic.clone()],
+        expect,
+        offsets: None,
+        acks: Vec::new(),
+        shape: ResultsShape::One,
+        body: hashed.into(),
+        permit,
+    }
+    .run(app, Arc::new(parse))
+    .await
+}
+
+/// Stores records in several topics, offsets of a consumer group and acks of queue records, in one atomic
+/// commit. The `Idempotency-Key` is looked at before acks and offsets, so the retry of a success is a
+/// success.
+#[utoipa::path(
+    post, path = "/v1/batches", tag = "produce",
+    params(("Idempotency-Key" = Option<String>, Header)),
+    request_body = BatchBody,
+    responses((status = 200, description = "durable and committed, in every topic", body = BatchAnswer),
+        (status = 409, description = "idempotency_conflict, generation_fenced; lease_lost, with the receipts that are: nothing was stored",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = 416, description = "offset_out_of_range: a group offset beyond the high watermark",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request, topic_not_found, partition_not_found, group_not_found, record_too_large, body_too_large, invalid_record, throttled",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "unknown outcome: retry with the same Idempotency-Key",
+            body = ProblemBody, content_type = "application/problem+json"))
+)]
+async fn batches(
+    State(app): State<AppState>,
+    principal: Principal,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    if form_of(&headers)? != Form::Json {
+        return Err(Problem::new(Code::UnsupportedMediaType, "a batch is application/json"));
+    }
+    if headers.contains_key(header::IF_MATCH) {
+        return Err(Problem::bad_request("If-Match stands with the records of one topic"));
+    }
+    let shared = Shared { now_ms: app.clock.now_ms(), traceparent: traceparent(&headers) };
+    let call = Call {
+        principal,
+        topic: Name::default_tenant(),
+        idempotency_key: idempotency_key(&headers)?,
+        shape: Vec::new(),
+        shared,
+    };
+    let (body, permit) = body::admitted(body, limits::REQUEST_MAX_BYTES, Some(&app.admission)).await?;
+    let batch::BatchShape { topics, acks, offsets } = batch::read_batch_shape(&body)?;
+    let topics: Vec<Name> = topics.iter().map(|n| Name::new(n)).collect::<Result<_, _>>()?;
+    let (bytes, shared) = (body.clone(), call.shared.clone());
+    let parse = move |builder: &mut _| batch::read_batch(&bytes, builder, &shared);
+    Atomic { call: &call, topics, expect: None, offsets, acks, shape: ResultsShape::ByTopic, body, permit }
+        .run(&app, Arc::new(parse))
+        .await
+}

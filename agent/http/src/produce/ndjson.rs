@@ -1,0 +1,150 @@
+//! NDJSON bodies: a value, or a whole record, a line.
+
+use super::json::{Pointer, RecordIn, Shared, is_one_line, problem_of};
+use super::stream::{Chunk, Chunker};
+use crate::error::{Code, Problem};
+use bytes::{Bytes, BytesMut};
+use memchr::memchr_iter;
+use millpond_core::limits;
+use millpond_engine::hash;
+use millpond_engine::produce::append::{AppendBuilder, Input};
+use serde::de::IgnoredAny;
+use std::sync::Arc;
+use uuid::Uuid;
+
+pub struct Lines {
+    how: Arc<How>,
+    buffer: BytesMut,
+    /// So far the buffer was searched for line ends.
+    searched: usize,
+    /// End of the last whole line, and records up to there.
+    whole: usize,
+    records: usize,
+    lines: u64,
+    next_line: u64,
+}
+
+struct How {
+    pointer: Option<Pointer>,
+    whole_records: bool,
+    shared: Shared,
+}
+
+pub struct LineChunk {
+    how: Arc<How>,
+    text: Bytes,
+    first_line: u64,
+}
+
+impl Lines {
+    #[must_use]
+    pub fn new(pointer: Option<Pointer>, whole_records: bool, shared: Shared) -> Self {
+        let how = Arc::new(How { pointer, whole_records, shared });
+        Self { how, buffer: BytesMut::new(), searched: 0, whole: 0, records: 0, lines: 0, next_line: 1 }
+    }
+
+    fn take(&mut self, bytes: usize) -> LineChunk {
+        let chunk = LineChunk {
+            how: Arc::clone(&self.how),
+            text: self.buffer.split_to(bytes).freeze(),
+            first_line: self.next_line,
+        };
+        self.next_line += self.lines;
+        self.searched -= bytes;
+        (self.whole, self.records, self.lines) = (0, 0, 0);
+        chunk
+    }
+}
+
+fn is_blank(line: &[u8]) -> bool {
+    line.iter().all(|b| matches!(b, b' ' | b'\t' | b'\r'))
+}
+
+impl Chunker for Lines {
+    type Chunk = LineChunk;
+
+    fn add(&mut self, data: Bytes) -> Result<(), Problem> {
+        self.buffer.extend_from_slice(&data);
+        Ok(())
+    }
+
+    /// A chunk ends behind the line that brings it to 8 MiB or to 65,536 records: a place that only the body
+    /// decides.
+    fn cut(&mut self, max_record_bytes: usize, end: bool) -> Result<Option<LineChunk>, Problem> {
+        let from = self.searched;
+        for found in memchr_iter(b'\n', &self.buffer[from..]) {
+            let line_end = from + found + 1;
+            self.lines += 1;
+            self.records += usize::from(!is_blank(&self.buffer[self.whole..line_end - 1]));
+            self.whole = line_end;
+            if line_end >= limits::REQUEST_MAX_BYTES || self.records == limits::CHUNK_MAX_RECORDS {
+                self.searched = line_end;
+                return Ok(Some(self.take(line_end)));
+            }
+        }
+        self.searched = self.buffer.len();
+        // A whole record may be larger than what is stored of it: base64, escapes, names.
+        if self.buffer.len() - self.whole > 2 * max_record_bytes + limits::HEADERS_MAX_BYTES {
+            let problem =
+                Problem::new(Code::RecordTooLarge, format!("a record has at most {max_record_bytes} bytes"));
+            return Err(problem.with("line", self.next_line + self.lines));
+        }
+        if !end || self.buffer.is_empty() {
+            return Ok(None);
+        }
+        let left = self.buffer.len();
+        Ok(Some(self.take(left)))
+    }
+
+    fn buffered_bytes(&self) -> usize {
+        self.buffer.len()
+    }
+}
+
+impl Chunk for LineChunk {
+    fn body_hash(&self, shape: &[u8]) -> Uuid {
+        hash::of(&[shape, &self.text])
+    }
+
+    fn read(&self, builder: &mut AppendBuilder) -> Result<(), Problem> {
+        builder.expect_bytes(self.text.len());
+        let mut start = 0;
+        let ends = memchr_iter(b'\n', &self.text).chain(std::iter::once(self.text.len()));
+        for (number, end) in (self.first_line..).zip(ends) {
+            let line = &self.text[start..end];
+            start = end + 1;
+            if is_blank(line) {
+                continue;
+            }
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            self.how.read_line(line, builder).map_err(|problem| problem.with("line", number))?;
+        }
+        Ok(())
+    }
+}
+
+impl How {
+    fn read_line(&self, line: &[u8], builder: &mut AppendBuilder) -> Result<(), Problem> {
+        let text = std::str::from_utf8(line).map_err(|_| Problem::bad_request("the line is not UTF-8"))?;
+        if self.whole_records {
+            let record: RecordIn<'_> = serde_json::from_str(text).map_err(|e| problem_of(&e))?;
+            return record.push(builder, 0, &self.shared);
+        }
+        let bad = |e: serde_json::Error| Problem::bad_request(format!("the line is not JSON: {e}"));
+        let key = match &self.pointer {
+            Some(pointer) => pointer.find(text).map_err(bad)?,
+            None => {
+                serde_json::from_str::<IgnoredAny>(text).map_err(bad)?;
+                None
+            }
+        };
+        let input = Input {
+            key: key.as_deref().map(str::as_bytes),
+            value: Some(line),
+            traceparent: self.shared.traceparent.as_deref(),
+            json: is_one_line(line),
+            ..Input::default()
+        };
+        Ok(builder.push(0, &input)?)
+    }
+}

@@ -1,0 +1,259 @@
+//! `POST …/leases`: records for a worker.
+
+use super::check_range;
+use crate::AppState;
+use crate::arrow::ArrowWriter;
+use crate::error::{Code, Problem, ProblemBody};
+use crate::extract::{Params, Principal, QueueName};
+use crate::fetch::{Form, ReturnedRecord, form_of};
+use crate::group::json_body;
+use crate::render::{self, Encoding, Prefix};
+use arrow_array::builder::{Int32Builder, StringBuilder};
+use arrow_schema::{DataType, Field};
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderValue, header};
+use millpond_core::queue::LimitedBy;
+use millpond_core::{Name, limits};
+use millpond_engine::queue::{LeaseRequest, Leased, QueueError, receipt};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+use utoipa::IntoParams;
+
+/// Larger answers are written off the async threads.
+const RENDER_INLINE_BYTES: usize = 256 * limits::KIB;
+
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct LeaseBody {
+    /// 1 to 1000. Default 1.
+    max_records: Option<usize>,
+    /// Keys, values and headers, at most 16777216; the first record is given even if larger. Default 1048576.
+    max_bytes: Option<usize>,
+    /// How long to wait for the first record, at most 30000. Default 0.
+    wait_ms: Option<u64>,
+    /// 1000 to 43200000. Default: the queue's.
+    lease_ms: Option<i64>,
+    /// For people: at most 256 bytes.
+    client_id: Option<String>,
+    /// At most 128 bytes, of one call only. Sent again while the lease lives, the call is answered what is
+    /// left of it.
+    request_id: Option<String>,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct LeaseQuery {
+    #[serde(default)]
+    #[param(inline)]
+    encoding: Encoding,
+}
+
+#[derive(Serialize, utoipa::ToSchema)]
+struct LeasedRecordAnswer {
+    #[serde(flatten)]
+    record: ReturnedRecord,
+    /// The claim on this record: what settlements name it by.
+    receipt: String,
+    /// How often it was handed out, this time included.
+    attempt: i32,
+    /// Nacks that count, and leases that ran out.
+    failures: i32,
+}
+
+/// For the document: an answer is written record by record.
+#[derive(Serialize, utoipa::ToSchema)]
+struct LeaseAnswer {
+    lease_id: Option<String>,
+    /// The server's clock.
+    now_ms: i64,
+    /// By then the records are settled or the lease is renewed; later they go to others.
+    deadline_ms: Option<i64>,
+    records: Vec<LeasedRecordAnswer>,
+    /// `rate`, `max_in_flight`, `keys` or `paused`: why an empty answer is empty though there are records.
+    #[schema(value_type = Option<String>)]
+    limited_by: Option<LimitedBy>,
+}
+
+pub(super) fn check_request_id(id: Option<&str>) -> Result<(), Problem> {
+    if id.is_some_and(|id| id.is_empty() || id.len() > limits::IDEMPOTENCY_KEY_MAX_BYTES) {
+        return Err(Problem::bad_request(format!(
+            "a request_id has 1 to {} bytes",
+            limits::IDEMPOTENCY_KEY_MAX_BYTES
+        )));
+    }
+    Ok(())
+}
+
+impl LeaseBody {
+    fn request(self) -> Result<LeaseRequest, Problem> {
+        let max_records = self.max_records.unwrap_or(1);
+        let max_bytes = self.max_bytes.unwrap_or(limits::READ_MAX_BYTES_DEFAULT);
+        let wait_ms = self.wait_ms.unwrap_or(0);
+        if !(1..=limits::LEASE_MAX_RECORDS).contains(&max_records) {
+            return Err(Problem::bad_request(format!("max_records is 1 to {}", limits::LEASE_MAX_RECORDS)));
+        }
+        if !(1..=limits::LEASE_MAX_BYTES).contains(&max_bytes) {
+            return Err(Problem::bad_request(format!("max_bytes is 1 to {}", limits::LEASE_MAX_BYTES)));
+        }
+        if wait_ms > limits::WAIT_MAX_MS {
+            return Err(Problem::bad_request(format!("wait_ms is at most {}", limits::WAIT_MAX_MS)));
+        }
+        check_range("lease_ms", self.lease_ms, limits::LEASE_MIN_MS, limits::LEASE_MAX_MS)?;
+        check_request_id(self.request_id.as_deref())?;
+        if self.client_id.as_ref().is_some_and(|c| c.len() > limits::CLIENT_ID_MAX_BYTES) {
+            return Err(Problem::bad_request(format!(
+                "client_id has at most {} bytes",
+                limits::CLIENT_ID_MAX_BYTES
+            )));
+        }
+        let (wait, request_id) = (Duration::from_millis(wait_ms), self.request_id);
+        Ok(LeaseRequest { max_records, max_bytes, lease_ms: self.lease_ms.unwrap_or(0), wait, request_id })
+    }
+}
+
+/// Leases records: they are this worker's until the deadline, which settlements renew. A record whose lease
+/// runs out goes to another worker, and that counts as a failure. A client that goes away while it waits gets
+/// nothing, and nothing is counted; with a `request_id` it is expected back until the lease ends.
+#[utoipa::path(
+    post, path = "/v1/queues/{queue}/leases", operation_id = "lease_records", tag = "queues",
+    params(("queue" = String, Path), LeaseQuery),
+    request_body = LeaseBody,
+    responses((status = 200, description = "As Arrow: the columns of records, then receipt, attempt, failures; lease_id, now_ms, deadline_ms and limited_by in the schema's metadata",
+            content((LeaseAnswer = "application/json"), (Vec<u8> = "application/vnd.apache.arrow.stream"))),
+        (status = 404, description = "queue_not_found",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "4XX", description = "bad_request, not_acceptable, throttled",
+            body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "control_plane_unavailable, object_store_unavailable, corrupt",
+            body = ProblemBody, content_type = "application/problem+json"))
+)]
+pub(super) async fn lease(
+    State(app): State<AppState>,
+    principal: Principal,
+    QueueName(name): QueueName,
+    Params(query): Params<LeaseQuery>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let form = form_of(&headers, false)?;
+    if form == Form::NdJson {
+        return Err(Problem::new(
+            Code::NotAcceptable,
+            "leased records come as application/json and application/vnd.apache.arrow.stream",
+        ));
+    }
+    let body: LeaseBody = json_body(body).await?;
+    let request = body.request()?;
+    let mut again = true;
+    loop {
+        let queue = app.queues.get(&principal.tenant, &name).await?;
+        let mut request = request.clone();
+        if request.lease_ms == 0 {
+            request.lease_ms = queue.config.lease_ms;
+        }
+        match app.queues.hub(&queue).lease(app.queues.shared(), request).await {
+            // It was another queue of this name that was remembered.
+            Err(QueueError::NoSuchQueue) if again => {
+                again = false;
+                app.queues.forget(&principal.tenant, &name).await;
+            }
+            Err(error) => return Err(error.into()),
+            Ok(leased) => return answer(leased, queue.topic.clone(), form, query.encoding).await,
+        }
+    }
+}
+
+async fn answer(leased: Leased, topic: Name, form: Form, encoding: Encoding) -> Result<Response, Problem> {
+    let bytes: usize = leased.records.iter().filter_map(|r| r.view().ok()).map(|v| v.tail.len()).sum();
+    let write = move || -> Result<Response, Problem> {
+        let mut leased = leased;
+        let (body, content_type) = match form {
+            Form::Arrow => (arrow(&leased)?, "application/vnd.apache.arrow.stream"),
+            _ => (json(&leased, &topic, encoding, bytes)?, "application/json"),
+        };
+        let mut response = body.into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        leased.delivered();
+        Ok(response)
+    };
+    if bytes <= RENDER_INLINE_BYTES {
+        return write();
+    }
+    millpond_engine::blocking::run(write).await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
+}
+
+fn limited_by(leased: &Leased) -> String {
+    serde_json::to_string(&leased.limited_by).unwrap_or_default()
+}
+
+fn corrupt(error: millpond_format::Corrupt) -> Problem {
+    Problem::new(Code::Corrupt, error.to_string())
+}
+
+fn json(leased: &Leased, topic: &Name, encoding: Encoding, bytes: usize) -> Result<Vec<u8>, Problem> {
+    let mut out = Vec::with_capacity(bytes * 5 / 4 + leased.records.len() * (receipt::LENGTH + 128) + 256);
+    match leased.lease {
+        Some(lease) => write!(
+            out,
+            "{{\"lease_id\":\"{lease}\",\"now_ms\":{},\"deadline_ms\":{}",
+            leased.at_ms, leased.deadline_ms
+        ),
+        None => write!(out, "{{\"lease_id\":null,\"now_ms\":{},\"deadline_ms\":null", leased.at_ms),
+    }
+    .unwrap_or_default();
+    out.extend_from_slice(b",\"records\":[");
+    let mut prefixes: HashMap<i32, Prefix> = HashMap::new();
+    for (n, record) in leased.records.iter().enumerate() {
+        if n > 0 {
+            out.push(b',');
+        }
+        let prefix =
+            prefixes.entry(record.number).or_insert_with(|| Prefix::new(topic.as_str(), record.number));
+        let view = record.view().map_err(corrupt)?;
+        render::record(&mut out, prefix, record.offset.0, &view, record.is_json(), encoding)
+            .map_err(corrupt)?;
+        out.pop();
+        out.extend_from_slice(b",\"receipt\":\"");
+        if let Some(lease) = leased.lease {
+            record.receipt(lease).write(&mut out);
+        }
+        write!(out, "\",\"attempt\":{},\"failures\":{}}}", record.attempt, record.failures)
+            .unwrap_or_default();
+    }
+    write!(out, "],\"limited_by\":{}}}", limited_by(leased)).unwrap_or_default();
+    Ok(out)
+}
+
+fn arrow(leased: &Leased) -> Result<Vec<u8>, Problem> {
+    let mut writer = ArrowWriter::default();
+    let mut receipts =
+        StringBuilder::with_capacity(leased.records.len(), leased.records.len() * receipt::LENGTH);
+    let (mut attempts, mut failures) = (Int32Builder::new(), Int32Builder::new());
+    for record in &leased.records {
+        writer.push(record.number, record.offset.0, &record.view().map_err(corrupt)?).map_err(corrupt)?;
+        receipts.append_value(leased.lease.map(|l| record.receipt(l).text()).unwrap_or_default());
+        attempts.append_value(record.attempt);
+        failures.append_value(record.failures);
+    }
+    let more: Vec<(Field, arrow_array::ArrayRef)> = vec![
+        (Field::new("receipt", DataType::Utf8, false), Arc::new(receipts.finish())),
+        (Field::new("attempt", DataType::Int32, false), Arc::new(attempts.finish())),
+        (Field::new("failures", DataType::Int32, false), Arc::new(failures.finish())),
+    ];
+    let mut metadata = HashMap::from([("now_ms".to_owned(), leased.at_ms.to_string())]);
+    if let Some(lease) = leased.lease {
+        metadata.insert("lease_id".to_owned(), lease.to_string());
+        metadata.insert("deadline_ms".to_owned(), leased.deadline_ms.to_string());
+    }
+    if leased.limited_by.is_some() {
+        metadata.insert("limited_by".to_owned(), limited_by(leased).trim_matches('"').to_owned());
+    }
+    writer.finish_with(more, metadata)
+}

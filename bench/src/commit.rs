@@ -1,0 +1,128 @@
+//! The control plane alone: its commit statement, and single-row inserts beside it.
+
+use super::TargetArgs;
+use super::cluster::Cluster;
+use super::report::{Latencies, Report};
+use crate::Outcome;
+use crate::bare::BareInserts;
+use bytes::Bytes;
+use millpond_control_plane::PostgresControlPlane;
+use millpond_core::control_plane::{BatchFlags, Commit, Part, PartBody, Piece, Request, RequestKey, Run};
+use millpond_core::{
+    AgentId, Clock, ControlPlane, Ids, Name, PartId, RequestId, SystemClock, Topic, TopicChange,
+};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+#[derive(Debug, clap::Args)]
+pub struct CommitArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Numbers of batches, each of a partition of its own
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 288, 1_600])]
+    batches: Vec<usize>,
+    /// Also commits with so many idempotency keys
+    #[arg(long, default_value_t = 16)]
+    keys: usize,
+    /// Commits of each kind in a measurement
+    #[arg(long, default_value_t = 60)]
+    rounds: u32,
+}
+
+pub async fn run(args: CommitArgs) -> Outcome<()> {
+    if args.target.url.is_some() {
+        return Err("commit needs a database of its own: leave --url away".into());
+    }
+    let cluster = Cluster::database().await?;
+    let options = cluster.database_options().ok_or("no database")?;
+    let plane = PostgresControlPlane::connect(options.clone()).await?;
+    let bare = BareInserts::connect(options).await?;
+    let name = Name::new("bench")?;
+    let widest = args.batches.iter().copied().max().unwrap_or(1);
+    let change = TopicChange { partitions: Some(i32::try_from(widest)?), ..TopicChange::default() };
+    let (topic, _) = plane.put_topic(&Name::default_tenant(), &name, &change, 1).await?;
+    let ids = Ids::from_os();
+    let mut report = Report::default();
+    for _ in 0..args.target.repeats {
+        let mut latencies = Latencies::new()?;
+        let row = vec![b'x'; 1_024];
+        for _ in 0..args.rounds * 5 {
+            let start = Instant::now();
+            bare.insert(&row).await?;
+            latencies.record(start.elapsed());
+        }
+        report.add_latencies("bare INSERT of 1 KiB", &latencies);
+        for size in &args.batches {
+            for keys in [0, args.keys.min(*size)] {
+                let latencies = commits(&plane, &topic, &ids, *size, keys, args.rounds).await?;
+                let kind = if keys == 0 {
+                    format!("{size} batches")
+                } else {
+                    format!("{size} batches, {keys} keys")
+                };
+                report.add_latencies(&kind, &latencies);
+            }
+        }
+    }
+    report.print(args.target.json);
+    plane.close().await;
+    bare.close().await;
+    cluster.stop().await
+}
+
+/// Commits of one segment each, one after the other.
+async fn commits(
+    plane: &PostgresControlPlane,
+    topic: &Topic,
+    ids: &Ids,
+    size: usize,
+    keys: usize,
+    rounds: u32,
+) -> Outcome<Latencies> {
+    let mut latencies = Latencies::new()?;
+    for _ in 0..rounds {
+        let part = PartId(ids.uuid(SystemClock.now_ms()));
+        plane.register_parts(AgentId(Uuid::from_u128(1)), &[part]).await?;
+        let commit = commit_of(part, topic, ids, size, keys)?;
+        let start = Instant::now();
+        plane.commit(&commit).await?;
+        latencies.record(start.elapsed());
+    }
+    Ok(latencies)
+}
+
+fn commit_of(part: PartId, topic: &Topic, ids: &Ids, size: usize, keys: usize) -> Outcome<Commit> {
+    let now = SystemClock.now_ms();
+    let requests = keys.clamp(1, size);
+    let run = |n: usize| -> Outcome<Run> {
+        Ok(Run {
+            part: 0,
+            partition: topic.partitions[n],
+            records: 10,
+            byte_offset: i32::try_from(n * 1_000)?,
+            byte_length: 1_000,
+            raw_bytes: 3_000,
+            crc: 7,
+            max_timestamp: now,
+            expires_at_ms: None,
+            flags: BatchFlags::JSON,
+        })
+    };
+    let request = |_| Request {
+        id: RequestId(ids.uuid(now)),
+        key: (keys > 0).then(|| RequestKey {
+            key_hash: ids.uuid(now),
+            body_hash: ids.uuid(0),
+            ttl_ms: 3_600_000,
+        }),
+        expect: None,
+        context: Bytes::new(),
+    };
+    Ok(Commit {
+        parts: vec![Part { id: part, body: PartBody::Segment { bytes: 1_000, crc: 1 } }],
+        runs: (0..size).map(run).collect::<Outcome<_>>()?,
+        pieces: (0..size).map(|n| Piece { request: n % requests, run: n, first: 0, records: 10 }).collect(),
+        requests: (0..requests).map(request).collect(),
+        ..Commit::default()
+    })
+}
