@@ -17,6 +17,7 @@ pub mod name;
 pub mod partition;
 pub mod queue;
 pub mod retry;
+pub mod scope;
 pub mod topic;
 
 pub use clock::{Clock, Ids, SystemClock};
@@ -28,4 +29,5 @@ pub use id::{
 pub use memory::MemoryControlPlane;
 pub use name::{Name, NameError};
 pub use queue::plane::QueuePlane;
+pub use scope::Scope;
 pub use topic::{Placement, Topic, TopicChange, TopicConfig};
