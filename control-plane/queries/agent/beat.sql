@@ -7,16 +7,25 @@ seen as (
     insert into agent (agent_id, version, seen_at) select $1, $2, now from at
     on conflict (agent_id) do update set seen_at = excluded.seen_at
 ),
-inline as materialized (select coalesce(sum(bytes), 0)::int8 as bytes, min(committed_at) as oldest from inline_payload where drained_at is null),
+inline as materialized (
+    select coalesce(sum(bytes), 0)::int8 as bytes, min(committed_at) as oldest
+    from inline_payload
+    where drained_at is null
+),
 work as materialized (
     select 'drain' as name from inline, at where oldest <= now - $3::int8 * interval '1 ms'
     union all
-    select 'sweep' from at where exists (select from segment where state = 'p' and registered_at <= (select now from at) - $4::int8 * interval '1 ms')
+    select 'sweep' from at
+    where exists (
+        select from segment
+        where state = 'p' and registered_at <= (select now from at) - $4::int8 * interval '1 ms'
+    )
         or exists (select from segment where state in ('u', 'd') and delete_at <= (select now from at))
     union all
     select 'retain'
     union all
-    select 'expire' where exists (select from lease where deadline <= (select now from at) - $6::int8 * interval '1 ms')
+    select 'expire'
+    where exists (select from lease where deadline <= (select now from at) - $6::int8 * interval '1 ms')
 ),
 due as materialized (
     select j.name from job j, at
@@ -24,7 +33,9 @@ due as materialized (
     for update of j skip locked
 ),
 taken as (
-    update job j set agent_id = $1, until = at.now + interval '30 s', due_at = case j.name when 'retain' then at.now + $5::int8 * interval '1 ms' else at.now end
+    update job j
+    set agent_id = $1, until = at.now + interval '30 s',
+        due_at = case j.name when 'retain' then at.now + $5::int8 * interval '1 ms' else at.now end
     from due d, at where j.name = d.name
 )
 select inline.bytes as "inline_live_bytes!", array(select name from due) as "jobs!: Vec<String>" from inline

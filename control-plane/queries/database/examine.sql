@@ -8,8 +8,12 @@ select current_setting('server_version_num')::int4 as version,
     current_setting('full_page_writes') as full_page_writes,
     current_setting('synchronous_commit') as synchronous_commit,
     current_setting('synchronous_standby_names') as synchronous_standby_names,
-    current_setting('max_connections')::int4 - current_setting('superuser_reserved_connections')::int4 as connections,
-    (select count(*) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid())::int4 as connections_used,
+    current_setting('max_connections')::int4
+        - current_setting('superuser_reserved_connections')::int4 as connections,
+    (
+        select count(*) from pg_stat_activity
+        where backend_type = 'client backend' and pid <> pg_backend_pid()
+    )::int4 as connections_used,
     pg_is_in_recovery() as standby,
     current_setting('plan_cache_mode') = 'force_generic_plan' as session_settings,
     pg_backend_pid() as backend,

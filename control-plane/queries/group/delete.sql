@@ -3,11 +3,17 @@
 -- Locks the group, then members, assignment and offsets. Index: consumer_group_name, group_member_group, group_assignment_pkey, group_offset_pkey.
 with at as materialized (select clock_timestamp() as now),
 locked as materialized (
-    select g.group_id, g.generation from at cross join consumer_group g where g.tenant_id = $1 and g.name = $2 and at.now is not null for update of g
+    select g.group_id, g.generation
+    from at
+    cross join consumer_group g
+    where g.tenant_id = $1 and g.name = $2 and at.now is not null for update of g
 ),
 seen as materialized (
     select l.group_id, coalesce(g.generation = l.generation, false) as current,
-        exists (select from group_member m, at where m.group_id = l.group_id and m.seen_at + m.session_ms * interval '1 ms' > at.now) as alive
+        exists (
+            select from group_member m, at
+            where m.group_id = l.group_id and m.seen_at + m.session_ms * interval '1 ms' > at.now
+        ) as alive
     from locked l left join consumer_group g on g.group_id = l.group_id
 ),
 agreed as materialized (select group_id from seen where current and not alive),

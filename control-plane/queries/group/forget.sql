@@ -8,10 +8,13 @@ due as materialized (
     where m.seen_at + m.session_ms * interval '1 ms' <= at.now - $2::int8 * interval '1 ms' limit $1
 ),
 locked as materialized (
-    select g.group_id from consumer_group g where g.group_id in (select group_id from due) order by g.group_id for no key update skip locked
+    select g.group_id from consumer_group g
+    where g.group_id in (select group_id from due)
+    order by g.group_id for no key update skip locked
 ),
 removed as (
-    delete from group_member m using due, locked where m.member_id = due.member_id and due.group_id = locked.group_id
+    delete from group_member m using due, locked
+    where m.member_id = due.member_id and due.group_id = locked.group_id
     returning m.group_id, m.member_id
 ),
 freed as (delete from group_assignment a using removed where a.member_id = removed.member_id),
@@ -24,7 +27,9 @@ over as materialized (
     where g.changed_at <= at.now - $3::int8 * interval '1 ms'
         and not exists (select from group_member m where m.group_id = g.group_id)
         and not exists (
-            select from group_offset o join topic_partition p on p.partition_id = o.partition_id and not p.deleted where o.group_id = g.group_id
+            select from group_offset o
+            join topic_partition p on p.partition_id = o.partition_id and not p.deleted
+            where o.group_id = g.group_id
         )
     limit $1 for update of g skip locked
 ),

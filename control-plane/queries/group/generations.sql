@@ -2,13 +2,25 @@
 -- Returns a row per group. Locks nothing. Index: consumer_group_pkey, group_member_group, topic_name, topic_partition_number.
 with at as materialized (select clock_timestamp() as now)
 select g.group_id, g.generation,
-    (exists (select from group_member x where x.group_id = g.group_id and x.seen_at + x.session_ms * interval '1 ms' <= at.now)
+    (
+        exists (
+            select from group_member x
+            where x.group_id = g.group_id and x.seen_at + x.session_ms * interval '1 ms' <= at.now
+        )
         or not coalesce((g.topic_ids, g.partition_counts) = (
-            select coalesce(array_agg(s.topic_id order by s.topic_id), '{}'), coalesce(array_agg(s.partitions order by s.topic_id), '{}')
+            select coalesce(array_agg(s.topic_id order by s.topic_id), '{}'),
+                coalesce(array_agg(s.partitions order by s.topic_id), '{}')
             from (
-                select t.topic_id, (select max(q.number) + 1 from topic_partition q where q.topic_id = t.topic_id) as partitions
-                from (select distinct unnest(x.topics) as name from group_member x where x.group_id = g.group_id) n
+                select t.topic_id,
+                    (
+                        select max(q.number) + 1 from topic_partition q where q.topic_id = t.topic_id
+                    ) as partitions
+                from (
+                    select distinct unnest(x.topics) as name from group_member x
+                    where x.group_id = g.group_id
+                ) n
                 join topic t on t.tenant_id = g.tenant_id and t.name = n.name and t.deleted_at is null
             ) s
-        ), false)) as "stale!"
+        ), false)
+    ) as "stale!"
 from consumer_group g, at where g.group_id = any ($1::int8[])

@@ -1,7 +1,8 @@
 -- How far a group has come in each living partition that it has committed or that is assigned.
 -- Returns a row per partition, by topic name and number. Locks nothing. Index: group_assignment_pkey, group_offset_pkey, topic_partition_pkey, topic_pkey.
-select t.name as "name!", p.number as "number!", p.partition_id as "partition_id!", a.member_id as "member_id?", o.committed as "committed?",
-    p.log_start_offset as "log_start_offset!", p.high_watermark as "high_watermark!"
+select t.name as "name!", p.number as "number!", p.partition_id as "partition_id!",
+    a.member_id as "member_id?", o.committed as "committed?", p.log_start_offset as "log_start_offset!",
+    p.high_watermark as "high_watermark!"
 from (
     select partition_id from group_assignment where group_id = $1
     union

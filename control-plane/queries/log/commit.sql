@@ -7,17 +7,30 @@
 --   rows or decided by a unique index, never from the statement's snapshot.
 with at as materialized (select date_trunc('milliseconds', clock_timestamp()) as now),
 claimed_segment as materialized (
-    select segment_id from segment where segment_id = any ($1::uuid[]) and state = 'p' order by segment_id for update
+    select segment_id from segment
+    where segment_id = any ($1::uuid[]) and state = 'p'
+    order by segment_id for update
 ),
 claimed_payload as (
     insert into inline_payload (payload_id, committed_at, bytes, payload)
-    select u.id, at.now, octet_length(u.body), u.body from unnest($4::uuid[], $5::bytea[]) as u(id, body), at order by u.id
+    select u.id, at.now, octet_length(u.body), u.body
+    from unnest($4::uuid[], $5::bytea[]) as u(id, body), at
+    order by u.id
     on conflict do nothing returning payload_id
 ),
-mine as materialized (select segment_id as part_id from claimed_segment union all select payload_id from claimed_payload),
+mine as materialized (
+    select segment_id as part_id from claimed_segment union all select payload_id from claimed_payload
+),
 run as materialized (
-    select u.* from unnest($6::uuid[], $7::bool[], $8::int8[], $9::int4[], $10::int4[], $11::int4[], $12::int4[], $13::int8[], $14::int8[], $15::int2[])
-        with ordinality as u(part_id, inline, partition_id, byte_offset, byte_length, raw_bytes, crc, max_timestamp, expires_at, flags, run)
+    select u.*
+    from unnest(
+        $6::uuid[], $7::bool[], $8::int8[], $9::int4[], $10::int4[], $11::int4[], $12::int4[], $13::int8[],
+        $14::int8[], $15::int2[]
+    )
+        with ordinality as u(
+            part_id, inline, partition_id, byte_offset, byte_length, raw_bytes, crc, max_timestamp,
+            expires_at, flags, run
+        )
 ),
 request as materialized (
     select u.* from unnest($20::uuid[], $21::uuid[], $22::uuid[], $23::int8[], $24::int8[], $25::bytea[])
@@ -41,7 +54,11 @@ piece as materialized (
     left join locked l on l.partition_id = u.partition_id
 ),
 refused as materialized (
-    select p.req, min(case when m.part_id is null then 'a repeat' when p.high_watermark is null then 'b gone' else 'c mismatch' end) as why
+    select p.req,
+        min(
+            case when m.part_id is null then 'a repeat' when p.high_watermark is null then 'b gone'
+                else 'c mismatch' end
+        ) as why
     from piece p
     join request q on q.req = p.req
     left join mine m on m.part_id = p.part_id
@@ -54,13 +71,15 @@ keyed as (
     from request q, at
     where q.key_hash is not null and q.req not in (select req from refused)
     order by q.key_hash
-    on conflict (key_hash) do update set body_hash = excluded.body_hash, request_id = excluded.request_id, expires_at = excluded.expires_at
+    on conflict (key_hash) do update set body_hash = excluded.body_hash, request_id = excluded.request_id,
+        expires_at = excluded.expires_at
         where k.expires_at <= clock_timestamp()
     returning k.request_id
 ),
 accepted as materialized (
     select q.req, q.request_id from request q
-    where q.req not in (select req from refused) and (q.key_hash is null or q.request_id in (select request_id from keyed))
+    where q.req not in (select req from refused)
+        and (q.key_hash is null or q.request_id in (select request_id from keyed))
 ),
 offered as materialized (
     select distinct on (d.topic_id, d.id_hash) d.*, a.request_id, p.nth
@@ -71,11 +90,12 @@ offered as materialized (
 ),
 fresh as (
     insert into dedup as d (topic_id, id_hash, request_id, piece, position, partition, expires_at)
-    select o.topic_id, o.id_hash, o.request_id, o.nth, o.position, o.partition, at.now + o.window_ms * interval '1 ms'
+    select o.topic_id, o.id_hash, o.request_id, o.nth, o.position, o.partition,
+        at.now + o.window_ms * interval '1 ms'
     from offered o, at
     order by o.topic_id, o.id_hash
-    on conflict (topic_id, id_hash) do update set request_id = excluded.request_id, piece = excluded.piece, position = excluded.position,
-        partition = excluded.partition, expires_at = excluded.expires_at
+    on conflict (topic_id, id_hash) do update set request_id = excluded.request_id, piece = excluded.piece,
+        position = excluded.position, partition = excluded.partition, expires_at = excluded.expires_at
         where d.expires_at <= clock_timestamp()
     returning d.topic_id, d.id_hash
 ),
@@ -88,46 +108,70 @@ dropped as materialized (
         or (d.piece, d.position) not in (select o.piece, o.position from offered o)
 ),
 kept as materialized (
-    select p.piece, p.req, p.run, p.nth, p.partition_id, p.high_watermark, p.records - coalesce(d.n, 0)::int4 as records,
-        coalesce(d.positions, '{}') as positions
+    select p.piece, p.req, p.run, p.nth, p.partition_id, p.high_watermark,
+        p.records - coalesce(d.n, 0)::int4 as records, coalesce(d.positions, '{}') as positions
     from piece p
     join accepted a on a.req = p.req
-    left join (select piece, count(*) as n, array_agg(position order by position) as positions from dropped group by piece) d on d.piece = p.piece
+    left join (
+        select piece, count(*) as n, array_agg(position order by position) as positions
+        from dropped
+        group by piece
+    ) d on d.piece = p.piece
 ),
 placed as materialized (
-    select k.*, k.high_watermark + (sum(k.records) over (partition by k.partition_id order by k.piece))::int8 - k.records as base from kept k
+    select k.*,
+        k.high_watermark + (sum(k.records) over (partition by k.partition_id order by k.piece))::int8
+            - k.records as base
+    from kept k
 ),
 skipped as materialized (
     select x.run, range_agg(x.positions) as skip
     from (
-        select p.run, int4range(p.first, p.first + p.records) as positions from piece p where p.req not in (select req from accepted)
+        select p.run, int4range(p.first, p.first + p.records) as positions
+        from piece p
+        where p.req not in (select req from accepted)
         union all
-        select p.run, int4range(p.first + d.position, p.first + d.position + 1) from dropped d join piece p on p.piece = d.piece
+        select p.run, int4range(p.first + d.position, p.first + d.position + 1)
+        from dropped d
+        join piece p on p.piece = d.piece
     ) x
     group by x.run
 ),
 used as materialized (
-    select r.part_id, r.partition_id, x.base, x.records, r.inline, r.byte_offset, r.byte_length, r.raw_bytes, r.crc, r.flags, r.max_timestamp, r.expires_at, s.skip
-    from (select run, min(base) as base, sum(records)::int4 as records from placed group by run having sum(records) > 0) x
+    select r.part_id, r.partition_id, x.base, x.records, r.inline, r.byte_offset, r.byte_length, r.raw_bytes,
+        r.crc, r.flags, r.max_timestamp, r.expires_at, s.skip
+    from (
+        select run, min(base) as base, sum(records)::int4 as records from placed
+        group by run having sum(records) > 0
+    ) x
     join run r on r.run = x.run
     left join skipped s on s.run = x.run
 ),
 batches as (
-    insert into batch (partition_id, base_offset, records, part_id, inline, byte_offset, byte_length, raw_bytes, crc, flags, committed_at, max_timestamp, expires_at, skip)
-    select u.partition_id, u.base, u.records, u.part_id, u.inline, u.byte_offset, u.byte_length, u.raw_bytes, u.crc, u.flags, at.now, u.max_timestamp,
+    insert into batch (
+        partition_id, base_offset, records, part_id, inline, byte_offset, byte_length, raw_bytes, crc, flags,
+        committed_at, max_timestamp, expires_at, skip
+    )
+    select u.partition_id, u.base, u.records, u.part_id, u.inline, u.byte_offset, u.byte_length, u.raw_bytes,
+        u.crc, u.flags, at.now, u.max_timestamp,
         case when u.expires_at is null then null else to_timestamp(u.expires_at / 1000.0) end, u.skip
     from used u, at
     order by u.partition_id, u.base
 ),
 advanced as (
     update topic_partition p set high_watermark = u.top, bytes = p.bytes + u.bytes
-    from (select partition_id, max(base + records) as top, sum(byte_length)::int8 as bytes from used group by partition_id) u
+    from (
+        select partition_id, max(base + records) as top, sum(byte_length)::int8 as bytes
+        from used
+        group by partition_id
+    ) u
     where p.partition_id = u.partition_id
 ),
 segments as (
     update segment s
-    set state = case when coalesce(u.live, 0) > 0 then 'c' else 'u' end::"char", committed_at = at.now, bytes = i.bytes, crc = i.crc,
-        live = coalesce(u.live, 0), delete_at = case when coalesce(u.live, 0) > 0 then null else at.now end
+    set state = case when coalesce(u.live, 0) > 0 then 'c' else 'u' end::"char", committed_at = at.now,
+        bytes = i.bytes, crc = i.crc, live = coalesce(u.live, 0),
+        delete_at = case when coalesce(u.live, 0) > 0 then null else at.now end
     from unnest($1::uuid[], $2::int8[], $3::int4[]) as i(id, bytes, crc)
     left join (select part_id, count(*)::int4 as live from used group by part_id) u on u.part_id = i.id
     cross join at
@@ -148,7 +192,8 @@ answers as (
     where q.keep_ms is not null
     group by q.request_id, q.context, q.req
 )
-select p.piece as "piece!", case when k.records > 0 then k.base end as "base?", coalesce(k.positions, '{}') as "dropped!",
+select p.piece as "piece!", case when k.records > 0 then k.base end as "base?",
+    coalesce(k.positions, '{}') as "dropped!",
     case when k.piece is null then coalesce(substr(r.why, 3), 'key') end as "refused?",
     p.high_watermark as "high_watermark?", (extract(epoch from at.now) * 1000)::int8 as "at_ms!"
 from piece p

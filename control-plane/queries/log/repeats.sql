@@ -1,9 +1,13 @@
 -- The batches that an earlier sending of the same commit made.
 -- Returns a row per run that is still there. Looks at the newest 10,000 batches of a partition. Locks nothing. Index: batch_pkey, backwards.
 select u.run as "run!", b.base_offset as "base_offset!", b.records as "records!",
-    array(select lower(r) from unnest(b.skip) r) as "skip_from!: Vec<i32>", array(select upper(r) from unnest(b.skip) r) as "skip_to!: Vec<i32>"
+    array(select lower(r) from unnest(b.skip) r) as "skip_from!: Vec<i32>",
+    array(select upper(r) from unnest(b.skip) r) as "skip_to!: Vec<i32>"
 from unnest($1::int4[], $2::int8[], $3::uuid[], $4::int4[]) as u(run, partition_id, part_id, byte_offset)
 cross join lateral (
-    select n.* from (select * from batch x where x.partition_id = u.partition_id order by x.base_offset desc limit 10000) n
+    select n.*
+    from (
+        select * from batch x where x.partition_id = u.partition_id order by x.base_offset desc limit 10000
+    ) n
     where n.part_id = u.part_id and n.byte_offset = u.byte_offset
 ) b

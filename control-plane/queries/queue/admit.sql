@@ -5,10 +5,14 @@
 with held as materialized (select turn from queue_flow where queue_id = $1::int8 for share),
 flow as materialized (
     select date_trunc('milliseconds', clock_timestamp()) as now
-    from held h join queue_flow f on f.queue_id = $1 and f.turn = h.turn join queue q on q.queue_id = $1 and q.deleted_at is null
+    from held h
+    join queue_flow f on f.queue_id = $1 and f.turn = h.turn
+    join queue q on q.queue_id = $1 and q.deleted_at is null
 ),
 moved as (
-    update queue_cursor c set next_offset = $5::int8 from flow where c.queue_id = $1 and c.partition_id = $3::int8 and c.next_offset = $4::int8
+    update queue_cursor c set next_offset = $5::int8
+    from flow
+    where c.queue_id = $1 and c.partition_id = $3::int8 and c.next_offset = $4::int8
     returning flow.now
 ),
 waits as (
@@ -26,14 +30,22 @@ listed as (
 keyed as (
     insert into queue_key as k (queue_id, partition_id, key_hash, records)
     select $1, $3, l.key_hash, count(*)::int4 from listed l group by l.key_hash order by l.key_hash
-    on conflict (queue_id, partition_id, key_hash) do update set records = k.records + excluded.records, turn = k.turn + 1
+    on conflict (queue_id, partition_id, key_hash) do update set records = k.records + excluded.records,
+        turn = k.turn + 1
     returning 1
 ),
 -- What comes last in a statement is carried out first, unless another part reads it: the agent's row is to be locked last.
 noted as (
     insert into queue_agent as a (queue_id, agent_id, waiting, rated_at)
-    select $1, $2::uuid, (select coalesce(sum(records), 0)::int8 from waits) + (select count(*) from listed), m.now from moved m where (select count(*) from keyed) >= 0
+    select $1, $2::uuid, (select coalesce(sum(records), 0)::int8 from waits) + (select count(*) from listed),
+        m.now
+    from moved m
+    where (select count(*) from keyed) >= 0
     on conflict (queue_id, agent_id) do update set waiting = a.waiting + excluded.waiting
 )
-select case when exists (select from moved) then 'moved' when exists (select from flow) then 'stale'
-    when exists (select from queue where queue_id = $1 and deleted_at is null) then 'again' else 'gone' end as "status!"
+select case
+        when exists (select from moved) then 'moved'
+        when exists (select from flow) then 'stale'
+        when exists (select from queue where queue_id = $1 and deleted_at is null) then 'again'
+        else 'gone'
+    end as "status!"

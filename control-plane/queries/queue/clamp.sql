@@ -9,11 +9,14 @@ with behind as materialized (
     order by c.queue_id, c.partition_id for update of c
 ),
 moved as (
-    update queue_cursor c set next_offset = b.log_start_offset from behind b where c.queue_id = b.queue_id and c.partition_id = b.partition_id
+    update queue_cursor c set next_offset = b.log_start_offset
+    from behind b
+    where c.queue_id = b.queue_id and c.partition_id = b.partition_id
 ),
 noted as (
     insert into queue_agent as a (queue_id, agent_id, expired, rated_at)
-    select b.queue_id, '00000000-0000-0000-0000-000000000000', sum(b.log_start_offset - b.next_offset)::int8, clock_timestamp()
+    select b.queue_id, '00000000-0000-0000-0000-000000000000', sum(b.log_start_offset - b.next_offset)::int8,
+        clock_timestamp()
     from behind b group by b.queue_id order by b.queue_id
     on conflict (queue_id, agent_id) do update set expired = a.expired + excluded.expired
 )

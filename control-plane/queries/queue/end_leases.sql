@@ -4,11 +4,15 @@
 with target as materialized (select * from unnest($2::int8[], $3::int8[]) as u(partition_id, at)),
 seen as materialized (select l.lease_id from lease l where l.queue_id = $1 and l.partition_id = any ($2)),
 locked as materialized (
-    select l.lease_id, l.part from lease l where l.lease_id = any (array(select lease_id from seen)) and l.queue_id = $1 and l.partition_id = any ($2)
+    select l.lease_id, l.part from lease l
+    where l.lease_id = any (array(select lease_id from seen)) and l.queue_id = $1
+        and l.partition_id = any ($2)
     order by l.lease_id, l.part for update
 ),
 gone as (
-    delete from lease l where l.lease_id = any (array(select lease_id from locked)) and l.queue_id = $1 and l.partition_id = any ($2)
+    delete from lease l
+    where l.lease_id = any (array(select lease_id from locked)) and l.queue_id = $1
+        and l.partition_id = any ($2)
     returning l.partition_id, l.pending
 )
 select (select count(*) from seen) as "seen!", coalesce(sum(upper(r) - lower(r)), 0)::int8 as "records!",

@@ -6,78 +6,128 @@
 -- Locks the queue's flow, shared unless the queue is limited; due runs, and cursors by partition, passing over those that others hold (cursors
 --   are waited for if $8); the agent's row. Index: queue_flow_pkey, queue_pkey, lease_pkey, queue_cursor_pkey, topic_partition_pkey,
 --   batch_delayed, queue_agent_pkey, waiting_due, waiting_pkey.
-with open as materialized (select turn, paused, tokens, refilled_at from queue_flow where queue_id = $1 and not limited for share),
-bound as materialized (select turn, paused, tokens, refilled_at from queue_flow where queue_id = $1 and limited for no key update),
+with open as materialized (
+    select turn, paused, tokens, refilled_at from queue_flow where queue_id = $1 and not limited for share
+),
+bound as materialized (
+    select turn, paused, tokens, refilled_at from queue_flow where queue_id = $1 and limited for no key update
+),
 held as materialized (
     select x.*, date_trunc('milliseconds', clock_timestamp()) as now
     from (select o.*, false as limited from open o union all select b.*, true from bound b) x
 ),
 flow as materialized (
     select h.now, h.paused, h.limited, q.max_in_flight, q.rate_limit,
-        least(q.rate_limit, h.tokens + extract(epoch from h.now - h.refilled_at)::float8 * 1000 * q.rate_limit / q.rate_per_ms) as tokens
+        least(
+            q.rate_limit,
+            h.tokens + extract(epoch from h.now - h.refilled_at)::float8 * 1000 * q.rate_limit / q.rate_per_ms
+        ) as tokens
     from held h
     join queue_flow f on f.queue_id = $1 and f.turn = h.turn
     join queue q on q.queue_id = $1 and q.deleted_at is null and not q.keyed
 ),
 alive as materialized (select l.* from lease l where l.lease_id = any ($3::uuid[]) and l.queue_id = $1),
 want as materialized (
-    select u.nth, u.lease_id, u.lease_ms, u.records::int8 as records, row_number() over (order by u.nth) as place
-    from flow cross join unnest($3::uuid[], $4::int4[], $5::int8[]) with ordinality as u(lease_id, records, lease_ms, nth)
+    select u.nth, u.lease_id, u.lease_ms, u.records::int8 as records,
+        row_number() over (order by u.nth) as place
+    from flow
+    cross join unnest($3::uuid[], $4::int4[], $5::int8[])
+        with ordinality as u(lease_id, records, lease_ms, nth)
     where not exists (select from alive a where a.lease_id = u.lease_id)
 ),
 place as materialized (
     select c.partition_id, c.start_offset, c.next_offset, d.base_offset as stop, d.ends,
-        case when d.base_offset is null then p.high_watermark else greatest(d.base_offset, c.next_offset) end as upto
+        case when d.base_offset is null then p.high_watermark
+            else greatest(d.base_offset, c.next_offset) end as upto
     from flow
     cross join queue_cursor c
-    cross join lateral (select x.high_watermark from topic_partition x where x.partition_id = c.partition_id and not x.deleted limit 1) p
+    cross join lateral (
+        select x.high_watermark from topic_partition x
+        where x.partition_id = c.partition_id and not x.deleted limit 1
+    ) p
     left join lateral (
         select b.base_offset, b.base_offset + b.records as ends from batch b
-        where b.partition_id = c.partition_id and b.flags & 2 <> 0 and b.base_offset + b.records > c.next_offset and c.next_offset < p.high_watermark
+        where b.partition_id = c.partition_id and b.flags & 2 <> 0
+            and b.base_offset + b.records > c.next_offset and c.next_offset < p.high_watermark
         order by b.base_offset + b.records limit 1
     ) d on true
     where c.queue_id = $1
 ),
 stock as materialized (
-    select coalesce(sum(upto - next_offset), 0)::int8 as fresh, coalesce(sum(next_offset - start_offset), 0)::int8
-        - (select coalesce(sum(a.acked + a.expired + a.purged + a.dead + a.waiting), 0)::int8 from queue_agent a where a.queue_id = $1) as in_flight
+    select coalesce(sum(upto - next_offset), 0)::int8 as fresh,
+        coalesce(sum(next_offset - start_offset), 0)::int8
+        - (
+            select coalesce(sum(a.acked + a.expired + a.purged + a.dead + a.waiting), 0)::int8
+            from queue_agent a
+            where a.queue_id = $1
+        ) as in_flight
     from place
 ),
 asked as materialized (select count(*) as callers, coalesce(sum(records), 0)::int8 as records from want),
 room as materialized (
     select a.callers, a.records, s.fresh, f.now, f.tokens, f.max_in_flight - s.in_flight as space,
-        case when f.paused then 0 else greatest(least(f.max_in_flight - s.in_flight, coalesce(floor(f.tokens)::int8, a.records), a.records), 0) end as allowed
+        case
+            when f.paused then 0
+            else greatest(
+                least(f.max_in_flight - s.in_flight, coalesce(floor(f.tokens)::int8, a.records), a.records), 0
+            )
+        end as allowed
     from flow f, stock s, asked a
 ),
 lone_room as materialized (
-    select least(r.allowed, case
-        when r.fresh = 0 and not exists (select from waiting w where w.queue_id = $1 and not w.alone and w.due_at <= (select now from flow)) then r.callers
-        else floor(r.callers / 2.0::float8 + $7::float8)::int8 end) as runs
+    select least(
+            r.allowed,
+            case
+                when r.fresh = 0 and not exists (
+                    select from waiting w
+                    where w.queue_id = $1 and not w.alone and w.due_at <= (select now from flow)
+                ) then r.callers
+                else floor(r.callers / 2.0::float8 + $7::float8)::int8
+            end
+        ) as runs
     from room r
 ),
 -- Rows of waiting are never updated: what is locked is what this statement sees.
 lone_pick as materialized (
-    select w.ctid as id from waiting w where w.queue_id = $1 and w.alone and w.due_at <= (select now from flow)
-    order by w.due_at, w.partition_id, w.lo limit (select coalesce(max(runs), 0) from lone_room) for update skip locked
+    select w.ctid as id from waiting w
+    where w.queue_id = $1 and w.alone and w.due_at <= (select now from flow)
+    order by w.due_at, w.partition_id, w.lo limit (select coalesce(max(runs), 0) from lone_room)
+    for update skip locked
 ),
 lone_taken as (
-    delete from waiting where ctid = any (array(select id from lone_pick)) returning partition_id, lo, hi, due_at, attempt, failures, reason
+    delete from waiting
+    where ctid = any (array(select id from lone_pick))
+    returning partition_id, lo, hi, due_at, attempt, failures, reason
 ),
 lone as materialized (
-    select x.*, greatest(least(x.fits, (select allowed from room) - ((sum(x.fits) over (order by x.place))::int8 - x.fits)), 0) as give
+    select x.*,
+        greatest(
+            least(
+                x.fits, (select allowed from room) - ((sum(x.fits) over (order by x.place))::int8 - x.fits)
+            ),
+            0
+        ) as give
     from (
         select t.*, w.nth, w.lease_id, w.lease_ms, least(t.hi - t.lo, w.records) as fits
-        from (select *, row_number() over (order by due_at, partition_id, lo) as place from lone_taken) t join want w on w.place = t.place
+        from (select *, row_number() over (order by due_at, partition_id, lo) as place from lone_taken) t
+        join want w on w.place = t.place
     ) x
 ),
 line as materialized (
-    select w.nth, w.lease_id, w.lease_ms, (sum(w.records) over (order by w.place))::int8 - w.records as w_lo, (sum(w.records) over (order by w.place))::int8 as w_hi
+    select w.nth, w.lease_id, w.lease_ms, (sum(w.records) over (order by w.place))::int8 - w.records as w_lo,
+        (sum(w.records) over (order by w.place))::int8 as w_hi
     from want w where w.place > (select count(*) from lone)
 ),
 need as materialized (
-    select n.records, n.fresh, least(n.records, greatest(floor(n.records / 2.0::float8 + $7)::int8, n.records - n.fresh)) as retries
+    select n.records, n.fresh,
+        least(n.records, greatest(floor(n.records / 2.0::float8 + $7)::int8, n.records - n.fresh)) as retries
     from (
-        select r.fresh, least(r.allowed - (select coalesce(sum(give), 0)::int8 from lone), (select coalesce(max(w_hi), 0) from line)) as records from room r offset 0
+        select r.fresh,
+            least(
+                r.allowed - (select coalesce(sum(give), 0)::int8 from lone),
+                (select coalesce(max(w_hi), 0) from line)
+            ) as records
+        from room r offset 0
     ) n
 ),
 peek as materialized (
@@ -85,64 +135,98 @@ peek as materialized (
     from (
         select sum(y.hi - y.lo) over (order by y.due_at, y.partition_id, y.lo) - (y.hi - y.lo) as before
         from (
-            select w.due_at, w.partition_id, w.lo, w.hi from waiting w where w.queue_id = $1 and not w.alone and w.due_at <= (select now from flow)
+            select w.due_at, w.partition_id, w.lo, w.hi from waiting w
+            where w.queue_id = $1 and not w.alone and w.due_at <= (select now from flow)
             order by w.due_at, w.partition_id, w.lo limit (select coalesce(max(retries), 0) from need)
         ) y
     ) x
     where x.before < (select retries from need)
 ),
 pick as materialized (
-    select w.ctid as id from waiting w where w.queue_id = $1 and not w.alone and w.due_at <= (select now from flow)
+    select w.ctid as id from waiting w
+    where w.queue_id = $1 and not w.alone and w.due_at <= (select now from flow)
     order by w.due_at, w.partition_id, w.lo limit (select runs from peek) for update skip locked
 ),
 taken as (
-    delete from waiting where ctid = any (array(select id from pick)) returning partition_id, lo, hi, due_at, attempt, failures, reason
+    delete from waiting
+    where ctid = any (array(select id from pick))
+    returning partition_id, lo, hi, due_at, attempt, failures, reason
 ),
 retry as materialized (
-    select t.*, greatest(least(t.hi - t.lo, (select retries from need) - ((sum(t.hi - t.lo) over (order by t.due_at, t.partition_id, t.lo))::int8 - (t.hi - t.lo))), 0) as give
+    select t.*,
+        greatest(
+            least(
+                t.hi - t.lo,
+                (select retries from need) - (
+                    (sum(t.hi - t.lo) over (order by t.due_at, t.partition_id, t.lo))::int8 - (t.hi - t.lo)
+                )
+            ),
+            0
+        ) as give
     from taken t
 ),
 put_back as (
     insert into waiting (queue_id, partition_id, lo, hi, due_at, attempt, failures, alone, reason)
-    select $1, r.partition_id, r.lo + r.give, r.hi, r.due_at, r.attempt, r.failures, false, r.reason from retry r where r.give < r.hi - r.lo
+    select $1, r.partition_id, r.lo + r.give, r.hi, r.due_at, r.attempt, r.failures, false, r.reason
+    from retry r
+    where r.give < r.hi - r.lo
     union all
-    select $1, r.partition_id, r.lo + r.give, r.hi, r.due_at, r.attempt, r.failures, true, r.reason from lone r where r.give < r.hi - r.lo
+    select $1, r.partition_id, r.lo + r.give, r.hi, r.due_at, r.attempt, r.failures, true, r.reason
+    from lone r
+    where r.give < r.hi - r.lo
 ),
-wanted as materialized (select n.records - (select coalesce(sum(give), 0)::int8 from retry) as fresh from need n),
+wanted as materialized (
+    select n.records - (select coalesce(sum(give), 0)::int8 from retry) as fresh from need n
+),
 chosen as materialized (
     select x.partition_id, x.upto
     from (
-        select p.partition_id, p.upto, sum(p.upto - p.next_offset) over (order by p.partition_id < $6::int8, p.partition_id) - (p.upto - p.next_offset) as before
+        select p.partition_id, p.upto,
+            sum(p.upto - p.next_offset) over (order by p.partition_id < $6::int8, p.partition_id)
+                - (p.upto - p.next_offset) as before
         from place p where p.upto > p.next_offset
     ) x
     where x.before < (select fresh from wanted)
 ),
 eager as materialized (
-    select c.partition_id, c.next_offset, k.upto from chosen k join queue_cursor c on c.queue_id = $1 and c.partition_id = k.partition_id
+    select c.partition_id, c.next_offset, k.upto
+    from chosen k
+    join queue_cursor c on c.queue_id = $1 and c.partition_id = k.partition_id
     where not $8::bool and c.next_offset < k.upto order by c.partition_id for update of c skip locked
 ),
 patient as materialized (
-    select c.partition_id, c.next_offset, k.upto from chosen k join queue_cursor c on c.queue_id = $1 and c.partition_id = k.partition_id
+    select c.partition_id, c.next_offset, k.upto
+    from chosen k
+    join queue_cursor c on c.queue_id = $1 and c.partition_id = k.partition_id
     where $8 and c.next_offset < k.upto order by c.partition_id for update of c
 ),
 moved as (
     update queue_cursor c set next_offset = x.next_offset + x.give
     from (
         select y.partition_id, y.next_offset,
-            least(y.n, (select fresh from wanted) - ((sum(y.n) over (order by y.partition_id < $6, y.partition_id))::int8 - y.n)) as give
-        from (select *, upto - next_offset as n from eager union all select *, upto - next_offset from patient) y
+            least(
+                y.n,
+                (select fresh from wanted)
+                    - ((sum(y.n) over (order by y.partition_id < $6, y.partition_id))::int8 - y.n)
+            ) as give
+        from (
+            select *, upto - next_offset as n from eager union all select *, upto - next_offset from patient
+        ) y
     ) x
     where c.queue_id = $1 and c.partition_id = x.partition_id and x.give > 0
     returning c.partition_id, x.next_offset as lo, c.next_offset as hi
 ),
 supply as materialized (
-    select s.*, (sum(s.hi - s.lo) over (order by s.fresh, s.nth))::int8 - (s.hi - s.lo) as s_lo, (sum(s.hi - s.lo) over (order by s.fresh, s.nth))::int8 as s_hi
+    select s.*, (sum(s.hi - s.lo) over (order by s.fresh, s.nth))::int8 - (s.hi - s.lo) as s_lo,
+        (sum(s.hi - s.lo) over (order by s.fresh, s.nth))::int8 as s_hi
     from (
-        select false as fresh, row_number() over (order by r.due_at, r.partition_id, r.lo) as nth, r.partition_id, r.lo, r.lo + r.give as hi,
-            r.attempt + 1 as attempt, r.failures
+        select false as fresh, row_number() over (order by r.due_at, r.partition_id, r.lo) as nth,
+            r.partition_id, r.lo, r.lo + r.give as hi, r.attempt + 1 as attempt, r.failures
         from retry r where r.give > 0
         union all
-        select true, row_number() over (order by m.partition_id < $6, m.partition_id), m.partition_id, m.lo, m.hi, 1, 0 from moved m
+        select true, row_number() over (order by m.partition_id < $6, m.partition_id), m.partition_id, m.lo,
+            m.hi, 1, 0
+        from moved m
     ) s
 ),
 piece as materialized (
@@ -150,11 +234,14 @@ piece as materialized (
         s.lo + greatest(l.w_lo, s.s_lo) - s.s_lo as lo, s.lo + least(l.w_hi, s.s_hi) - s.s_lo as hi
     from line l join supply s on s.s_lo < l.w_hi and l.w_lo < s.s_hi
     union all
-    select r.nth, r.lease_id, r.lease_ms, r.partition_id, r.attempt + 1, r.failures, 0, r.lo, r.lo + r.give from lone r where r.give > 0
+    select r.nth, r.lease_id, r.lease_ms, r.partition_id, r.attempt + 1, r.failures, 0, r.lo, r.lo + r.give
+    from lone r
+    where r.give > 0
 ),
 part as materialized (
-    select p.nth, p.lease_id, (row_number() over (partition by p.nth order by min(p.s_lo)))::int4 as part, p.partition_id, p.attempt, p.failures,
-        f.now + p.lease_ms * interval '1 ms' as deadline, range_agg(int8range(p.lo, p.hi)) as pending, array_agg(p.lo) as los, array_agg(p.hi) as his
+    select p.nth, p.lease_id, (row_number() over (partition by p.nth order by min(p.s_lo)))::int4 as part,
+        p.partition_id, p.attempt, p.failures, f.now + p.lease_ms * interval '1 ms' as deadline,
+        range_agg(int8range(p.lo, p.hi)) as pending, array_agg(p.lo) as los, array_agg(p.hi) as his
     from piece p cross join flow f
     group by p.nth, p.lease_id, p.lease_ms, p.partition_id, p.attempt, p.failures, f.now
 ),
@@ -163,53 +250,96 @@ made as (
     select p.lease_id, p.part, $1, p.partition_id, p.attempt, p.failures, p.deadline, p.pending from part p
 ),
 given as materialized (
-    select (select coalesce(sum(give), 0)::int8 from lone) + (select coalesce(sum(give), 0)::int8 from retry) as retries,
+    select (select coalesce(sum(give), 0)::int8 from lone)
+        + (select coalesce(sum(give), 0)::int8 from retry) as retries,
         (select coalesce(sum(hi - lo), 0)::int8 from moved) as fresh
 ),
 noted as (
-    insert into queue_agent as a (queue_id, agent_id, waiting, rated_at) select $1, $2::uuid, -g.retries, f.now from given g, flow f where g.retries > 0
+    insert into queue_agent as a (queue_id, agent_id, waiting, rated_at)
+    select $1, $2::uuid, -g.retries, f.now from given g, flow f
+    where g.retries > 0
     on conflict (queue_id, agent_id) do update set waiting = a.waiting + excluded.waiting
 ),
 drawn as (
-    update queue_flow f set tokens = coalesce(l.tokens - (g.retries + g.fresh), f.tokens), refilled_at = l.now, turn = f.turn + 1
+    update queue_flow f
+    set tokens = coalesce(l.tokens - (g.retries + g.fresh), f.tokens), refilled_at = l.now, turn = f.turn + 1
     from flow l, given g where f.queue_id = $1 and l.limited and g.retries + g.fresh > 0
 ),
 unadmitted as materialized (
-    select p.partition_id, coalesce(m.hi, p.next_offset) as next_offset, p.ends from place p left join moved m on m.partition_id = p.partition_id
-    where p.stop <= coalesce(m.hi, p.next_offset) and not (select paused from flow) order by p.partition_id < $6, p.partition_id limit $9::int8
+    select p.partition_id, coalesce(m.hi, p.next_offset) as next_offset, p.ends
+    from place p
+    left join moved m on m.partition_id = p.partition_id
+    where p.stop <= coalesce(m.hi, p.next_offset) and not (select paused from flow)
+    order by p.partition_id < $6, p.partition_id limit $9::int8
 )
-select s.status as "status?", (extract(epoch from s.now) * 1000)::int8 as "at_ms?", s.limited_by as "limited_by?", s.contended as "contended?",
-    (extract(epoch from s.due_at) * 1000)::int8 as "next_due_ms?",
-    s.partitions as "partitions?", s.nexts as "nexts?", s.ends as "ends?",
-    null::uuid as "lease_id?", null::int4 as "part?", null::int8 as "partition_id?", null::int4 as "attempt?", null::int4 as "failures?",
+select s.status as "status?", (extract(epoch from s.now) * 1000)::int8 as "at_ms?",
+    s.limited_by as "limited_by?", s.contended as "contended?",
+    (extract(epoch from s.due_at) * 1000)::int8 as "next_due_ms?", s.partitions as "partitions?",
+    s.nexts as "nexts?", s.ends as "ends?", null::uuid as "lease_id?", null::int4 as "part?",
+    null::int8 as "partition_id?", null::int4 as "attempt?", null::int4 as "failures?",
     null::int8 as "deadline_ms?", null::int8[] as "los?", null::int8[] as "his?"
 from (
-    select coalesce((select 'given' from flow), (select case when keyed then 'keyed' else 'again' end from queue where queue_id = $1 and deleted_at is null), 'gone') as status,
+    select coalesce(
+            (select 'given' from flow),
+            (
+                select case when keyed then 'keyed' else 'again' end from queue
+                where queue_id = $1 and deleted_at is null
+            ),
+            'gone'
+        ) as status,
         (select now from flow) as now,
-        case when (select paused from flow) then 'paused' else (
+        case when (select paused from flow) then 'paused'
+        else (
             select case when floor(r.tokens) <= greatest(r.space, 0) then 'rate' else 'max_in_flight' end
             from room r, given g
-            where g.fresh + g.retries < r.records and g.fresh + g.retries >= least(r.space, coalesce(floor(r.tokens)::int8, r.space))
+            where g.fresh + g.retries < r.records
+                and g.fresh + g.retries >= least(r.space, coalesce(floor(r.tokens)::int8, r.space))
                 and (
                     g.fresh < r.fresh
                     or exists (select from retry where give < hi - lo)
                     or exists (select from lone where give < hi - lo)
-                    or (select count(*) from (select from waiting w where w.queue_id = $1 and not w.alone and w.due_at <= (select now from flow) limit (select count(*) + 1 from taken)) d) > (select count(*) from taken)
-                    or (select count(*) from (select from waiting w where w.queue_id = $1 and w.alone and w.due_at <= (select now from flow) limit (select count(*) + 1 from lone_taken)) d) > (select count(*) from lone_taken)
+                    or (
+                        select count(*)
+                        from (
+                            select from waiting w
+                            where w.queue_id = $1 and not w.alone and w.due_at <= (select now from flow)
+                            limit (select count(*) + 1 from taken)
+                        ) d
+                    ) > (select count(*) from taken)
+                    or (
+                        select count(*)
+                        from (
+                            select from waiting w
+                            where w.queue_id = $1 and w.alone and w.due_at <= (select now from flow)
+                            limit (select count(*) + 1 from lone_taken)
+                        ) d
+                    ) > (select count(*) from lone_taken)
                 )
         ) end as limited_by,
         (select g.fresh < least(w.fresh, n.fresh) from given g, wanted w, need n) as contended,
         least(
-            (select w.due_at from waiting w where w.queue_id = $1 and not w.alone and w.due_at > (select now from flow) order by w.due_at limit 1),
-            (select w.due_at from waiting w where w.queue_id = $1 and w.alone and w.due_at > (select now from flow) order by w.due_at limit 1)
+            (
+                select w.due_at from waiting w
+                where w.queue_id = $1 and not w.alone and w.due_at > (select now from flow)
+                order by w.due_at limit 1
+            ),
+            (
+                select w.due_at from waiting w
+                where w.queue_id = $1 and w.alone and w.due_at > (select now from flow)
+                order by w.due_at limit 1
+            )
         ) as due_at,
-        array(select partition_id from unadmitted) as partitions, array(select next_offset from unadmitted) as nexts, array(select ends from unadmitted) as ends
+        array(select partition_id from unadmitted) as partitions,
+        array(select next_offset from unadmitted) as nexts, array(select ends from unadmitted) as ends
 ) s
 union all
 select null, null, null, null, null, null, null, null, x.* from (
-    select p.lease_id, p.part, p.partition_id, p.attempt, p.failures, (extract(epoch from p.deadline) * 1000)::int8, p.los, p.his from part p
+    select p.lease_id, p.part, p.partition_id, p.attempt, p.failures,
+        (extract(epoch from p.deadline) * 1000)::int8, p.los, p.his
+    from part p
     union all
-    select a.lease_id, a.part, a.partition_id, a.attempt, a.failures, (extract(epoch from a.deadline) * 1000)::int8,
-        array(select lower(r) from unnest(a.pending) r), array(select upper(r) from unnest(a.pending) r)
+    select a.lease_id, a.part, a.partition_id, a.attempt, a.failures,
+        (extract(epoch from a.deadline) * 1000)::int8, array(select lower(r) from unnest(a.pending) r),
+        array(select upper(r) from unnest(a.pending) r)
     from alive a where exists (select from flow)
 ) x

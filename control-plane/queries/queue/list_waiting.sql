@@ -7,32 +7,53 @@ leased as materialized (
     cross join lateral unnest(l.pending) r cross join lateral generate_series(lower(r), upper(r) - 1) o
 ),
 place as materialized (
-    select c.partition_id, case when c.partition_id = $2::int8 then $3::int8 + 1 else 0 end as first, p.log_start_offset
-    from queue_cursor c join topic_partition p on p.partition_id = c.partition_id where c.queue_id = $1 and c.partition_id >= $2
+    select c.partition_id, case when c.partition_id = $2::int8 then $3::int8 + 1 else 0 end as first,
+        p.log_start_offset
+    from queue_cursor c
+    join topic_partition p on p.partition_id = c.partition_id
+    where c.queue_id = $1 and c.partition_id >= $2
 ),
 run as materialized (
     select c.partition_id, c.first, c.log_start_offset, w.lo, w.hi, w.due_at, w.attempt, w.failures, w.reason
     from place c
     cross join lateral (
-        (select x.* from waiting x where x.partition_id = c.partition_id and x.lo < c.first and x.queue_id + 0 = $1 order by x.lo desc limit 1)
+        (
+            select x.* from waiting x
+            where x.partition_id = c.partition_id and x.lo < c.first and x.queue_id + 0 = $1
+            order by x.lo desc limit 1
+        )
         union all
-        (select x.* from waiting x where x.partition_id = c.partition_id and x.lo >= c.first and x.queue_id + 0 = $1 order by x.lo limit $4)
+        (
+            select x.* from waiting x
+            where x.partition_id = c.partition_id and x.lo >= c.first and x.queue_id + 0 = $1
+            order by x.lo limit $4
+        )
     ) w
     where w.hi > c.first
 )
-select x.partition_id as "partition_id!", x.record_offset as "record_offset!", x.attempt as "attempt!", x.failures as "failures!",
-    (extract(epoch from x.due_at) * 1000)::int8 as "at_ms?", x.reason as "reason?", x.record_offset < x.log_start_offset as "gone!"
+select x.partition_id as "partition_id!", x.record_offset as "record_offset!", x.attempt as "attempt!",
+    x.failures as "failures!", (extract(epoch from x.due_at) * 1000)::int8 as "at_ms?", x.reason as "reason?",
+    x.record_offset < x.log_start_offset as "gone!"
 from (
     select r.partition_id, o as record_offset, r.attempt, r.failures, r.due_at, r.reason, r.log_start_offset
-    from run r cross join lateral generate_series(greatest(r.lo, r.first), least(r.hi, greatest(r.lo, r.first) + $4) - 1) o
+    from run r
+    cross join lateral generate_series(
+        greatest(r.lo, r.first), least(r.hi, greatest(r.lo, r.first) + $4) - 1
+    ) o
     union all
     select c.partition_id, a.record_offset, a.attempt, 0, a.due_at, null, c.log_start_offset
     from own cross join place c
     cross join lateral (
         select y.record_offset, y.attempt, y.due_at from admitted y
         where y.queue_id = $1 and y.partition_id = c.partition_id and y.record_offset >= c.first
-            and not exists (select from leased l where l.partition_id = y.partition_id and l.record_offset = y.record_offset)
-            and not exists (select from run r where r.partition_id = y.partition_id and y.record_offset >= r.lo and y.record_offset < r.hi)
+            and not exists (
+                select from leased l
+                where l.partition_id = y.partition_id and l.record_offset = y.record_offset
+            )
+            and not exists (
+                select from run r
+                where r.partition_id = y.partition_id and y.record_offset >= r.lo and y.record_offset < r.hi
+            )
         order by y.record_offset limit $4
     ) a
 ) x

@@ -4,20 +4,27 @@
 with held as materialized (select turn from queue_flow where queue_id = $1::int8 for share),
 flow as materialized (
     select date_trunc('milliseconds', clock_timestamp()) as now
-    from held h join queue_flow f on f.queue_id = $1 and f.turn = h.turn join queue q on q.queue_id = $1 and q.deleted_at is null
+    from held h
+    join queue_flow f on f.queue_id = $1 and f.turn = h.turn
+    join queue q on q.queue_id = $1 and q.deleted_at is null
 ),
 named as materialized (
     select u.nth, d.* from (
-        select u.* from flow cross join unnest($3::int8[], $4::int8[]) with ordinality as u(partition_id, record_offset, nth)
+        select u.*
+        from flow
+        cross join unnest($3::int8[], $4::int8[]) with ordinality as u(partition_id, record_offset, nth)
         where $2::bool order by u.partition_id, u.record_offset
     ) u
     cross join lateral (
         select x.ctid as id from dead x
-        where x.queue_id = $1 and x.partition_id = u.partition_id and x.record_offset = u.record_offset limit 1 for update
+        where x.queue_id = $1 and x.partition_id = u.partition_id and x.record_offset = u.record_offset
+        limit 1 for update
     ) d
 ),
 missing as materialized (
-    select min(u.nth) as nth from flow cross join unnest($3, $4) with ordinality as u(partition_id, record_offset, nth)
+    select min(u.nth) as nth
+    from flow
+    cross join unnest($3, $4) with ordinality as u(partition_id, record_offset, nth)
     where $2 and not (u.nth = any (array(select nth from named)))
 ),
 matched as materialized (
@@ -26,14 +33,23 @@ matched as materialized (
     order by x.partition_id, x.record_offset for update
 ),
 taken as (
-    delete from dead where ctid = any (array(select id from named where (select nth from missing) is null union all select id from matched)) returning 1
+    delete from dead
+    where ctid = any (array(
+        select id from named where (select nth from missing) is null union all select id from matched
+    ))
+    returning 1
 ),
 counted as materialized (select count(*) as n from taken),
 noted as (
     insert into queue_agent as a (queue_id, agent_id, dead, purged, rated_at)
     select $1, '00000000-0000-0000-0000-000000000000', -c.n, c.n, f.now from counted c, flow f where c.n > 0
-    on conflict (queue_id, agent_id) do update set dead = a.dead + excluded.dead, purged = a.purged + excluded.purged
+    on conflict (queue_id, agent_id) do update set dead = a.dead + excluded.dead,
+        purged = a.purged + excluded.purged
 )
-select case when exists (select from flow) then 'done' when exists (select from queue where queue_id = $1 and deleted_at is null) then 'again' else 'gone' end as "status!",
+select case
+        when exists (select from flow) then 'done'
+        when exists (select from queue where queue_id = $1 and deleted_at is null) then 'again'
+        else 'gone'
+    end as "status!",
     (select nth from missing) as "missing?", c.n as "records!"
 from counted c

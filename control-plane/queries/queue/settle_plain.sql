@@ -3,21 +3,28 @@
 -- Locks parts of leases by id, then the agent's row. Index: queue_pkey, lease_pkey, queue_agent_pkey.
 with target as materialized (
     select q.queue_id from queue q where q.queue_id = $1::int8 and q.deleted_at is null and not q.keyed
-        and not exists (select from queue_agent a where a.queue_id = $1 and a.agent_id = $2::uuid and a.settle_op = $3::uuid)
+        and not exists (
+            select from queue_agent a
+            where a.queue_id = $1 and a.agent_id = $2::uuid and a.settle_op = $3::uuid
+        )
 ),
 entry as materialized (
-    select u.* from unnest($5::uuid[], $6::int8[], $7::int4[], $8::int8[], $9::int8[]) with ordinality as u(lease_id, partition_id, attempt, lo, hi, nth)
+    select u.*
+    from unnest($5::uuid[], $6::int8[], $7::int4[], $8::int8[], $9::int8[])
+        with ordinality as u(lease_id, partition_id, attempt, lo, hi, nth)
 ),
 held as materialized (
     select l.lease_id, l.part, l.partition_id, l.attempt, l.pending from lease l
-    where l.lease_id = any (array(select distinct lease_id from entry)) and l.queue_id = (select queue_id from target)
+    where l.lease_id = any (array(select distinct lease_id from entry))
+        and l.queue_id = (select queue_id from target)
     order by l.lease_id, l.part for update
 ),
 -- A full join is a hash join whatever the planner believes of these tables; what found no partner goes in the step after.
 met as materialized (
     select e.nth, h.lease_id, h.part, h.partition_id, h.pending,
         case when e.lo is null then h.pending
-            when e.partition_id = h.partition_id and e.attempt = h.attempt then h.pending * int8multirange(int8range(e.lo, e.hi)) end as got
+            when e.partition_id = h.partition_id and e.attempt = h.attempt
+                then h.pending * int8multirange(int8range(e.lo, e.hi)) end as got
     from entry e full join held h on h.lease_id = e.lease_id
 ),
 rest as materialized (
@@ -26,36 +33,65 @@ rest as materialized (
     where m.part is not null
     group by m.lease_id, m.part, m.pending
 ),
-ended as (delete from lease where lease_id = any (array(select lease_id from rest group by lease_id having bool_and(rest = '{}')))),
+ended as (
+    delete from lease
+    where lease_id = any (array(select lease_id from rest group by lease_id having bool_and(rest = '{}')))
+),
 dropped as (
     delete from lease l using rest c
-    where l.lease_id = any (array(select lease_id from rest group by lease_id having bool_or(rest <> '{}') and bool_or(rest = '{}')))
+    where l.lease_id = any (array(
+        select lease_id from rest group by lease_id having bool_or(rest <> '{}') and bool_or(rest = '{}')
+    ))
         and c.lease_id = l.lease_id and c.part = l.part and c.rest = '{}'
 ),
 cut as (
     update lease l set pending = c.rest from rest c
-    where l.lease_id = any (array(select lease_id from rest where touched and rest <> '{}')) and c.lease_id = l.lease_id and c.part = l.part
+    where l.lease_id = any (array(select lease_id from rest where touched and rest <> '{}'))
+        and c.lease_id = l.lease_id and c.part = l.part
         and c.touched and c.rest <> '{}'
 ),
 verdict as materialized (
     select count(*) as runs, coalesce(sum(f.hi - f.lo), 0)::int8 as records,
-        array(select v from (
-            select m.nth, m.partition_id, lower(r) as lo, upper(r) as hi from met m cross join lateral unnest(m.got) r where m.nth is not null order by 1, 2, 3
-        ) x cross join lateral unnest(array[(x.nth - 1) * 8, x.partition_id, x.lo, x.hi]) v) as verdicts,
+        array(
+            select v
+            from (
+                select m.nth, m.partition_id, lower(r) as lo, upper(r) as hi
+                from met m
+                cross join lateral unnest(m.got) r
+                where m.nth is not null
+                order by 1, 2, 3
+            ) x
+            cross join lateral unnest(array[(x.nth - 1) * 8, x.partition_id, x.lo, x.hi]) v
+        ) as verdicts,
         (select date_trunc('milliseconds', clock_timestamp()) from (select count(*) from held) h) as now
-    from (select lower(r) as lo, upper(r) as hi from met m cross join lateral unnest(m.got) r where m.nth is not null) f
+    from (
+        select lower(r) as lo, upper(r) as hi
+        from met m
+        cross join lateral unnest(m.got) r
+        where m.nth is not null
+    ) f
 ),
 noted as (
-    insert into queue_agent as a (queue_id, agent_id, acked, settle_op, settle_at, settle_verdicts, lease_rate, settle_rate, rated_at)
-    select $1, $2, v.records, $3, v.now, v.verdicts, $4::int8 / 60.0::float8, v.records / 60.0::float8, v.now from verdict v where v.runs > 0
-    on conflict (queue_id, agent_id) do update set acked = a.acked + excluded.acked, settle_op = excluded.settle_op, settle_at = excluded.settle_at,
+    insert into queue_agent as a (
+        queue_id, agent_id, acked, settle_op, settle_at, settle_verdicts, lease_rate, settle_rate, rated_at
+    )
+    select $1, $2, v.records, $3, v.now, v.verdicts, $4::int8 / 60.0::float8, v.records / 60.0::float8, v.now
+    from verdict v
+    where v.runs > 0
+    on conflict (queue_id, agent_id) do update set acked = a.acked + excluded.acked,
+        settle_op = excluded.settle_op, settle_at = excluded.settle_at,
         settle_verdicts = excluded.settle_verdicts,
-        lease_rate = a.lease_rate * exp(-least(greatest(extract(epoch from excluded.rated_at - a.rated_at)::float8, 0), 6000) / 60) + excluded.lease_rate,
-        settle_rate = a.settle_rate * exp(-least(greatest(extract(epoch from excluded.rated_at - a.rated_at)::float8, 0), 6000) / 60) + excluded.settle_rate,
+        lease_rate = a.lease_rate
+            * exp(-least(greatest(extract(epoch from excluded.rated_at - a.rated_at)::float8, 0), 6000) / 60)
+            + excluded.lease_rate,
+        settle_rate = a.settle_rate
+            * exp(-least(greatest(extract(epoch from excluded.rated_at - a.rated_at)::float8, 0), 6000) / 60)
+            + excluded.settle_rate,
         rated_at = excluded.rated_at
     where a.settle_op is distinct from excluded.settle_op
     returning 1
 )
-select v.verdicts as "verdicts!", (extract(epoch from v.now) * 1000)::int8 as "at_ms!", (v.runs = 0 or exists (select from noted)) as "current!",
-    exists (select from target) as "plain!", exists (select from queue where queue_id = $1 and keyed) as "keyed!"
+select v.verdicts as "verdicts!", (extract(epoch from v.now) * 1000)::int8 as "at_ms!",
+    (v.runs = 0 or exists (select from noted)) as "current!", exists (select from target) as "plain!",
+    exists (select from queue where queue_id = $1 and keyed) as "keyed!"
 from verdict v

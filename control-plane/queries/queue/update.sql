@@ -2,10 +2,16 @@
 -- Returns nothing. Locks the queue and its flow, which the caller holds already. Index: queue_pkey, queue_flow_pkey.
 with flow as (
     update queue_flow f set limited = $12,
-        tokens = case when q.rate_limit is distinct from $9 or q.rate_per_ms is distinct from $10 then coalesce($9, 0) else f.tokens end,
-        refilled_at = case when q.rate_limit is distinct from $9 or q.rate_per_ms is distinct from $10 then date_trunc('milliseconds', clock_timestamp()) else f.refilled_at end
+        tokens = case
+            when q.rate_limit is distinct from $9 or q.rate_per_ms is distinct from $10 then coalesce($9, 0)
+            else f.tokens end,
+        refilled_at = case
+            when q.rate_limit is distinct from $9 or q.rate_per_ms is distinct from $10
+                then date_trunc('milliseconds', clock_timestamp())
+            else f.refilled_at end
     from queue q where f.queue_id = $1 and q.queue_id = $1
 )
-update queue set lease_ms = $2, base_ms = $3, factor = $4, cap_ms = $5, jitter = $6, max_failures = $7, ladder = $8, rate_limit = $9, rate_per_ms = $10,
-    max_in_flight = $11
+update queue
+set lease_ms = $2, base_ms = $3, factor = $4, cap_ms = $5, jitter = $6, max_failures = $7, ladder = $8,
+    rate_limit = $9, rate_per_ms = $10, max_in_flight = $11
 where queue_id = $1

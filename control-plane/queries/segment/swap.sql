@@ -2,9 +2,15 @@
 -- Returns whether it did, or had done so before. Locks: the segment, partitions by id, input batches by key, their segments by id.
 -- Index: primary keys.
 with seg as materialized (select segment_id, state from segment where segment_id = $1 for update),
-input as materialized (select * from unnest($4::int8[], $5::int8[], $6::int4[], $7::uuid[]) as u(partition_id, base_offset, records, part_id)),
+input as materialized (
+    select *
+    from unnest($4::int8[], $5::int8[], $6::int4[], $7::uuid[])
+        as u(partition_id, base_offset, records, part_id)
+),
 home as materialized (
-    select p.partition_id from (select distinct partition_id from input order by 1) i join topic_partition p on p.partition_id = i.partition_id
+    select p.partition_id
+    from (select distinct partition_id from input order by 1) i
+    join topic_partition p on p.partition_id = i.partition_id
     where (select count(*) from seg) >= 0
     order by p.partition_id for no key update of p
 ),
@@ -12,20 +18,35 @@ locked as materialized (
     select b.partition_id, b.base_offset, b.committed_at
     from (select * from input order by partition_id, base_offset) i
     join batch b on b.partition_id = i.partition_id and b.base_offset = i.base_offset
-    where b.part_id = i.part_id and b.records = i.records and exists (select from seg where state = 'p') and (select count(*) from home) > 0
+    where b.part_id = i.part_id and b.records = i.records and exists (select from seg where state = 'p')
+        and (select count(*) from home) > 0
     order by b.partition_id, b.base_offset for update of b
 ),
-agreed as materialized (select (select count(*) from locked) = (select count(*) from input) and exists (select from seg where state = 'p') as yes),
+agreed as materialized (
+    select (select count(*) from locked) = (select count(*) from input)
+        and exists (select from seg where state = 'p') as yes
+),
 gone as (
-    delete from batch b using locked l where b.partition_id = l.partition_id and b.base_offset = l.base_offset and (select yes from agreed)
+    delete from batch b using locked l
+    where b.partition_id = l.partition_id and b.base_offset = l.base_offset and (select yes from agreed)
     returning b.partition_id, b.base_offset, b.byte_length, b.part_id, b.inline
 ),
 added as (
-    insert into batch (partition_id, base_offset, records, part_id, inline, byte_offset, byte_length, raw_bytes, crc, flags, committed_at, max_timestamp, expires_at)
-    select u.partition_id, u.base_offset, u.records, $1, false, u.byte_offset, u.byte_length, u.raw_bytes, u.crc, u.flags,
-        to_timestamp(u.committed_at / 1000.0), u.max_timestamp, case when u.expires_at is null then null else to_timestamp(u.expires_at / 1000.0) end
-    from unnest($8::int8[], $9::int8[], $10::int4[], $11::int4[], $12::int4[], $13::int4[], $14::int4[], $15::int2[], $16::int8[], $17::int8[], $18::int8[])
-        as u(partition_id, base_offset, records, byte_offset, byte_length, raw_bytes, crc, flags, committed_at, max_timestamp, expires_at)
+    insert into batch (
+        partition_id, base_offset, records, part_id, inline, byte_offset, byte_length, raw_bytes, crc, flags,
+        committed_at, max_timestamp, expires_at
+    )
+    select u.partition_id, u.base_offset, u.records, $1, false, u.byte_offset, u.byte_length, u.raw_bytes,
+        u.crc, u.flags, to_timestamp(u.committed_at / 1000.0), u.max_timestamp,
+        case when u.expires_at is null then null else to_timestamp(u.expires_at / 1000.0) end
+    from unnest(
+        $8::int8[], $9::int8[], $10::int4[], $11::int4[], $12::int4[], $13::int4[], $14::int4[], $15::int2[],
+        $16::int8[], $17::int8[], $18::int8[]
+    )
+        as u(
+            partition_id, base_offset, records, byte_offset, byte_length, raw_bytes, crc, flags, committed_at,
+            max_timestamp, expires_at
+        )
     where (select count(*) from gone) > 0
     returning partition_id, byte_length
 ),
@@ -33,27 +54,38 @@ sized as (
     update topic_partition p set bytes = p.bytes + d.bytes
     from (
         select partition_id, sum(bytes)::int8 as bytes
-        from (select partition_id, byte_length::int8 as bytes from added union all select partition_id, -byte_length::int8 from gone) x
+        from (
+            select partition_id, byte_length::int8 as bytes from added
+            union all
+            select partition_id, -byte_length::int8 from gone
+        ) x
         group by partition_id
     ) d
     where p.partition_id = d.partition_id
 ),
 kept as (
-    update segment s set state = 'c', committed_at = clock_timestamp(), bytes = $2, crc = $3, live = (select count(*)::int4 from added)
+    update segment s
+    set state = 'c', committed_at = clock_timestamp(), bytes = $2, crc = $3,
+        live = (select count(*)::int4 from added)
     where s.segment_id = $1 and (select yes from agreed)
 ),
 emptied as materialized (
-    select s.segment_id, s.live from (select distinct part_id from gone where not inline order by 1) g join segment s on s.segment_id = g.part_id
+    select s.segment_id, s.live
+    from (select distinct part_id from gone where not inline order by 1) g
+    join segment s on s.segment_id = g.part_id
     order by s.segment_id for update of s
 ),
 unlinked as (
     update segment s
     set live = l.live - g.n, state = case when l.live - g.n > 0 then s.state else 'u' end,
-        delete_at = case when l.live - g.n > 0 then null else clock_timestamp() + $20::int8 * interval '1 ms' end
-    from emptied l join (select part_id, count(*)::int4 as n from gone group by part_id) g on g.part_id = l.segment_id
+        delete_at = case when l.live - g.n > 0 then null
+            else clock_timestamp() + $20::int8 * interval '1 ms' end
+    from emptied l
+    join (select part_id, count(*)::int4 as n from gone group by part_id) g on g.part_id = l.segment_id
     where s.segment_id = l.segment_id
 ),
 drained as (
-    update inline_payload set drained_at = clock_timestamp() where payload_id = any ($19::uuid[]) and drained_at is null and (select yes from agreed)
+    update inline_payload set drained_at = clock_timestamp()
+    where payload_id = any ($19::uuid[]) and drained_at is null and (select yes from agreed)
 )
 select coalesce((select state from seg) = 'c', false) or (select yes from agreed) as "swapped!"

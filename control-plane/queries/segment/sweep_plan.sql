@@ -8,8 +8,15 @@ with late as materialized (
     order by registered_at limit $2 for update skip locked
 ),
 abandoned as (
-    update segment s set state = 'u', delete_at = clock_timestamp() from late l where s.segment_id = l.segment_id returning s.segment_id
+    update segment s set state = 'u', delete_at = clock_timestamp()
+    from late l
+    where s.segment_id = l.segment_id
+    returning s.segment_id
 )
 select segment_id as "segment_id!" from abandoned
 union all
-(select segment_id from segment where state in ('u', 'd') and delete_at <= (select clock_timestamp()) order by delete_at limit $2)
+(
+    select segment_id from segment
+    where state in ('u', 'd') and delete_at <= (select clock_timestamp())
+    order by delete_at limit $2
+)
