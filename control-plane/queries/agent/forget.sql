@@ -1,7 +1,12 @@
--- Forgets what has expired, so many rows of each kind at most: keys, answers, dedup ids, drained payloads, silent agents, dead topics
---   with the group offsets in them.
--- Returns how many rows in all. Locks what it deletes, passing over keys, answers, dedup ids and payloads that others hold.
--- Index: the *_expires indexes, inline_payload_drained, topic_deleted, group_offset_partition.
+-- Deletes rows that have expired: idempotency keys, answers of requests, dedup ids, drained inline payloads,
+-- agents without a heartbeat for a day, and deleted topics that have no batch left, with their partitions and
+-- the offsets that consumer groups committed in them.
+-- Takes: $1 limit (int8, rows of each kind that are deleted at most);
+--   $2 plan_ttl_ms (int8, how long a payload is kept after it was drained, for reads planned before that).
+-- Returns: how many rows were deleted, of all kinds together.
+-- Locks: what it deletes, passing over keys, answers, dedup ids and payloads that others hold.
+-- Index: request_key_expires, answer_expires, dedup_expires, inline_payload_drained, topic_deleted,
+--   group_offset_partition.
 with k as (
     delete from request_key
     where key_hash = any (array(
@@ -40,6 +45,7 @@ p as (
     returning 1
 ),
 g as (delete from agent where seen_at < (select clock_timestamp()) - interval '1 day' returning 1),
+-- Deleted topics of which retention has unlinked every batch.
 empty as materialized (
     select t.topic_id from topic t
     where t.deleted_at is not null

@@ -1,6 +1,9 @@
--- Does: tells what a database is like, for whoever has to judge whether Millpond can work on it.
--- Returns: one row: version, settings, connections, clock, whether it is a standby, whether the session's own settings arrived.
--- Locks: none.
+-- Reads the server's version, settings and state, from which `millpond doctor` judges whether Millpond can
+-- work on it.
+-- Takes: nothing.
+-- Returns: one row: version, settings, connections, clock, whether it is a standby, whether the session's own
+--   settings arrived.
+-- Locks: nothing.
 -- Index: none.
 select current_setting('server_version_num')::int4 as version,
     current_setting('server_version') as version_text,

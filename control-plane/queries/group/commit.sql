@@ -1,9 +1,20 @@
--- Commits a member's offsets, all or none, keeping the greater ones: each partition must be the member's since the generation named or before.
--- Returns a row per offset in their order: why it is refused ('gone' | 'fenced' | 'beyond'), the high watermark, what is committed then; one row
---   without offset when there are none, no row when there is no such group. Not current: the group changed while the statement waited for
---   it, nothing was done, send it again. Assignments are read from the statement's snapshot, which is that of the locked generation
---   exactly if the generation in it is the same.
--- Locks the group in share mode, then offsets by partition. Index: consumer_group_name, topic_partition_pkey, group_assignment_pkey, group_offset_pkey.
+-- Commits offsets of a member of a consumer group: all of them, or none if one is refused. A partition must
+-- have been assigned to the member without interruption since the generation named, or longer. A committed
+-- offset never goes back: of the offset named and the one stored, the greater is kept.
+-- Takes: $1 tenant_id (text), $2 name (text): the group;
+--   $3 member_id (uuid, the member that commits);
+--   $4 generation (int8, generation of the assignment that the member works with);
+--   one element each per offset: $5 partition_id (int8[]), $6 committed (int8[], offset of the next record to
+--     read).
+-- Returns: a row per offset, in their order: why it is refused ('gone': the partition's topic was deleted,
+--   'fenced': the partition is not the member's, 'beyond': above the high watermark; null: it is not), the
+--   partition's high watermark, the offset that is committed now. One row without a partition when no offset
+--   was named; no row when there is no such group. `current` is false when the group changed while the
+--   statement waited for its lock: nothing was done, and it has to be sent again. The check is needed because
+--   assignments are read from the statement's snapshot, which agrees with the locked row only if it holds the
+--   same generation.
+-- Locks: the group in share mode, then the offsets in the order of partitions.
+-- Index: consumer_group_name, topic_partition_pkey, group_assignment_pkey, group_offset_pkey.
 with locked as materialized (
     select group_id, generation from consumer_group where tenant_id = $1 and name = $2 for share
 ),

@@ -1,6 +1,11 @@
--- Forgets a group in which nobody is alive, with all that it has committed.
--- Returns one row, or none when there is no such group. Not current: as in `commit.sql`. Alive: nothing was done.
--- Locks the group, then members, assignment and offsets. Index: consumer_group_name, group_member_group, group_assignment_pkey, group_offset_pkey.
+-- Deletes a consumer group, with its members, assignment and committed offsets, if none of its members is
+-- alive. A member is alive until its session is over.
+-- Takes: $1 tenant_id (text), $2 name (text): the group.
+-- Returns: one row, or none when there is no such group. `current` is false when the group changed while the
+--   statement waited for its lock: nothing was done, and it has to be sent again. `alive` is true when a
+--   member is alive: nothing was done.
+-- Locks: the group, then its members, assignment and offsets.
+-- Index: consumer_group_name, group_member_group, group_assignment_pkey, group_offset_pkey.
 with at as materialized (select clock_timestamp() as now),
 locked as materialized (
     select g.group_id, g.generation

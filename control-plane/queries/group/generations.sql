@@ -1,5 +1,10 @@
--- Generation of each group that is there, and whether a new one is due: a session is over, or topics are not those of the assignment.
--- Returns a row per group. Locks nothing. Index: consumer_group_pkey, group_member_group, topic_name, topic_partition_number.
+-- Reads the current generation of several consumer groups, and whether a new assignment is due: because a
+-- member's session is over, or because the topics that the members subscribe to, or their partition counts,
+-- are no longer those that the assignment was made from.
+-- Takes: $1 group_id (int8[], the groups).
+-- Returns: a row per group that exists: id, generation, `stale`: a new assignment is due.
+-- Locks: nothing.
+-- Index: consumer_group_pkey, group_member_group, topic_name, topic_partition_number.
 with at as materialized (select clock_timestamp() as now)
 select g.group_id, g.generation,
     (

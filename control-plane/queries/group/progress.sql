@@ -1,5 +1,10 @@
--- How far a group has come in each living partition that it has committed or that is assigned.
--- Returns a row per partition, by topic name and number. Locks nothing. Index: group_assignment_pkey, group_offset_pkey, topic_partition_pkey, topic_pkey.
+-- Reads how far a consumer group has come in each partition that is assigned to a member or has a committed
+-- offset. Partitions of deleted topics are left out.
+-- Takes: $1 group_id (int8).
+-- Returns: a row per partition, by topic name and partition number: its member, the committed offset, where
+--   its log begins and ends.
+-- Locks: nothing.
+-- Index: group_assignment_pkey, group_offset_pkey, topic_partition_pkey, topic_pkey.
 select t.name as "name!", p.number as "number!", p.partition_id as "partition_id!",
     a.member_id as "member_id?", o.committed as "committed?", p.log_start_offset as "log_start_offset!",
     p.high_watermark as "high_watermark!"

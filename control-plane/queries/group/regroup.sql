@@ -1,7 +1,20 @@
--- Makes the next generation of a group: members removed, one added, a whole assignment. A partition that stays with its member keeps since when.
--- Returns the new generation, or no row when the group has another generation than the one named: whoever changes members or their
---   assignment changes it, so what was read at that generation is what is changed here.
--- Locks the group, then members, then its assignment. Index: consumer_group_pkey, group_member_pkey, group_assignment_pkey.
+-- Makes the next generation of a consumer group: removes members, adds one if one is named, and replaces the
+-- whole assignment. A partition that stays with its member keeps the generation since which the member has
+-- had it.
+-- Takes: $1 group_id (int8);
+--   $2 generation (int8, the generation that the change was decided on);
+--   $3 topic_ids (int8[]), $4 partition_counts (int4[]): what the assignment was made from, one element each
+--     per topic;
+--   $5 removed (uuid[], members that leave);
+--   $6 member_id (uuid), $7 client_id (text), $8 topics (text[]), $9 session_ms (int8), $10 latest (bool, it
+--     starts reading at the end of the log where nothing is committed): the member that joins; $6 is null
+--     when none does;
+--   $11 partition_id (int8[]), $12 member_id (uuid[]): the assignment, one element each per partition.
+-- Returns: the new generation, or no row when the group is no longer at the generation named. Whoever changes
+--   members or assignment changes the generation, so what was read at a generation is still true when the
+--   change names it.
+-- Locks: the group, then members, then its assignment.
+-- Index: consumer_group_pkey, group_member_pkey, group_assignment_pkey.
 with moved as (
     update consumer_group
     set generation = generation + 1, topic_ids = $3, partition_counts = $4, changed_at = clock_timestamp()

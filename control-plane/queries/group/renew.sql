@@ -1,8 +1,16 @@
--- A member's sign of life, noted when the last one is older than a part of its session; a session that is over stays so.
--- Returns a row per partition of the member that is alive or not, by topic name and number; one without a partition when it has none, one
---   without a member when there is no such member, none when there is no such group.
--- Locks the member. Index: consumer_group_name, group_member_pkey, group_member_group, group_assignment_member, group_offset_pkey, topic_partition_pkey,
---   topic_pkey, topic_name, topic_partition_number.
+-- Handles the heartbeat of a consumer group's member, and reads what it is assigned. The heartbeat is stored
+-- only when the last one stored is older than a fraction of the session, which saves writes; a session that
+-- is over cannot be renewed.
+-- Takes: $1 tenant_id (text), $2 name (text): the group;
+--   $3 member_id (uuid, the member);
+--   $4 parts (int8, number: the heartbeat is stored when the last is older than the session divided by it).
+-- Returns: a row per partition assigned to the member, by topic name and partition number; one row without a
+--   partition when it has none; one row without a member when there is no such member or its session is over;
+--   no row when there is no such group. `stale`: as in generations.sql. `noted_ms_ago`: age of the heartbeat
+--   that is stored now.
+-- Locks: the member.
+-- Index: consumer_group_name, group_member_pkey, group_member_group, group_assignment_member,
+--   group_offset_pkey, topic_partition_pkey, topic_pkey, topic_name, topic_partition_number.
 with at as materialized (select date_trunc('milliseconds', clock_timestamp()) as now),
 g as materialized (
     select g.group_id, g.generation,

@@ -1,7 +1,16 @@
--- Sets offsets of a group in which nobody is alive, also backwards; members whose session is over are removed.
--- Returns a row per offset in their order: why it is refused ('gone' | 'beyond') and the high watermark; one row without offset when there
---   are none, no row when there is no such group. Not current: as in `commit.sql`. Alive: nothing was done.
--- Locks the group, then members, assignment and offsets. Index: consumer_group_name, group_member_group, group_assignment_member, group_offset_pkey,
+-- Sets committed offsets of a consumer group in which no member is alive, backwards as well as forwards: all
+-- of them, or none if one is refused. Members whose session is over are removed, which makes a new
+-- generation.
+-- Takes: $1 tenant_id (text), $2 name (text): the group;
+--   one element each per offset: $3 partition_id (int8[]), $4 committed (int8[], offset of the next record to
+--     read).
+-- Returns: a row per offset, in their order: why it is refused ('gone': the partition's topic was deleted,
+--   'beyond': above the high watermark; null: it is not) and the partition's high watermark. One row without
+--   a reason when no offset was named; no row when there is no such group. `current` is false when the group
+--   changed while the statement waited for its lock: nothing was done, and it has to be sent again. `alive`
+--   is true when a member is alive: nothing was done.
+-- Locks: the group, then members, assignment and offsets.
+-- Index: consumer_group_name, group_member_group, group_assignment_member, group_offset_pkey,
 --   topic_partition_pkey.
 with at as materialized (select clock_timestamp() as now),
 locked as materialized (

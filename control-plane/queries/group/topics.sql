@@ -1,5 +1,9 @@
--- Living topics by their names, with their partitions.
--- Returns a row per topic, by name. Locks nothing. Index: topic_name, topic_partition_number.
+-- Reads the topics that have one of several names, with their partitions. Deleted topics are left out.
+-- Takes: $1 tenant_id (text);
+--   $2 names (text[]).
+-- Returns: a row per topic that exists, by name: id, name, partition ids by partition number.
+-- Locks: nothing.
+-- Index: topic_name, topic_partition_number.
 select t.topic_id, t.name,
     array(
         select p.partition_id from topic_partition p

@@ -1,6 +1,11 @@
--- Oldest payloads that are due, within a number of bytes but one at least, with the batches that live in them; a payload without batches comes alone.
--- Returns a row per batch, by partition and offset.
--- Locks nothing: the swap looks again. Index: inline_payload_live, batch_inline.
+-- Reads the oldest inline payloads that are to be moved into segments, with the batches that lie in them: as
+-- many as fit a number of bytes, but at least one.
+-- Takes: $1 drain_after_ms (int8, age from which a payload is to be moved);
+--   $2 max_bytes (int8, size of all payloads together, at most).
+-- Returns: a row per batch, by partition and offset, with its bytes and the names of its topic; a payload
+--   that holds no batch any more gives one row without a batch.
+-- Locks: nothing: segment/swap.sql checks again that each batch is as it was read.
+-- Index: inline_payload_live, batch_inline.
 with due as materialized (
     select d.payload_id, d.payload
     from (

@@ -1,6 +1,14 @@
--- Notes that a request without records was carried out, under its key if it has one.
--- Returns whether; not when its key is taken. Fails with 23505 when the request was carried out before.
--- Locks the key, then the new row. Index: request_key_pkey, answer_pkey.
+-- Stores that a request without records was carried out, so that a retry is recognised: its answer, and its
+-- idempotency key if it has one. (The answer of a request with records is stored by commit.sql.)
+-- Takes: $1 request_id (uuid);
+--   $2 key_hash (uuid, hash of tenant, path and idempotency key), $3 body_hash (uuid, hash of what a retry
+--     may not change): both null for a request without a key;
+--   $4 keep_ms (int8, how long key and answer are kept);
+--   $5 context (bytea, given back to a retry).
+-- Returns: one row: whether it was stored; not when another request holds the key. Fails with 23505 (unique
+--   violation) when this very request was carried out before.
+-- Locks: the key, then the new row.
+-- Index: request_key_pkey, answer_pkey.
 with keyed as (
     insert into request_key as k (key_hash, body_hash, request_id, expires_at)
     select $2::uuid, $3::uuid, $1::uuid, clock_timestamp() + $4::int8 * interval '1 ms'

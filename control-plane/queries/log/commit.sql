@@ -1,16 +1,48 @@
--- Gives offsets to the records of several requests in one step.
--- Returns a row per piece: base offset and count kept (null: nothing), why its request was refused
---   ('repeat' | 'gone' | 'mismatch' | 'key'), positions dropped as duplicates, the partition's high watermark as found, commit time.
--- Locks, each in the order of ids: segments, inline payloads, partitions, request keys, dedup ids.
+-- Commits a set of uploaded or inline records to the log: gives them their offsets, stores the batches that
+-- index them, and stores keys, dedup ids and answers of their requests, all in one step. A request is stored
+-- whole or refused; the others of the same commit are stored all the same.
+-- Words: a *part* is a segment or an inline payload; a *run* is the record batch of one partition within a
+-- part; a *piece* is the share of one request in one run, and its records follow each other.
 -- Instants are whole milliseconds, so that a batch keeps its own when it is read out and swapped back.
--- Index: primary keys. Each step reads the one before, so their order is a data dependency; what a verdict needs is read from locked
---   rows or decided by a unique index, never from the statement's snapshot.
+-- Takes: one element each per segment: $1 segment_id (uuid[]), $2 bytes (int8[], size of the object),
+--   $3 crc (int4[], CRC-32C of the object);
+--   one element each per inline payload: $4 payload_id (uuid[]), $5 payload (bytea[]);
+--   one element each per run: $6 part_id (uuid[], the part it lies in), $7 inline (bool[], the part is an
+--     inline payload), $8 partition_id (int8[]), $9 byte_offset (int4[]) and $10 byte_length (int4[]) within
+--     the part, $11 raw_bytes (int4[], size before compression), $12 crc (int4[], CRC-32C of the byte range),
+--     $13 max_timestamp (int8[], greatest timestamp of a record), $14 expires_at (int8[], when its last
+--     record expires in ms since 1970, null: never), $15 flags (int2[], see `BatchFlags`);
+--   one element each per piece, in the order in which offsets are given: $16 req (int4[], number of its
+--     request, from 1), $17 run (int4[], number of its run, from 1), $18 first (int4[], position of its first
+--     record in the run), $19 records (int4[], how many), $32 nth (int4[], its number within the request,
+--     from 0), $34 partition_id (int8[]) and $35 part_id (uuid[]) of its run;
+--   one element each per request: $20 request_id (uuid[]), $21 key_hash (uuid[], its idempotency key, null:
+--     none), $22 body_hash (uuid[], hash of what a retry may not change, null without a key),
+--     $23 keep_ms (int8[], how long its answer is kept, null: not at all), $24 expect (int8[], the high
+--     watermark it requires, null: any), $25 context (bytea[], given back to a retry);
+--   one element each per record with a dedup id, by piece and position: $26 piece (int4[], number of its
+--     piece, from 0), $27 position (int4[], of the record in the piece), $28 topic_id (int8[]),
+--     $29 id_hash (uuid[]), $30 window_ms (int8[], how long the id is remembered), $31 partition (int4[],
+--     partition number);
+--   $33 partition_id (int8[], each partition of the commit once).
+-- Returns: a row per piece, in order: base offset (null: no record was stored), positions of the records
+--   dropped as duplicates, why its request was refused, the partition's high watermark before the commit,
+--   commit time. `refused` is null or one of: 'repeat': a part is not open any more: an earlier sending of
+--   the commit took it, or it was abandoned; 'gone': a partition was deleted; 'mismatch': the high watermark
+--   is not the required one; 'key': another request holds the idempotency key.
+-- Locks: each in the order of ids: segments, inline payloads, partitions, request keys, dedup ids. Each step
+--   reads the one before, which forces this order. A verdict is reached from locked rows or by a unique
+--   index, never from the statement's snapshot, which may be older than the locks.
+-- Index: segment_pkey, inline_payload_pkey, topic_partition_pkey, request_key_pkey, dedup_pkey, batch_pkey,
+--   answer_pkey.
 with at as materialized (select date_trunc('milliseconds', clock_timestamp()) as now),
+-- A segment is committed once, while it is pending ('p'; 'c' is committed, 'u' unlinked).
 claimed_segment as materialized (
     select segment_id from segment
     where segment_id = any ($1::uuid[]) and state = 'p'
     order by segment_id for update
 ),
+-- A payload is inserted once.
 claimed_payload as (
     insert into inline_payload (payload_id, committed_at, bytes, payload)
     select u.id, at.now, octet_length(u.body), u.body
@@ -18,9 +50,11 @@ claimed_payload as (
     order by u.id
     on conflict do nothing returning payload_id
 ),
+-- Parts that this sending of the commit has claimed.
 mine as materialized (
     select segment_id as part_id from claimed_segment union all select payload_id from claimed_payload
 ),
+-- Runs, requests, dedup ids and pieces: the parameters as tables.
 run as materialized (
     select u.*
     from unnest(
@@ -40,6 +74,7 @@ dedup_id as materialized (
     select u.* from unnest($26::int4[], $27::int4[], $28::int8[], $29::uuid[], $30::int8[], $31::int4[])
         as u(piece, position, topic_id, id_hash, window_ms, partition)
 ),
+-- The high watermark of each partition that is not deleted.
 locked as materialized (
     select p.partition_id, p.high_watermark
     from unnest($33::int8[]) u(partition_id)
@@ -53,6 +88,7 @@ piece as materialized (
         with ordinality as u(req, run, first, records, nth, partition_id, part_id, piece)
     left join locked l on l.partition_id = u.partition_id
 ),
+-- Requests that are refused for one of their pieces. Where several reasons hold, the first of these counts.
 refused as materialized (
     select p.req,
         min(
@@ -65,6 +101,7 @@ refused as materialized (
     where m.part_id is null or p.high_watermark is null or q.expect <> p.high_watermark
     group by p.req
 ),
+-- Takes idempotency keys, those that are new or have expired; a request without its key is refused.
 keyed as (
     insert into request_key as k (key_hash, body_hash, request_id, expires_at)
     select q.key_hash, q.body_hash, q.request_id, at.now + q.keep_ms * interval '1 ms'
@@ -81,6 +118,7 @@ accepted as materialized (
     where q.req not in (select req from refused)
         and (q.key_hash is null or q.request_id in (select request_id from keyed))
 ),
+-- Of the records of this commit with the same dedup id, the first.
 offered as materialized (
     select distinct on (d.topic_id, d.id_hash) d.*, a.request_id, p.nth
     from dedup_id d
@@ -88,6 +126,7 @@ offered as materialized (
     join accepted a on a.req = p.req
     order by d.topic_id, d.id_hash, d.piece, d.position
 ),
+-- Takes their dedup ids, those that are new or have expired.
 fresh as (
     insert into dedup as d (topic_id, id_hash, request_id, piece, position, partition, expires_at)
     select o.topic_id, o.id_hash, o.request_id, o.nth, o.position, o.partition,
@@ -99,6 +138,7 @@ fresh as (
         where d.expires_at <= clock_timestamp()
     returning d.topic_id, d.id_hash
 ),
+-- Duplicates: the id was known, or is that of an earlier record of this commit.
 dropped as materialized (
     select d.piece + 1 as piece, d.position
     from dedup_id d
@@ -118,12 +158,14 @@ kept as materialized (
         group by piece
     ) d on d.piece = p.piece
 ),
+-- Offsets: the kept records of a partition follow each other from its high watermark on, by piece.
 placed as materialized (
     select k.*,
         k.high_watermark + (sum(k.records) over (partition by k.partition_id order by k.piece))::int8
             - k.records as base
     from kept k
 ),
+-- Positions of a run that get no offset: records of refused requests, and duplicates.
 skipped as materialized (
     select x.run, range_agg(x.positions) as skip
     from (
@@ -137,6 +179,7 @@ skipped as materialized (
     ) x
     group by x.run
 ),
+-- Runs of which any record is kept: they become batches.
 used as materialized (
     select r.part_id, r.partition_id, x.base, x.records, r.inline, r.byte_offset, r.byte_length, r.raw_bytes,
         r.crc, r.flags, r.max_timestamp, r.expires_at, s.skip
@@ -167,6 +210,7 @@ advanced as (
     ) u
     where p.partition_id = u.partition_id
 ),
+-- A segment of which no record is kept is unlinked at once.
 segments as (
     update segment s
     set state = case when coalesce(u.live, 0) > 0 then 'c' else 'u' end::"char", committed_at = at.now,
@@ -177,6 +221,7 @@ segments as (
     cross join at
     where s.segment_id = i.id and i.id in (select segment_id from claimed_segment)
 ),
+-- Kept for retries of requests that have a key or dedup ids.
 answers as (
     insert into answer (request_id, expires_at, context, bases, dropped)
     select q.request_id, max(at.now) + max(q.keep_ms) * interval '1 ms', q.context,

@@ -1,9 +1,21 @@
--- Gives offsets to runs whose requests have neither key nor dedup id nor expected offset, all of them or none.
--- Returns a row per run: base offset and commit time; no row when a part was claimed before. A partition that is gone makes it fail
---   with division_by_zero. In both cases nothing was changed, and the statement of `commit.sql` says what is wrong with whom.
--- Locks, each in the order of ids: segments, inline payloads, partitions: the update of a high watermark is its lock, and takes them in
---   the order of the array, which the caller has sorted. A commit is sent again as a whole, so its parts are claimed all or none.
--- Index: primary keys. Each step reads the one before, so their order is a data dependency.
+-- Commits records to the log as commit.sql does, for the frequent case in which no request has an idempotency
+-- key, a dedup id or a required offset. It costs less, and stores all or nothing.
+-- Takes: one element each per segment: $1 segment_id (uuid[]), $2 bytes (int8[], size of the object),
+--   $3 crc (int4[], CRC-32C of the object), $20 live (int4[], how many of the runs lie in it);
+--   one element each per inline payload: $4 payload_id (uuid[]), $5 payload (bytea[]);
+--   one element each per run: $6 part_id (uuid[]), $7 inline (bool[]), $8 partition_id (int8[]),
+--     $9 byte_offset (int4[]), $10 byte_length (int4[]), $11 raw_bytes (int4[]), $12 crc (int4[]),
+--     $13 max_timestamp (int8[]), $14 expires_at (int8[]), $15 flags (int2[]), all as in commit.sql,
+--     $19 records (int4[], how many);
+--   one element each per partition, sorted by id: $16 partition_id (int8[]), $17 records (int8[]) and
+--     $18 bytes (int8[]) that the commit adds to it.
+-- Returns: a row per run, in order: base offset, commit time. No row when a part is not open any more; the
+--   error division_by_zero when a partition was deleted. Nothing was changed in either case, and commit.sql
+--   finds out which request is concerned.
+-- Locks: each in the order of ids: segments, inline payloads, partitions. A partition is locked by the update
+--   of its high watermark, which takes them in the order of the array.
+-- Index: segment_pkey, inline_payload_pkey, topic_partition_pkey, batch_pkey. Each step reads the one before,
+--   which forces their order.
 with at as materialized (select date_trunc('milliseconds', clock_timestamp()) as now),
 claimed_segment as materialized (
     select segment_id from segment
@@ -27,6 +39,7 @@ advanced as (
     where p.partition_id = u.partition_id and not p.deleted and (select yes from claimed)
     returning p.partition_id, p.high_watermark - u.records as base
 ),
+-- Divides by zero when a partition was deleted, which undoes what was done to the others.
 whole as materialized (
     select 1 / (
         not (select yes from claimed) or (select count(*) from advanced) = cardinality($16::int8[])

@@ -1,5 +1,9 @@
--- Where the first record of each dedup id lies.
--- Returns a row per id that is known and within its window. Locks nothing. Index: dedup_pkey, answer_pkey.
+-- Looks up the offsets of records by their dedup ids.
+-- Takes: $1 topic_id (int8);
+--   $2 id_hash (uuid[], hashes of the dedup ids).
+-- Returns: a row per id that was stored and whose window has not passed: hash, partition number, offset.
+-- Locks: nothing.
+-- Index: dedup_pkey, answer_pkey.
 select d.id_hash as "id_hash!", d.partition as "partition!",
     (
         a.bases[d.piece + 1] + d.position

@@ -1,6 +1,14 @@
--- Plans reads: for each partition the batches from an offset on and before another, until their uncompressed bytes reach a budget.
--- Returns a row per batch; a partition that is alive and has none answers one row without a batch.
--- Locks nothing. Index: topic_partition_pkey, batch_pkey.
+-- Finds the batches to read: for each request those of a partition that hold or follow an offset, up to an
+-- end and until their uncompressed size reaches a budget, but at least one.
+-- Takes: one element each per request: $1 partition_id (int8[]), $2 from_offset (int8[], the first offset
+--   wanted), $3 max_bytes (int8[], budget in uncompressed bytes), $5 end_offset (int8[], batches that begin
+--   here or later are not wanted);
+--   $4 max_batches (int8, batches per request, at most).
+-- Returns: a row per batch, by request (counted from 1) and offset; one row without a batch when there is
+--   none, or when the offset lies before the start of the log; no row for a partition that was deleted.
+--   `skip_from`, `skip_to`: ranges of positions in the encoded batch that have no offset.
+-- Locks: nothing.
+-- Index: topic_partition_pkey, batch_pkey.
 select u.request as "request!", p.log_start_offset as "log_start_offset!",
     p.high_watermark as "high_watermark!", b.base_offset as "base_offset?", b.records as "records?",
     b.part_id as "part_id?", b.inline as "inline?", b.byte_offset as "byte_offset?",

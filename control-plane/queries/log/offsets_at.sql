@@ -1,5 +1,11 @@
--- For each partition of a topic the first batch with a record at or after a timestamp, else the high watermark.
--- Returns a row per partition, by number. Locks nothing. Index: topic_partition_number, batch_pkey.
+-- Finds, for each partition of a topic, the offset to start at for a point in time: the base offset of the
+-- first batch that holds a record with that timestamp or a later one, or the high watermark when there is
+-- none.
+-- Takes: $1 topic_id (int8);
+--   $2 timestamp_ms (int8).
+-- Returns: a row per partition, by partition number.
+-- Locks: nothing.
+-- Index: topic_partition_number, batch_pkey.
 select p.number as "number!", p.partition_id as "partition_id!",
     greatest(p.log_start_offset, coalesce((
         select b.base_offset from batch b

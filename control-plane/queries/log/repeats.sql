@@ -1,5 +1,9 @@
--- The batches that an earlier sending of the same commit made.
--- Returns a row per run that is still there. Looks at the newest 10,000 batches of a partition. Locks nothing. Index: batch_pkey, backwards.
+-- Looks up the batches that an earlier sending of the same commit made, by part and place in it.
+-- Takes: one element each per run: $1 run (int4[], number by which the caller knows the run),
+--   $2 partition_id (int8[]), $3 part_id (uuid[]), $4 byte_offset (int4[], within the part).
+-- Returns: a row per run whose batch is still there, among the newest 10,000 of its partition.
+-- Locks: nothing.
+-- Index: batch_pkey, read backwards.
 select u.run as "run!", b.base_offset as "base_offset!", b.records as "records!",
     array(select lower(r) from unnest(b.skip) r) as "skip_from!: Vec<i32>",
     array(select upper(r) from unnest(b.skip) r) as "skip_to!: Vec<i32>"

@@ -1,10 +1,20 @@
--- Unlinks batches that age, size or the topic's end let go: bounded, oldest first, never leaving a hole. By size a topic's oldest batches
---   go, whatever their partition, as long as what stays is not less than the limit. Where more partitions want than fit, chance decides,
---   so that none waits for ever behind others. What a living queue of the topic has still to do or holds as dead, and what lies above, is held
---   for longer: by age as long beyond, by size until it is so old.
--- Returns how many. Locks partitions by id, then batches, then segments by id. Index: topic_pkey, topic_partition_number, batch_pkey, segment_pkey,
---   queue_topic, queue_cursor_pkey, waiting_pkey, admitted_pkey, dead_pkey; the leases are looked through.
+-- Enforces retention: unlinks the oldest batches of partitions whose topic limits the age or the size of what
+-- it keeps, and all batches of deleted topics. A partition loses batches only from its beginning, so no holes
+-- arise. By size, the oldest batches of a topic go first, whatever their partition, as long as what stays is
+-- not less than the limit. Records that a queue of the topic still has to process or holds as dead, and all
+-- above them, are kept longer: by age for the hold time beyond the retention time, by size until they are as
+-- old as the hold time. When more partitions want it than one call takes, chance decides, so that none has to
+-- wait for ever.
+-- Takes: $1 limit (int8, partitions, and batches, that one call takes at most);
+--   $2 plan_ttl_ms (int8, how long an object stays after its last batch was unlinked, for reads planned
+--     before that).
+-- Returns: how many batches were unlinked.
+-- Locks: partitions by id, then batches, then segments by id.
+-- Index: topic_pkey, topic_partition_number, batch_pkey, segment_pkey, queue_topic, queue_cursor_pkey,
+--   waiting_pkey, admitted_pkey, dead_pkey; the leases are scanned.
 with at as materialized (select clock_timestamp() as now),
+-- Every partition, with its topic's limits; `RETENTION_MAX_MS` bounds them, since instants cannot lie before
+-- the calendar.
 held as materialized (
     select p.partition_id, p.topic_id, p.log_start_offset, p.deleted,
         least(t.retention_ms, 3200000000000) as retention_ms,
@@ -12,6 +22,7 @@ held as materialized (
         coalesce(sum(p.bytes) over (partition by p.topic_id) - t.retention_bytes, 0)::int8 as over_bytes
     from topic_partition p join topic t on t.topic_id = p.topic_id
 ),
+-- The oldest batch of each partition, and the size of the topic's oldest, which goes first by size.
 oldest as materialized (
     select h.*, b.committed_at,
         first_value(b.byte_length) over (
@@ -24,6 +35,7 @@ oldest as materialized (
         order by x.base_offset limit 1
     ) b
 ),
+-- Partitions that have a batch to lose.
 wanting as materialized (
     select o.partition_id, o.topic_id, o.log_start_offset, o.deleted, o.retention_ms, o.hold_ms, o.over_bytes
     from oldest o, at
@@ -42,6 +54,7 @@ leased as materialized (
     from lease l
     group by l.queue_id, l.partition_id
 ),
+-- The first offset of each partition that some queue still needs.
 wanted as materialized (
     select l.partition_id, min(least(
         c.next_offset,
@@ -68,6 +81,7 @@ wanted as materialized (
     where not l.deleted
     group by l.partition_id
 ),
+-- The oldest batches of these partitions; those that a queue needs are kept longer.
 candidate as materialized (
     select l.*, b.base_offset, b.committed_at, b.byte_length,
         case when b.base_offset + b.records > w.from_offset then l.hold_ms else 0 end as longer_ms
@@ -85,6 +99,7 @@ aged as materialized (
         ) as upto_bytes
     from candidate c, at
 ),
+-- Batches that go, each only if all before it in its partition go.
 chosen as materialized (
     select x.partition_id, x.base_offset
     from (
@@ -111,6 +126,7 @@ moved as (
     ) g
     where p.partition_id = g.partition_id
 ),
+-- Segments that lose batches; one that holds none any more is unlinked ('u').
 locked_segment as materialized (
     select s.segment_id, s.live
     from (select distinct part_id from gone where not inline order by 1) g

@@ -1,8 +1,23 @@
--- Moves a cursor past records that had to be looked at: of a shared queue they wait as runs, of a keyed one each is admitted under its key.
--- Returns one row: 'moved', 'stale' (the cursor stands elsewhere), 'again' (the queue changed while the statement waited for it) or 'gone'.
--- Locks the queue's flow in share mode, the cursor, rows of queue_key by key, the agent's row. Index: queue_flow_pkey, queue_pkey, queue_cursor_pkey,
---   waiting_pkey, admitted_pkey, queue_key_pkey, queue_agent_pkey.
-with held as materialized (select turn from queue_flow where queue_id = $1::int8 for share),
+-- Moves a queue's cursor past records that an agent had to read before they can be given out. In a shared
+-- queue these are delayed records: they wait as runs until they are due. In a keyed queue these are all
+-- records: each is admitted, that is, listed under its key.
+-- Takes: $1 queue_id (int8);
+--   $2 agent_id (uuid, the agent that counts it);
+--   $3 partition_id (int8);
+--   $4 from_offset (int8, where the cursor must stand), $5 to_offset (int8, where it goes);
+--   for shared queues, one element each per run of records: $6 lo (int8[], first offset), $7 hi (int8[],
+--     offset after the last), $8 due_ms (int8[], when they may be given out in ms since 1970, null: at once);
+--   for keyed queues, one element each per record: $9 record_offset (int8[]), $10 key_hash (int8[]),
+--     $11 due_ms (int8[], as above).
+-- Returns: one row: 'moved'; 'stale': the cursor stands elsewhere; 'again': the queue changed while the
+--   statement waited for its lock, nothing was done, send it again; 'gone': there is no such queue.
+-- Locks: the queue's flow in share mode, the cursor, the keys in order, the agent's row.
+-- Index: queue_flow_pkey, queue_pkey, queue_cursor_pkey, waiting_pkey, admitted_pkey, queue_key_pkey,
+--   queue_agent_pkey.
+with held as materialized (
+    -- The queue's flow; `turn` tells whether the queue changed while its lock was waited for.
+    select turn from queue_flow where queue_id = $1::int8 for share
+),
 flow as materialized (
     select date_trunc('milliseconds', clock_timestamp()) as now
     from held h
@@ -34,7 +49,8 @@ keyed as (
         turn = k.turn + 1
     returning 1
 ),
--- What comes last in a statement is carried out first, unless another part reads it: the agent's row is to be locked last.
+-- Postgres runs steps that change rows and that no other step reads in reverse order. This one reads `keyed`,
+-- so that the agent's row is locked last.
 noted as (
     insert into queue_agent as a (queue_id, agent_id, waiting, rated_at)
     select $1, $2::uuid, (select coalesce(sum(records), 0)::int8 from waits) + (select count(*) from listed),

@@ -1,5 +1,8 @@
--- A tenant's living queues with the partitions of their topics.
--- Returns a row per queue, by name. Locks nothing. Index: queue_name, topic_pkey, queue_flow_pkey, topic_partition_number.
+-- Lists a tenant's queues, with the partitions of their topics.
+-- Takes: $1 tenant_id (text).
+-- Returns: a row per queue that is not deleted, by name; partition ids by partition number.
+-- Locks: nothing.
+-- Index: queue_name, topic_pkey, queue_flow_pkey, topic_partition_number.
 select q.queue_id, q.name, t.name as topic, q.topic_id, q.keyed, q.latest, q.lease_ms, q.base_ms, q.factor,
     q.cap_ms, q.jitter, q.max_failures, q.rate_limit, q.rate_per_ms, q.max_in_flight, q.secret, f.paused,
     array(

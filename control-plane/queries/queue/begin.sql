@@ -1,5 +1,10 @@
--- Sets the cursors of a queue that is being made: at the start of each partition's log, or at its end.
--- Returns nothing. Locks nothing but the new rows; the topic is held by the caller. Index: topic_partition_number, queue_cursor_pkey.
+-- Creates the cursors of a new queue, one per partition, at the start of the partition's log or at its end.
+-- Takes: $1 queue_id (int8);
+--   $2 topic_id (int8, the queue's topic);
+--   $3 latest (bool, at the end of the log).
+-- Returns: nothing.
+-- Locks: nothing but the new rows; the caller has locked the topic.
+-- Index: topic_partition_number, queue_cursor_pkey.
 insert into queue_cursor (queue_id, partition_id, start_offset, next_offset)
 select $1, p.partition_id, x.at, x.at
 from topic_partition p

@@ -1,6 +1,9 @@
--- Lets the cursors of living queues pass what retention has unlinked, which is counted as expired.
--- Returns how many records. Locks those cursors by queue and partition, then the rows of no agent by queue. Index: topic_partition_pkey, queue_pkey,
---   queue_agent_pkey; the cursors are looked through.
+-- Moves the cursors of all queues past records that retention has unlinked, and counts these records as
+-- expired.
+-- Takes: nothing.
+-- Returns: how many records that were.
+-- Locks: these cursors by queue and partition, then the counts that belong to no agent, by queue.
+-- Index: topic_partition_pkey, queue_pkey, queue_agent_pkey; the cursors are scanned.
 with behind as materialized (
     select c.queue_id, c.partition_id, c.next_offset, p.log_start_offset
     from queue_cursor c join topic_partition p on p.partition_id = c.partition_id and not p.deleted
@@ -13,6 +16,7 @@ moved as (
     from behind b
     where c.queue_id = b.queue_id and c.partition_id = b.partition_id
 ),
+-- The nil id stands for no agent: counts that are changed by no grant or settlement.
 noted as (
     insert into queue_agent as a (queue_id, agent_id, expired, rated_at)
     select b.queue_id, '00000000-0000-0000-0000-000000000000', sum(b.log_start_offset - b.next_offset)::int8,

@@ -1,5 +1,9 @@
--- What a living queue has to do and has in hand.
--- Returns one row or none. Locks nothing. Index: queue_pkey, queue_cursor_pkey, topic_partition_pkey, batch_pkey, queue_agent_pkey, waiting_due,
+-- Counts the records of a queue: ready, delayed, waiting for a retry, in flight, dead; and reads its rates
+-- and the commit time of its oldest record that was never given out.
+-- Takes: $1 queue_id (int8).
+-- Returns: one row, or none when there is no such queue.
+-- Locks: nothing.
+-- Index: queue_pkey, queue_cursor_pkey, topic_partition_pkey, batch_pkey, queue_agent_pkey, waiting_due,
 --   admitted_pkey.
 with at as materialized (select clock_timestamp() as now),
 own as materialized (select queue_id, keyed from queue where queue_id = $1 and deleted_at is null),
@@ -9,6 +13,8 @@ place as materialized (
     join queue_cursor c on c.queue_id = own.queue_id
     join topic_partition p on p.partition_id = c.partition_id
 ),
+-- Settled and waiting records, and the rates, which fade with a time constant of a minute since they were
+-- stored.
 done as materialized (
     select coalesce(sum(a.acked + a.expired + a.purged + a.dead + a.waiting), 0)::int8 as total,
         coalesce(sum(a.dead), 0)::int8 as dead,
@@ -35,7 +41,8 @@ runs as materialized (
         coalesce(sum(w.hi - w.lo) filter (where w.due_at > at.now and w.attempt > 0), 0) as retrying
     from at, waiting w where w.queue_id = $1 group by w.partition_id
 ),
--- Keyed: records that are leased or wait for a retry have been due, and are admitted still.
+-- Keyed queues: leased records, and those that wait for a retry, are admitted too, and count as due here; the
+-- last step takes them off.
 listed as materialized (
     select count(*) filter (where coalesce(a.due_at, '-infinity') <= at.now) as due,
         count(*) filter (where a.due_at > at.now and a.attempt = 0) as delayed,

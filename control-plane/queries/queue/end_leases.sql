@@ -1,6 +1,13 @@
--- Ends the leases of some partitions of a queue; sent until it sees none: a settlement that was under way may have moved renewed records to new parts.
--- Returns how many parts it saw, how many records they held then, and how many of those lie below the offsets named.
--- Locks the parts by id. Index: lease_pkey; the leases are looked through, which are few.
+-- Deletes the leases of some partitions of a queue, for a seek. It has to be sent until it finds none: a
+-- settlement that was under way may have moved renewed records to lease parts that this statement's snapshot
+-- does not show.
+-- Takes: $1 queue_id (int8);
+--   one element each per partition: $2 partition_id (int8[]), $3 at (int8[], where the partition's cursor is
+--     going to stand).
+-- Returns: one row: how many lease parts it saw, how many records those held, and how many of these lie below
+--   the new cursors.
+-- Locks: the lease parts, by lease and part.
+-- Index: lease_pkey; the leases, which are few, are scanned.
 with target as materialized (select * from unnest($2::int8[], $3::int8[]) as u(partition_id, at)),
 seen as materialized (select l.lease_id from lease l where l.queue_id = $1 and l.partition_id = any ($2)),
 locked as materialized (

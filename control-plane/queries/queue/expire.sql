@@ -1,9 +1,16 @@
--- Ends leases whose deadline is past. A run of n records comes back as runs of half its length, of one when the next failure is the last, each to
---   be given out apart; or its records are dead.
--- Returns how many parts. Locks parts, passing over those that others hold, then rows of queue_key by queue, partition and key, then rows of
---   queue_agent by queue. Index: lease_pkey, queue_pkey, waiting_pkey, dead_pkey, admitted_pkey, queue_key_pkey, queue_key_hash, queue_agent_pkey; the leases are looked
---   through, which are few.
+-- Ends leases whose deadline has passed. Their records have failed once more: they wait for a retry by the
+-- queue's policy, or are dead when they have failed too often. Since one of them may have crashed its worker,
+-- a run of n records comes back as runs of half its length, or of one record each when the next failure is
+-- the last, and each of these is given out apart from others. Leases of deleted queues just end.
+-- Takes: $1 limit (int8, lease parts that are ended at most, oldest deadline first);
+--   $2 dice (float8, 0 to 1, drawn by the caller, for the jitter of the retry delay).
+-- Returns: how many lease parts were ended.
+-- Locks: lease parts, passing over those that others hold; then keys by queue, partition and key; then the
+--   counts that belong to no agent, by queue.
+-- Index: lease_pkey, queue_pkey, waiting_pkey, dead_pkey, admitted_pkey, queue_key_pkey, queue_key_hash,
+--   queue_agent_pkey; the leases, which are few, are scanned.
 with at as materialized (select date_trunc('milliseconds', clock_timestamp()) as now),
+-- Lease parts whose deadline has passed.
 late as materialized (
     select l.lease_id, l.part from lease l
     where l.deadline <= (select now from at)
@@ -14,6 +21,7 @@ gone as (
     where l.lease_id = any (array(select lease_id from late)) and x.lease_id = l.lease_id and x.part = l.part
     returning l.queue_id, l.partition_id, l.attempt, l.failures + 1 as failures, l.pending
 ),
+-- Their records by runs, and into how long pieces a run is cut when it comes back.
 run as materialized (
     select g.queue_id, g.partition_id, g.attempt, g.failures, lower(x) as lo, upper(x) as hi, q.keyed,
         q.ladder, q.jitter, g.failures >= q.max_failures as dies,
@@ -23,6 +31,8 @@ run as materialized (
     join queue q on q.queue_id = g.queue_id and q.deleted_at is null
     cross join lateral unnest(g.pending) x
 ),
+-- Back to the queue. The delay after so many failures is in `ladder`; jitter spreads it (see
+-- core/src/retry.rs).
 returned as (
     insert into waiting (queue_id, partition_id, lo, hi, due_at, attempt, failures, alone, reason)
     select r.queue_id, r.partition_id, o, least(o + r.step, r.hi),
@@ -33,6 +43,7 @@ returned as (
     cross join lateral (select $2::float8 + (o % 1000000)::float8 * 0.6180339887498949::float8 as place) u
     where not r.dies
 ),
+-- Records that are dead.
 over as materialized (
     select r.queue_id, r.partition_id, o as record_offset, r.attempt, r.failures, a.key_hash, a.id
     from run r cross join lateral generate_series(r.lo, r.hi - 1) o
@@ -50,6 +61,7 @@ died as (
         'lease expired'
     from over o, at
 ),
+-- Their keys, which are free again, or deleted with their last record.
 freed as materialized (
     select k.queue_id, k.partition_id, k.key_hash, k.records
     from (
@@ -75,7 +87,9 @@ key_freed as (
         and f.queue_id = k.queue_id + 0 and f.partition_id = k.partition_id + 0
         and f.key_hash = k.key_hash + 0 and f.records > 1
 ),
--- What comes last in a statement is carried out first, unless another part reads it: these rows are to be locked last.
+-- Postgres runs steps that change rows and that no other step reads in reverse order. This one reads `freed`,
+-- so that its rows are locked last. The nil id stands for no agent: counts that are changed by no grant or
+-- settlement.
 noted as (
     insert into queue_agent as a (queue_id, agent_id, dead, waiting, rated_at)
     select r.queue_id, '00000000-0000-0000-0000-000000000000',

@@ -1,7 +1,10 @@
--- Forgets operations that nobody can ask for any more, and the rows of deleted queues, so many of each kind at most; the counts of agents that
---   are silent for a day are added to the row of no agent.
--- Returns how many operations and rows. Locks what it deletes, passing over what others hold. Index: queue_operation_expires, queue_deleted,
---   waiting_due, dead_pkey, admitted_pkey, queue_key_pkey, queue_cursor_pkey, queue_agent_pkey, queue_flow_pkey, queue_pkey; leases are looked through.
+-- Deletes stored settlements that have expired, and the rows of deleted queues. The counts of agents that
+-- have been silent for a day are added to the counts that belong to no agent.
+-- Takes: $1 limit (int8, rows of each kind that are deleted at most).
+-- Returns: how many rows that were, but for cursors, counts and flow, which go with their queue.
+-- Locks: what it deletes, passing over operations, leases and counts that others hold.
+-- Index: queue_operation_expires, queue_deleted, waiting_due, dead_pkey, admitted_pkey, queue_key_pkey,
+--   queue_cursor_pkey, queue_agent_pkey, queue_flow_pkey, queue_pkey; the leases are scanned.
 with o as (
     delete from queue_operation where ctid = any (array(
         select ctid from queue_operation
@@ -44,6 +47,7 @@ k as (
         cross join lateral (select y.ctid from queue_key y where y.queue_id = e.queue_id limit $1) x limit $1
     )) returning 1
 ),
+-- Deleted queues of which all other rows are gone.
 bare as materialized (
     select e.queue_id from ended e
     where not exists (select from lease x where x.queue_id = e.queue_id)
@@ -56,6 +60,8 @@ c as (delete from queue_cursor where queue_id = any (array(select queue_id from 
 g as (delete from queue_agent where queue_id = any (array(select queue_id from bare)) returning 1),
 f as (delete from queue_flow where queue_id = any (array(select queue_id from bare)) returning 1),
 q as (delete from queue where queue_id = any (array(select queue_id from bare)) returning 1),
+-- Agents that are gone, by their counts. The nil id stands for no agent: the counts that gone agents leave
+-- are kept there.
 silent as materialized (
     select x.ctid as id from queue_agent x join queue y on y.queue_id = x.queue_id and y.deleted_at is null
     where x.agent_id <> '00000000-0000-0000-0000-000000000000'

@@ -1,5 +1,8 @@
--- A living queue by name, with the partitions of its topic.
--- Returns one row or none. Locks nothing. Index: queue_name, topic_pkey, queue_flow_pkey, topic_partition_number.
+-- Reads a queue by name, with the partitions of its topic.
+-- Takes: $1 tenant_id (text), $2 name (text): the queue.
+-- Returns: one row, or none when there is no such queue; partition ids by partition number.
+-- Locks: nothing.
+-- Index: queue_name, topic_pkey, queue_flow_pkey, topic_partition_number.
 select q.queue_id, q.name, t.name as topic, q.topic_id, q.keyed, q.latest, q.lease_ms, q.base_ms, q.factor,
     q.cap_ms, q.jitter, q.max_failures, q.rate_limit, q.rate_per_ms, q.max_in_flight, q.secret, f.paused,
     array(

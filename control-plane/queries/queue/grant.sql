@@ -1,12 +1,35 @@
--- Gives out records of a shared queue to callers: first runs whose lease expired, each apart to one caller; then the other callers, laid on one line,
---   are filled with due runs, to half while fresh work waits, and with fresh records up to the first batch that has to be admitted.
--- Returns a row with `status` and what is to be said of all: 'given', 'again' (the queue changed while the statement waited for it, nothing was
---   done), 'keyed' (not this statement's), 'gone'; then a row per part, by caller; a caller whose lease is alive is answered what is left of it.
---   Fails with 23505 when a lease was being made at the same time: sent again, it is found alive.
--- Locks the queue's flow, shared unless the queue is limited; due runs, and cursors by partition, passing over those that others hold (cursors
---   are waited for if $8); the agent's row. Index: queue_flow_pkey, queue_pkey, lease_pkey, queue_cursor_pkey, topic_partition_pkey,
---   batch_delayed, queue_agent_pkey, waiting_due, waiting_pkey.
+-- Leases records of a shared queue to callers that ask for some. Each caller gets a lease of the length it
+-- asked for.
+-- What is given out, and to whom (`deal` in core/src/queue/deal.rs is the same arithmetic): first, runs of
+-- records whose lease expired, each to one caller that gets nothing else, for at most half of the callers
+-- while there is other work. The other callers form one line, as long as the sum of what they want. Due runs,
+-- which were given out before or delayed, fill at most half of the line while there are fresh records; fresh
+-- records, which the cursors have not passed yet, fill the rest, in each partition up to the first batch with
+-- delayed records, which has to be admitted first (admit.sql). Rate and max_in_flight of the queue limit all
+-- of it.
+-- A lease is stored as parts: its records of one partition with the same attempt and failures.
+-- Takes: $1 queue_id (int8);
+--   $2 agent_id (uuid, the agent that counts it);
+--   one element each per caller, in the order in which they asked: $3 lease_id (uuid[], drawn by the agent),
+--     $4 records (int4[], how many are wanted at most), $5 lease_ms (int8[], how long the lease lasts);
+--   $6 from_partition (int8, partition whose fresh records are taken first; the others follow by id, around);
+--   $7 dice (float8, 0 to 1, drawn by the agent: whether the odd caller, or the odd record, gets a retry);
+--   $8 patient (bool, wait for cursors that others hold instead of passing over them);
+--   $9 max_unadmitted (int8, cursors that are reported as standing before a batch to be admitted, at most).
+-- Returns: one row with a `status`, and, if that is 'given', a row per lease part. 'given': done; 'again':
+--   the queue changed while the statement waited for its lock, nothing was done, send it again; 'keyed': a
+--   keyed queue, which grant_keyed.sql serves; 'gone': there is no such queue. A caller whose lease is alive
+--   already, since the statement was sent before, gets what is left of it. The first row also says why less
+--   was given out than there is, whether others held fresh records, when the next run is due, and which
+--   cursors stand before a batch to be admitted. Fails with 23505 (unique violation) when the same lease is
+--   being made at the same time; sent again, it is found alive.
+-- Locks: the queue's flow, in share mode unless the queue is limited; due runs, and cursors by partition,
+--   passing over those that others hold (cursors are waited for if $8); the agent's row.
+-- Index: queue_flow_pkey, queue_pkey, lease_pkey, queue_cursor_pkey, topic_partition_pkey, batch_delayed,
+--   queue_agent_pkey, waiting_due, waiting_pkey.
 with open as materialized (
+    -- The queue's flow, locked in share mode, or alone where a limit makes grants count one after the other.
+    -- One of the two steps is empty.
     select turn, paused, tokens, refilled_at from queue_flow where queue_id = $1 and not limited for share
 ),
 bound as materialized (
@@ -16,7 +39,10 @@ held as materialized (
     select x.*, date_trunc('milliseconds', clock_timestamp()) as now
     from (select o.*, false as limited from open o union all select b.*, true from bound b) x
 ),
+-- Empty, and with it all that follows, if the queue changed while its lock was waited for: the row that was
+-- locked has another turn than the row in the statement's snapshot. Tokens refill with time, up to the limit.
 flow as materialized (
+    -- differs: serves shared queues only
     select h.now, h.paused, h.limited, q.max_in_flight, q.rate_limit,
         least(
             q.rate_limit,
@@ -26,7 +52,9 @@ flow as materialized (
     join queue_flow f on f.queue_id = $1 and f.turn = h.turn
     join queue q on q.queue_id = $1 and q.deleted_at is null and not q.keyed
 ),
+-- Leases that an earlier sending made.
 alive as materialized (select l.* from lease l where l.lease_id = any ($3::uuid[]) and l.queue_id = $1),
+-- The callers that take part.
 want as materialized (
     select u.nth, u.lease_id, u.lease_ms, u.records::int8 as records,
         row_number() over (order by u.nth) as place
@@ -35,7 +63,10 @@ want as materialized (
         with ordinality as u(lease_id, records, lease_ms, nth)
     where not exists (select from alive a where a.lease_id = u.lease_id)
 ),
+-- The cursors, and up to where each may go: to the first batch with delayed records (flags & 2,
+-- `BatchFlags::DELAY`).
 place as materialized (
+    -- differs: a cursor goes up to the first batch that has to be admitted, which is told as well
     select c.partition_id, c.start_offset, c.next_offset, d.base_offset as stop, d.ends,
         case when d.base_offset is null then p.high_watermark
             else greatest(d.base_offset, c.next_offset) end as upto
@@ -53,7 +84,10 @@ place as materialized (
     ) d on true
     where c.queue_id = $1
 ),
+-- Fresh records, and records in flight: those that the cursors have passed and that are not settled or
+-- waiting.
 stock as materialized (
+    -- differs: fresh records are what lies between the cursors and where they may go
     select coalesce(sum(upto - next_offset), 0)::int8 as fresh,
         coalesce(sum(next_offset - start_offset), 0)::int8
         - (
@@ -64,7 +98,9 @@ stock as materialized (
     from place
 ),
 asked as materialized (select count(*) as callers, coalesce(sum(records), 0)::int8 as records from want),
+-- How many records may be given out to all.
 room as materialized (
+    -- differs: `stock` has counted the fresh records
     select a.callers, a.records, s.fresh, f.now, f.tokens, f.max_in_flight - s.in_flight as space,
         case
             when f.paused then 0
@@ -74,6 +110,7 @@ room as materialized (
         end as allowed
     from flow f, stock s, asked a
 ),
+-- How many callers may get a run whose lease expired.
 lone_room as materialized (
     select least(
             r.allowed,
@@ -87,7 +124,8 @@ lone_room as materialized (
         ) as runs
     from room r
 ),
--- Rows of waiting are never updated: what is locked is what this statement sees.
+-- Takes these runs. Rows of `waiting` are inserted and deleted, never updated: one that can be locked is as
+-- in the snapshot.
 lone_pick as materialized (
     select w.ctid as id from waiting w
     where w.queue_id = $1 and w.alone and w.due_at <= (select now from flow)
@@ -99,6 +137,7 @@ lone_taken as (
     where ctid = any (array(select id from lone_pick))
     returning partition_id, lo, hi, due_at, attempt, failures, reason
 ),
+-- Each of them with its caller, and how much of it is given out.
 lone as materialized (
     select x.*,
         greatest(
@@ -113,11 +152,13 @@ lone as materialized (
         join want w on w.place = t.place
     ) x
 ),
+-- The other callers on a line: each has the places from w_lo to before w_hi.
 line as materialized (
     select w.nth, w.lease_id, w.lease_ms, (sum(w.records) over (order by w.place))::int8 - w.records as w_lo,
         (sum(w.records) over (order by w.place))::int8 as w_hi
     from want w where w.place > (select count(*) from lone)
 ),
+-- How many records the line takes, and how many of them are retries.
 need as materialized (
     select n.records, n.fresh,
         least(n.records, greatest(floor(n.records / 2.0::float8 + $7)::int8, n.records - n.fresh)) as retries
@@ -130,6 +171,7 @@ need as materialized (
         from room r offset 0
     ) n
 ),
+-- How many due runs that needs.
 peek as materialized (
     select count(*) as runs
     from (
@@ -142,6 +184,7 @@ peek as materialized (
     ) x
     where x.before < (select retries from need)
 ),
+-- Takes these runs.
 pick as materialized (
     select w.ctid as id from waiting w
     where w.queue_id = $1 and not w.alone and w.due_at <= (select now from flow)
@@ -152,6 +195,7 @@ taken as (
     where ctid = any (array(select id from pick))
     returning partition_id, lo, hi, due_at, attempt, failures, reason
 ),
+-- Each of them, and how much of it is given out.
 retry as materialized (
     select t.*,
         greatest(
@@ -165,6 +209,7 @@ retry as materialized (
         ) as give
     from taken t
 ),
+-- The rest of a run that was cut waits on, unchanged.
 put_back as (
     insert into waiting (queue_id, partition_id, lo, hi, due_at, attempt, failures, alone, reason)
     select $1, r.partition_id, r.lo + r.give, r.hi, r.due_at, r.attempt, r.failures, false, r.reason
@@ -175,10 +220,13 @@ put_back as (
     from lone r
     where r.give < r.hi - r.lo
 ),
+-- How many fresh records the line still takes.
 wanted as materialized (
     select n.records - (select coalesce(sum(give), 0)::int8 from retry) as fresh from need n
 ),
+-- The partitions that supply them.
 chosen as materialized (
+    -- differs: fresh records come from partitions
     select x.partition_id, x.upto
     from (
         select p.partition_id, p.upto,
@@ -188,6 +236,7 @@ chosen as materialized (
     ) x
     where x.before < (select fresh from wanted)
 ),
+-- Their cursors, locked: either those that nobody else holds, or all of them. One of the two steps is empty.
 eager as materialized (
     select c.partition_id, c.next_offset, k.upto
     from chosen k
@@ -200,7 +249,9 @@ patient as materialized (
     join queue_cursor c on c.queue_id = $1 and c.partition_id = k.partition_id
     where $8 and c.next_offset < k.upto order by c.partition_id for update of c
 ),
+-- Moves them past what is given out.
 moved as (
+    -- differs: fresh records are taken by moving cursors
     update queue_cursor c set next_offset = x.next_offset + x.give
     from (
         select y.partition_id, y.next_offset,
@@ -216,7 +267,9 @@ moved as (
     where c.queue_id = $1 and c.partition_id = x.partition_id and x.give > 0
     returning c.partition_id, x.next_offset as lo, c.next_offset as hi
 ),
+-- All that is given out along the line, which it fills from s_lo to before s_hi.
 supply as materialized (
+    -- differs: a fresh record was never given out before, and comes by partition
     select s.*, (sum(s.hi - s.lo) over (order by s.fresh, s.nth))::int8 - (s.hi - s.lo) as s_lo,
         (sum(s.hi - s.lo) over (order by s.fresh, s.nth))::int8 as s_hi
     from (
@@ -229,6 +282,7 @@ supply as materialized (
         from moved m
     ) s
 ),
+-- Where a caller's places and a run meet.
 piece as materialized (
     select l.nth, l.lease_id, l.lease_ms, s.partition_id, s.attempt, s.failures, s.s_lo,
         s.lo + greatest(l.w_lo, s.s_lo) - s.s_lo as lo, s.lo + least(l.w_hi, s.s_hi) - s.s_lo as hi
@@ -238,6 +292,7 @@ piece as materialized (
     from lone r
     where r.give > 0
 ),
+-- The lease parts.
 part as materialized (
     select p.nth, p.lease_id, (row_number() over (partition by p.nth order by min(p.s_lo)))::int4 as part,
         p.partition_id, p.attempt, p.failures, f.now + p.lease_ms * interval '1 ms' as deadline,
@@ -255,17 +310,21 @@ given as materialized (
         (select coalesce(sum(hi - lo), 0)::int8 from moved) as fresh
 ),
 noted as (
+    -- differs: only retries were counted as waiting
     insert into queue_agent as a (queue_id, agent_id, waiting, rated_at)
     select $1, $2::uuid, -g.retries, f.now from given g, flow f
     where g.retries > 0
     on conflict (queue_id, agent_id) do update set waiting = a.waiting + excluded.waiting
 ),
+-- Takes the tokens. Counting the turn tells grants that wait for the lock that their snapshot is old.
 drawn as (
     update queue_flow f
     set tokens = coalesce(l.tokens - (g.retries + g.fresh), f.tokens), refilled_at = l.now, turn = f.turn + 1
     from flow l, given g where f.queue_id = $1 and l.limited and g.retries + g.fresh > 0
 ),
+-- Cursors that stand before a batch with delayed records.
 unadmitted as materialized (
+    -- differs: a cursor stands before a batch to admit where it comes to that batch
     select p.partition_id, coalesce(m.hi, p.next_offset) as next_offset, p.ends
     from place p
     left join moved m on m.partition_id = p.partition_id

@@ -1,9 +1,22 @@
--- Gives out records of a keyed queue to callers: runs that were given out before as `grant.sql` does, then the lowest admitted record of each key that
---   is free, if it is due, around from a partition and key. A key that is given out is taken until its record is settled for good.
--- Returns rows as `grant.sql` does; 'shared' is not this statement's. Fails with 23505 as that does.
--- Locks the queue's flow, shared unless the queue is limited; due runs and free keys, passing over those that others hold or have changed; the agent's
---   row. Index: queue_flow_pkey, queue_pkey, lease_pkey, queue_cursor_pkey, topic_partition_pkey, batch_pkey, queue_agent_pkey, waiting_due,
---   waiting_pkey, queue_key_pkey, admitted_key, admitted_due.
+-- Leases records of a keyed queue to callers that ask for some, so that of each key at most one record is out
+-- at a time, in order.
+-- What is given out, and to whom, is as in grant.sql, except that fresh records are the lowest admitted
+-- record of each key that is free, if that record is due, by partition and key from a given place on, around.
+-- A key is taken from then on, until that record is settled for good (acked, expired or dead).
+-- Steps that have the name of a step in grant.sql are the same text, unless they say how they differ.
+-- Takes: $1 queue_id (int8);
+--   $2 agent_id (uuid, the agent that counts it);
+--   one element each per caller, in the order in which they asked: $3 lease_id (uuid[], drawn by the agent),
+--     $4 records (int4[], how many are wanted at most), $5 lease_ms (int8[], how long the lease lasts);
+--   $6 from_partition (int8), $10 from_key (int8, a key hash): where to start with fresh records;
+--   $7 dice (float8, 0 to 1, drawn by the agent: whether the odd caller, or the odd record, gets a retry);
+--   $8 window (int8, records that may be admitted and not settled; from there on no more are to be admitted);
+--   $9 max_unadmitted (int8, cursors that are reported as having records to admit, at most).
+-- Returns: as grant.sql; 'shared' instead of 'keyed': a shared queue, which grant.sql serves.
+-- Locks: the queue's flow, in share mode unless the queue is limited; due runs and free keys, passing over
+--   those that others hold or have changed; the agent's row.
+-- Index: queue_flow_pkey, queue_pkey, lease_pkey, queue_cursor_pkey, topic_partition_pkey, batch_pkey,
+--   queue_agent_pkey, waiting_due, waiting_pkey, queue_key_pkey, admitted_key, admitted_due.
 with open as materialized (
     select turn, paused, tokens, refilled_at from queue_flow where queue_id = $1 and not limited for share
 ),
@@ -15,6 +28,7 @@ held as materialized (
     from (select o.*, false as limited from open o union all select b.*, true from bound b) x
 ),
 flow as materialized (
+    -- differs: serves keyed queues only
     select h.now, h.paused, h.limited, q.max_in_flight, q.rate_limit,
         least(
             q.rate_limit,
@@ -34,6 +48,7 @@ want as materialized (
     where not exists (select from alive a where a.lease_id = u.lease_id)
 ),
 place as materialized (
+    -- differs: no record can be given out from a cursor, all have to be admitted
     select c.partition_id, c.start_offset, c.next_offset, p.high_watermark
     from flow cross join queue_cursor c
     cross join lateral (
@@ -43,6 +58,7 @@ place as materialized (
     where c.queue_id = $1
 ),
 stock as materialized (
+    -- differs: fresh records are counted later, in `room`; what is admitted limits what may be admitted
     select x.passed - x.kept - x.waiting as in_flight, x.passed - x.kept as admitted
     from (
         select (select coalesce(sum(next_offset - start_offset), 0)::int8 from place) as passed,
@@ -62,7 +78,8 @@ limits as materialized (
         end as allowed
     from flow f, stock s, asked a
 ),
--- One more than can be given out, so that what is short is known.
+-- Free keys whose lowest record is due, first those from the starting place on, then those before it. One
+-- more than can be given out is read, so that it is known whether the limits left any behind.
 ahead as materialized (
     select k.partition_id, k.key_hash, k.turn, r.record_offset, r.attempt
     from queue_key k
@@ -89,6 +106,7 @@ behind as materialized (
     limit (select coalesce(max(allowed), -1) + 1 from limits) - (select count(*) from ahead)
 ),
 room as materialized (
+    -- differs: fresh records are those of free keys, read with the help of `limits`
     select l.*, (select count(*) from ahead) + (select count(*) from behind) as fresh from limits l
 ),
 lone_room as materialized (
@@ -104,7 +122,7 @@ lone_room as materialized (
         ) as runs
     from room r
 ),
--- Rows of waiting are never updated: what is locked is what this statement sees.
+-- Rows of `waiting` are inserted and deleted, never updated: one that can be locked is as in the snapshot.
 lone_pick as materialized (
     select w.ctid as id from waiting w
     where w.queue_id = $1 and w.alone and w.due_at <= (select now from flow)
@@ -200,6 +218,7 @@ free as materialized (
     from (select a.*, false as around from ahead a union all select b.*, true from behind b) x
 ),
 chosen as materialized (
+    -- differs: fresh records come from keys, which are locked here
     select f.nth, f.record_offset, f.attempt, k.partition_id, k.key_hash, k.id
     from (select * from free where nth <= (select fresh from wanted) order by nth) f
     cross join lateral (
@@ -209,14 +228,16 @@ chosen as materialized (
         limit 1 for update of q skip locked
     ) k
 ),
--- A row whose turn has not changed is the one that this statement sees.
+-- A key whose turn has not changed is as in the statement's snapshot; `chosen` has locked no others.
 closed as (
     update queue_key set taken = true, turn = turn + 1 where ctid = any (array(select id from chosen))
 ),
 moved as materialized (
+    -- differs: the record of each key that was taken; its attempts may be more than none after a redrive
     select c.nth, c.partition_id, c.record_offset as lo, c.record_offset + 1 as hi, c.attempt from chosen c
 ),
 supply as materialized (
+    -- differs: a fresh record keeps its attempts, and comes by key
     select s.*, (sum(s.hi - s.lo) over (order by s.fresh, s.nth))::int8 - (s.hi - s.lo) as s_lo,
         (sum(s.hi - s.lo) over (order by s.fresh, s.nth))::int8 as s_hi
     from (
@@ -253,6 +274,7 @@ given as materialized (
         (select coalesce(sum(hi - lo), 0)::int8 from moved) as fresh
 ),
 noted as (
+    -- differs: fresh records were counted as waiting when they were admitted
     insert into queue_agent as a (queue_id, agent_id, waiting, rated_at)
     select $1, $2::uuid, -(g.retries + g.fresh), f.now from given g, flow f
     where g.retries + g.fresh > 0
@@ -264,6 +286,7 @@ drawn as (
     from flow l, given g where f.queue_id = $1 and l.limited and g.retries + g.fresh > 0
 ),
 unadmitted as materialized (
+    -- differs: every record has to be admitted, as long as the window has room
     select p.partition_id, p.next_offset, b.ends
     from place p
     cross join lateral (

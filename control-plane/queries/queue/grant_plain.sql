@@ -1,14 +1,24 @@
--- Gives out fresh records of a shared queue, as `grant.sql` would, where there is nothing else to think of: no limit but the one of all queues, and
---   room below it, no due run, no batch that has to be admitted ahead, no lease alive.
--- Returns rows as `grant.sql` does, but what is to be said of all with each part; 'other': nothing was done, send that one. Fails with 23505 as
---   that does.
--- Locks the queue's flow in share mode, then cursors, passing over those that others hold. Index: queue_flow_pkey, queue_pkey, waiting_due, lease_pkey,
---   queue_cursor_pkey, topic_partition_pkey, queue_agent_pkey, batch_delayed.
+-- Leases fresh records of a shared queue as grant.sql does, for the frequent case in which there is nothing
+-- else to consider: the queue has no limits of its own and is below the common one, no run is due, no batch
+-- ahead has to be admitted, none of the leases is alive. It costs less than half.
+-- Takes: $1 queue_id (int8);
+--   one element each per caller, in the order in which they asked: $2 lease_id (uuid[], drawn by the agent),
+--     $3 records (int4[], how many are wanted at most), $4 lease_ms (int8[], how long the lease lasts);
+--   $5 from_partition (int8, partition whose fresh records are taken first; the others follow by id, around).
+-- Returns: a row per lease part, each with what grant.sql says in its first row; one row without a part when
+--   there are no fresh records. `status` is 'given', or 'other': nothing was done, send grant.sql instead.
+--   Fails with 23505 as that does.
+-- Locks: the queue's flow in share mode, then cursors, passing over those that others hold.
+-- Index: queue_flow_pkey, queue_pkey, waiting_due, lease_pkey, queue_cursor_pkey, topic_partition_pkey,
+--   queue_agent_pkey, batch_delayed.
 with open as materialized (
+    -- Empty, and with it all that follows, if the queue is limited or paused.
     select turn, date_trunc('milliseconds', clock_timestamp()) as now
     from queue_flow
     where queue_id = $1::int8 and not limited and not paused for share
 ),
+-- Empty if the queue changed while its lock was waited for: the row that was locked has another turn than the
+-- row in the statement's snapshot.
 head as materialized (
     select o.now, q.max_in_flight, least(
         (select w.due_at from waiting w where w.queue_id = $1 and not w.alone order by w.due_at limit 1),
@@ -19,11 +29,13 @@ head as materialized (
     join queue q on q.queue_id = $1 and q.deleted_at is null and not q.keyed
     where not exists (select from lease l where l.lease_id = any ($2::uuid[]))
 ),
+-- The callers on a line: each has the places from w_lo to before w_hi.
 want as materialized (
     select u.nth, u.lease_id, u.lease_ms, sum(u.records) over (order by u.nth) - u.records as w_lo,
         sum(u.records) over (order by u.nth) as w_hi
     from unnest($2::uuid[], $3::int4[], $4::int8[]) with ordinality as u(lease_id, records, lease_ms, nth)
 ),
+-- The cursors, if no run is due.
 place as materialized (
     select c.partition_id, c.next_offset, p.high_watermark,
         (
@@ -37,6 +49,7 @@ place as materialized (
     ) p
     where h.due_at is null or h.due_at > h.now
 ),
+-- How many fresh records are there, how many are given out, and whether that stays within max_in_flight.
 room as materialized (
     select coalesce(max(p.upto), 0) as fresh,
         least((select max(w_hi) from want), coalesce(max(p.upto), 0)) as wanted,
@@ -56,6 +69,8 @@ chosen as materialized (
     join place p on p.upto - (p.high_watermark - p.next_offset) < r.wanted
     where r.enough and p.next_offset < p.high_watermark
 ),
+-- The cursors that supply them, locked; none if a batch with delayed records lies ahead of any cursor (flags
+-- & 2, `BatchFlags::DELAY`).
 cur as materialized (
     select c.partition_id, c.next_offset, k.high_watermark
     from chosen k
@@ -87,12 +102,14 @@ moved as (
     where c.queue_id = $1 and c.partition_id = x.partition_id and x.give > 0
     returning c.partition_id, x.next_offset as lo, c.next_offset as hi
 ),
+-- All that is given out along the line, which it fills from s_lo to before s_hi.
 supply as materialized (
     select m.partition_id, m.lo,
         (sum(m.hi - m.lo) over (order by m.partition_id < $5, m.partition_id))::int8 - (m.hi - m.lo) as s_lo,
         (sum(m.hi - m.lo) over (order by m.partition_id < $5, m.partition_id))::int8 as s_hi
     from moved m
 ),
+-- Where a caller's places and a run meet: a lease part each.
 piece as materialized (
     select w.nth, w.lease_id, h.now + w.lease_ms * interval '1 ms' as deadline,
         (row_number() over (partition by w.nth order by s.s_lo))::int4 as part, s.partition_id,

@@ -1,5 +1,8 @@
--- Gives the living queues of a topic cursors in its new partitions.
--- Returns nothing. Locks nothing but the new rows; the topic is held by the caller. Index: queue_topic, topic_partition_number, queue_cursor_pkey.
+-- Creates the cursors of a topic's queues in partitions that were added to the topic.
+-- Takes: $1 topic_id (int8).
+-- Returns: nothing.
+-- Locks: nothing but the new rows; the caller has locked the topic.
+-- Index: queue_topic, topic_partition_number, queue_cursor_pkey.
 insert into queue_cursor (queue_id, partition_id, start_offset, next_offset)
 select q.queue_id, p.partition_id, 0, 0
 from queue q

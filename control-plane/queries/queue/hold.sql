@@ -1,5 +1,9 @@
--- Keeps grants, admissions and redrives away from queues until the transaction ends; those that were waiting look again.
--- Returns nothing of use. Locks their flow, by queue. Index: queue_flow_pkey.
+-- Locks queues against grants, admissions and redrives until the transaction ends. Those that were waiting
+-- for the lock see by `turn` that their snapshot is old, do nothing, and are sent again.
+-- Takes: $1 queue_id (int8[]).
+-- Returns: nothing.
+-- Locks: the queues' flow, in the order of ids.
+-- Index: queue_flow_pkey.
 with held as materialized (
     select queue_id from queue_flow where queue_id = any ($1::int8[]) order by queue_id for no key update
 )

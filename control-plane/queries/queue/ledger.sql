@@ -1,6 +1,11 @@
--- The sums of a living queue, as counted and as the rows say.
--- Returns one row or none. Locks nothing. Index: queue_pkey, queue_cursor_pkey, queue_agent_pkey, dead_pkey, waiting_due, admitted_pkey; the leases are
---   looked through.
+-- Reads the sums that prove that a queue has lost no record: what the cursors have passed must equal what was
+-- acked, expired, purged, died, waits and is leased. Dead and waiting records are counted in two ways, by the
+-- running counts and by the rows.
+-- Takes: $1 queue_id (int8).
+-- Returns: one row, or none when there is no such queue.
+-- Locks: nothing.
+-- Index: queue_pkey, queue_cursor_pkey, queue_agent_pkey, dead_pkey, waiting_due, admitted_pkey; the leases
+--   are scanned.
 with leased as materialized (
     select coalesce(sum(upper(r) - lower(r)), 0)::int8 as n
     from lease l

@@ -1,5 +1,11 @@
--- Dead records of a queue, a page from after a place on.
--- Returns a row per record, by partition and offset. Locks nothing. Index: dead_pkey, topic_partition_pkey.
+-- Lists a page of a queue's dead records.
+-- Takes: $1 queue_id (int8);
+--   $2 partition_id (int8), $3 record_offset (int8): the last record of the page before;
+--   $4 limit (int8, records of a page).
+-- Returns: a row per record, by partition and offset; `at_ms`: when it died; `gone`: retention has unlinked
+--   the record.
+-- Locks: nothing.
+-- Index: dead_pkey, topic_partition_pkey.
 select d.partition_id as "partition_id!", d.record_offset as "record_offset!", d.attempt, d.failures,
     (extract(epoch from d.died_at) * 1000)::int8 as "at_ms?", d.reason as "reason?",
     d.record_offset < p.log_start_offset as "gone!"

@@ -1,5 +1,11 @@
--- Leased records of a queue, a page from after a place on.
--- Returns a row per record, by partition and offset. Locks nothing. Index: topic_partition_pkey; the leases are looked through.
+-- Lists a page of a queue's leased records.
+-- Takes: $1 queue_id (int8);
+--   $2 partition_id (int8), $3 record_offset (int8): the last record of the page before;
+--   $4 limit (int8, records of a page).
+-- Returns: a row per record, by partition and offset; `at_ms`: deadline of its lease; `gone`: retention has
+--   unlinked the record.
+-- Locks: nothing.
+-- Index: topic_partition_pkey; the leases are scanned.
 select l.partition_id as "partition_id!", o as "record_offset!", l.attempt, l.failures,
     (extract(epoch from l.deadline) * 1000)::int8 as "at_ms?", null::text as "reason?",
     o < p.log_start_offset as "gone!"

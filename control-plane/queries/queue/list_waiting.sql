@@ -1,6 +1,12 @@
--- Records of a queue that wait, a page from after a place on: runs, and in keyed queues what is admitted and was not given out.
--- Returns a row per record, by partition and offset. Locks nothing. Index: queue_cursor_pkey, waiting_pkey, admitted_pkey, topic_partition_pkey; the
---   leases are looked through.
+-- Lists a page of a queue's waiting records: those in runs, and in a keyed queue those that are admitted, not
+-- leased and in no run.
+-- Takes: $1 queue_id (int8);
+--   $2 partition_id (int8), $3 record_offset (int8): the last record of the page before;
+--   $4 limit (int8, records of a page).
+-- Returns: a row per record, by partition and offset; `at_ms`: when it is due, null: as soon as its key is
+--   free; `gone`: retention has unlinked the record.
+-- Locks: nothing.
+-- Index: queue_cursor_pkey, waiting_pkey, admitted_pkey, topic_partition_pkey; the leases are scanned.
 with own as materialized (select q.queue_id from queue q where q.queue_id = $1 and q.keyed),
 leased as materialized (
     select l.partition_id, o as record_offset from own join lease l on l.queue_id = own.queue_id

@@ -1,7 +1,17 @@
--- Forgets dead records: those named, all or none of them, or else all whose reason matches.
--- Returns one row as `redrive.sql` does. Locks the queue's flow in share mode, dead records by partition and offset, the row of no agent.
+-- Deletes dead records of a queue: those named (all of them, or none if one is not dead), or those whose
+-- reason matches a pattern, or all.
+-- Takes: $1 queue_id (int8);
+--   $2 named (bool, the records are named by $3 and $4);
+--   one element each per record named: $3 partition_id (int8[]), $4 record_offset (int8[]);
+--   $5 pattern (text, for `like`, null: all), if not $2.
+-- Returns: one row, as redrive.sql does.
+-- Locks: the queue's flow in share mode, dead records by partition and offset, the counts that belong to no
+--   agent.
 -- Index: queue_flow_pkey, queue_pkey, dead_pkey, queue_agent_pkey.
-with held as materialized (select turn from queue_flow where queue_id = $1::int8 for share),
+with held as materialized (
+    -- The queue's flow; `turn` tells whether the queue changed while its lock was waited for.
+    select turn from queue_flow where queue_id = $1::int8 for share
+),
 flow as materialized (
     select date_trunc('milliseconds', clock_timestamp()) as now
     from held h
@@ -40,6 +50,7 @@ taken as (
     returning 1
 ),
 counted as materialized (select count(*) as n from taken),
+-- The nil id stands for no agent: counts that are changed by no grant or settlement.
 noted as (
     insert into queue_agent as a (queue_id, agent_id, dead, purged, rated_at)
     select $1, '00000000-0000-0000-0000-000000000000', -c.n, c.n, f.now from counted c, flow f where c.n > 0

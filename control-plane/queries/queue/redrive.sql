@@ -1,9 +1,21 @@
--- Gives dead records back to their queue: those named, all or none of them, or else all whose reason matches; those that retention has let go stay.
--- Returns one row: 'done', 'again' (the queue changed while the statement waited for it) or 'gone'; the first offset named that is not dead, from
---   1; how many were given back.
--- Locks the queue's flow in share mode, dead records by partition and offset, rows of queue_key by partition and key, the row of no agent.
--- Index: queue_flow_pkey, queue_pkey, dead_pkey, topic_partition_pkey, waiting_pkey, admitted_pkey, queue_key_pkey, queue_agent_pkey.
-with held as materialized (select turn from queue_flow where queue_id = $1::int8 for share),
+-- Gives dead records of a queue another chance, with no failures: those named (all of them, or none if one is
+-- not dead), or those whose reason matches a pattern, or all. Records that retention has unlinked stay dead.
+-- Takes: $1 queue_id (int8);
+--   $2 named (bool, the records are named by $3 and $4);
+--   one element each per record named: $3 partition_id (int8[]), $4 record_offset (int8[]);
+--   $5 pattern (text, for `like`, null: all), if not $2;
+--   $6 max_rate (float8, records a second at which they become due; null: all at once).
+-- Returns: one row: 'done'; 'again': the queue changed while the statement waited for its lock, nothing was
+--   done, send it again; or 'gone': there is no such queue. `missing`: number, from 1, of the first record
+--   named that is not dead: nothing was done. `records`: how many were given back.
+-- Locks: the queue's flow in share mode, dead records by partition and offset, keys by partition and key, the
+--   counts that belong to no agent.
+-- Index: queue_flow_pkey, queue_pkey, dead_pkey, topic_partition_pkey, waiting_pkey, admitted_pkey,
+--   queue_key_pkey, queue_agent_pkey.
+with held as materialized (
+    -- The queue's flow; `turn` tells whether the queue changed while its lock was waited for.
+    select turn from queue_flow where queue_id = $1::int8 for share
+),
 flow as materialized (
     select q.keyed, date_trunc('milliseconds', clock_timestamp()) as now
     from held h
@@ -48,6 +60,7 @@ taken as (
     where ctid = any (array(select id from chosen))
     returning partition_id, record_offset, attempt, key_hash
 ),
+-- When each is due, and which of them follow each other: those of one island.
 placed as materialized (
     select t.*, f.keyed,
         f.now + floor(
@@ -81,7 +94,9 @@ keyed as (
     returning 1
 ),
 counted as materialized (select count(*) as n from placed),
--- What comes last in a statement is carried out first, unless another part reads it: this row is to be locked last.
+-- Postgres runs steps that change rows and that no other step reads in reverse order. This one reads `keyed`,
+-- so that its row is locked last. The nil id stands for no agent: counts that are changed by no grant or
+-- settlement.
 noted as (
     insert into queue_agent as a (queue_id, agent_id, dead, waiting, rated_at)
     select $1, '00000000-0000-0000-0000-000000000000', -c.n, c.n, f.now

@@ -1,6 +1,13 @@
--- Sets the cursors of some partitions of a queue: what waits and what is admitted in them ends, and so do dead records from the new cursor on.
--- Returns how many records that were still to be done the cursors now pass over, those of leases not counted ($4 records were leased).
--- Locks cursors, waiting runs, admitted records, rows of queue_key, dead records, the row of no agent; the queue's flow is held by the caller.
+-- Sets the cursors of some partitions of a queue. What waits or is admitted in these partitions is dropped,
+-- and so are dead records from the new cursor on. The leases were ended before, by end_leases.sql.
+-- Takes: $1 queue_id (int8);
+--   one element each per partition: $2 partition_id (int8[]), $3 at (int8[], where its cursor goes);
+--   $4 leased (int8, records that were leased in these partitions);
+--   $5 leased_below (int8, how many of these lie below the new cursors).
+-- Returns: one row: how many records that were not settled the cursors now pass over, without those that were
+--   leased.
+-- Locks: cursors, waiting runs, admitted records, keys, dead records, the counts that belong to no agent; the
+--   caller holds the queue's flow.
 -- Index: queue_cursor_pkey, waiting_pkey, admitted_pkey, queue_key_pkey, dead_pkey, queue_agent_pkey.
 with target as materialized (select * from unnest($2::int8[], $3::int8[]) as u(partition_id, at)),
 at as materialized (
@@ -29,6 +36,7 @@ buried as (
     where d.queue_id = $1 and d.partition_id = t.partition_id and d.record_offset >= t.at
     returning 1
 ),
+-- What was dropped, and how much of it lay below the new cursors.
 total as materialized (
     select q.keyed,
         (select coalesce(sum(records), 0)::int8 from moved) as moved,
@@ -49,6 +57,7 @@ total as materialized (
         (select count(*) from buried) as dead
     from queue q where q.queue_id = $1
 ),
+-- The nil id stands for no agent: counts that are changed by no grant or settlement.
 noted as (
     insert into queue_agent as a (queue_id, agent_id, dead, waiting, purged, rated_at)
     select $1, '00000000-0000-0000-0000-000000000000', -t.dead,

@@ -1,17 +1,39 @@
--- Settles records of one queue as far as their leases hold them: entries name a run of a lease, partition and attempt, or (no bounds) what no other
---   entry names of a lease. Settled records leave their leases; renewed ones get another deadline, in a part of their own unless they are all
---   that is left of theirs.
--- Returns one row: what happened to which records (entry * 8 + outcome, partition, lo, hi, …; outcome: 0 acked, 1 released, 2 renewed, 3 dead, 4
---   expired), and when; if the settlement was carried out before, what it did then. `current` is false when it was carried out just now by
---   another sending: send it again. Fails with 23505 when another renewed the same lease or sent the same operation just now: send it again.
--- Locks parts of leases by id, then rows of queue_key by partition and key, then the agent's row. Index: queue_operation_pkey, queue_agent_pkey,
---   queue_pkey, lease_pkey, waiting_pkey, dead_pkey, admitted_pkey, queue_key_pkey, queue_key_hash.
+-- Settles leased records of one queue, as far as their leases still hold them: acks, nacks, rejects,
+-- releases, expires or renews them. An entry names a run of records of a lease, or all of a lease that no
+-- other entry names. Settled records leave their lease. Renewed records get a new deadline; unless they are
+-- all that is left of their lease part, they move to a part of their own.
+-- Sent again, it answers what it did the first time.
+-- Takes: $1 queue_id (int8);
+--   $2 agent_id (uuid, the agent that counts it), $3 op (uuid, identity of this settlement);
+--   $4 keep (bool, store the outcome under the identity for a time; otherwise only until the agent's next
+--     settlement);
+--   $5 dice (float8, 0 to 1, drawn by the agent, for the jitter of the retry delay);
+--   $6 leased (int8, records that the agent leased out since its last settlement, for the rate);
+--   one element each per entry: $7 lease_id (uuid[]), $8 partition_id (int8[]), $9 attempt (int4[], as which
+--     the lease gave the records out), $10 lo (int8[], first offset), $11 hi (int8[], offset after the last),
+--     $12 action (text[], 'ack', 'nack', 'reject', 'release', 'expire' or 'renew'), $13 ms (int8[], delay of
+--     a nack, null: by the retry policy; new length of a renewed lease), $14 counts (bool[], a nack counts as
+--     a failure), $15 reason (text[], of a nack or reject); $8 to $11 are null when the entry names the whole
+--     lease;
+--   $16 operation_ttl_ms (int8, how long the outcome is stored if $4).
+-- Returns: one row: verdicts, four numbers for each run of records that was settled: (entry, from 0) * 8 +
+--   outcome, partition, lo, hi; the outcomes are 0 acked, 1 released, 2 renewed, 3 dead, 4 expired (stored
+--   like this, and read by `verdict` in control-plane/src/postgres/queue/settle.rs); and the time.
+--   `repeated`: the settlement was carried out before, and this is what it did then. `current` is false when
+--   another sending of it was carried out while this one waited: send it again. Fails with 23505 (unique
+--   violation) when another renews the same lease or sends the same settlement at the same time: send it
+--   again.
+-- Locks: lease parts by lease and part, then keys by partition and key, then the agent's row.
+-- Index: queue_operation_pkey, queue_agent_pkey, queue_pkey, lease_pkey, waiting_pkey, dead_pkey,
+--   admitted_pkey, queue_key_pkey, queue_key_hash.
 with done as materialized (
+    -- The outcome of an earlier sending of this settlement.
     select o.at, o.verdicts from queue_operation o where o.op = $3::uuid and o.queue_id = $1::int8
     union all
     select a.settle_at, a.settle_verdicts from queue_agent a
     where a.queue_id = $1 and a.agent_id = $2::uuid and a.settle_op = $3
 ),
+-- The queue's retry policy; empty if the settlement was carried out before, and then nothing is done below.
 target as materialized (
     select q.keyed, q.max_failures, q.ladder, q.jitter from queue q
     where q.queue_id = $1 and q.deleted_at is null and not exists (select from done)
@@ -30,15 +52,19 @@ held as materialized (
     where l.lease_id = any (array(select distinct lease_id from entry)) and l.queue_id = $1
     order by l.lease_id, l.part for update
 ),
+-- The time when all locks are held.
 at as materialized (
     select date_trunc('milliseconds', clock_timestamp()) as now from (select count(*) from held) h
 ),
--- Full joins below are hash joins whatever the planner believes of these tables; what found no partner goes in the step after.
+-- Entries that name runs, with the lease parts that they may concern. The full joins below could be inner
+-- joins: they are full because Postgres joins these by hash, while it would take a nested loop for an inner
+-- join of steps, whose size it cannot estimate. Rows without a partner are dropped in the step after.
 met as materialized (
     select e.nth, e.lo, e.hi, h.lease_id, h.part, h.pending
     from (select * from entry where lo is not null) e
     full join held h on h.lease_id = e.lease_id and h.partition_id = e.partition_id and h.attempt = e.attempt
 ),
+-- What of these runs the lease parts still hold.
 run as materialized (
     select nth, lease_id, part, pending * int8multirange(int8range(lo, hi)) as got
     from met
@@ -54,11 +80,13 @@ unnamed as materialized (
     select h.lease_id, h.part, h.pending - coalesce(n.got, '{}') as got
     from held h full join named n on n.lease_id = h.lease_id and n.part = h.part
 ),
+-- Entries that name whole leases get what no run names.
 wide as materialized (
     select e.nth, u.lease_id, u.part, u.got
     from (select * from entry where lo is null) e
     full join unnamed u on u.lease_id = e.lease_id
 ),
+-- What each entry gets of each lease part.
 got as materialized (
     select nth, lease_id, part, got from run
     union all
@@ -70,11 +98,13 @@ told as materialized (
     from got g
     full join entry e on e.nth = g.nth
 ),
+-- The same, with the action and with the history of the records.
 claim as materialized (
     select t.nth, t.lease_id, t.part, t.action, t.ms, t.counts, t.reason, h.partition_id, h.attempt,
         h.failures, t.got
     from told t full join held h on h.lease_id = t.lease_id and h.part = t.part
 ),
+-- What becomes of them. Outcomes: 0 acked, 1 released (back to the queue), 2 renewed, 3 dead, 4 expired.
 fate as materialized (
     select c.nth, c.lease_id, c.part, c.action, c.ms, c.counts, c.reason, c.partition_id, c.attempt,
         c.failures, x as range, lower(x) as lo, upper(x) as hi,
@@ -91,12 +121,14 @@ fate as materialized (
     cross join lateral unnest(c.got) x
     where c.nth is not null and c.attempt is not null
 ),
+-- What each lease part loses, and what of it is renewed.
 touched as materialized (
     select lease_id, part, range_agg(range) filter (where outcome <> 2) as gone,
         range_agg(range) filter (where outcome = 2) as renewed,
         count(distinct nth) filter (where outcome = 2) as renewals, max(ms) filter (where outcome = 2) as ms
     from fate group by lease_id, part
 ),
+-- What is left of it; `in_place`: one entry renews all that is left, so the part just gets another deadline.
 weighed as materialized (
     select h.lease_id, h.part, h.pending - coalesce(t.gone, '{}') as rest, t.part is not null as touched,
         t.renewed, t.ms,
@@ -114,9 +146,11 @@ renewed as materialized (
     where f.outcome = 2
     group by f.nth, f.lease_id, f.part, f.partition_id, f.attempt, f.failures, f.ms
 ),
+-- Renewed records that need a part of their own.
 apart as materialized (
     select r.*, c.in_place from renewed r full join change c on c.lease_id = r.lease_id and c.part = r.part
 ),
+-- Leases of which nothing is left.
 ended as (
     delete from lease
     where lease_id = any (array(
@@ -151,6 +185,8 @@ added as (
         where a.nth is not null and not a.in_place
     ) a, at
 ),
+-- Back to the queue. The delay after so many failures is in `ladder`; jitter spreads it (see
+-- core/src/retry.rs).
 returned as (
     insert into waiting (queue_id, partition_id, lo, hi, due_at, attempt, failures, alone, reason)
     select $1, f.partition_id, f.lo, f.hi,
@@ -171,6 +207,7 @@ returned as (
     cross join lateral (select $5::float8 + (f.lo % 1000000)::float8 * 0.6180339887498949::float8 as place) u
     where f.outcome = 1
 ),
+-- Records that have to be treated one by one: dead ones, and in keyed queues all that are settled for good.
 over as materialized (
     select f.partition_id, o as record_offset, f.outcome, f.attempt,
         f.failures + (f.action = 'nack')::int4 as failures, f.reason
@@ -195,6 +232,7 @@ died as (
     from listed l, at
     where l.outcome = 3
 ),
+-- Their keys, which are free again, or deleted with their last record.
 freed as materialized (
     select k.partition_id, k.key_hash, k.records
     from (
@@ -238,7 +276,8 @@ kept as (
     from at, verdict v, counted c
     where $4::bool and c.runs > 0
 ),
--- What comes last in a statement is carried out first, unless another part reads it: the agent's row is to be locked last.
+-- Postgres runs steps that change rows and that no other step reads in reverse order. This one reads `freed`,
+-- so that the agent's row is locked last.
 noted as (
     insert into queue_agent as a (
         queue_id, agent_id, acked, expired, dead, waiting, settle_op, settle_at, settle_verdicts, lease_rate,

@@ -1,6 +1,14 @@
--- Acks records of a shared queue, as `settle.sql` would; entries name runs, or whole leases, not both of one lease.
--- Returns one row as `settle.sql` does; `plain` is false when that one has to be sent: nothing was done; `keyed` says that it always has to be.
--- Locks parts of leases by id, then the agent's row. Index: queue_pkey, lease_pkey, queue_agent_pkey.
+-- Acks leased records of a shared queue as settle.sql does, for the frequent case in which nothing but acks
+-- is sent, and of each lease either runs are named or all of it. It costs less than half.
+-- Takes: $1 queue_id (int8);
+--   $2 agent_id (uuid, the agent that counts it), $3 op (uuid, identity of this settlement);
+--   $4 leased (int8, records that the agent leased out since its last settlement, for the rate);
+--   one element each per entry: $5 lease_id (uuid[]), $6 partition_id (int8[]), $7 attempt (int4[]),
+--     $8 lo (int8[]), $9 hi (int8[]), all as in settle.sql.
+-- Returns: one row, as settle.sql does. `plain` is false when nothing was done and settle.sql has to be sent
+--   instead; `keyed` says that this is so for every settlement of the queue.
+-- Locks: lease parts by lease and part, then the agent's row.
+-- Index: queue_pkey, lease_pkey, queue_agent_pkey.
 with target as materialized (
     select q.queue_id from queue q where q.queue_id = $1::int8 and q.deleted_at is null and not q.keyed
         and not exists (
@@ -19,7 +27,9 @@ held as materialized (
         and l.queue_id = (select queue_id from target)
     order by l.lease_id, l.part for update
 ),
--- A full join is a hash join whatever the planner believes of these tables; what found no partner goes in the step after.
+-- What each entry gets of each lease part. The full join could be an inner join: it is full because Postgres
+-- joins these by hash, while it would take a nested loop for an inner join of steps, whose size it cannot
+-- estimate. Rows without a partner are dropped in the step after.
 met as materialized (
     select e.nth, h.lease_id, h.part, h.partition_id, h.pending,
         case when e.lo is null then h.pending
@@ -27,6 +37,7 @@ met as materialized (
                 then h.pending * int8multirange(int8range(e.lo, e.hi)) end as got
     from entry e full join held h on h.lease_id = e.lease_id
 ),
+-- What is left of each lease part.
 rest as materialized (
     select m.lease_id, m.part, m.pending - coalesce(range_agg(r), '{}') as rest, count(r) > 0 as touched
     from met m left join lateral unnest(m.got) r on m.nth is not null
@@ -50,6 +61,7 @@ cut as (
         and c.lease_id = l.lease_id and c.part = l.part
         and c.touched and c.rest <> '{}'
 ),
+-- Every outcome is 0, acked.
 verdict as materialized (
     select count(*) as runs, coalesce(sum(f.hi - f.lo), 0)::int8 as records,
         array(

@@ -1,6 +1,12 @@
--- Where a seek sets the cursors of a living queue: within the log as it is.
--- Returns a row per partition that the queue has, by partition; one without partition when there are none, no row when there is no such queue.
--- Locks nothing; the queue's flow is held by the caller. Index: queue_pkey, queue_cursor_pkey, topic_partition_pkey.
+-- Computes where a seek puts the cursors of a queue: at the offsets asked for, moved into the log as it is
+-- now.
+-- Takes: $1 queue_id (int8);
+--   one element each per partition: $2 partition_id (int8[]), $3 to_offset (int8[], where its cursor should
+--     go).
+-- Returns: a row per partition that the queue has, by partition id; one row without a partition when it has
+--   none of them; no row when there is no such queue.
+-- Locks: nothing; the caller holds the queue's flow.
+-- Index: queue_pkey, queue_cursor_pkey, topic_partition_pkey.
 select c.partition_id as "partition_id?",
     least(greatest(u.to_offset, p.log_start_offset), p.high_watermark) as "target?"
 from queue q

@@ -1,5 +1,11 @@
--- Replaces a queue's settings; its bucket is full when its rate is another.
--- Returns nothing. Locks the queue and its flow, which the caller holds already. Index: queue_pkey, queue_flow_pkey.
+-- Replaces the settings of a queue. If its rate changes, its token bucket begins full.
+-- Takes: $1 queue_id (int8);
+--   $2 lease_ms (int8), $3 base_ms (int8), $4 factor (float8), $5 cap_ms (int8), $6 jitter (float8),
+--     $7 max_failures (int4), $8 ladder (int8[]), $9 rate_limit (int4), $10 rate_per_ms (int8),
+--     $11 max_in_flight (int8), $12 limited (bool): its settings, all as in insert.sql.
+-- Returns: nothing.
+-- Locks: the queue and its flow, which the caller holds already.
+-- Index: queue_pkey, queue_flow_pkey.
 with flow as (
     update queue_flow f set limited = $12,
         tokens = case

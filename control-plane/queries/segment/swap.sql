@@ -1,7 +1,23 @@
--- Replaces batches by others that hold the same offsets, if every input is as it was read and the segment is still pending.
--- Returns whether it did, or had done so before. Locks: the segment, partitions by id, input batches by key, their segments by id.
--- Index: primary keys.
-with seg as materialized (select segment_id, state from segment where segment_id = $1 for update),
+-- Replaces batches by others that hold the same offsets in a new segment, as compaction and the draining of
+-- inline payloads do; only if every input is still as it was read and the segment is still pending.
+-- Takes: $1 segment_id (uuid, the new segment), $2 bytes (int8, size of the object), $3 crc (int4, CRC-32C of
+--   the object);
+--   one element each per batch that is replaced, as it was read: $4 partition_id (int8[]),
+--     $5 base_offset (int8[]), $6 records (int4[]), $7 part_id (uuid[]);
+--   one element each per batch that replaces them: $8 partition_id (int8[]), $9 base_offset (int8[]),
+--     $10 records (int4[]), $11 byte_offset (int4[]), $12 byte_length (int4[]), $13 raw_bytes (int4[]),
+--     $14 crc (int4[]), $15 flags (int2[]), $16 committed_at (int8[], in ms since 1970),
+--     $17 max_timestamp (int8[]), $18 expires_at (int8[], in ms since 1970, null: never);
+--   $19 payload_id (uuid[], inline payloads that hold nothing but these inputs);
+--   $20 plan_ttl_ms (int8, how long an object stays after its last batch was replaced, for reads planned
+--     before that).
+-- Returns: one row: whether the batches are replaced, by this sending or one before.
+-- Locks: the segment, partitions by id, input batches by key, their segments by id.
+-- Index: segment_pkey, topic_partition_pkey, batch_pkey, inline_payload_pkey.
+with seg as materialized (
+    -- States: 'p' pending, 'c' committed, 'u' unlinked.
+    select segment_id, state from segment where segment_id = $1 for update
+),
 input as materialized (
     select *
     from unnest($4::int8[], $5::int8[], $6::int4[], $7::uuid[])
@@ -14,6 +30,7 @@ home as materialized (
     where (select count(*) from seg) >= 0
     order by p.partition_id for no key update of p
 ),
+-- The inputs that are still as they were read.
 locked as materialized (
     select b.partition_id, b.base_offset, b.committed_at
     from (select * from input order by partition_id, base_offset) i
@@ -69,6 +86,7 @@ kept as (
         live = (select count(*)::int4 from added)
     where s.segment_id = $1 and (select yes from agreed)
 ),
+-- The segments that the inputs lay in; one that holds no batch any more is unlinked.
 emptied as materialized (
     select s.segment_id, s.live
     from (select distinct part_id from gone where not inline order by 1) g

@@ -1,6 +1,12 @@
--- Notes that objects were deleted: the first time they are due again after a while, for a stalled PUT may still land; then the row goes.
--- Returns nothing of use. Locks those segments. Index: segment_pkey.
+-- Stores that objects were deleted. After the first deletion the segment becomes due once more, since an
+-- upload that was stalled may still arrive; after the second its row is deleted.
+-- Takes: $1 segment_id (uuid[]);
+--   $2 forget_after_ms (int8, time between the two deletions).
+-- Returns: one row, which nobody needs.
+-- Locks: these segments.
+-- Index: segment_pkey.
 with again as (
+    -- States: 'u' unlinked or abandoned, 'd' deleted once and to be deleted again.
     update segment set state = 'd', delete_at = clock_timestamp() + $2::int8 * interval '1 ms'
     where segment_id = any ($1::uuid[]) and state = 'u'
 ),

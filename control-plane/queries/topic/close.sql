@@ -1,5 +1,9 @@
--- Closes the partitions of a topic that ends: they take no commit and answer no find any more.
--- Returns nothing. Locks them by id, as a commit does. Index: topic_partition_number.
+-- Marks the partitions of a deleted topic as deleted: they take no more commits, and reads no longer find
+-- them.
+-- Takes: $1 topic_id (int8).
+-- Returns: nothing.
+-- Locks: the partitions in the order of ids, as a commit does.
+-- Index: topic_partition_number.
 with locked as materialized (
     select p.partition_id from topic_partition p
     where p.topic_id = $1

@@ -1,5 +1,8 @@
--- A living topic by name, with its partitions.
--- Returns one row or none. Locks nothing. Index: topic_name, topic_partition_number.
+-- Reads a topic by name, with its partitions.
+-- Takes: $1 tenant_id (text), $2 name (text): the topic.
+-- Returns: one row, or none when there is no such topic; partition ids by partition number.
+-- Locks: nothing.
+-- Index: topic_name, topic_partition_number.
 select t.topic_id, t.retention_ms, t.retention_bytes, t.retention_hold_ms, t.placement, t.dedup_window_ms,
     t.max_record_bytes, t.archive, t.columns,
     array(

@@ -1,5 +1,9 @@
--- Adds partitions up to a count; those that exist stay. Returns nothing.
--- Locks nothing but the new rows; the topic is held by the caller. Index: topic_partition_number.
+-- Adds partitions to a topic until it has as many as asked for; those that exist stay.
+-- Takes: $1 topic_id (int8);
+--   $2 partitions (int4, how many the topic is to have).
+-- Returns: nothing.
+-- Locks: nothing but the new rows; the caller has locked the topic.
+-- Index: topic_partition_number.
 insert into topic_partition (topic_id, number)
 select $1, n from generate_series(0, $2::int4 - 1) n
 on conflict do nothing

@@ -1,5 +1,8 @@
--- A tenant's living topics with their partitions.
--- Returns a row per topic, by name. Locks nothing. Index: topic_name, topic_partition_number.
+-- Lists a tenant's topics, with their partitions.
+-- Takes: $1 tenant_id (text).
+-- Returns: a row per topic that is not deleted, by name; partition ids by partition number.
+-- Locks: nothing.
+-- Index: topic_name, topic_partition_number.
 select t.topic_id, t.name, t.retention_ms, t.retention_bytes, t.retention_hold_ms, t.placement,
     t.dedup_window_ms, t.max_record_bytes, t.archive, t.columns,
     array(

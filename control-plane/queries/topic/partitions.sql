@@ -1,5 +1,8 @@
--- Partitions of a topic, with where their logs begin and end.
--- Returns a row per partition, by number. Locks nothing. Index: topic_partition_number.
+-- Lists the partitions of a topic, with the offsets at which their logs begin and end and their size.
+-- Takes: $1 topic_id (int8).
+-- Returns: a row per partition, by partition number.
+-- Locks: nothing.
+-- Index: topic_partition_number.
 select partition_id, number, log_start_offset, high_watermark, bytes
 from topic_partition
 where topic_id = $1 and not deleted
