@@ -91,10 +91,11 @@ piece as materialized (
 -- Requests that are refused for one of their pieces. Where several reasons hold, the first of these counts.
 refused as materialized (
     select p.req,
-        min(
-            case when m.part_id is null then 'a repeat' when p.high_watermark is null then 'b gone'
-                else 'c mismatch' end
-        ) as why
+        case
+            when bool_or(m.part_id is null) then 'repeat'
+            when bool_or(p.high_watermark is null) then 'gone'
+            else 'mismatch'
+        end as why
     from piece p
     join request q on q.req = p.req
     left join mine m on m.part_id = p.part_id
@@ -239,7 +240,7 @@ answers as (
 )
 select p.piece as "piece!", case when k.records > 0 then k.base end as "base?",
     coalesce(k.positions, '{}') as "dropped!",
-    case when k.piece is null then coalesce(substr(r.why, 3), 'key') end as "refused?",
+    case when k.piece is null then coalesce(r.why, 'key') end as "refused?",
     p.high_watermark as "high_watermark?", (extract(epoch from at.now) * 1000)::int8 as "at_ms!"
 from piece p
 cross join at
