@@ -21,10 +21,16 @@ newtype!(/** A topic's row; a later topic of the same name has another. */ Topic
 newtype!(/** A partition's row, unique over all topics and for ever. */ PartitionId(i64));
 newtype!(/** Place of a record in its partition: dense, from 0. */ #[derive(Default)] Offset(i64));
 newtype!(/** One upload: a segment, or an inline payload. uuidv7, never reused. */ PartId(Uuid));
-newtype!(/** One atomic produce request or chunk of a stream, kept across its retries inside the agent. */ RequestId(Uuid));
+newtype!(
+    /// One atomic produce request or chunk of a stream, kept across its retries inside the agent.
+    RequestId(Uuid)
+);
 newtype!(/** One run of an agent process. */ AgentId(Uuid));
 newtype!(/** A consumer group's row; a later group of the same name has another. */ GroupId(i64));
-newtype!(/** One membership of a consumer group, from joining to leaving or expiring. uuidv7, never reused. */ MemberId(Uuid));
+newtype!(
+    /// One membership of a consumer group, from joining to leaving or expiring. uuidv7, never reused.
+    MemberId(Uuid)
+);
 newtype!(/** Counts the changes of a group's members and of their assignment. */ Generation(i64));
 
 newtype!(/** A queue's row; a later queue of the same name has another. */ QueueId(i64));

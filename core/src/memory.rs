@@ -504,7 +504,10 @@ impl ControlPlane for MemoryControlPlane {
                 row.state = SegmentState::Unlinked { delete_at_ms: now, again: false };
             }
         }
-        let due = |row: &SegmentRow| matches!(row.state, SegmentState::Unlinked { delete_at_ms, .. } if delete_at_ms <= now);
+        let due = |row: &SegmentRow| match row.state {
+            SegmentState::Unlinked { delete_at_ms, .. } => delete_at_ms <= now,
+            _ => false,
+        };
         let limit = usize::try_from(limit).unwrap_or(0);
         Ok(state.segments.iter().filter(|(_, row)| due(row)).take(limit).map(|(id, _)| *id).collect())
     }

@@ -2,8 +2,8 @@
 
 use crate::name::Name;
 
-/// Tenant and principal of a call. Every verb takes one, and the control plane answers an id of another tenant
-/// as if it did not exist.
+/// Tenant and principal of a call. Every verb takes one, and the control plane answers an id of another
+/// tenant as if it did not exist.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scope {
     pub tenant: Name,

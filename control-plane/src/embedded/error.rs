@@ -5,25 +5,28 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EmbeddedError {
-    #[error("{} is in use by another Millpond: stop that one, or choose another data folder", folder.display())]
+    #[error(
+        "{} is in use by another Millpond: stop that one, or choose another data folder", folder.display()
+    )]
     InUse { folder: PathBuf },
 
     #[error(
         "no usable Postgres on this machine, and none could be downloaded ({reason}): install one \
-         (`apt-get install postgresql`, `dnf install postgresql-server` or \
-         `brew install postgresql@17`), or set MILLPOND_POSTGRES_BIN to the folder that holds `initdb` and `postgres`"
+         (`apt-get install postgresql`, `dnf install postgresql-server` or `brew install postgresql@17`), \
+         or set MILLPOND_POSTGRES_BIN to the folder that holds `initdb` and `postgres`"
     )]
     NoPostgres { reason: String },
 
     #[error(
         "MILLPOND_POSTGRES_BIN is {}, which is of no use ({reason}): \
-         set it to the folder that holds `initdb` and `postgres`, version 14 or newer, or unset it", folder.display()
+         set it to the folder that holds `initdb` and `postgres`, version 14 or newer, or unset it",
+        folder.display()
     )]
     BadBinaries { folder: PathBuf, reason: String },
 
     #[error(
-        "{} was made by Postgres {made_by}, but this machine has Postgres {found}: install Postgres {made_by}, \
-         or move the data with `pg_upgrade`", location.display()
+        "{} was made by Postgres {made_by}, but this machine has Postgres {found}: \
+         install Postgres {made_by}, or move the data with `pg_upgrade`", location.display()
     )]
     OtherVersion { location: PathBuf, made_by: u32, found: String },
 
@@ -34,14 +37,14 @@ pub enum EmbeddedError {
     Damaged { path: PathBuf },
 
     #[error(
-        "Postgres does not run as root, and this machine has neither a user `postgres` nor `nobody` to run it as: \
-         add one (`useradd --system postgres`), or run Millpond as another user"
+        "Postgres does not run as root, and this machine has neither a user `postgres` nor `nobody` \
+         to run it as: add one (`useradd --system postgres`), or run Millpond as another user"
     )]
     NoAccount,
 
     #[error(
-        "{} holds a database that {account} cannot reach: open its parent folders to that user (`chmod o+x`), \
-         or move the data folder", folder.display()
+        "{} holds a database that {account} cannot reach: \
+         open its parent folders to that user (`chmod o+x`), or move the data folder", folder.display()
     )]
     Closed { folder: PathBuf, account: String },
 
@@ -61,7 +64,8 @@ pub enum EmbeddedError {
     ToolFailed { program: String, status: String, output: String },
 
     #[error(
-        "{program} took longer than {seconds} s: see what the machine or its disk is busy with, then start again"
+        "{program} took longer than {seconds} s: \
+         see what the machine or its disk is busy with, then start again"
     )]
     ToolTimedOut { program: String, seconds: u64 },
 

@@ -38,7 +38,11 @@ pub(super) async fn drain_plan(
     plane: &PostgresControlPlane,
     max_bytes: i64,
 ) -> Result<Vec<DrainBatch>, Error> {
-    let rows = retried!(plane, c => sqlx::query_file!("queries/inline/drain_plan.sql", limits::INLINE_DRAIN_AFTER_MS, max_bytes).fetch_all(c))?;
+    let rows = retried!(
+        plane,
+        c => sqlx::query_file!("queries/inline/drain_plan.sql", limits::INLINE_DRAIN_AFTER_MS, max_bytes)
+            .fetch_all(c)
+    )?;
     let mut plan = Vec::with_capacity(rows.len());
     let mut empty: Vec<Uuid> = Vec::new();
     for row in rows {
@@ -76,7 +80,11 @@ pub(super) async fn drain_plan(
         });
     }
     if !empty.is_empty() {
-        sent!(plane, BACKGROUND, c => sqlx::query_file!("queries/inline/mark_drained.sql", &empty).execute(c))?.map_err(classify)?;
+        sent!(
+            plane, BACKGROUND,
+            c => sqlx::query_file!("queries/inline/mark_drained.sql", &empty).execute(c)
+        )?
+        .map_err(classify)?;
     }
     Ok(plan)
 }

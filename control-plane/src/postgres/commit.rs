@@ -302,7 +302,10 @@ async fn resolve_answers(
     let numbers: Vec<i32> = open.iter().map(|n| int(*n)).collect();
     let ids: Vec<Uuid> = open.iter().map(|n| commit.requests[*n].id.0).collect();
     let keys: Vec<Option<Uuid>> = open.iter().map(|n| commit.requests[*n].key.map(|k| k.key_hash)).collect();
-    let rows = retried!(plane, c => sqlx::query_file!("queries/log/answers.sql", &numbers, &ids, &keys as _).fetch_all(c))?;
+    let rows = retried!(
+        plane,
+        c => sqlx::query_file!("queries/log/answers.sql", &numbers, &ids, &keys as _).fetch_all(c)
+    )?;
     for row in rows {
         let number = usize::try_from(row.req).unwrap_or(0);
         let request = &commit.requests[number];
@@ -357,7 +360,10 @@ async fn resolve_repeats(
     let partitions: Vec<i64> = numbers.iter().map(|n| commit.runs[*n].partition.0).collect();
     let parts: Vec<Uuid> = numbers.iter().map(|n| commit.parts[commit.runs[*n].part].id.0).collect();
     let offsets: Vec<i32> = numbers.iter().map(|n| commit.runs[*n].byte_offset).collect();
-    let rows = retried!(plane, c => sqlx::query_file!("queries/log/repeats.sql", &runs, &partitions, &parts, &offsets).fetch_all(c))?;
+    let rows = retried!(
+        plane,
+        c => sqlx::query_file!("queries/log/repeats.sql", &runs, &partitions, &parts, &offsets).fetch_all(c)
+    )?;
     let mut batches: HashMap<usize, Batch> = HashMap::new();
     for row in rows {
         let number = usize::try_from(row.run).unwrap_or(0);
@@ -404,7 +410,10 @@ pub(super) async fn dedup_offsets(
     topic: TopicId,
     id_hashes: &[Uuid],
 ) -> Result<Vec<Option<(i32, Offset)>>, Error> {
-    let rows = retried!(plane, c => sqlx::query_file!("queries/log/dedup_offsets.sql", topic.0, id_hashes).fetch_all(c))?;
+    let rows = retried!(
+        plane,
+        c => sqlx::query_file!("queries/log/dedup_offsets.sql", topic.0, id_hashes).fetch_all(c)
+    )?;
     let known: HashMap<Uuid, (i32, Offset)> =
         rows.into_iter().map(|r| (r.id_hash, (r.partition, Offset(r.record_offset)))).collect();
     Ok(id_hashes.iter().map(|h| known.get(h).copied()).collect())

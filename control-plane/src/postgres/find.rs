@@ -21,7 +21,14 @@ pub(super) async fn find(
     let offsets: Vec<i64> = requests.iter().map(|r| r.offset.0).collect();
     let budgets: Vec<i64> = requests.iter().map(|r| r.max_bytes).collect();
     let ends: Vec<i64> = requests.iter().map(|r| r.end.map_or(i64::MAX, |end| end.0)).collect();
-    let rows = retried!(plane, c => sqlx::query_file!("queries/log/find.sql", &partitions, &offsets, &budgets, limits::PLAN_MAX_BATCHES, &ends).fetch_all(c))?;
+    let rows = retried!(
+        plane,
+        c => sqlx::query_file!(
+            "queries/log/find.sql",
+            &partitions, &offsets, &budgets, limits::PLAN_MAX_BATCHES, &ends
+        )
+        .fetch_all(c)
+    )?;
     let mut found: Vec<Option<Found>> = requests.iter().map(|_| None).collect();
     for row in rows {
         let Some(slot) = usize::try_from(row.request - 1).ok().and_then(|n| found.get_mut(n)) else {
@@ -58,7 +65,10 @@ pub(super) async fn payloads(
     let parts: Vec<Uuid> = asked.iter().map(|r| r.part.0).collect();
     let offsets: Vec<i32> = asked.iter().map(|r| r.byte_offset).collect();
     let lengths: Vec<i32> = asked.iter().map(|r| r.byte_length).collect();
-    let rows = retried!(plane, c => sqlx::query_file!("queries/inline/read.sql", &parts, &offsets, &lengths).fetch_all(c))?;
+    let rows = retried!(
+        plane,
+        c => sqlx::query_file!("queries/inline/read.sql", &parts, &offsets, &lengths).fetch_all(c)
+    )?;
     let mut bytes: Vec<Option<Bytes>> = asked.iter().map(|_| None).collect();
     for row in rows {
         if let Some(slot) = usize::try_from(row.number - 1).ok().and_then(|n| bytes.get_mut(n)) {
@@ -82,6 +92,9 @@ pub(super) async fn offsets_at(
     topic: TopicId,
     timestamp_ms: i64,
 ) -> Result<Vec<(i32, PartitionId, Offset)>, Error> {
-    let rows = retried!(plane, c => sqlx::query_file!("queries/log/offsets_at.sql", topic.0, timestamp_ms).fetch_all(c))?;
+    let rows = retried!(
+        plane,
+        c => sqlx::query_file!("queries/log/offsets_at.sql", topic.0, timestamp_ms).fetch_all(c)
+    )?;
     Ok(rows.into_iter().map(|r| (r.number, PartitionId(r.partition_id), Offset(r.record_offset))).collect())
 }

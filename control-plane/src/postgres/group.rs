@@ -35,8 +35,11 @@ pub(super) async fn get(
 ) -> Result<GroupState, Error<NoSuchGroup>> {
     // The generation first: what is read after it is as new or newer, and a change that names it fails if it
     // was newer.
-    let row = retried!(plane, c => sqlx::query_file!("queries/group/get.sql", tenant.as_str(), name.as_str()).fetch_optional(c))
-        .map_err(Error::from_infallible)?;
+    let row = retried!(
+        plane,
+        c => sqlx::query_file!("queries/group/get.sql", tenant.as_str(), name.as_str()).fetch_optional(c)
+    )
+    .map_err(Error::from_infallible)?;
     let row = row.ok_or(Error::Rejected(NoSuchGroup))?;
     let id = row.group_id;
     let members = retried!(plane, c => sqlx::query_file!("queries/group/members.sql", id).fetch_all(c))
@@ -45,8 +48,11 @@ pub(super) async fn get(
         also.iter().map(ToString::to_string).chain(members.iter().flat_map(|m| m.topics.clone())).collect();
     wanted.sort_unstable();
     wanted.dedup();
-    let topics = retried!(plane, c => sqlx::query_file!("queries/group/topics.sql", tenant.as_str(), &wanted).fetch_all(c))
-        .map_err(Error::from_infallible)?;
+    let topics = retried!(
+        plane,
+        c => sqlx::query_file!("queries/group/topics.sql", tenant.as_str(), &wanted).fetch_all(c)
+    )
+    .map_err(Error::from_infallible)?;
     let owners = retried!(plane, c => sqlx::query_file!("queries/group/owners.sql", id).fetch_all(c))
         .map_err(Error::from_infallible)?;
     Ok(GroupState {
@@ -92,7 +98,10 @@ pub(super) async fn make(plane: &PostgresControlPlane, tenant: &Name, name: &Nam
 }
 
 pub(super) async fn list(plane: &PostgresControlPlane, tenant: &Name) -> Result<Vec<Name>, Error> {
-    let rows = retried!(plane, c => sqlx::query_file_scalar!("queries/group/list.sql", tenant.as_str()).fetch_all(c))?;
+    let rows = retried!(
+        plane,
+        c => sqlx::query_file_scalar!("queries/group/list.sql", tenant.as_str()).fetch_all(c)
+    )?;
     Ok(names(&rows))
 }
 
@@ -150,8 +159,12 @@ pub(super) async fn renew(
     group: &Name,
     member: MemberId,
 ) -> Result<Renewed, Error<RenewRejected>> {
-    let rows = retried!(plane, c => sqlx::query_file!("queries/group/renew.sql", tenant.as_str(), group.as_str(), member.0,
-            limits::SESSION_NOTED_PARTS).fetch_all(c))
+    let parts = limits::SESSION_NOTED_PARTS;
+    let rows = retried!(
+        plane,
+        c => sqlx::query_file!("queries/group/renew.sql", tenant.as_str(), group.as_str(), member.0, parts)
+            .fetch_all(c)
+    )
     .map_err(Error::from_infallible)?;
     let first = rows.first().ok_or(Error::Rejected(RenewRejected::NoSuchGroup))?;
     let (Some(_), Some(session_ms)) = (first.member_id, first.session_ms) else {

@@ -59,7 +59,8 @@ pub enum ConnectError {
     #[error("the database's schema could not be brought to this version")]
     Schema(#[source] sqlx::migrate::MigrateError),
     #[error(
-        "the database has schema {found}, this version needs {wanted}: run `millpond migrate` of the newest version in use"
+        "the database has schema {found}, this version needs {wanted}: \
+         run `millpond migrate` of the newest version in use"
     )]
     OtherSchema { found: i64, wanted: i64 },
 }
@@ -92,7 +93,8 @@ impl PostgresControlPlane {
             .await
             .map_err(ConnectError::Unreachable)?;
         let settings = sqlx::query_scalar!(
-            r#"select name as "name!" from pg_settings where name in ('fsync', 'full_page_writes', 'synchronous_commit') and setting = 'off'"#
+            r#"select name as "name!" from pg_settings
+            where name in ('fsync', 'full_page_writes', 'synchronous_commit') and setting = 'off'"#
         );
         let off = settings.fetch_optional(&pool).await.map_err(ConnectError::Unreachable)?;
         match off {

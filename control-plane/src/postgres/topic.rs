@@ -150,8 +150,11 @@ pub(super) async fn get(
     tenant: &Name,
     name: &Name,
 ) -> Result<Topic, Error<NoSuchTopic>> {
-    let row = retried!(plane, c => sqlx::query_file!("queries/topic/get.sql", tenant.as_str(), name.as_str()).fetch_optional(c))
-        .map_err(Error::from_infallible)?;
+    let row = retried!(
+        plane,
+        c => sqlx::query_file!("queries/topic/get.sql", tenant.as_str(), name.as_str()).fetch_optional(c)
+    )
+    .map_err(Error::from_infallible)?;
     let row = row.ok_or(Error::Rejected(NoSuchTopic))?;
     let partitions = row.partitions.iter().copied().map(PartitionId).collect();
     Ok(Topic {

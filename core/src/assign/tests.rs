@@ -99,7 +99,10 @@ fn refused_requests_leave_no_hole() {
 proptest! {
     #[test]
     fn offsets_are_dense_and_pieces_can_be_read_back(
-        requests in prop::collection::vec((0_i64..4, 1_i32..6, prop::option::of(5_u128..9), any::<bool>()), 1..20)
+        requests in prop::collection::vec(
+            (0_i64..4, 1_i32..6, prop::option::of(5_u128..9), any::<bool>()),
+            1..20,
+        )
     ) {
         let mut requests = requests;
         let mut seen = HashSet::new();
@@ -117,7 +120,8 @@ proptest! {
                 let skipped: i32 = batch.skip.iter().map(|r| r.end - r.start).sum();
                 prop_assert_eq!(batch.records + skipped, run.records);
             }
-            let top = decision.high_watermarks.get(&PartitionId(partition)).map_or(partition * 1_000, |o| o.0);
+            let top = decision.high_watermarks.get(&PartitionId(partition));
+            let top = top.map_or(partition * 1_000, |o| o.0);
             prop_assert_eq!(top, next);
         }
         for (number, piece) in commit.pieces.iter().enumerate() {

@@ -96,7 +96,8 @@ pub trait QueuePlane: Send + Sync + 'static {
 macro_rules! queue_plane_calls {
     ($callback:ident) => {
         $callback! {
-            put_queue(tenant: &Name => to_owned, name: &Name => to_owned, change: &QueueChange => to_owned) -> Result<(Queue, bool), Error<PutQueueRejected>>;
+            put_queue(tenant: &Name => to_owned, name: &Name => to_owned, change: &QueueChange => to_owned)
+                -> Result<(Queue, bool), Error<PutQueueRejected>>;
             queue(tenant: &Name => to_owned, name: &Name => to_owned) -> Result<Queue, Error<NoSuchQueue>>;
             queues(tenant: &Name => to_owned) -> Result<Vec<Queue>, Error>;
             delete_queue(tenant: &Name => to_owned, name: &Name => to_owned) -> Result<bool, Error>;
@@ -109,11 +110,18 @@ macro_rules! queue_plane_calls {
             queue_counts(queue: QueueId => clone) -> Result<QueueCounts, Error<NoSuchQueue>>;
             ledger(queue: QueueId => clone) -> Result<Ledger, Error<NoSuchQueue>>;
             cursors(queue: QueueId => clone) -> Result<Vec<(PartitionId, Offset)>, Error<NoSuchQueue>>;
-            list_queue(queue: QueueId => clone, listing: Listing => clone, after: Option<(PartitionId, Offset)> => clone, limit: i64 => clone)
-                -> Result<Vec<Listed>, Error<NoSuchQueue>>;
-            redrive(queue: QueueId => clone, filter: &DeadFilter => to_owned, max_rate: Option<f64> => clone) -> Result<i64, Error<DeadRejected>>;
-            purge_dead(queue: QueueId => clone, filter: &DeadFilter => to_owned) -> Result<i64, Error<DeadRejected>>;
-            seek(queue: QueueId => clone, to: &[(PartitionId, Offset)] => to_vec) -> Result<(Vec<(PartitionId, Offset)>, i64), Error<NoSuchQueue>>;
+            list_queue(
+                queue: QueueId => clone,
+                listing: Listing => clone,
+                after: Option<(PartitionId, Offset)> => clone,
+                limit: i64 => clone
+            ) -> Result<Vec<Listed>, Error<NoSuchQueue>>;
+            redrive(queue: QueueId => clone, filter: &DeadFilter => to_owned, max_rate: Option<f64> => clone)
+                -> Result<i64, Error<DeadRejected>>;
+            purge_dead(queue: QueueId => clone, filter: &DeadFilter => to_owned)
+                -> Result<i64, Error<DeadRejected>>;
+            seek(queue: QueueId => clone, to: &[(PartitionId, Offset)] => to_vec)
+                -> Result<(Vec<(PartitionId, Offset)>, i64), Error<NoSuchQueue>>;
         }
     };
 }

@@ -217,13 +217,20 @@ pub(super) async fn get(
     tenant: &Name,
     name: &Name,
 ) -> Result<Queue, Error<NoSuchQueue>> {
-    let row = retried!(plane, c => sqlx::query_file_as!(Row, "queries/queue/get.sql", tenant.as_str(), name.as_str()).fetch_optional(c))
-        .map_err(Error::from_infallible)?;
+    let row = retried!(
+        plane,
+        c => sqlx::query_file_as!(Row, "queries/queue/get.sql", tenant.as_str(), name.as_str())
+            .fetch_optional(c)
+    )
+    .map_err(Error::from_infallible)?;
     row.and_then(|row| row.queue(tenant)).ok_or(Error::Rejected(NoSuchQueue))
 }
 
 pub(super) async fn all(plane: &PostgresControlPlane, tenant: &Name) -> Result<Vec<Queue>, Error> {
-    let rows = retried!(plane, c => sqlx::query_file_as!(Row, "queries/queue/all.sql", tenant.as_str()).fetch_all(c))?;
+    let rows = retried!(
+        plane,
+        c => sqlx::query_file_as!(Row, "queries/queue/all.sql", tenant.as_str()).fetch_all(c)
+    )?;
     Ok(rows.into_iter().filter_map(|row| row.queue(tenant)).collect())
 }
 

@@ -85,13 +85,27 @@ pub(super) async fn list(
     let q = queue.0;
     let rows = match listing {
         Listing::InFlight => {
-            retried!(plane, c => sqlx::query_file_as!(Row, "queries/queue/list_in_flight.sql", q, partition, offset, limit).fetch_all(c))
+            retried!(
+                plane,
+                c => sqlx::query_file_as!(
+                    Row, "queries/queue/list_in_flight.sql", q, partition, offset, limit
+                )
+                .fetch_all(c)
+            )
         }
         Listing::Waiting => {
-            retried!(plane, c => sqlx::query_file_as!(Row, "queries/queue/list_waiting.sql", q, partition, offset, limit).fetch_all(c))
+            retried!(
+                plane,
+                c => sqlx::query_file_as!(Row, "queries/queue/list_waiting.sql", q, partition, offset, limit)
+                    .fetch_all(c)
+            )
         }
         Listing::Dead => {
-            retried!(plane, c => sqlx::query_file_as!(Row, "queries/queue/list_dead.sql", q, partition, offset, limit).fetch_all(c))
+            retried!(
+                plane,
+                c => sqlx::query_file_as!(Row, "queries/queue/list_dead.sql", q, partition, offset, limit)
+                    .fetch_all(c)
+            )
         }
     };
     let rows = rows.map_err(Error::from_infallible)?;

@@ -160,7 +160,8 @@ proptest! {
         for (topic, partitions) in &topics {
             let wanted = subscribers.iter().any(|s| s.topics.contains(topic));
             for partition in partitions {
-                let owner = after.get(partition).map(|m| subscribers.iter().find(|s| s.member == *m).expect("a member"));
+                let subscriber = |m| subscribers.iter().find(|s| s.member == m).expect("a member");
+                let owner = after.get(partition).copied().map(subscriber);
                 prop_assert_eq!(owner.is_some(), wanted);
                 prop_assert!(owner.is_none_or(|s| s.topics.contains(topic)));
             }
@@ -174,7 +175,8 @@ proptest! {
     #[test]
     fn among_equals_no_more_moves_than_must((subscribers, topics, owners) in case()) {
         let all: BTreeSet<TopicId> = topics.keys().copied().collect();
-        let equals: Vec<Subscriber> = subscribers.iter().map(|s| Subscriber { topics: all.clone(), ..s.clone() }).collect();
+        let equal = |s: &Subscriber| Subscriber { topics: all.clone(), ..s.clone() };
+        let equals: Vec<Subscriber> = subscribers.iter().map(equal).collect();
         if equals.is_empty() {
             return Ok(());
         }
