@@ -3,6 +3,56 @@
 //! Invariants: a record is leased at most once at a time in a queue. What is settled leaves no trace but a
 //! count. Everything below a partition's cursor is settled unless a lease, a waiting run, a dead record or,
 //! in keyed queues, an admitted record says otherwise.
+//!
+//! What a record goes through in a queue. Statements are those of `control-plane/queries/queue/`:
+//!
+//! ```text
+//!       clamp.sql: retention has unlinked it
+//!    +-----------------------------------------------------------------> expired
+//!    |                                                                      ^
+//!    |                                                                      | settle.sql: expire
+//!    |              grant.sql, grant_plain.sql                              |
+//!  FRESH ---------------------------------------------------> LEASED -------+
+//!    |                                                        ^ | |         |
+//!    | admit.sql: in shared queues                            | | |         | settle.sql: ack
+//!    | a delayed record, in keyed                  grant.sql, | | |         | settle_plain.sql
+//!    | queues every record                   grant_keyed.sql  | | |         v
+//!    |                                                        | | |       acked
+//!    +------------------> WAITING ----------------------------+ | |
+//!                         ^     ^                               | |
+//!                         |     |  settle.sql: nack, release    | |
+//!                         |     +-------------------------------+ |
+//!                         |        expire.sql: deadline passed    | settle.sql: reject, or a nack too many
+//!                         |                                       | expire.sql: a failure too many
+//!                         |             redrive.sql               v
+//!                         +------------------------------------- DEAD -------------------> purged
+//!                                                                       purge_dead.sql
+//! ```
+//!
+//! - FRESH: at or above the partition's cursor; no row. Once the cursor has passed a record, it is in one of
+//!   the other states.
+//! - WAITING, until it is due: in a run of `waiting` (delayed, to be retried, redriven), or, in a keyed queue
+//!   that has not given it out or has redriven it, in `admitted` alone, until its key is free as well.
+//! - LEASED: in the `pending` ranges of a `lease`. A renewal (settle.sql) sets another deadline.
+//! - DEAD: in `dead`. The others, expired, acked and purged, are sums in `queue_agent`.
+//! - A seek (end_leases.sql, then seek.sql) purges what is WAITING or LEASED in its partitions, what is FRESH
+//!   below the new cursor, and what is DEAD from it on. Records from the new cursor on are FRESH then.
+//!
+//! In keyed queues a record is in `admitted` from its admission until it is acked, expired or dead, and its
+//! key has a row in `queue_key` as long as any record of it is:
+//!
+//! ```text
+//!               admit.sql, redrive.sql           grant_keyed.sql: its lowest record
+//!   no row ----------------------------> FREE ---------------------------------------> TAKEN
+//!     ^                                   ^                                             | |
+//!     |                                   |  settle.sql, expire.sql: that record is     | |
+//!     |                                   |  acked, expired or dead, and others remain  | |
+//!     |                                   +---------------------------------------------+ |
+//!     |            settle.sql, expire.sql: that record was the last one of its key        |
+//!     +-----------------------------------------------------------------------------------+
+//! ```
+//!
+//! A nack, a release or a lease that ends leaves the key TAKEN: the same record is given out next.
 
 pub mod deal;
 pub mod fate;
