@@ -4,6 +4,7 @@ use super::words;
 
 const LINES_MAX: usize = 500;
 const MEDIAN_MAX: usize = 300;
+const COLUMNS_MAX: usize = 110;
 
 /// `exceptions`: path, its own ceiling, reason. One that is no longer needed is itself a flaw.
 pub fn too_long(lengths: &[(String, usize)], exceptions: &[(&str, usize, &str)]) -> Vec<String> {
@@ -25,6 +26,32 @@ pub fn too_long(lengths: &[(String, usize)], exceptions: &[(&str, usize, &str)])
         found.push(format!("the median file has {median} lines, at most {MEDIAN_MAX}"));
     }
     found
+}
+
+/// Lines that are longer than a screen is wide.
+pub fn too_wide(text: &str) -> Vec<String> {
+    let wide = |(_, line): &(usize, &str)| line.chars().count() > COLUMNS_MAX;
+    let told = |(number, line): (usize, &str)| {
+        format!("line {number}: {} columns, at most {COLUMNS_MAX}", line.chars().count())
+    };
+    (1..).zip(text.lines()).filter(wide).map(told).collect()
+}
+
+/// The same for Rust, but for lines that are one string literal and nothing else, which cannot be broken: it
+/// is raw, or holds no space.
+pub fn too_wide_rust(text: &str) -> Vec<String> {
+    let blank = |line: &str| if is_unbreakable(line) { String::new() } else { line.to_owned() };
+    too_wide(&text.lines().map(blank).collect::<Vec<_>>().join("\n"))
+}
+
+fn is_unbreakable(line: &str) -> bool {
+    let literal = line.trim().trim_end_matches([',', ';', ')', '?']);
+    let raw = literal.trim_start_matches('b').strip_prefix('r').map(|rest| rest.trim_matches('#'));
+    let inside = |literal: &str| Some(literal.strip_prefix('"')?.strip_suffix('"')?.to_owned());
+    match raw {
+        Some(raw) => inside(raw).is_some_and(|text| !text.contains("\"#")),
+        None => inside(literal.trim_start_matches('b')).is_some_and(|text| !text.contains([' ', '"'])),
+    }
 }
 
 /// Names that belong to other systems' vocabularies. Only sure ones: formats and protocols of others keep

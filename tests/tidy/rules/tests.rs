@@ -50,6 +50,57 @@ fn bad_statements_are_found() {
 }
 
 #[test]
+fn parameters_that_a_header_leaves_out_are_found() {
+    let flaws = |takes: &str| {
+        let header =
+            format!("-- Finds $1.\n{takes}-- Returns: a row.\n-- Locks: nothing.\n-- Index: x_pkey.\n");
+        sql::flaws("control-plane/queries/log/find.sql", &format!("{header}select $1, $2 -- not $3\n"))
+    };
+    assert_eq!(flaws("-- Takes: $1 one (int8);\n--   $2 two (text).\n"), Vec::<String>::new());
+    assert_eq!(flaws("-- Takes: $2 two (text).\n").len(), 1, "$1 is named elsewhere only");
+    assert_eq!(flaws("-- Takes: $1 one (int8), $12 two (text).\n").len(), 2, "$2 is not, $12 is too much");
+    assert_eq!(flaws("-- Takes: $1 one, $2 two, $3 three.\n").len(), 1, "$3 stands in a comment only");
+    assert_eq!(flaws("").len(), 2, "no such section");
+}
+
+#[test]
+fn wide_lines_are_found() {
+    let wide = "x".repeat(111);
+    assert_eq!(sources::too_wide(&format!("a\n{wide}\nb")), ["line 2: 111 columns, at most 110"]);
+    assert_eq!(sources::too_wide(&"é".repeat(110)).len(), 0, "columns are not bytes");
+    for good in [format!("\"{wide}\","), format!("r#\"{wide} \"x\" y\"#)?;"), format!("b\"{wide}\"")] {
+        assert_eq!(sources::too_wide_rust(&good).len(), 0, "{good}");
+    }
+    for bad in [
+        format!("\"a b{wide}\","),
+        format!("f(\"{wide}\")"),
+        format!("\"a\", {wide}, \"b\""),
+        format!("// {wide}"),
+    ] {
+        assert_eq!(sources::too_wide_rust(&bad).len(), 1, "{bad}");
+    }
+}
+
+#[test]
+fn steps_that_drift_apart_are_found() {
+    let one =
+        "with a as (\n    -- once\n    select '(' as x\n),\nb as materialized (select 1)\nselect 2 as c";
+    let drift = |other: &str| sql::drift(one, other).len();
+    assert_eq!(sql::shared(one, one), ["a", "b"]);
+    assert_eq!(drift(one), 0);
+    assert_eq!(drift("with c as (select 3), d as (select 4)\nselect 5"), 0, "nothing is shared");
+    assert_eq!(drift("with x as (select 1),\na as (select\n '(' as x)\nselect 1"), 0, "white space");
+    assert_eq!(drift("with a as (select '(' as y)\nselect 1"), 1);
+    assert_eq!(drift("with b as (select 1)\nselect 1"), 1, "materialized or not");
+    assert_eq!(drift("with b as materialized (\n-- differs: why\nselect 2)\nselect 1"), 1, "said once");
+    let marked = |why: &str, x: u8| format!("with a as (\n    -- differs:{why}\n    select {x}\n)\nselect 1");
+    assert_eq!(sql::drift(&marked(" why", 1), &marked(" so", 2)).len(), 0);
+    assert_eq!(sql::drift(&marked(" why", 1), &marked(" so", 1)).len(), 1, "it does not differ");
+    assert_eq!(sql::drift(&marked(" why", 1), &marked("", 2)).len(), 1, "no reason");
+    assert_eq!(sql::drift(&marked(" why", 1), "select 1").len(), 1, "from nothing");
+}
+
+#[test]
 fn stored_code_is_found() {
     assert_eq!(sql::stored_code("CREATE OR REPLACE\n  FUNCTION f() returns int").len(), 1);
     assert_eq!(sql::stored_code("create constraint trigger t after insert").len(), 1);
