@@ -16,7 +16,7 @@ moved as (
     from behind b
     where c.queue_id = b.queue_id and c.partition_id = b.partition_id
 ),
--- The nil id stands for no agent: counts that are changed by no grant or settlement.
+-- The nil id stands for no agent in particular.
 noted as (
     insert into queue_agent as a (queue_id, agent_id, expired, rated_at)
     select b.queue_id, '00000000-0000-0000-0000-000000000000', sum(b.log_start_offset - b.next_offset)::int8,

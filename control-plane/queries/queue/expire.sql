@@ -88,8 +88,7 @@ key_freed as (
         and f.key_hash = k.key_hash + 0 and f.records > 1
 ),
 -- Postgres runs steps that change rows and that no other step reads in reverse order. This one reads `freed`,
--- so that its rows are locked last. The nil id stands for no agent: counts that are changed by no grant or
--- settlement.
+-- so that its rows are locked last. The nil id stands for no agent in particular.
 noted as (
     insert into queue_agent as a (queue_id, agent_id, dead, waiting, rated_at)
     select r.queue_id, '00000000-0000-0000-0000-000000000000',

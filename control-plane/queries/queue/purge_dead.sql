@@ -50,7 +50,7 @@ taken as (
     returning 1
 ),
 counted as materialized (select count(*) as n from taken),
--- The nil id stands for no agent: counts that are changed by no grant or settlement.
+-- The nil id stands for no agent in particular.
 noted as (
     insert into queue_agent as a (queue_id, agent_id, dead, purged, rated_at)
     select $1, '00000000-0000-0000-0000-000000000000', -c.n, c.n, f.now from counted c, flow f where c.n > 0

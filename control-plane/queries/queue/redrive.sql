@@ -95,8 +95,7 @@ keyed as (
 ),
 counted as materialized (select count(*) as n from placed),
 -- Postgres runs steps that change rows and that no other step reads in reverse order. This one reads `keyed`,
--- so that its row is locked last. The nil id stands for no agent: counts that are changed by no grant or
--- settlement.
+-- so that its row is locked last. The nil id stands for no agent in particular.
 noted as (
     insert into queue_agent as a (queue_id, agent_id, dead, waiting, rated_at)
     select $1, '00000000-0000-0000-0000-000000000000', -c.n, c.n, f.now

@@ -57,7 +57,7 @@ total as materialized (
         (select count(*) from buried) as dead
     from queue q where q.queue_id = $1
 ),
--- The nil id stands for no agent: counts that are changed by no grant or settlement.
+-- The nil id stands for no agent in particular.
 noted as (
     insert into queue_agent as a (queue_id, agent_id, dead, waiting, purged, rated_at)
     select $1, '00000000-0000-0000-0000-000000000000', -t.dead,

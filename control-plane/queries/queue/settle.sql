@@ -4,7 +4,8 @@
 -- all that is left of their lease part, they move to a part of their own.
 -- Sent again, it answers what it did the first time.
 -- Takes: $1 queue_id (int8);
---   $2 agent_id (uuid, the agent that counts it), $3 op (uuid, identity of this settlement);
+--   $2 agent_id (uuid, the agent that counts it; the nil id for acks that are part of a commit);
+--   $3 op (uuid, identity of this settlement);
 --   $4 keep (bool, store the outcome under the identity for a time; otherwise only until the agent's next
 --     settlement);
 --   $5 dice (float8, 0 to 1, drawn by the agent, for the jitter of the retry delay);

@@ -1,5 +1,5 @@
--- Replaces batches by others that hold the same offsets in a new segment, as compaction and the draining of
--- inline payloads do; only if every input is still as it was read and the segment is still pending.
+-- Replaces batches by others that hold the same offsets in a new segment, as the draining of inline payloads
+-- does; only if every input is still as it was read and the segment is still pending.
 -- Takes: $1 segment_id (uuid, the new segment), $2 bytes (int8, size of the object), $3 crc (int4, CRC-32C of
 --   the object);
 --   one element each per batch that is replaced, as it was read: $4 partition_id (int8[]),
