@@ -32,6 +32,8 @@ mod idle;
 mod postgres_killed;
 #[path = "17_queue_workers.rs"]
 mod queue_workers;
+#[path = "19_readme_workers.rs"]
+mod readme_workers;
 #[path = "01_round_trip.rs"]
 mod round_trip;
 #[path = "06_second_instance.rs"]
