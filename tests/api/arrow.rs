@@ -1,8 +1,6 @@
 //! Arrow IPC streams, in and out.
 
 use super::api;
-use super::harness::client::{Api, send};
-use super::harness::unique;
 use arrow_array::builder::{
     BinaryBuilder, Int32Builder, Int64Builder, ListBuilder, StringBuilder, StructBuilder,
 };
@@ -13,6 +11,8 @@ use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow_ipc::{CompressionType, MetadataVersion};
 use arrow_schema::{DataType, Field, Fields};
+use millpond_tests::harness::client::{Answer, Api, send};
+use millpond_tests::harness::unique;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ fn texts(values: &[Option<&str>]) -> ArrayRef {
     Arc::new(StringArray::from(values.to_vec()))
 }
 
-async fn produce(api: &Api, topic: &str, body: Vec<u8>) -> super::harness::client::Answer {
+async fn produce(api: &Api, topic: &str, body: Vec<u8>) -> Answer {
     send(api.post(topic, ARROW).body(body)).await
 }
 

@@ -1,8 +1,8 @@
 //! `POST /v1/batches`.
 
 use super::api;
-use super::harness::client::{Answer, Api, send};
-use super::harness::unique;
+use millpond_tests::harness::client::{Answer, Api, send};
+use millpond_tests::harness::unique;
 use reqwest::Method;
 use serde_json::{Value, json};
 

@@ -1,10 +1,10 @@
 //! `/v1/groups`: members, their partitions, and their polls.
 
 use super::api;
-use super::harness::client::{Api, list, send};
-use super::harness::member::{Member, assigned, join, place};
-use super::harness::unique;
-use super::harness::wait::{until, within};
+use millpond_tests::harness::client::{Api, list, send};
+use millpond_tests::harness::member::{Member, assigned, join, place};
+use millpond_tests::harness::unique;
+use millpond_tests::harness::wait::{until, within};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;

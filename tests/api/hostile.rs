@@ -1,9 +1,9 @@
 //! Requests that no client library would send.
 
 use super::api;
-use super::harness::raw::{Raw, exchange, status};
-use super::harness::unique;
-use super::harness::wait::within;
+use millpond_tests::harness::raw::{Raw, exchange, status};
+use millpond_tests::harness::unique;
+use millpond_tests::harness::wait::within;
 use serde_json::json;
 
 #[tokio::test]

@@ -1,11 +1,11 @@
 //! `Idempotency-Key`.
 
 use super::api;
-use super::harness::client::{list, send, try_send};
-use super::harness::raw::Raw;
-use super::harness::unique;
-use super::harness::wait::until;
 use bytes::Bytes;
+use millpond_tests::harness::client::{Answer, list, send, try_send};
+use millpond_tests::harness::raw::Raw;
+use millpond_tests::harness::unique;
+use millpond_tests::harness::wait::until;
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -127,8 +127,7 @@ async fn of_many_retries_at_once_one_is_stored() {
     api.topic(&topic, 4).await;
     let records = json!([{"value": 1}, {"value": 2}]);
     let tries = (0..16).map(|_| api.produce_once(&topic, "k", records.clone())).collect::<Vec<_>>();
-    let answers: Vec<Value> =
-        futures::future::join_all(tries).await.iter().map(super::harness::client::Answer::ok).collect();
+    let answers: Vec<Value> = futures::future::join_all(tries).await.iter().map(Answer::ok).collect();
     assert_eq!(answers.iter().filter(|a| a.get("duplicate").is_none()).count(), 1);
     let offsets = |a: &Value| {
         list(a, "results").iter().map(|r| (r["partition"].clone(), r["offset"].clone())).collect::<Vec<_>>()

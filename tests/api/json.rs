@@ -1,8 +1,8 @@
 //! `POST …/records` with `application/json`.
 
 use super::api;
-use super::harness::client::{list, send};
-use super::harness::unique;
+use millpond_tests::harness::client::{list, send};
+use millpond_tests::harness::unique;
 use serde_json::{Value, json};
 
 /// Produces one record into a topic of one partition and reads it back.

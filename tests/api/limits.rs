@@ -1,10 +1,10 @@
 //! Exactly at a limit, and one over.
 
 use super::api;
-use super::harness::client::send;
-use super::harness::raw::{Raw, status};
-use super::harness::unique;
 use bytes::Bytes;
+use millpond_tests::harness::client::send;
+use millpond_tests::harness::raw::{Raw, status};
+use millpond_tests::harness::unique;
 use serde_json::{Value, json};
 
 const MIB: usize = 1 << 20;

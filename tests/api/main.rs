@@ -1,9 +1,6 @@
 //! The HTTP API, endpoint by endpoint, good input and bad, against one real process that all tests share.
 #![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
-#[path = "../harness/mod.rs"]
-mod harness;
-
 mod arrow;
 mod batches;
 mod groups;
@@ -22,8 +19,8 @@ mod stale;
 mod tail;
 mod topics;
 
-use harness::client::Api;
-use harness::process::Dev;
+use millpond_tests::harness::client::Api;
+use millpond_tests::harness::process::Dev;
 use std::sync::LazyLock;
 
 static DEV: LazyLock<Dev> = LazyLock::new(Dev::ephemeral);

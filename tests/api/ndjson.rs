@@ -1,11 +1,11 @@
 //! `POST …/records` with `application/x-ndjson`.
 
 use super::api;
-use super::harness::FLIGHTS;
-use super::harness::client::{list, send};
-use super::harness::raw::Raw;
-use super::harness::unique;
-use super::harness::wait::until;
+use millpond_tests::harness::FLIGHTS;
+use millpond_tests::harness::client::{list, send};
+use millpond_tests::harness::raw::Raw;
+use millpond_tests::harness::unique;
+use millpond_tests::harness::wait::until;
 use serde_json::{Value, json};
 
 fn values(log: &[Value]) -> Vec<Value> {

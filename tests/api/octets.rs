@@ -1,8 +1,8 @@
 //! `POST …/records` with `application/octet-stream`.
 
 use super::api;
-use super::harness::client::send;
-use super::harness::unique;
+use millpond_tests::harness::client::send;
+use millpond_tests::harness::unique;
 use serde_json::{Value, json};
 
 const OCTETS: &str = "application/octet-stream";

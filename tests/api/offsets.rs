@@ -1,9 +1,9 @@
 //! Offsets of consumer groups: committed, reset, and committed with records.
 
 use super::api;
-use super::harness::client::{Answer, Api, send};
-use super::harness::member::{Member, offsets_of};
-use super::harness::unique;
+use millpond_tests::harness::client::{Answer, Api, send};
+use millpond_tests::harness::member::{Member, offsets_of};
+use millpond_tests::harness::unique;
 use reqwest::Method;
 use serde_json::{Value, json};
 

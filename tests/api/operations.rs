@@ -1,8 +1,8 @@
 //! `/healthz`, `/readyz`, `/metrics`, `/v1/cluster`, and what every answer has.
 
-use super::harness::client::send;
-use super::harness::unique;
 use super::{DEV, api};
+use millpond_tests::harness::client::send;
+use millpond_tests::harness::unique;
 use reqwest::Method;
 use serde_json::json;
 

@@ -1,9 +1,9 @@
 //! `GET …/partitions/{p}/records` and `GET …/offsets`.
 
 use super::api;
-use super::harness::client::{Api, list, send};
-use super::harness::unique;
-use super::harness::wait::within;
+use millpond_tests::harness::client::{Api, list, send};
+use millpond_tests::harness::unique;
+use millpond_tests::harness::wait::within;
 use reqwest::Method;
 use serde_json::{Value, json};
 

@@ -1,8 +1,8 @@
 //! What an agent remembers of a topic may be old.
 
 use super::api;
-use super::harness::client::{list, send};
-use super::harness::unique;
+use millpond_tests::harness::client::{list, send};
+use millpond_tests::harness::unique;
 use serde_json::{Value, json};
 
 /// The topic is deleted and made anew while the agent has it in memory: nothing goes to, or comes from, the

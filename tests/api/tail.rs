@@ -1,10 +1,10 @@
 //! `GET /v1/topics/{topic}/records`: one chunk, or a tail.
 
 use super::api;
-use super::harness::client::{Api, list};
-use super::harness::unique;
-use super::harness::wait::within;
 use futures::StreamExt;
+use millpond_tests::harness::client::{Api, list, send};
+use millpond_tests::harness::unique;
+use millpond_tests::harness::wait::within;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -206,7 +206,7 @@ async fn events_follow_and_resume_behind_an_id() {
     drop(tail);
     let request =
         api.request(Method::GET, &path).header("accept", EVENTS).header("last-event-id", "nonsense");
-    super::harness::client::send(request).await.problem(400, "bad_request");
+    send(request).await.problem(400, "bad_request");
 }
 
 #[tokio::test]

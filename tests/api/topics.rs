@@ -1,8 +1,8 @@
 //! `/v1/topics`.
 
 use super::api;
-use super::harness::client::{list, send};
-use super::harness::unique;
+use millpond_tests::harness::client::{list, send};
+use millpond_tests::harness::unique;
 use reqwest::Method;
 use serde_json::{Value, json};
 

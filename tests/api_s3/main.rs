@@ -1,9 +1,6 @@
 //! The HTTP API again, the same tests, against an agent on a Postgres and the test S3.
 #![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
-#[path = "../harness/mod.rs"]
-mod harness;
-
 #[path = "../api/arrow.rs"]
 mod arrow;
 #[path = "../api/batches.rs"]
@@ -35,8 +32,8 @@ mod tail;
 #[path = "../api/topics.rs"]
 mod topics;
 
-use harness::agent::{Agent, Cluster};
-use harness::client::Api;
+use millpond_tests::harness::agent::{Agent, Cluster};
+use millpond_tests::harness::client::Api;
 use std::sync::LazyLock;
 
 /// Faults that an agent copes with befall every hundredth request.

@@ -1,8 +1,8 @@
 //! Flights go in through the command line and come out of it.
 
-use super::harness::FLIGHTS;
-use super::harness::cli::cli;
-use super::harness::process::{Dev, Home};
+use millpond_tests::harness::FLIGHTS;
+use millpond_tests::harness::cli::cli;
+use millpond_tests::harness::process::{Dev, Home};
 use serde_json::Value;
 use std::collections::HashMap;
 
@@ -31,7 +31,7 @@ pub fn check(consumed: &str) {
 
 #[tokio::test]
 async fn flights_come_out_as_they_went_in() {
-    let home = Home::new();
+    let home = Home::open();
     let dev = Dev::start(&home, &[]);
     let told = cli(&dev, &["produce", "flights", "--key", "/tailnum", "--file", FILE], "").await.ok();
     assert!(told.contains("2,000 records to flights"), "{told}");

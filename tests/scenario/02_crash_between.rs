@@ -1,12 +1,12 @@
 //! The machine goes down between produce and consume.
 
-use super::harness::cli::cli;
-use super::harness::process::{Dev, Home};
 use super::round_trip::{FILE, check};
+use millpond_tests::harness::cli::cli;
+use millpond_tests::harness::process::{Dev, Home};
 
 #[tokio::test]
 async fn flights_survive_a_crash_of_everything() {
-    let home = Home::new();
+    let home = Home::open();
     let dev = Dev::start(&home, &[]);
     cli(&dev, &["produce", "flights", "--key", "/tailnum", "--file", FILE], "").await.ok();
     cli(&dev, &["topic", "create", "bucket", "--placement", "object"], "").await.ok();

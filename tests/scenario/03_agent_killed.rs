@@ -1,12 +1,12 @@
 //! The agent is killed again and again while producers, readers and streams are at work.
 
-use super::harness::load::Load;
-use super::harness::process::{Dev, Home};
+use millpond_tests::harness::load::Load;
+use millpond_tests::harness::process::{Dev, Home};
 use serde_json::json;
 
 #[tokio::test]
 async fn what_was_acknowledged_is_stored_once_though_the_agent_dies() {
-    let home = Home::new();
+    let home = Home::open();
     let mut dev = Dev::start(&home, &[]);
     let (api, address) = (dev.api(), dev.address.to_string());
     api.topic("small", 3).await;
@@ -28,7 +28,7 @@ async fn what_was_acknowledged_is_stored_once_though_the_agent_dies() {
 
 #[tokio::test]
 async fn of_requests_that_were_never_repeated_nothing_is_there_twice_or_torn() {
-    let home = Home::new();
+    let home = Home::open();
     let dev = Dev::start(&home, &[]);
     let (api, address) = (dev.api(), dev.address.to_string());
     api.topic("small", 3).await;

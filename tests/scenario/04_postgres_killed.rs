@@ -1,8 +1,9 @@
 //! Postgres dies or hangs under load; the agent stays.
 
-use super::harness::load::Load;
-use super::harness::process::{Dev, Home, signal};
-use super::harness::wait::{until, within};
+use millpond_tests::harness::child::signal;
+use millpond_tests::harness::load::Load;
+use millpond_tests::harness::process::{Dev, Home};
+use millpond_tests::harness::wait::{until, within};
 use serde_json::json;
 
 /// An answer to a request that cannot succeed comes within this many seconds.
@@ -10,7 +11,7 @@ const PROMPT_S: u64 = 10;
 
 #[tokio::test]
 async fn the_agent_recovers_from_crashes_of_postgres_by_itself() {
-    let home = Home::new();
+    let home = Home::open();
     let dev = Dev::start(&home, &[]);
     let api = dev.api();
     api.topic("small", 3).await;
@@ -27,7 +28,7 @@ async fn the_agent_recovers_from_crashes_of_postgres_by_itself() {
 
 #[tokio::test]
 async fn while_postgres_cannot_run_requests_are_refused_promptly() {
-    let home = Home::new();
+    let home = Home::open();
     let dev = Dev::start(&home, &[]);
     let api = dev.api();
     api.topic("t", 1).await;
@@ -77,7 +78,7 @@ async fn while_postgres_cannot_run_requests_are_refused_promptly() {
 /// No connection breaks, no statement fails: they only take for ever.
 #[tokio::test]
 async fn while_postgres_hangs_requests_are_refused_promptly() {
-    let home = Home::new();
+    let home = Home::open();
     let dev = Dev::start(&home, &[]);
     let api = dev.api();
     api.topic("t", 1).await;

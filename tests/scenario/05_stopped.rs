@@ -1,8 +1,8 @@
 //! Ctrl-C, or a service manager's SIGTERM.
 
-use super::harness::client::Api;
-use super::harness::load::Load;
-use super::harness::process::{Dev, Home};
+use millpond_tests::harness::client::Api;
+use millpond_tests::harness::load::Load;
+use millpond_tests::harness::process::{Dev, Home};
 use reqwest::Method;
 use serde_json::json;
 
@@ -25,7 +25,7 @@ async fn open_requests(api: &Api) -> Vec<tokio::task::JoinHandle<()>> {
 }
 
 async fn stopped_by(name: &str) {
-    let home = Home::new();
+    let home = Home::open();
     let dev = Dev::start(&home, &[]);
     let (api, address) = (dev.api(), dev.address.to_string());
     for topic in ["small", "quiet"] {

@@ -1,7 +1,7 @@
 //! Somebody starts a second one.
 
-use super::harness::process::{Dev, Home};
-use super::harness::wait::within;
+use millpond_tests::harness::process::{Dev, Home};
+use millpond_tests::harness::wait::within;
 use serde_json::json;
 
 async fn refused(args: &[&str]) -> String {
@@ -15,7 +15,7 @@ async fn refused(args: &[&str]) -> String {
 
 #[tokio::test]
 async fn a_second_instance_is_refused_and_told_why() {
-    let home = Home::new();
+    let home = Home::open();
     let dev = Dev::start(&home, &[]);
     let data_dir = home.data_dir().display().to_string();
     let told = refused(&["--listen", "127.0.0.1:0", "--data-dir", &data_dir]).await;
@@ -23,7 +23,7 @@ async fn a_second_instance_is_refused_and_told_why() {
         told.contains("error: ") && told.contains(&data_dir) && told.contains("in use by another Millpond"),
         "{told}"
     );
-    let other = Home::new();
+    let other = Home::open();
     let other = other.data_dir().display().to_string();
     let told = refused(&["--listen", &dev.address.to_string(), "--data-dir", &other]).await;
     assert!(told.contains(&format!("cannot listen on {}", dev.address)), "{told}");

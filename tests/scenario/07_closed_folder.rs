@@ -1,6 +1,6 @@
 //! Root's home is closed to the user whom Postgres runs as.
 
-use super::harness::process::{Dev, Home};
+use millpond_tests::harness::process::{Dev, Home};
 use serde_json::json;
 
 fn is_root() -> bool {

@@ -1,12 +1,12 @@
 //! Small records begin in Postgres and move to the bucket when they have aged.
 
-use super::harness::process::{Dev, Home};
-use super::harness::wait::until;
+use millpond_tests::harness::process::{Dev, Home};
+use millpond_tests::harness::wait::until;
 use serde_json::{Value, json};
 
 #[tokio::test]
 async fn records_stay_the_same_when_they_move_to_the_bucket() {
-    let home = Home::new();
+    let home = Home::open();
     let dev = Dev::start(&home, &[]);
     let api = dev.api();
     api.put("/v1/topics/t", json!({"partitions": 3, "dedup_window_ms": 3_600_000})).await;

@@ -1,6 +1,6 @@
 //! Nobody does anything.
 
-use super::harness::process::{Dev, Home};
+use millpond_tests::harness::process::{Dev, Home};
 use serde_json::json;
 use sqlx::{Connection, PgConnection, Row};
 use std::collections::BTreeSet;
@@ -22,7 +22,7 @@ async fn statements(connection: &mut PgConnection, into: &mut BTreeSet<(i32, i64
 
 #[tokio::test]
 async fn an_idle_millpond_costs_next_to_nothing() {
-    let home = Home::new();
+    let home = Home::open();
     let dev = Dev::start(&home, &[]);
     let api = dev.api();
     api.put("/v1/topics/large", json!({"partitions": 2, "placement": "object"})).await;

@@ -1,7 +1,7 @@
 //! An object in the bucket is damaged or gone.
 
-use super::harness::client::Api;
-use super::harness::process::{Dev, Home};
+use millpond_tests::harness::client::Api;
+use millpond_tests::harness::process::{Dev, Home};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -41,7 +41,7 @@ async fn is_corrupt(api: &Api, partition: i32) {
 
 #[tokio::test]
 async fn damage_is_an_error_and_never_a_gap() {
-    let home = Home::new();
+    let home = Home::open();
     let objects = filled(&home).await;
     let originals: Vec<Vec<u8>> = objects.iter().map(|object| std::fs::read(object).unwrap()).collect();
     // A flipped bit, a missing object, a short one, and a sound one.

@@ -1,16 +1,17 @@
 //! The client commands, as somebody at a terminal uses them.
 
-use super::harness::cli::{cli, cli_at};
-use super::harness::process::{Dev, Home, millpond};
-use super::harness::wait::{until, within};
 use super::round_trip::FILE;
+use millpond_tests::harness::child::{millpond, signal};
+use millpond_tests::harness::cli::{cli, cli_at};
+use millpond_tests::harness::process::{Dev, Home};
+use millpond_tests::harness::wait::{until, within};
 use serde_json::{Value, json};
 use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 #[tokio::test]
 async fn topics_are_made_listed_described_and_deleted() {
-    let home = Home::new();
+    let home = Home::open();
     let dev = Dev::start(&home, &[]);
     let told =
         cli(&dev, &["topic", "create", "orders", "--partitions", "3", "--retention-ms", "7d"], "").await.ok();
@@ -44,7 +45,7 @@ async fn topics_are_made_listed_described_and_deleted() {
 
 #[tokio::test]
 async fn errors_say_what_to_do() {
-    let home = Home::new();
+    let home = Home::open();
     let dev = Dev::start(&home, &[]);
     let told = cli(&dev, &["produce", "t"], "{\"n\":1}\n{\"n\":\n").await.error();
     assert!(told.contains("line 2") && told.contains("nothing of it is stored"), "{told}");
@@ -64,7 +65,7 @@ async fn errors_say_what_to_do() {
 
 #[tokio::test]
 async fn consume_prints_what_is_asked_for() {
-    let home = Home::new();
+    let home = Home::open();
     let dev = Dev::start(&home, &[]);
     cli(&dev, &["topic", "create", "t", "--partitions", "1"], "").await.ok();
     cli(&dev, &["produce", "t"], "{\"n\": 1}\n2\n\"x\"\n").await.ok();
@@ -84,7 +85,7 @@ async fn consume_prints_what_is_asked_for() {
 /// A reader that has enough closes the pipe; that is no error.
 #[tokio::test]
 async fn a_reader_of_the_output_may_leave() {
-    let home = Home::new();
+    let home = Home::open();
     let dev = Dev::start(&home, &[]);
     for _ in 0..3 {
         cli(&dev, &["produce", "flights", "--key", "/tailnum", "--file", FILE], "").await.ok();
@@ -105,7 +106,7 @@ async fn a_reader_of_the_output_may_leave() {
 
 #[tokio::test]
 async fn following_shows_what_comes_until_it_is_interrupted() {
-    let home = Home::new();
+    let home = Home::open();
     let dev = Dev::start(&home, &[]);
     cli(&dev, &["produce", "t"], "1\n").await.ok();
     let mut command = tokio::process::Command::from(millpond());
@@ -117,14 +118,14 @@ async fn following_shows_what_comes_until_it_is_interrupted() {
         cli(&dev, &["produce", "t"], value).await.ok();
         assert_eq!(within(30, "the next record", lines.next_line()).await.unwrap().as_deref(), Some(value));
     }
-    super::harness::process::signal("INT", &[child.id().unwrap()]);
+    signal("INT", &[child.id().unwrap()]);
     let status = until(20, "the end of the command", || std::future::ready(child.try_wait().unwrap())).await;
     assert!(status.success(), "{status}");
 }
 
 #[tokio::test]
 async fn a_group_goes_on_where_it_was_until_it_is_reset() {
-    let home = Home::new();
+    let home = Home::open();
     let dev = Dev::start(&home, &[]);
     cli(&dev, &["topic", "create", "t", "--partitions", "1"], "").await.ok();
     cli(&dev, &["produce", "t"], "1\n2\n3\n").await.ok();
@@ -149,7 +150,7 @@ async fn a_group_goes_on_where_it_was_until_it_is_reset() {
 
 #[tokio::test]
 async fn a_member_that_is_told_to_stop_leaves_its_group() {
-    let home = Home::new();
+    let home = Home::open();
     let dev = Dev::start(&home, &[]);
     let api = dev.api();
     cli(&dev, &["produce", "t"], "1\n").await.ok();
@@ -174,7 +175,7 @@ async fn a_member_that_is_told_to_stop_leaves_its_group() {
                 .sum::<i64>()
         };
         until(20, "the commit", async || (lag().await == 0).then_some(())).await;
-        super::harness::process::signal(name, &[child.id().unwrap()]);
+        signal(name, &[child.id().unwrap()]);
         let status =
             until(20, "the end of the command", || std::future::ready(child.try_wait().unwrap())).await;
         assert!(status.success(), "{status}");

@@ -1,12 +1,12 @@
 //! Several agents on one Postgres and one bucket.
 
-use super::harness::FLIGHTS;
-use super::harness::agent::{BUCKET, Cluster};
-use super::harness::cli::cli_at;
-use super::harness::client::{Api, list};
-use super::harness::load::Load;
-use super::harness::wait::{until, within};
 use super::round_trip::{FILE, check};
+use millpond_tests::harness::FLIGHTS;
+use millpond_tests::harness::agent::{BUCKET, Cluster};
+use millpond_tests::harness::cli::cli_at;
+use millpond_tests::harness::client::{Api, list};
+use millpond_tests::harness::load::Load;
+use millpond_tests::harness::wait::{until, within};
 use millpond_tests::s3::{Fault, Op, Rule};
 use serde_json::{Value, json};
 

@@ -1,6 +1,6 @@
 //! What readers see of a bucket that errs, for a moment or for good.
 
-use super::harness::agent::{Agent, BUCKET, Cluster};
+use millpond_tests::harness::agent::{Agent, BUCKET, Cluster};
 use millpond_tests::s3::{Fault, Op, Rule};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};

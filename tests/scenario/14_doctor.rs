@@ -1,7 +1,7 @@
 //! `millpond doctor` on what is well and what is not.
 
-use super::harness::agent::{BUCKET, Cluster, PREFIX};
-use super::harness::child::millpond;
+use millpond_tests::harness::agent::{BUCKET, Cluster, PREFIX};
+use millpond_tests::harness::child::millpond;
 use millpond_tests::s3::{Fault, Op, Rule, Versioning};
 use serde_json::{Value, json};
 use std::process::Output;

@@ -1,8 +1,8 @@
 //! Agents die in turn, and their bucket errs, while producers are at work; the database stays.
 
-use super::harness::agent::{BUCKET, Cluster};
-use super::harness::load::Load;
-use super::harness::wait::{until, within};
+use millpond_tests::harness::agent::{BUCKET, Cluster};
+use millpond_tests::harness::load::Load;
+use millpond_tests::harness::wait::{until, within};
 use millpond_tests::s3::{Fault, Op, Rule};
 use serde_json::json;
 use std::time::Duration;

@@ -1,12 +1,12 @@
 //! Two groups of three members read the flights while members die, stall beyond their session and return, and
 //! join; on two agents.
 
-use super::harness::FLIGHTS;
-use super::harness::client::Api;
-use super::harness::consumers::{Ledger, Order, Worker, moved};
-use super::harness::process::{Dev, Home};
-use super::harness::second::Second;
-use super::harness::wait::until;
+use millpond_tests::harness::FLIGHTS;
+use millpond_tests::harness::client::Api;
+use millpond_tests::harness::consumers::{Ledger, Order, Worker, moved};
+use millpond_tests::harness::process::{Dev, Home};
+use millpond_tests::harness::second::Second;
+use millpond_tests::harness::wait::until;
 
 const PARTITIONS: usize = 8;
 const SESSION_MS: u64 = 2_000;
@@ -25,7 +25,7 @@ async fn fly(api: &Api, quarter: usize) -> usize {
 
 #[tokio::test]
 async fn every_record_reaches_each_group_whatever_becomes_of_its_members() {
-    let home = Home::new();
+    let home = Home::open();
     let dev = Dev::start(&home, &[]);
     let second = Second::beside(&dev);
     let agents = [dev.api(), second.api()];

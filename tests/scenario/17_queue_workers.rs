@@ -2,11 +2,11 @@
 //! twice and die, some records that always fail; then everything is done or dead, and nothing was ever in two
 //! hands.
 
-use super::harness::FLIGHTS;
-use super::harness::floor::Floor;
-use super::harness::process::{Dev, Home};
-use super::harness::second::Second;
-use super::harness::workers::{Habits, Worker, crew, stop};
+use millpond_tests::harness::FLIGHTS;
+use millpond_tests::harness::floor::Floor;
+use millpond_tests::harness::process::{Dev, Home};
+use millpond_tests::harness::second::Second;
+use millpond_tests::harness::workers::{Habits, Worker, crew, stop};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ fn is_poison(record: &Value) -> bool {
 
 #[tokio::test]
 async fn every_flight_is_done_once_or_dead() {
-    let home = Home::new();
+    let home = Home::open();
     let dev = Dev::start(&home, &[]);
     let second = Second::beside(&dev);
     let apis = [dev.api(), second.api()];

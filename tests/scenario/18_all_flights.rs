@@ -5,11 +5,12 @@
 //! `MILLPOND_TEST_FLIGHTS=flights.ndjson cargo test -p millpond --test scenario all_flights -- --nocapture`
 //! takes another file, of any length.
 
-use super::harness::FLIGHTS;
-use super::harness::floor::Floor;
-use super::harness::process::{Dev, Home};
-use super::harness::second::Second;
-use super::harness::workers::{Habits, crew, stop};
+use millpond_tests::harness::FLIGHTS;
+use millpond_tests::harness::client::Api;
+use millpond_tests::harness::floor::Floor;
+use millpond_tests::harness::process::{Dev, Home};
+use millpond_tests::harness::second::Second;
+use millpond_tests::harness::workers::{Habits, crew, stop};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -41,7 +42,7 @@ fn is_poison(record: &Value) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_flight_is_acked_once_or_is_dead_poison() {
-    let home = Home::new();
+    let home = Home::open();
     let dev = Dev::start(&home, &[]);
     let second = Second::beside(&dev);
     let apis = [dev.api(), second.api()];
@@ -101,7 +102,7 @@ async fn every_flight_is_acked_once_or_is_dead_poison() {
 }
 
 /// Notes the most records that were in flight at once.
-async fn watch(api: super::harness::client::Api, queue: &'static str, most: Arc<AtomicI64>) {
+async fn watch(api: Api, queue: &'static str, most: Arc<AtomicI64>) {
     loop {
         let described = api.get(&format!("/v1/queues/{queue}")).await.ok();
         most.fetch_max(described["in_flight"].as_i64().unwrap(), Ordering::Relaxed);

@@ -1,9 +1,6 @@
 //! What users and machines do to a Millpond, as stories, each with processes of its own.
 #![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
-#[path = "../harness/mod.rs"]
-mod harness;
-
 #[path = "03_agent_killed.rs"]
 mod agent_killed;
 #[path = "12_agents.rs"]

@@ -2,6 +2,7 @@
 
 pub mod draft;
 pub mod faulty;
+pub mod harness;
 pub mod history;
 pub mod members;
 pub mod postgres;

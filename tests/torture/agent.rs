@@ -1,8 +1,8 @@
 //! An agent process that is started again whenever it ends, behind proxies on all its links.
 
-use super::harness::child::millpond;
-use super::harness::process::signal;
 use super::postgres::Postgres;
+use millpond_tests::harness::child::millpond;
+use millpond_tests::harness::child::signal;
 use millpond_tests::proxy::{Protocol, Proxy, Target};
 use millpond_tests::s3::TestS3;
 use parking_lot::Mutex;

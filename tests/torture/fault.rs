@@ -2,6 +2,7 @@
 
 use super::agent::Agent;
 use super::rig::Rig;
+use millpond_tests::harness::child::signal;
 use millpond_tests::proxy::{COMMIT_CUTS, CommitCut, Deed, Proxy, Silence};
 use millpond_tests::s3::{Fault as S3Fault, Op, Rule};
 use rand::Rng;
@@ -208,7 +209,7 @@ impl Rig {
     pub async fn undo(&self, remains: Remains) {
         match remains {
             Remains::Nothing => {}
-            Remains::Frozen(pids) => super::harness::process::signal("CONT", &pids),
+            Remains::Frozen(pids) => signal("CONT", &pids),
             Remains::FrozenAgent(number, pid) => self.agents[number].thaw(pid),
             // The session goes, and with it what it holds; it may have gone already.
             Remains::Locks(connection) => {

@@ -6,9 +6,6 @@
 //! and `MILLPOND_TORTURE_POSTGRES_KILLS` say how long it goes on, `MILLPOND_TORTURE_AGENTS` how many there
 //! are.
 
-#[path = "../harness/mod.rs"]
-mod harness;
-
 mod agent;
 mod client;
 mod fault;
@@ -23,7 +20,7 @@ mod silent;
 use client::produce::{Form, spawn};
 use client::work::Shift;
 use client::{Book, GUARDED, LARGE, SMALL, WORK, guard, logs, read, tail};
-use harness::wait::within;
+use millpond_tests::harness::wait::within;
 use nemesis::{Goal, Nemesis};
 use rig::{RECOVERY_S, Rig};
 use std::sync::Arc;

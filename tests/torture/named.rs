@@ -2,9 +2,9 @@
 //! to another agent with the same request id.
 
 use super::client::{Book, LARGE};
-use super::harness::client::{Api, list, send, try_send};
-use super::harness::wait::until;
 use super::rig::{self, RECOVERY_S, Rig};
+use millpond_tests::harness::client::{Api, list, send, try_send};
+use millpond_tests::harness::wait::until;
 use millpond_tests::proxy::{Silence, Weather};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};

@@ -1,8 +1,8 @@
 //! A Postgres of its own, whose processes can be killed and stopped.
 
-use super::harness::process::signal;
 use millpond_control_plane::PostgresControlPlane;
 use millpond_control_plane::embedded::{DATABASE, EmbeddedPostgres, Settings};
+use millpond_tests::harness::child::signal;
 use millpond_tests::postgres::Folder;
 use millpond_tests::proxy::Target;
 use sqlx::Connection;

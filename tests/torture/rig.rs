@@ -2,8 +2,8 @@
 
 use super::agent::{Agent, BUCKET};
 use super::client::{Book, Client, TOPICS};
-use super::harness::wait::until;
 use super::postgres::Postgres;
+use millpond_tests::harness::wait::until;
 use millpond_tests::proxy::{Deed, Proxy};
 use millpond_tests::s3::TestS3;
 use serde_json::json;

@@ -1,9 +1,9 @@
 //! One fault alone: the network between an agent and Postgres swallows everything, and no connection breaks.
 
 use super::client::{Book, LARGE, SMALL};
-use super::harness::client::{Answer, Api};
-use super::harness::wait::{until, within};
 use super::rig::{self, Rig};
+use millpond_tests::harness::client::{Answer, Api};
+use millpond_tests::harness::wait::{until, within};
 use millpond_tests::proxy::{Silence, Weather};
 use serde_json::json;
 

@@ -1,8 +1,8 @@
 //! Dead records, pause, limits, purge, seek, delays and lives.
 
 use crate::api;
-use crate::harness::client::list;
-use crate::harness::queue::{Queue, receipts, values};
+use millpond_tests::harness::client::list;
+use millpond_tests::harness::queue::{Queue, receipts, values};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::Instant;

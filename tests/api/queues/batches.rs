@@ -1,9 +1,9 @@
 //! Acks and records in one commit.
 
 use crate::api;
-use crate::harness::client::{Answer, send};
-use crate::harness::queue::{Queue, receipts};
-use crate::harness::unique;
+use millpond_tests::harness::client::{Answer, send};
+use millpond_tests::harness::queue::{Queue, receipts};
+use millpond_tests::harness::unique;
 use reqwest::Method;
 use serde_json::{Value, json};
 

@@ -1,11 +1,11 @@
 //! Queues are made, records are leased.
 
 use crate::api;
-use crate::harness::client::{list, send};
-use crate::harness::queue::{Queue, receipts, values};
-use crate::harness::unique;
 use arrow_array::cast::AsArray;
 use arrow_ipc::reader::StreamReader;
+use millpond_tests::harness::client::{list, send};
+use millpond_tests::harness::queue::{Queue, receipts, values};
+use millpond_tests::harness::unique;
 use reqwest::Method;
 use serde_json::json;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Keyed queues: records of one key one after the other.
 
 use crate::api;
-use crate::harness::client::list;
-use crate::harness::queue::{Queue, receipts, values};
+use millpond_tests::harness::client::list;
+use millpond_tests::harness::queue::{Queue, receipts, values};
 use serde_json::{Value, json};
 
 fn keys(lease: &Value) -> Vec<String> {

@@ -1,8 +1,8 @@
 //! Settlements: verdicts, retries, the dead.
 
 use crate::api;
-use crate::harness::client::list;
-use crate::harness::queue::{Queue, receipts, values};
+use millpond_tests::harness::client::list;
+use millpond_tests::harness::queue::{Queue, receipts, values};
 use serde_json::{Value, json};
 
 #[tokio::test]

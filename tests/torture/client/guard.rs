@@ -1,7 +1,7 @@
 //! Clients that append only where they expect the end: `If-Match`.
 
 use super::{Book, Client, GUARDED, Reply};
-use crate::harness::client::{Api, list};
+use millpond_tests::harness::client::{Api, list};
 use millpond_tests::history::{Call, Log, Outcome, Produce, Sent, payload};
 use rand::Rng;
 use serde_json::{Value, json};

@@ -6,7 +6,7 @@ pub mod read;
 pub mod tail;
 pub mod work;
 
-use super::harness::client::{Answer, Api, try_send};
+use millpond_tests::harness::client::{Answer, Api, try_send};
 use millpond_tests::history::{Call, Log, OpId, Outcome, RecordId, Recorder, Shelf};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;

@@ -1,7 +1,7 @@
 //! Clients that produce: atomic requests over partitions and topics, streams, with keys and without.
 
 use super::{Book, Client, LARGE, Reply, SMALL, Topic, WORK};
-use crate::harness::client::{Api, list};
+use millpond_tests::harness::client::{Api, list};
 use millpond_tests::history::{Call, Outcome, Placed, Produce, Sent, payload};
 use rand::Rng;
 use reqwest::{Method, RequestBuilder};

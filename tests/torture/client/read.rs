@@ -2,7 +2,7 @@
 //! the end.
 
 use super::{Book, Client, Reply, TOPICS, logs};
-use crate::harness::client::{Api, list};
+use millpond_tests::harness::client::{Api, list};
 use millpond_tests::history::{Call, From, Log, Outcome, Read, ReadAnswer, Seen, identify};
 use rand::Rng;
 use rand::seq::IndexedRandom;

@@ -2,11 +2,11 @@
 //! with records in hand.
 
 use super::WORK;
-use crate::harness::client::Api;
-use crate::harness::floor::Floor;
-use crate::harness::workers::{Habits, Worker, crew, stop};
 use crate::nemesis::{Goal, Nemesis};
 use crate::rig::Rig;
+use millpond_tests::harness::client::Api;
+use millpond_tests::harness::floor::Floor;
+use millpond_tests::harness::workers::{Habits, Worker, crew, stop};
 use millpond_tests::history::Op;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;

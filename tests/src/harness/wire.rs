@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millpond_tests::history::{
+use crate::history::{
     Dead, Entry, HandOut, Intent, Leased, QueueAnswer, Seen, Spec, Status, Target, Token, Verdict, Which,
     identify,
 };

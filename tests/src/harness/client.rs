@@ -8,6 +8,7 @@ use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
+/// A client of the HTTP API at one address.
 #[derive(Clone)]
 pub struct Api {
     pub http: reqwest::Client,
@@ -33,8 +34,9 @@ impl Api {
 
     /// Gives up what is not answered in time.
     pub fn hasty(address: SocketAddr, patience: Duration) -> Self {
+        let api = Self::new(address);
         let http = reqwest::Client::builder().timeout(patience).no_proxy().build().expect("a client");
-        Self { http, ..Self::new(address) }
+        Self { http, ..api }
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {

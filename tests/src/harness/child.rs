@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::wait::until;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_millpond");
+/// Set by cargo and nextest for integration tests of the package that has the binary.
+const BINARY: &str = "CARGO_BIN_EXE_millpond";
 const START: Duration = Duration::from_secs(60);
 /// How the line begins by which a server says where it is.
 pub const READY: &str = "Millpond is ready on http://";
@@ -27,6 +28,7 @@ kill -KILL "$1" 2> /dev/null
 rm -rf "$2"
 "#;
 
+/// A running process of the binary, killed when dropped.
 pub struct Process {
     child: Child,
     leash: Child,
@@ -119,7 +121,8 @@ impl Drop for Process {
 
 /// The binary, with no setting of whoever runs the tests.
 pub fn millpond() -> Command {
-    let mut command = Command::new(BINARY);
+    let binary = std::env::var_os(BINARY).unwrap_or_else(|| panic!("{BINARY}: not set to the binary's path"));
+    let mut command = Command::new(binary);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("MILLPOND_") && name != "MILLPOND_POSTGRES_BIN" {
             command.env_remove(name);

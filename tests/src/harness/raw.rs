@@ -7,6 +7,7 @@ use tokio::net::TcpStream;
 
 use super::wait::within;
 
+/// One TCP connection to the server.
 pub struct Raw(TcpStream);
 
 impl Raw {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millpond_tests::history::{Intent, Status};
+use crate::history::{Intent, Status};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ use super::wire::{Claim, Taken};
 
 const IDLE: Duration = Duration::from_millis(20);
 
-/// Shares are of 1,000: of records, or, where it says so, of leases.
+/// How a worker behaves. Shares are of 1,000: of records, or, where it says so, of leases.
 #[derive(Debug, Clone)]
 pub struct Habits {
     pub batch: usize,
@@ -84,6 +84,7 @@ impl Default for Habits {
     }
 }
 
+/// A worker of one queue, as a task.
 pub struct Worker {
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
@@ -203,9 +204,8 @@ impl Task {
         let told = pen.settle(&self.api, &self.queue, request.as_deref(), &entries).await;
         if told.is_some() && self.by_chance(self.habits.twice) {
             let again = pen.settle(&self.api, &self.queue, None, &entries).await;
-            let is_lost = |verdicts: Vec<millpond_tests::history::Verdict>| {
-                verdicts.iter().all(|v| v.status == Status::Lost)
-            };
+            let is_lost =
+                |verdicts: Vec<crate::history::Verdict>| verdicts.iter().all(|v| v.status == Status::Lost);
             assert!(again.is_none_or(is_lost), "settled twice: {entries:?}");
         }
     }

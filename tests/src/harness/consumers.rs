@@ -23,6 +23,7 @@ const AGAIN: Duration = Duration::from_millis(50);
 
 pub type Partition = (String, i64);
 
+/// What all members of one group saw and were told.
 #[derive(Default)]
 pub struct Ledger {
     group: String,
@@ -55,6 +56,7 @@ pub enum Order {
     Leave,
 }
 
+/// A member of a group as a task: polls, records what it gets in the ledger, commits.
 pub struct Worker {
     order: watch::Sender<Order>,
     /// Says that it has stalled with records in hand.

@@ -4,7 +4,8 @@ use std::process::{Output, Stdio};
 
 use tokio::io::AsyncWriteExt;
 
-use super::process::{Dev, millpond};
+use super::child::millpond;
+use super::process::Dev;
 use super::wait::within;
 
 /// What a command wrote and how it ended.

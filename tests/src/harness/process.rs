@@ -6,9 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
-pub use super::child::{millpond, signal};
-
-use super::child::{Process, READY};
+use super::child::{Process, READY, millpond, signal};
 use super::client::Api;
 use super::wait::until;
 
@@ -20,7 +18,7 @@ pub struct Home {
 
 impl Home {
     /// One that other users may pass, as most folders.
-    pub fn new() -> Self {
+    pub fn open() -> Self {
         Self::with_mode(0o755)
     }
 
@@ -89,7 +87,7 @@ pub struct Dev {
 impl Dev {
     /// With `--ephemeral`, and its temporary folder within one that is removed in any case.
     pub fn ephemeral() -> Self {
-        let home = Home::new();
+        let home = Home::open();
         let mut command = Self::command(&["--ephemeral", "--listen", "127.0.0.1:0"]);
         command.env("TMPDIR", home.path());
         let root = home.path().to_owned();

@@ -5,6 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
+/// A member of a group, with what it was told last.
 #[derive(Debug, Clone)]
 pub struct Member {
     pub group: String,
@@ -12,6 +13,7 @@ pub struct Member {
     pub generation: i64,
     /// Topic and partition.
     pub assigned: BTreeSet<(String, i64)>,
+    /// Position that the next poll reads from; the committed offsets, if there is none.
     pub after: Option<String>,
 }
 

@@ -6,9 +6,11 @@ use std::process::{Child, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use super::child::millpond;
 use super::client::Api;
-use super::process::{Dev, millpond};
+use super::process::Dev;
 
+/// A running `millpond agent`, killed when dropped.
 pub struct Second {
     child: Child,
     pub address: SocketAddr,

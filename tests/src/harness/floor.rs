@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use millpond_tests::history::{
+use crate::history::{
     Call, Entry, History, Intent, Lease, Log, OpId, Outcome, QueueAnswer, QueueCall, QueueOptions,
     ReadAnswer, Recorder, Rest, Seen, Settle, Shelf, Status, Verdict, Violation, check_queues,
 };
@@ -26,6 +26,7 @@ use super::wire::{
 
 const AGAIN: Duration = Duration::from_millis(50);
 
+/// Recorder of the calls to queues, and of their answers, as one history.
 pub struct Floor {
     start: Instant,
     shelf: Shelf,
@@ -35,12 +36,13 @@ pub struct Floor {
     others: Vec<Api>,
 }
 
-/// Of one worker; several of its calls may be under way.
+/// Recorder of one worker's calls, of which several may be under way.
 pub struct Pen {
     floor: Arc<Floor>,
     recorder: Recorder,
 }
 
+/// What is known of a call: its answer, that it had no effect, or nothing.
 pub enum Reply {
     Told(Value),
     Refused,

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::process::{Command, ExitStatus, Output};
 
-use millpond_tests::postgres::Database;
-use millpond_tests::s3::{Fault, Op, TestS3};
+use crate::postgres::Database;
+use crate::s3::{Fault, Op, TestS3};
 
 use super::child::{Process, READY, millpond};
 use super::client::Api;
@@ -33,7 +33,7 @@ impl Cluster {
     pub async fn unmigrated() -> Self {
         let s3 = TestS3::start(1);
         s3.create_bucket(BUCKET);
-        Self { database: Database::empty().await, s3, home: Home::new() }
+        Self { database: Database::empty().await, s3, home: Home::open() }
     }
 
     /// `millpond migrate`.

@@ -36,6 +36,7 @@ struct Book {
     stop: AtomicBool,
 }
 
+/// Running producers.
 pub struct Load {
     book: Arc<Book>,
     producers: Vec<JoinHandle<()>>,
@@ -193,6 +194,7 @@ fn place(answer: &Value, n: usize) -> Sent {
     Sent::At(number("partition"), number("offset"))
 }
 
+/// What was sent, and what was acknowledged of it.
 pub struct Outcome {
     sent: HashMap<(String, String), Sent>,
 }

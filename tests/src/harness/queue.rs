@@ -5,6 +5,7 @@ use super::unique;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+/// A queue over a topic of its own.
 pub struct Queue {
     pub api: Api,
     pub name: String,
