@@ -1,4 +1,4 @@
-//! What is said of databases that no test can have; the others are met in `tests/scenario/14_doctor.rs`.
+//! What is said of databases that no test can have; the others are met in `tests/scenario/s14_doctor.rs`.
 
 use super::database::judge;
 use super::report::{Report, Status};

@@ -1,6 +1,6 @@
 //! The machine goes down between produce and consume.
 
-use super::round_trip::{FILE, check};
+use super::s01_round_trip::{FILE, check};
 use millpond_tests::harness::cli::cli;
 use millpond_tests::harness::process::{Dev, Home};
 

@@ -1,6 +1,6 @@
 //! The client commands, as somebody at a terminal uses them.
 
-use super::round_trip::FILE;
+use super::s01_round_trip::FILE;
 use millpond_tests::harness::child::{millpond, signal};
 use millpond_tests::harness::cli::{cli, cli_at};
 use millpond_tests::harness::process::{Dev, Home};

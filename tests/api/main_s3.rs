@@ -1,35 +1,20 @@
 //! The HTTP API again, the same tests, against an agent on a Postgres and the test S3.
 #![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
-#[path = "../api/arrow.rs"]
 mod arrow;
-#[path = "../api/batches.rs"]
 mod batches;
-#[path = "../api/hostile.rs"]
 mod hostile;
-#[path = "../api/idempotency.rs"]
 mod idempotency;
-#[path = "../api/json.rs"]
 mod json;
-#[path = "../api/limits.rs"]
 mod limits;
-#[path = "../api/ndjson.rs"]
 mod ndjson;
-#[path = "../api/octets.rs"]
 mod octets;
-#[path = "../api/openapi.rs"]
 mod openapi;
-#[path = "../api/operations.rs"]
 mod operations;
-#[path = "../api/queues/mod.rs"]
 mod queues;
-#[path = "../api/read.rs"]
 mod read;
-#[path = "../api/stale.rs"]
 mod stale;
-#[path = "../api/tail.rs"]
 mod tail;
-#[path = "../api/topics.rs"]
 mod topics;
 
 use millpond_tests::harness::agent::{Agent, Cluster};

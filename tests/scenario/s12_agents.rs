@@ -1,6 +1,6 @@
 //! Several agents on one Postgres and one bucket.
 
-use super::round_trip::{FILE, check};
+use super::s01_round_trip::{FILE, check};
 use millpond_tests::harness::FLIGHTS;
 use millpond_tests::harness::agent::{BUCKET, Cluster};
 use millpond_tests::harness::cli::cli_at;

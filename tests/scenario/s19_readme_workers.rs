@@ -1,10 +1,10 @@
 //! README's workers, exactly as they stand there: they ack what they can handle, nack the rest until it is
 //! dead, and end with exit code 0 on SIGTERM.
 
-use super::harness::child::Process;
-use super::harness::client::send;
-use super::harness::process::{Dev, Home};
-use super::harness::wait::until;
+use millpond_tests::harness::child::Process;
+use millpond_tests::harness::client::send;
+use millpond_tests::harness::process::{Dev, Home};
+use millpond_tests::harness::wait::until;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::process::Command;
