@@ -103,7 +103,8 @@ async fn partitions_are_shared_and_move_only_where_they_must() {
     a.poll(&api, json!({})).await;
     c.poll(&api, json!({})).await;
     assert!(of_a.is_subset(&a.assigned) && of_c.is_subset(&c.assigned));
-    assert_eq!((a.assigned.len(), c.assigned.len()), (4, 4));
+    assert_eq!(a.assigned.len(), 4);
+    assert_eq!(c.assigned.len(), 4);
 }
 
 #[tokio::test]
@@ -116,7 +117,8 @@ async fn members_may_subscribe_to_different_topics() {
     let mut b = Member::join(&api, &group, &[&first, &second, &first], json!({})).await;
     assert!(b.drain(&api).await.iter().any(|r| r["topic"] == json!(second)));
     a.drain(&api).await;
-    assert_eq!((a.assigned.len(), b.assigned.len()), (3, 3));
+    assert_eq!(a.assigned.len(), 3);
+    assert_eq!(b.assigned.len(), 3);
     assert!(a.assigned.iter().all(|(topic, _)| *topic == first));
 }
 
@@ -343,5 +345,6 @@ async fn many_members_that_join_at_once_all_get_their_share() {
         assert_eq!(assigned(member).len(), 1, "{described}");
         partitions.extend(assigned(member));
     }
-    assert_eq!((all.len(), partitions.len()), (12, 12));
+    assert_eq!(all.len(), 12);
+    assert_eq!(partitions.len(), 12);
 }

@@ -150,10 +150,8 @@ async fn a_record_has_at_most_128_headers_of_64_kib() {
     api.produce(&topic, large(65_536)).await.ok();
     api.produce(&topic, large(65_537)).await.problem(431, "headers_too_large");
     let log = api.log(&topic, 0).await;
-    assert_eq!(
-        (log[0]["headers"].as_object().unwrap().len(), log[1]["headers"]["h"].as_str().unwrap().len()),
-        (128, 65_535)
-    );
+    assert_eq!(log[0]["headers"].as_object().unwrap().len(), 128);
+    assert_eq!(log[1]["headers"]["h"].as_str().unwrap().len(), 65_535);
     assert_eq!(log.len(), 2);
 }
 

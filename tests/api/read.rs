@@ -314,6 +314,7 @@ async fn head_says_what_get_would() {
     let api = api();
     let topic = filled(&api, 2).await;
     let answer = send(api.request(Method::HEAD, &format!("/v1/topics/{topic}/partitions/1/records"))).await;
-    assert_eq!((answer.status, answer.body.len()), (200, 0));
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.body.len(), 0);
     assert_eq!(answer.header("millpond-next-offset"), "2");
 }

@@ -168,7 +168,8 @@ async fn a_dedup_id_used_twice_at_once_is_stored_once() {
     holder.end("rollback").await;
     assert!(ended(first).await.pieces[0].dropped.is_empty());
     assert_eq!(ended(second).await.pieces[0].dropped, [0]);
-    assert_eq!((s.tags(p).await, s.tags(q).await), (vec![1, 2], vec![4]));
+    assert_eq!(s.tags(p).await, [1, 2]);
+    assert_eq!(s.tags(q).await, [4]);
     end(s).await;
 }
 
@@ -456,7 +457,8 @@ async fn offsets_and_records_sent_twice_at_once_are_stored_once() {
         assert_eq!((&first.verdicts, &first.pieces), (&second.verdicts, &second.pieces));
         assert_eq!(first.verdicts, [Verdict::Stored]);
     }
-    assert_eq!((s.tags(out).await, s.committed("g").await[&("t".to_owned(), 0)]), (vec![1, 1], 2));
+    assert_eq!(s.tags(out).await, [1, 1]);
+    assert_eq!(s.committed("g").await[&("t".to_owned(), 0)], 2);
     end(s).await;
 }
 
@@ -477,6 +479,8 @@ async fn members_that_join_at_once_all_get_in() {
         ended(join).await;
     }
     let (shares, state) = (s.shares("g").await, s.group("g").await);
-    assert_eq!((shares.len(), shares.values().all(|n| *n == 2), state.generation.0), (6, true, 6));
+    assert_eq!(shares.len(), 6);
+    assert!(shares.values().all(|n| *n == 2));
+    assert_eq!(state.generation.0, 6);
     end(s).await;
 }

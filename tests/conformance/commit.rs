@@ -26,7 +26,9 @@ async fn gives_dense_offsets(s: &Stage) {
     assert_eq!(s.append(Place::Segment, p, &[3]).await, 2);
     assert_eq!(s.append(Place::Inline, p, &[4, 5, 6]).await, 3);
     let log = s.log(p).await.expect("a partition");
-    assert_eq!((log.start, log.end, log.tags()), (0, 6, vec![1, 2, 3, 4, 5, 6]));
+    assert_eq!(log.start, 0);
+    assert_eq!(log.end, 6);
+    assert_eq!(log.tags(), [1, 2, 3, 4, 5, 6]);
 }
 
 async fn folds_requests_of_several_partitions(s: &Stage) {
@@ -72,7 +74,8 @@ async fn carries_several_parts(s: &Stage) {
     }
     let committed = s.commit(&whole).await;
     assert_eq!(committed.verdicts, vec![Verdict::Stored; 3]);
-    assert_eq!((s.tags(p).await, s.tags(q).await), (vec![1, 2, 4], vec![3, 5]));
+    assert_eq!(s.tags(p).await, [1, 2, 4]);
+    assert_eq!(s.tags(q).await, [3, 5]);
     assert_eq!(s.parts_in_use(&[p]).await.len(), 3);
 }
 
@@ -116,7 +119,8 @@ async fn is_stored_whole_or_not_at_all(s: &Stage) {
         let draft = Draft::new().to(p, &[1]).to(g, &[2]).once(p, 3, 9).key(1, 1);
         assert_eq!(s.refusal(place, &draft).await, Verdict::PartitionGone);
         let log = s.log(p).await.expect("a partition");
-        assert_eq!((log.end, log.records), (0, vec![]));
+        assert_eq!(log.end, 0);
+        assert_eq!(log.records.len(), 0);
         assert_eq!(
             s.plane.dedup_offsets(t.id, &[uuid::Uuid::from_u128(9)]).await.expect("an answer"),
             [None]

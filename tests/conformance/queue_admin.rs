@@ -1,7 +1,9 @@
 //! Making, changing, pausing and deleting queues, and looking at them.
 
 use millpond_core::group::Start;
-use millpond_core::queue::{Listing, Mode, NoSuchQueue, PutQueueRejected, Queue, QueueChange, Rate};
+use millpond_core::queue::{
+    Listing, Mode, NoSuchQueue, PutQueueRejected, Queue, QueueChange, QueueCounts, Rate,
+};
 use millpond_core::{Error, Offset};
 use millpond_tests::queues::{BASE_MS, LEASE_MS, nack, offsets, plain, whole};
 use millpond_tests::stage::{MINUTE, Stage, home, name};
@@ -109,10 +111,9 @@ async fn begins_where_it_is_told(s: &Stage) {
     s.fill(p, 5).await;
     let latest = s.put_queue("latest", &QueueChange { from: Some(Start::Latest), ..plain(&t) }).await;
     let earliest = s.put_queue("earliest", &plain(&t)).await;
-    assert_eq!(
-        (s.cursor(&latest, p).await, s.cursor(&latest, o).await, s.cursor(&earliest, p).await),
-        (5, 0, 0)
-    );
+    assert_eq!(s.cursor(&latest, p).await, 5);
+    assert_eq!(s.cursor(&latest, o).await, 0);
+    assert_eq!(s.cursor(&earliest, p).await, 0);
     s.fill(p, 2).await;
     assert_eq!(offsets(&s.lease(&latest, 10).await), [5, 6]);
     assert_eq!(offsets(&s.lease(&earliest, 10).await), [0, 1, 2, 3, 4, 5, 6]);
@@ -123,13 +124,12 @@ async fn does_not_know_of_others_on_its_topic(s: &Stage) {
     let (q, homes) = s.queue_of("q", 1, 4).await;
     let other = s.put_queue("other", &QueueChange { topic: Some(name("q")), ..QueueChange::default() }).await;
     let (parts, others) = (s.lease(&q, 3).await, s.lease(&other, 2).await);
-    assert_eq!((offsets(&parts), offsets(&others)), (vec![0, 1, 2], vec![0, 1]));
+    assert_eq!(offsets(&parts), [0, 1, 2]);
+    assert_eq!(offsets(&others), [0, 1]);
     s.ack(&q, &parts).await;
     assert_eq!(s.seek(&q, &[(homes[0], 0)]).await, (vec![0], 0));
-    assert_eq!(
-        (s.cursor(&other, homes[0]).await, s.listed(&other, Listing::InFlight).await),
-        (2, vec![0, 1])
-    );
+    assert_eq!(s.cursor(&other, homes[0]).await, 2);
+    assert_eq!(s.listed(&other, Listing::InFlight).await, [0, 1]);
     s.pause(&other, true).await;
     assert_eq!(offsets(&s.lease(&q, 2).await), [0, 1]);
 }
@@ -166,7 +166,8 @@ async fn goes_with_its_topic(s: &Stage) {
     assert!(matches!(s.plane.grant(&s.asking(&q, &[1])).await, Err(Error::Rejected(NoSuchQueue))));
     assert_eq!(s.settles(&q, &[whole(parts[0].lease, nack(None))]).await, []);
     let (new, homes) = s.queue_of("q", 1, 0).await;
-    assert_eq!((s.ledger(&new).await.passed, s.cursor(&new, homes[0]).await), (0, 0));
+    assert_eq!(s.ledger(&new).await.passed, 0);
+    assert_eq!(s.cursor(&new, homes[0]).await, 0);
 }
 
 async fn grows_with_its_topic(s: &Stage) {
@@ -210,19 +211,19 @@ async fn counts_its_records(s: &Stage) {
     s.settles(&q, &entries).await;
     let counts = s.counts(&q).await;
     assert_eq!(
-        (counts.ready, counts.delayed, counts.retrying, counts.in_flight, counts.dead),
-        (7, 0, 2, 1, 1)
+        counts,
+        QueueCounts { ready: 7, delayed: 0, retrying: 2, in_flight: 1, dead: 1, ..counts.clone() }
     );
     assert!(counts.oldest_ms.is_some() && counts.settle_rate > 0.0);
     s.advance(2 * MINUTE).await;
     let counts = s.counts(&q).await;
-    assert_eq!((counts.ready, counts.retrying), (9, 0));
+    assert_eq!(counts, QueueCounts { ready: 9, retrying: 0, ..counts.clone() });
     for home in homes {
         let parts = s.lease(&q, 6).await;
         assert!(parts.iter().any(|p| p.partition == home.id));
     }
     let counts = s.counts(&q).await;
-    assert_eq!((counts.ready, counts.in_flight, counts.oldest_ms), (0, 10, None));
+    assert_eq!(counts, QueueCounts { ready: 0, in_flight: 10, oldest_ms: None, ..counts.clone() });
 }
 
 async fn lists_by_pages(s: &Stage) {

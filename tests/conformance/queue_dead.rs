@@ -1,8 +1,8 @@
 //! Dead records: brought back, or forgotten.
 
 use millpond_core::Offset;
-use millpond_core::queue::{DeadFilter, DeadRejected, Listing, Queue};
-use millpond_tests::queues::{all, histories, nack_because, offsets, places, reject, run};
+use millpond_core::queue::{DeadFilter, DeadRejected, Ledger, Listing, Queue};
+use millpond_tests::queues::{Given, NONE, all, given, nack_because, offsets, places, reject, run};
 use millpond_tests::stage::{Home, MINUTE, Stage};
 
 suite!(
@@ -42,8 +42,12 @@ async fn come_back_with_no_failures(s: &Stage) {
     let redriven = s.redrive(&q, &DeadFilter::All, None).await;
     assert!(redriven == Ok(3) || s.resends());
     assert_eq!(s.redrive(&q, &DeadFilter::All, None).await, Ok(0));
-    assert_eq!((s.listed(&q, Listing::Dead).await, s.counts(&q).await.ready), (vec![], 3));
-    assert_eq!(histories(&s.lease(&q, 9).await), [0, 1, 2].map(|o| (o, 5, 0)));
+    assert_eq!(s.listed(&q, Listing::Dead).await, NONE);
+    assert_eq!(s.counts(&q).await.ready, 3);
+    assert_eq!(
+        given(&s.lease(&q, 9).await),
+        [0, 1, 2].map(|offset| Given { offset, attempt: 5, failures: 0 })
+    );
     let gone = s.plane.redrive(millpond_core::QueueId(-1), &DeadFilter::All, None).await;
     assert!(matches!(gone, Err(millpond_core::Error::Rejected(DeadRejected::NoSuchQueue))));
 }
@@ -96,7 +100,7 @@ async fn are_forgotten(s: &Stage) {
     let purged = s.purge_dead(&q, &DeadFilter::All).await;
     assert!(purged == Ok(4) || s.resends());
     let ledger = s.ledger(&q).await;
-    assert_eq!((ledger.dead_rows, ledger.purged, ledger.passed), (0, 6, 12));
+    assert_eq!(ledger, Ledger { dead_rows: 0, purged: 6, passed: 12, ..ledger });
     assert_eq!(s.redrive(&q, &DeadFilter::All, None).await, Ok(0));
 }
 
@@ -104,9 +108,10 @@ async fn can_die_again(s: &Stage) {
     let (q, _) = s.queue_of("q", 1, 1).await;
     for attempt in 1..4 {
         let parts = s.lease(&q, 1).await;
-        assert_eq!(histories(&parts), [(0, attempt, 0)]);
+        assert_eq!(given(&parts), [Given { offset: 0, attempt, failures: 0 }]);
         s.settles(&q, &all(&parts, &reject("again"))).await;
         s.redrive(&q, &DeadFilter::All, None).await.expect("redriven");
     }
-    assert_eq!((s.ledger(&q).await.dead, s.counts(&q).await.ready), (0, 1));
+    assert_eq!(s.ledger(&q).await.dead, 0);
+    assert_eq!(s.counts(&q).await.ready, 1);
 }

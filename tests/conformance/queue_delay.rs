@@ -1,9 +1,11 @@
 //! Records that are to be given out later: batches that have to be looked at before.
 
 use millpond_core::Offset;
-use millpond_core::queue::{Action, Admit, Listing};
-use millpond_tests::queues::{NONE, all, histories, offsets};
+use millpond_core::PartitionId;
+use millpond_core::queue::{Action, Admit, Granted, Listing, QueueCounts};
+use millpond_tests::queues::{Given, NONE, all, given, offsets};
 use millpond_tests::stage::{DAY, HOUR, MINUTE, Place, Stage};
+use std::ops::Range;
 
 suite!(
     stops_before_a_batch_that_has_to_be_looked_at,
@@ -15,29 +17,31 @@ suite!(
     stay_so_when_batches_are_joined,
 );
 
+/// Partition and offsets of the batches that have to be admitted.
+fn unadmitted(granted: &Granted) -> Vec<(PartitionId, Range<i64>)> {
+    granted.unadmitted.iter().map(|u| (u.partition, u.from.0..u.end.0)).collect()
+}
+
 async fn stops_before_a_batch_that_has_to_be_looked_at(s: &Stage) {
     let (q, homes) = s.queue_of("q", 1, 3).await;
     s.fill_delayed(homes[0], 4).await;
     s.fill(homes[0], 2).await;
     let granted = s.grants(&q, &[2]).await;
-    assert_eq!((offsets(&granted.parts), granted.unadmitted.len()), (vec![0, 1], 0));
+    assert_eq!(offsets(&granted.parts), [0, 1]);
+    assert_eq!(granted.unadmitted.len(), 0);
     let granted = s.grants(&q, &[9]).await;
     assert_eq!((offsets(&granted.parts), granted.limited_by), (vec![2], None));
-    let told = |g: &millpond_core::queue::Granted| {
-        g.unadmitted.iter().map(|u| (u.partition, u.from.0, u.end.0)).collect::<Vec<_>>()
-    };
-    assert_eq!(told(&granted), [(homes[0].id, 3, 7)]);
+    assert_eq!(unadmitted(&granted), [(homes[0].id, 3..7)]);
     let admit = s.admitting(&q, homes[0], &[(3..5, None)]).await;
     assert!(s.admit(&admit).await || s.resends());
     let granted = s.grants(&q, &[9]).await;
-    assert_eq!((offsets(&granted.parts), told(&granted)), (vec![3, 4], vec![(homes[0].id, 5, 7)]));
+    assert_eq!(offsets(&granted.parts), [3, 4]);
+    assert_eq!(unadmitted(&granted), [(homes[0].id, 5..7)]);
     let admit = s.admitting(&q, homes[0], &[(5..7, None)]).await;
     assert!(s.admit(&admit).await || s.resends());
     let granted = s.grants(&q, &[9]).await;
-    assert_eq!(
-        (histories(&granted.parts), granted.unadmitted.len()),
-        ([5, 6, 7, 8].map(|o| (o, 1, 0)).to_vec(), 0)
-    );
+    assert_eq!(given(&granted.parts), [5, 6, 7, 8].map(Given::first));
+    assert_eq!(granted.unadmitted.len(), 0);
     assert_eq!(granted.parts.len(), 1);
 }
 
@@ -49,14 +53,14 @@ async fn gives_admitted_records_when_their_time_has_come(s: &Stage) {
         .await;
     assert!(s.admit(&admit).await || s.resends());
     let counts = s.counts(&q).await;
-    assert_eq!((counts.ready, counts.delayed, counts.retrying), (2, 2, 0));
+    assert_eq!(counts, QueueCounts { ready: 2, delayed: 2, retrying: 0, ..counts.clone() });
     assert_eq!(s.listed(&q, Listing::Waiting).await, [0, 1, 2, 3]);
     let granted = s.grants(&q, &[9]).await;
     assert_eq!((offsets(&granted.parts), granted.next_due_ms), (vec![1, 2], admit.runs[2].1));
     s.advance(9 * MINUTE).await;
     assert_eq!(offsets(&s.lease(&q, 9).await), NONE);
     s.advance(2 * MINUTE).await;
-    assert_eq!(histories(&s.lease(&q, 9).await), [(3, 1, 0)]);
+    assert_eq!(given(&s.lease(&q, 9).await), [Given::first(3)]);
     s.advance(10 * MINUTE).await;
     assert_eq!(offsets(&s.lease(&q, 9).await), [0]);
 }
@@ -68,7 +72,8 @@ async fn are_admitted_once(s: &Stage) {
     assert!(!s.admit(&Admit { from: Offset(1), ..admit.clone() }).await);
     assert!(s.admit(&admit).await || s.resends());
     assert!(!s.admit(&admit).await);
-    assert_eq!((s.cursor(&q, homes[0]).await, s.ledger(&q).await.waiting), (2, 2));
+    assert_eq!(s.cursor(&q, homes[0]).await, 2);
+    assert_eq!(s.ledger(&q).await.waiting, 2);
     assert!(matches!(
         s.plane.admit(&Admit { queue: millpond_core::QueueId(-1), ..admit }).await,
         Err(millpond_core::Error::Rejected(millpond_core::queue::NoSuchQueue))
@@ -123,6 +128,6 @@ async fn stay_so_when_batches_are_joined(s: &Stage) {
     s.advance(MINUTE).await;
     s.drain(i64::MAX).await;
     let granted = s.grants(&q, &[9]).await;
-    let told: Vec<_> = granted.unadmitted.iter().map(|u| (u.from.0, u.end.0)).collect();
-    assert_eq!((offsets(&granted.parts), told), (vec![], vec![(2, 5)]));
+    assert_eq!(offsets(&granted.parts), NONE);
+    assert_eq!(unadmitted(&granted), [(homes[0].id, 2..5)]);
 }

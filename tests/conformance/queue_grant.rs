@@ -1,8 +1,8 @@
 //! What a grant gives out, and to whom.
 
-use millpond_core::queue::{Action, Grant};
+use millpond_core::queue::{Action, Grant, Listed, Listing};
 use millpond_core::{AgentId, Offset};
-use millpond_tests::queues::{BASE_MS, LEASE_MS, NONE, all, histories, nack, offsets, places, run, whole};
+use millpond_tests::queues::{BASE_MS, Given, LEASE_MS, NONE, all, given, nack, offsets, places, run, whole};
 use millpond_tests::stage::{MINUTE, Stage};
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -31,12 +31,13 @@ fn later(grant: Grant, dice: f64) -> Grant {
 async fn gives_each_record_once(s: &Stage) {
     let (q, homes) = s.queue_of("q", 1, 10).await;
     let parts = s.lease(&q, 4).await;
-    assert_eq!(histories(&parts), [(0, 1, 0), (1, 1, 0), (2, 1, 0), (3, 1, 0)]);
+    assert_eq!(given(&parts), [Given::first(0), Given::first(1), Given::first(2), Given::first(3)]);
     assert_eq!((parts.len(), parts[0].partition), (1, homes[0].id));
     assert_eq!(offsets(&s.lease(&q, 4).await), [4, 5, 6, 7]);
     assert_eq!(offsets(&s.lease(&q, 4).await), [8, 9]);
     assert_eq!(offsets(&s.lease(&q, 4).await), NONE);
-    assert_eq!((s.ledger(&q).await.leased_rows, s.ledger(&q).await.passed), (10, 10));
+    assert_eq!(s.ledger(&q).await.leased_rows, 10);
+    assert_eq!(s.ledger(&q).await.passed, 10);
     s.fill(homes[0], 1).await;
     assert_eq!(offsets(&s.lease(&q, 4).await), [10]);
 }
@@ -72,10 +73,10 @@ async fn gives_no_part_to_who_comes_too_late(s: &Stage) {
     let grant = s.asking(&q, &[5, 1, 1]);
     assert_eq!(s.dealt(&grant).await, [vec![0, 1, 2, 3, 4], vec![], vec![]]);
     let granted = s.grants(&q, &[5]).await;
-    assert_eq!(
-        (granted.parts, granted.limited_by, granted.unadmitted.len(), granted.contended),
-        (vec![], None, 0, false)
-    );
+    assert_eq!(granted.parts, []);
+    assert_eq!(granted.limited_by, None);
+    assert_eq!(granted.unadmitted.len(), 0);
+    assert!(!granted.contended);
 }
 
 async fn is_half_retries_while_fresh_work_waits(s: &Stage) {
@@ -131,11 +132,16 @@ async fn leaves_what_it_cuts_as_it_was(s: &Stage) {
     let parts = s.lease(&q, 6).await;
     s.settles(&q, &[whole(parts[0].lease, millpond_tests::queues::nack_because("busy"))]).await;
     assert_eq!(offsets(&s.lease(&q, 2).await), [0, 1]);
-    let waiting = s.list(&q, millpond_core::queue::Listing::Waiting).await;
-    let plain: Vec<_> =
-        waiting.iter().map(|l| (l.offset.0, l.attempt, l.failures, l.reason.as_deref())).collect();
-    assert_eq!(plain, [2, 3, 4, 5].map(|o| (o, 1, 1, Some("busy"))));
-    assert_eq!(histories(&s.lease(&q, 9).await), [2, 3, 4, 5].map(|o| (o, 2, 1)));
+    let waiting = s.list(&q, Listing::Waiting).await;
+    assert_eq!(waiting.len(), 4);
+    for (offset, row) in (2..).map(Offset).zip(waiting) {
+        let reason = Some("busy".to_owned());
+        assert_eq!(row, Listed { offset, attempt: 1, failures: 1, reason, ..row.clone() });
+    }
+    assert_eq!(
+        given(&s.lease(&q, 9).await),
+        [2, 3, 4, 5].map(|offset| Given { offset, attempt: 2, failures: 1 })
+    );
 }
 
 async fn makes_a_part_of_each_history(s: &Stage) {
@@ -152,9 +158,10 @@ async fn makes_a_part_of_each_history(s: &Stage) {
     )
     .await;
     let parts = s.lease(&q, 6).await;
-    let plain: Vec<_> =
-        parts.iter().map(|p| (offsets(std::slice::from_ref(p)), p.attempt, p.failures)).collect();
-    assert_eq!(plain, [(vec![0, 4], 2, 1), (vec![2], 2, 0), (vec![6, 7, 8], 1, 0)]);
+    assert_eq!(parts.len(), 3);
+    assert_eq!(given(&parts[..1]), [0, 4].map(|offset| Given { offset, attempt: 2, failures: 1 }));
+    assert_eq!(given(&parts[1..2]), [Given { offset: 2, attempt: 2, failures: 0 }]);
+    assert_eq!(given(&parts[2..]), [6, 7, 8].map(Given::first));
     assert!(parts.iter().all(|p| p.partition == homes[0].id
         && p.lease == parts[0].lease
         && p.deadline_ms == parts[0].deadline_ms));
@@ -188,7 +195,7 @@ async fn counts_attempts_and_failures_apart(s: &Stage) {
     for action in [nack(Some(0)), back, Action::Release, nack(Some(0)), Action::Ack] {
         let parts = s.lease(&q, 1).await;
         let (attempt, failures) = expected.next().expect("one");
-        assert_eq!(histories(&parts), [(0, attempt, failures)]);
+        assert_eq!(given(&parts), [Given { offset: 0, attempt, failures }]);
         s.settles(&q, &all(&parts, &action)).await;
     }
 }
@@ -217,7 +224,10 @@ async fn never_gives_two_the_same(s: &Stage) {
             }
         }
     }
-    assert_eq!((seen.len(), s.ledger(&q).await.leased_rows, s.ledger(&q).await.holds()), (60, 60, true));
+    assert_eq!(seen.len(), 60);
+    let ledger = s.ledger(&q).await;
+    assert_eq!(ledger.leased_rows, 60);
+    assert!(ledger.holds());
     assert!(homes.iter().all(|home| seen.contains(&(home.id, 0)) && seen.contains(&(home.id, 29))));
     assert_eq!(
         s.plane.cursors(q.id).await.expect("cursors"),

@@ -1,8 +1,10 @@
 //! Records of one key, strictly one after the other.
 
-use millpond_core::queue::{Action, Admit, Admitted, DeadFilter, Grant, Listing, Mode, Outcome, Queue};
+use millpond_core::queue::{
+    Action, Admit, Admitted, DeadFilter, Grant, Ledger, Listed, Listing, Mode, Outcome, Queue, QueueCounts,
+};
 use millpond_core::{AgentId, Offset, limits};
-use millpond_tests::queues::{BASE_MS, NONE, all, histories, nack, offsets, places, reject, run};
+use millpond_tests::queues::{BASE_MS, Given, NONE, all, given, nack, offsets, places, reject, run};
 use millpond_tests::stage::{AGENT, HOUR, Home, MINUTE, Stage};
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -37,14 +39,16 @@ async fn keyed(s: &Stage, partitions: i32, keys: &[i64]) -> (Queue, Vec<Home>) {
 async fn gives_a_key_one_record_at_a_time(s: &Stage) {
     let (q, _) = keyed(s, 1, &[5, 5, 7, 5, 7]).await;
     let parts = s.lease(&q, 9).await;
-    assert_eq!((offsets(&parts), offsets(&s.lease(&q, 9).await)), (vec![0, 2], vec![]));
+    assert_eq!(offsets(&parts), [0, 2]);
+    assert_eq!(offsets(&s.lease(&q, 9).await), NONE);
     s.settles(&q, &[run(&parts[0], 0..1, Action::Ack)]).await;
     let second = s.lease(&q, 9).await;
-    assert_eq!((offsets(&second), offsets(&s.lease(&q, 9).await)), (vec![1], vec![]));
+    assert_eq!(offsets(&second), [1]);
+    assert_eq!(offsets(&s.lease(&q, 9).await), NONE);
     s.settles(&q, &[run(&parts[0], 2..3, Action::Expire)]).await;
     assert_eq!(offsets(&s.lease(&q, 9).await), [4]);
     s.ack(&q, &second).await;
-    assert_eq!(histories(&s.lease(&q, 9).await), [(3, 1, 0)]);
+    assert_eq!(given(&s.lease(&q, 9).await), [Given::first(3)]);
 }
 
 async fn keeps_the_order_of_a_key_across_retries(s: &Stage) {
@@ -54,12 +58,12 @@ async fn keeps_the_order_of_a_key_across_retries(s: &Stage) {
     assert_eq!(offsets(&s.lease(&q, 9).await), NONE);
     s.advance(11 * MINUTE).await;
     let parts = s.lease(&q, 9).await;
-    assert_eq!(histories(&parts), [(0, 2, 1)]);
+    assert_eq!(given(&parts), [Given { offset: 0, attempt: 2, failures: 1 }]);
     s.settles(&q, &all(&parts, &Action::Release)).await;
     let parts = s.lease(&q, 9).await;
-    assert_eq!(histories(&parts), [(0, 2, 1)]);
+    assert_eq!(given(&parts), [Given { offset: 0, attempt: 2, failures: 1 }]);
     s.ack(&q, &parts).await;
-    assert_eq!(histories(&s.lease(&q, 9).await), [(1, 1, 0)]);
+    assert_eq!(given(&s.lease(&q, 9).await), [Given::first(1)]);
 }
 
 async fn blocks_only_the_key(s: &Stage) {
@@ -83,7 +87,10 @@ async fn keeps_a_key_whose_lease_expired(s: &Stage) {
     s.advance(BASE_MS).await;
     let grant = s.asking(&q, &[9, 9, 9]);
     let parts = s.grant(&grant).await.parts;
-    assert_eq!(histories(&parts), [(0, 2, 1), (2, 2, 1)]);
+    assert_eq!(
+        given(&parts),
+        [Given { offset: 0, attempt: 2, failures: 1 }, Given { offset: 2, attempt: 2, failures: 1 }]
+    );
     s.ack(&q, &parts).await;
     assert_eq!(offsets(&s.lease(&q, 9).await), [1, 3]);
 }
@@ -136,7 +143,7 @@ async fn waits_for_the_first_of_a_key(s: &Stage) {
     };
     assert!(s.admit(&admit).await || s.resends());
     let counts = s.counts(&q).await;
-    assert_eq!((counts.ready, counts.delayed), (2, 2));
+    assert_eq!(counts, QueueCounts { ready: 2, delayed: 2, ..counts.clone() });
     let granted = s.grants(&q, &[9]).await;
     assert_eq!((offsets(&granted.parts), granted.next_due_ms), (vec![2], due[3]));
     s.ack(&q, &granted.parts).await;
@@ -153,13 +160,14 @@ async fn goes_on_when_a_record_dies(s: &Stage) {
     let (q, _) = keyed(s, 1, &[1, 1, 1]).await;
     for failures in 0..4 {
         let parts = s.lease(&q, 9).await;
-        assert_eq!(histories(&parts), [(0, failures + 1, failures)]);
+        assert_eq!(given(&parts), [Given { offset: 0, attempt: failures + 1, failures }]);
         s.settles(&q, &all(&parts, &nack(Some(0)))).await;
     }
     let parts = s.lease(&q, 9).await;
-    assert_eq!(histories(&parts), [(1, 1, 0)]);
+    assert_eq!(given(&parts), [Given::first(1)]);
     assert_eq!(s.settles(&q, &all(&parts, &reject("no"))).await, [(0, 1..2, Outcome::Dead)]);
-    assert_eq!((offsets(&s.lease(&q, 9).await), s.listed(&q, Listing::Dead).await), (vec![2], vec![0, 1]));
+    assert_eq!(offsets(&s.lease(&q, 9).await), [2]);
+    assert_eq!(s.listed(&q, Listing::Dead).await, [0, 1]);
 }
 
 async fn gives_a_redriven_record_its_turn(s: &Stage) {
@@ -173,10 +181,10 @@ async fn gives_a_redriven_record_its_turn(s: &Stage) {
     assert_eq!(offsets(&s.lease(&q, 9).await), [3], "its key is taken");
     s.settles(&q, &all(&parts, &nack(Some(0)))).await;
     let parts = s.lease(&q, 9).await;
-    assert_eq!(histories(&parts), [(1, 2, 1)], "whoever was out goes first");
+    assert_eq!(given(&parts), [Given { offset: 1, attempt: 2, failures: 1 }], "whoever was out goes first");
     s.ack(&q, &parts).await;
     let parts = s.lease(&q, 9).await;
-    assert_eq!(histories(&parts), [(0, 2, 0)]);
+    assert_eq!(given(&parts), [Given { offset: 0, attempt: 2, failures: 0 }]);
     s.ack(&q, &parts).await;
     assert_eq!(offsets(&s.lease(&q, 9).await), [2]);
 }
@@ -230,23 +238,19 @@ async fn lists_and_counts_what_is_admitted(s: &Stage) {
     let parts = s.lease(&q, 9).await;
     assert_eq!(offsets(&parts), [0, 2, 3]);
     s.settles(&q, &[run(&parts[0], 2..3, nack(None)), run(&parts[0], 3..4, reject("no"))]).await;
-    let waiting: Vec<_> = s
-        .list(&q, Listing::Waiting)
-        .await
-        .iter()
-        .map(|l| (l.offset.0, l.attempt, l.at_ms.is_some()))
-        .collect();
-    assert_eq!(
-        (waiting, s.listed(&q, Listing::InFlight).await),
-        (vec![(1, 0, false), (2, 1, true)], vec![0])
-    );
+    let waiting = s.list(&q, Listing::Waiting).await;
+    assert_eq!(waiting.len(), 2);
+    assert_eq!(waiting[0], Listed { offset: Offset(1), attempt: 0, at_ms: None, ..waiting[0].clone() });
+    assert_eq!(waiting[1], Listed { offset: Offset(2), attempt: 1, ..waiting[1].clone() });
+    assert!(waiting[1].at_ms.is_some());
+    assert_eq!(s.listed(&q, Listing::InFlight).await, [0]);
     let counts = s.counts(&q).await;
     assert_eq!(
-        (counts.ready, counts.delayed, counts.retrying, counts.in_flight, counts.dead),
-        (3, 0, 1, 1, 1)
+        counts,
+        QueueCounts { ready: 3, delayed: 0, retrying: 1, in_flight: 1, dead: 1, ..counts.clone() }
     );
     let ledger = s.ledger(&q).await;
-    assert_eq!((ledger.passed, ledger.waiting_rows, ledger.leased_rows, ledger.dead_rows), (4, 2, 1, 1));
+    assert_eq!(ledger, Ledger { passed: 4, waiting_rows: 2, leased_rows: 1, dead_rows: 1, ..ledger });
 }
 
 async fn ends_its_keys_with_a_seek(s: &Stage) {
@@ -268,7 +272,8 @@ async fn takes_a_window_of_records(s: &Stage) {
     let keys: Vec<i64> = vec![1; usize::try_from(window).expect("small")];
     s.admit_keys(&q, homes[0], 0, &keys).await;
     let granted = s.grants(&q, &[2]).await;
-    assert_eq!((offsets(&granted.parts), granted.unadmitted.len()), (vec![0], 0));
+    assert_eq!(offsets(&granted.parts), [0]);
+    assert_eq!(granted.unadmitted.len(), 0);
     let full = s.grants(&q, &[2]).await;
     assert_eq!((full.parts.len(), full.limited_by), (0, Some(millpond_core::queue::LimitedBy::Keys)));
     s.ack(&q, &granted.parts).await;

@@ -1,9 +1,9 @@
 //! Records that failed: given out again later, or dead.
 
 use millpond_core::queue::{Action, Entry, Listed, Listing, Outcome, QueueChange, Settle};
-use millpond_core::retry;
+use millpond_core::{Offset, retry};
 use millpond_tests::queues::{
-    BASE_MS, LEASE_MS, NONE, all, histories, nack, nack_because, offsets, reject, run,
+    BASE_MS, Given, LEASE_MS, NONE, all, given, nack, nack_because, offsets, reject, run,
 };
 use millpond_tests::stage::{MINUTE, Stage};
 
@@ -23,10 +23,11 @@ async fn nacks_by_the_policy(s: &Stage) {
         let settled = s.settled(&s.settling(&q, &all(&parts, &nack(None)))).await;
         assert_eq!(s.list(&q, Listing::Waiting).await[0].at_ms, Some(settled.at_ms + delay));
         s.advance(delay - MINUTE).await;
-        assert_eq!((offsets(&s.lease(&q, 1).await), s.counts(&q).await.retrying), (vec![], 1));
+        assert_eq!(offsets(&s.lease(&q, 1).await), NONE);
+        assert_eq!(s.counts(&q).await.retrying, 1);
         s.advance(2 * MINUTE).await;
     }
-    assert_eq!(histories(&s.lease(&q, 1).await), [(0, 4, 3)]);
+    assert_eq!(given(&s.lease(&q, 1).await), [Given { offset: 0, attempt: 4, failures: 3 }]);
 }
 
 async fn spreads_retries_as_the_policy_does(s: &Stage) {
@@ -71,18 +72,18 @@ async fn nacks_with_a_delay(s: &Stage) {
     let parts = s.lease(&q, 2).await;
     s.settles(&q, &[run(&parts[0], 0..1, nack(Some(30 * MINUTE))), run(&parts[0], 1..2, nack(Some(0)))])
         .await;
-    assert_eq!(histories(&s.lease(&q, 2).await), [(1, 2, 1)]);
+    assert_eq!(given(&s.lease(&q, 2).await), [Given { offset: 1, attempt: 2, failures: 1 }]);
     s.advance(29 * MINUTE).await;
     assert_eq!(offsets(&s.lease(&q, 2).await), NONE);
     s.advance(2 * MINUTE).await;
-    assert_eq!(histories(&s.lease(&q, 2).await), [(0, 2, 1)]);
+    assert_eq!(given(&s.lease(&q, 2).await), [Given { offset: 0, attempt: 2, failures: 1 }]);
 }
 
 async fn nacks_without_counting(s: &Stage) {
     let (q, _) = s.queue_of("q", 1, 1).await;
     for n in 1..8 {
         let parts = s.lease(&q, 1).await;
-        assert_eq!(histories(&parts), [(0, n, 0)]);
+        assert_eq!(given(&parts), [Given { offset: 0, attempt: n, failures: 0 }]);
         let delay_ms = (n % 2 == 0).then_some(MINUTE);
         let uncounted = Action::Nack { delay_ms, counts: false, reason: Some("later".to_owned()) };
         assert_eq!(s.settles(&q, &all(&parts, &uncounted)).await, [(0, 0..1, Outcome::Released)]);
@@ -95,17 +96,22 @@ async fn is_dead_exactly_at_the_limit(s: &Stage) {
     let (q, homes) = s.queue_of("q", 1, 1).await;
     for failures in 0..4 {
         let parts = s.lease(&q, 1).await;
-        assert_eq!(histories(&parts), [(0, failures + 1, failures)]);
+        assert_eq!(given(&parts), [Given { offset: 0, attempt: failures + 1, failures }]);
         let outcome = if failures == 3 { Outcome::Dead } else { Outcome::Released };
         assert_eq!(s.settles(&q, &all(&parts, &nack_because("smtp 451"))).await, [(0, 0..1, outcome)]);
     }
     assert_eq!(offsets(&s.lease(&q, 1).await), NONE);
     let dead = s.list(&q, Listing::Dead).await;
-    let plain: Vec<_> = dead
-        .iter()
-        .map(|l| (l.partition, l.offset.0, l.attempt, l.failures, l.reason.as_deref(), l.gone))
-        .collect();
-    assert_eq!(plain, [(homes[0].id, 0, 4, 4, Some("smtp 451"), false)]);
+    let expected = Listed {
+        partition: homes[0].id,
+        offset: Offset(0),
+        attempt: 4,
+        failures: 4,
+        at_ms: dead[0].at_ms,
+        reason: Some("smtp 451".to_owned()),
+        gone: false,
+    };
+    assert_eq!(dead, [expected]);
 }
 
 async fn rejects_at_once(s: &Stage) {
@@ -116,7 +122,9 @@ async fn rejects_at_once(s: &Stage) {
         s.settles(&q, &[run(&parts[0], 1..2, Action::Reject { reason: None })]).await,
         [(0, 1..2, Outcome::Dead)]
     );
-    let dead: Vec<_> =
-        s.list(&q, Listing::Dead).await.into_iter().map(|l| (l.attempt, l.failures, l.reason)).collect();
-    assert_eq!(dead, [(1, 0, Some("schema".to_owned())), (1, 0, None)]);
+    let dead = s.list(&q, Listing::Dead).await;
+    assert_eq!(dead.len(), 2);
+    for (row, reason) in dead.into_iter().zip([Some("schema".to_owned()), None]) {
+        assert_eq!(row, Listed { attempt: 1, failures: 0, reason, ..row.clone() });
+    }
 }

@@ -1,8 +1,8 @@
 //! What a settlement does, and what it answers.
 
-use millpond_core::queue::{Action, Claim, Entry, Listing, Outcome, Settle};
+use millpond_core::queue::{Action, Claim, Entry, Ledger, Listing, Outcome, Settle};
 use millpond_core::{AgentId, LeaseId, Offset, limits};
-use millpond_tests::queues::{BASE_MS, LEASE_MS, all, histories, nack, offsets, reject, run, whole};
+use millpond_tests::queues::{BASE_MS, Given, LEASE_MS, all, given, nack, offsets, reject, run, whole};
 use millpond_tests::stage::{MINUTE, Stage};
 use uuid::Uuid;
 
@@ -32,8 +32,8 @@ async fn of_a_whole_lease_leaves_nothing(s: &Stage) {
     assert_eq!(acked, [(0, 0..3, Outcome::Acked), (0, 0..2, Outcome::Acked)]);
     let ledger = s.ledger(&q).await;
     assert_eq!(
-        (ledger.acked, ledger.passed, ledger.leased_rows, ledger.waiting_rows, ledger.dead_rows),
-        (5, 5, 0, 0, 0)
+        ledger,
+        Ledger { acked: 5, passed: 5, leased_rows: 0, waiting_rows: 0, dead_rows: 0, ..ledger }
     );
     s.outlive().await;
     assert_eq!(offsets(&s.lease(&q, 9).await), [2]);
@@ -57,10 +57,8 @@ async fn of_a_whole_lease_means_what_others_leave(s: &Stage) {
     let outcomes = s.settles(&q, &entries).await;
     let acked = [(0, 0..1, Outcome::Acked), (0, 3..5, Outcome::Acked)];
     assert_eq!(outcomes, [&acked[..], &[(1, 1..3, Outcome::Released), (2, 5..6, Outcome::Dead)]].concat());
-    assert_eq!(
-        (s.listed(&q, Listing::Waiting).await, s.listed(&q, Listing::Dead).await),
-        (vec![1, 2], vec![5])
-    );
+    assert_eq!(s.listed(&q, Listing::Waiting).await, [1, 2]);
+    assert_eq!(s.listed(&q, Listing::Dead).await, [5]);
 }
 
 async fn does_not_touch_another_queue(s: &Stage) {
@@ -75,10 +73,8 @@ async fn does_not_touch_another_queue(s: &Stage) {
         assert_eq!(s.settles(&other, &[whole(parts[0].lease, action.clone())]).await, []);
         assert_eq!(s.settles(&q, &[whole(LeaseId(s.uuid()), action)]).await, []);
     }
-    assert_eq!(
-        (s.listed(&q, Listing::InFlight).await, s.listed(&other, Listing::InFlight).await),
-        (vec![0, 1, 2], vec![0, 1, 2])
-    );
+    assert_eq!(s.listed(&q, Listing::InFlight).await, [0, 1, 2]);
+    assert_eq!(s.listed(&other, Listing::InFlight).await, [0, 1, 2]);
 }
 
 async fn does_not_touch_other_attempts(s: &Stage) {
@@ -104,7 +100,8 @@ async fn happens_once(s: &Stage) {
         assert_eq!(first.len(), usize::from(entry.action == Action::Ack));
         assert_eq!(s.settles(&q, &[entry]).await, []);
     }
-    assert_eq!((s.ledger(&q).await.acked, s.listed(&q, Listing::InFlight).await), (2, vec![2, 3]));
+    assert_eq!(s.ledger(&q).await.acked, 2);
+    assert_eq!(s.listed(&q, Listing::InFlight).await, [2, 3]);
 }
 
 async fn sent_again_answers_the_same(s: &Stage) {
@@ -145,7 +142,8 @@ async fn is_kept_for_as_long_as_is_said(s: &Stage) {
     s.advance(2 * MINUTE).await;
     s.plane.forget(1_000).await.expect("an answer");
     assert_eq!(s.settled(&kept).await.verdicts, []);
-    assert_eq!((s.ledger(&q).await.acked, s.listed(&q, Listing::InFlight).await), (7, vec![7, 8]));
+    assert_eq!(s.ledger(&q).await.acked, 7);
+    assert_eq!(s.listed(&q, Listing::InFlight).await, [7, 8]);
 }
 
 async fn counts_late_as_long_as_nobody_ended_the_lease(s: &Stage) {
@@ -175,7 +173,7 @@ async fn is_lost_when_another_has_the_record(s: &Stage) {
     s.outlive().await;
     s.advance(BASE_MS).await;
     let holder = s.lease(&q, 1).await;
-    assert_eq!(histories(&holder), [(0, 2, 1)]);
+    assert_eq!(given(&holder), [Given { offset: 0, attempt: 2, failures: 1 }]);
     assert_eq!(s.settles(&q, &all(&late, &Action::Ack)).await, []);
     assert_eq!(s.settles(&q, &all(&late, &reject("no"))).await, []);
     assert_eq!(s.settles(&q, &all(&holder, &Action::Ack)).await, [(0, 0..1, Outcome::Acked)]);
@@ -213,10 +211,8 @@ async fn renews_some_of_a_lease(s: &Stage) {
         s.grant(&grant).await.parts.iter().map(|p| offsets(std::slice::from_ref(p))).collect();
     assert_eq!(ranges, [vec![2, 3], vec![0, 1], vec![4]]);
     s.outlive().await;
-    assert_eq!(
-        (s.listed(&q, Listing::Waiting).await, s.listed(&q, Listing::InFlight).await),
-        (vec![2, 3], vec![0, 1, 4])
-    );
+    assert_eq!(s.listed(&q, Listing::Waiting).await, [2, 3]);
+    assert_eq!(s.listed(&q, Listing::InFlight).await, [0, 1, 4]);
     s.outlive().await;
     assert_eq!(s.listed(&q, Listing::InFlight).await, [0, 1]);
     // Receipts go on naming the record, whatever part it is in.
@@ -232,14 +228,29 @@ async fn releases_as_if_it_had_not_been_handed_out(s: &Stage) {
     );
     assert_eq!(s.counts(&q).await.ready, 3);
     let parts = s.lease(&q, 3).await;
-    assert_eq!(histories(&parts), [0, 1, 2].map(|o| (o, 1, 0)));
+    assert_eq!(given(&parts), [0, 1, 2].map(Given::first));
     s.outlive().await;
     s.advance(BASE_MS).await;
     let grant = s.asking(&q, &[3, 3]);
     let parts = s.grant(&grant).await.parts;
-    assert_eq!(histories(&parts), [(0, 2, 1), (1, 2, 1), (2, 2, 1)]);
+    assert_eq!(
+        given(&parts),
+        [
+            Given { offset: 0, attempt: 2, failures: 1 },
+            Given { offset: 1, attempt: 2, failures: 1 },
+            Given { offset: 2, attempt: 2, failures: 1 }
+        ]
+    );
     s.settles(&q, &all(&parts, &Action::Release)).await;
-    assert_eq!(histories(&s.lease(&q, 9).await), [(0, 2, 1), (1, 2, 1), (2, 2, 1)], "no longer apart");
+    assert_eq!(
+        given(&s.lease(&q, 9).await),
+        [
+            Given { offset: 0, attempt: 2, failures: 1 },
+            Given { offset: 1, attempt: 2, failures: 1 },
+            Given { offset: 2, attempt: 2, failures: 1 }
+        ],
+        "no longer apart"
+    );
 }
 
 async fn expires_what_is_too_old(s: &Stage) {
@@ -248,7 +259,7 @@ async fn expires_what_is_too_old(s: &Stage) {
     let entries = [run(&parts[0], 1..3, Action::Expire), run(&parts[0], 3..4, Action::Ack)];
     assert_eq!(s.settles(&q, &entries).await, [(0, 1..3, Outcome::Expired), (1, 3..4, Outcome::Acked)]);
     let ledger = s.ledger(&q).await;
-    assert_eq!((ledger.expired, ledger.acked, ledger.leased_rows), (2, 1, 1));
+    assert_eq!(ledger, Ledger { expired: 2, acked: 1, leased_rows: 1, ..ledger });
 }
 
 async fn mixes_everything_in_one(s: &Stage) {
@@ -278,8 +289,6 @@ async fn mixes_everything_in_one(s: &Stage) {
     ];
     assert_eq!(plain, expected);
     assert_eq!(s.listed(&q, Listing::InFlight).await, [0, 1, 2, 5, 10, 11, 13]);
-    assert_eq!(
-        (s.listed(&q, Listing::Waiting).await, s.listed(&q, Listing::Dead).await),
-        (vec![3, 6, 7], vec![12])
-    );
+    assert_eq!(s.listed(&q, Listing::Waiting).await, [3, 6, 7]);
+    assert_eq!(s.listed(&q, Listing::Dead).await, [12]);
 }

@@ -1,6 +1,6 @@
 //! Topics: made, changed, grown, listed, ended.
 
-use millpond_core::topic::{NoSuchTopic, PutTopicRejected};
+use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
 use millpond_core::{Error, Offset, Placement, Topic, TopicChange, TopicConfig, limits};
 use millpond_tests::stage::{BOTH, Draft, Place, Stage, home, name};
 
@@ -152,13 +152,19 @@ async fn reports_its_partitions(s: &Stage) {
     s.append(Place::Inline, home(&topic, 1), &[1, 2, 3]).await;
     s.append(Place::Segment, home(&topic, 1), &[4]).await;
     let status = s.plane.partitions(topic.id).await.expect("a list");
-    let seen: Vec<_> =
-        status.iter().map(|p| (p.partition, p.id, p.log_start_offset, p.high_watermark, p.bytes)).collect();
-    assert_eq!(
-        seen,
-        [
-            (0, topic.partitions[0], Offset(0), Offset(0), 0),
-            (1, topic.partitions[1], Offset(0), Offset(4), 32)
-        ]
-    );
+    let empty = PartitionStatus {
+        partition: 0,
+        id: topic.partitions[0],
+        log_start_offset: Offset(0),
+        high_watermark: Offset(0),
+        bytes: 0,
+    };
+    let filled = PartitionStatus {
+        partition: 1,
+        id: topic.partitions[1],
+        high_watermark: Offset(4),
+        bytes: 32,
+        ..empty
+    };
+    assert_eq!(status, [empty, filled]);
 }

@@ -81,11 +81,8 @@ async fn every_flight_is_acked_once_or_is_dead_poison() {
         let took = start.elapsed().as_secs_f64();
 
         let rest = floor.rest(api, mode).await;
-        assert_eq!(
-            (rest.in_flight_listed, rest.waiting_listed),
-            (0, 0),
-            "no lease and no waiting run is left"
-        );
+        assert_eq!(rest.in_flight_listed, 0, "no lease and no waiting run is left");
+        assert_eq!(rest.waiting_listed, 0, "no lease and no waiting run is left");
         assert_eq!(rest.dead_listed.len(), poison);
         for dead in &rest.dead_listed {
             assert!(

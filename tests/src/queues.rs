@@ -15,6 +15,24 @@ pub const LEASE_MS: i64 = 10 * MINUTE;
 /// Of a queue's first retry: the second comes after twice of it.
 pub const BASE_MS: i64 = 4 * MINUTE;
 
+/// A record as a lease hands it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Given {
+    pub offset: i64,
+    /// Counts from 1.
+    pub attempt: i32,
+    /// Failures before this attempt.
+    pub failures: i32,
+}
+
+impl Given {
+    /// Handed out for the first time.
+    #[must_use]
+    pub fn first(offset: i64) -> Self {
+        Self { offset, attempt: 1, failures: 0 }
+    }
+}
+
 /// What all cases start with: no jitter, so that times can be told.
 #[must_use]
 pub fn plain(topic: &Topic) -> QueueChange {
@@ -79,11 +97,12 @@ pub fn places(parts: &[LeasePart]) -> Vec<(PartitionId, Vec<i64>)> {
     parts.iter().map(|p| (p.partition, offsets(std::slice::from_ref(p)))).collect()
 }
 
-/// Offset, attempt and failures of each record.
+/// Each record of some parts, as it was handed out.
 #[must_use]
-pub fn histories(parts: &[LeasePart]) -> Vec<(i64, i32, i32)> {
-    let of_part = |p: &LeasePart| -> Vec<_> {
-        p.ranges.iter().cloned().flatten().map(|o| (o, p.attempt, p.failures)).collect()
+pub fn given(parts: &[LeasePart]) -> Vec<Given> {
+    let of_part = |part: &LeasePart| -> Vec<Given> {
+        let (attempt, failures) = (part.attempt, part.failures);
+        part.ranges.iter().cloned().flatten().map(|offset| Given { offset, attempt, failures }).collect()
     };
     parts.iter().flat_map(of_part).collect()
 }

@@ -2,7 +2,7 @@
 
 use crate::api;
 use millpond_tests::harness::client::{Answer, send};
-use millpond_tests::harness::queue::{Queue, receipts};
+use millpond_tests::harness::queue::{Counts, Queue, receipts};
 use millpond_tests::harness::unique;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -23,7 +23,8 @@ async fn records_and_acks_are_committed_together() {
     let body = json!({"topics": {out.clone(): [{"value": "done"}]}, "acks": acks});
     let first = batch(&queue, body.clone()).await.ok();
     assert_eq!(first["results"][&out][0]["offset"], json!(0));
-    assert_eq!((queue.counts().await, other.counts().await), ([1, 0, 0, 0, 0], [0; 5]));
+    assert_eq!(queue.counts().await, Counts { ready: 1, ..Counts::default() });
+    assert_eq!(other.counts().await, Counts::default());
     let again = batch(&queue, body.clone()).await.ok();
     assert_eq!(
         (&again["duplicate"], &again["results"][&out][0]["offset"]),
@@ -48,7 +49,7 @@ async fn one_stale_receipt_and_nothing_happens() {
     let problem = batch(&queue, body).await.problem(409, "lease_lost");
     assert_eq!(problem["receipts"], json!([r[0]]));
     assert_eq!(queue.api.topic_log(&out).await.len(), 0);
-    assert_eq!(queue.counts().await, [0, 0, 0, 1, 0]);
+    assert_eq!(queue.counts().await, Counts { in_flight: 1, ..Counts::default() });
     let forged = batch(&queue, json!({"acks": ["mp1.forged", r[1]]})).await.problem(409, "lease_lost");
     assert_eq!(forged["receipts"], json!(["mp1.forged"]));
     batch(&queue, json!({"acks": [r[1], r[1]]})).await.problem(400, "bad_request");

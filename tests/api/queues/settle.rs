@@ -2,7 +2,7 @@
 
 use crate::api;
 use millpond_tests::harness::client::list;
-use millpond_tests::harness::queue::{Queue, receipts, values};
+use millpond_tests::harness::queue::{Counts, Queue, receipts, values};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -30,16 +30,19 @@ async fn one_call_settles_in_every_way() {
     let again = queue.lease(json!({"max_records": 9, "wait_ms": 5_000})).await;
     let mut history: Vec<_> = list(&again, "records")
         .iter()
-        .map(|r| (r["value"].clone(), r["attempt"].clone(), r["failures"].clone()))
+        .map(|r| json!({"value": r["value"], "attempt": r["attempt"], "failures": r["failures"]}))
         .collect();
-    history.sort_by_key(|h| h.0.as_i64());
-    assert_eq!(history, [(json!(1), json!(2), json!(1)), (json!(2), json!(2), json!(0))]);
-    let dead = queue.list("dead").await;
+    history.sort_by_key(|record| record["value"].as_i64());
     assert_eq!(
-        (dead.len(), &dead[0]["reason"], &dead[0]["failures"], &dead[0]["record"]["value"]),
-        (1, &json!("schema"), &json!(0), &json!(4))
+        history,
+        [json!({"value": 1, "attempt": 2, "failures": 1}), json!({"value": 2, "attempt": 2, "failures": 0})]
     );
-    assert_eq!(queue.counts().await, [0, 0, 0, 3, 1]);
+    let dead = queue.list("dead").await;
+    assert_eq!(dead.len(), 1);
+    assert_eq!(dead[0]["reason"], json!("schema"));
+    assert_eq!(dead[0]["failures"], json!(0));
+    assert_eq!(dead[0]["record"]["value"], json!(4));
+    assert_eq!(queue.counts().await, Counts { in_flight: 3, dead: 1, ..Counts::default() });
 }
 
 #[tokio::test]
@@ -63,7 +66,7 @@ async fn late_double_foreign_and_forged_receipts_change_nothing() {
     let told: Vec<_> =
         results.iter().map(|r| (r["status"].as_str().unwrap(), r["records"].as_i64().unwrap())).collect();
     assert_eq!(told, [("lost", 0), ("lost", 0), ("renewed", 1)]);
-    assert_eq!(queue.counts().await, [0, 0, 0, 1, 0]);
+    assert_eq!(queue.counts().await, Counts { in_flight: 1, ..Counts::default() });
 }
 
 #[tokio::test]
@@ -75,7 +78,7 @@ async fn a_lease_that_runs_out_is_a_failure_and_its_receipt_is_lost() {
     assert_eq!((&second["records"][0]["attempt"], &second["records"][0]["failures"]), (&json!(2), &json!(1)));
     assert_eq!(queue.statuses(json!({"ack": receipts(&first)})).await, ["lost"]);
     assert_eq!(queue.statuses(json!({"ack": receipts(&second)})).await, ["acked"]);
-    assert_eq!(queue.counts().await, [0; 5]);
+    assert_eq!(queue.counts().await, Counts::default());
 }
 
 #[tokio::test]
@@ -130,7 +133,7 @@ async fn a_nacked_record_waits_for_its_delay() {
         (&waiting[0]["state"], &waiting[0]["reason"], &waiting[0]["record"]["value"]),
         (&json!("retrying"), &json!("later"), &json!(0))
     );
-    assert_eq!(queue.counts().await, [0, 0, 1, 0, 0]);
+    assert_eq!(queue.counts().await, Counts { retrying: 1, ..Counts::default() });
     assert_eq!(values(&queue.lease(json!({})).await), [0; 0]);
     let again = queue.lease(json!({"wait_ms": 10_000})).await;
     assert!(

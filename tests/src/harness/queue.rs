@@ -3,6 +3,7 @@
 use super::client::{Answer, Api, list, send};
 use super::unique;
 use reqwest::Method;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// A queue over a topic of its own.
@@ -10,6 +11,16 @@ pub struct Queue {
     pub api: Api,
     pub name: String,
     pub topic: String,
+}
+
+/// Records of a queue by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Counts {
+    pub ready: i64,
+    pub delayed: i64,
+    pub retrying: i64,
+    pub in_flight: i64,
+    pub dead: i64,
 }
 
 impl Queue {
@@ -43,11 +54,8 @@ impl Queue {
         self.api.get(&self.path()).await.ok()
     }
 
-    /// Counts by state: ready, delayed, retrying, in flight, dead.
-    pub async fn counts(&self) -> [i64; 5] {
-        let described = self.describe().await;
-        ["ready", "delayed", "retrying", "in_flight", "dead"]
-            .map(|state| described[state].as_i64().expect("a count"))
+    pub async fn counts(&self) -> Counts {
+        serde_json::from_value(self.describe().await).expect("counts")
     }
 
     /// Records with the values 0 to n.

@@ -73,10 +73,9 @@ async fn objects_are_put_read_listed_and_deleted() {
     assert!(matches!(get(&client, "a/1").await, Err(Error::NotFound { .. })));
     assert!(matches!(client.head(&key).await, Err(Error::NotFound { .. })));
     assert_eq!(s3.keys(BUCKET), ["a/b/2", "a/b/3", "c d/%C3%A9%254"], "as the client spells them");
-    assert_eq!(
-        (s3.requests(Op::Put), s3.requests(Op::Delete), s3.requests_by_key(Op::Get)["a/1"]),
-        (4, 2, 5)
-    );
+    assert_eq!(s3.requests(Op::Put), 4);
+    assert_eq!(s3.requests(Op::Delete), 2);
+    assert_eq!(s3.requests_by_key(Op::Get)["a/1"], 5);
 }
 
 #[tokio::test]
