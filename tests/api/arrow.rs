@@ -19,10 +19,11 @@ use std::sync::Arc;
 const ARROW: &str = "application/vnd.apache.arrow.stream";
 
 fn stream_with(batches: &[RecordBatch], options: IpcWriteOptions) -> Vec<u8> {
-    let mut writer = StreamWriter::try_new_with_options(Vec::new(), &batches[0].schema(), options).unwrap();
-    batches.iter().for_each(|batch| writer.write(batch).unwrap());
-    writer.finish().unwrap();
-    writer.into_inner().unwrap()
+    let mut writer =
+        StreamWriter::try_new_with_options(Vec::new(), &batches[0].schema(), options).expect("a stream");
+    batches.iter().for_each(|batch| writer.write(batch).expect("a stream"));
+    writer.finish().expect("a stream");
+    writer.into_inner().expect("a stream")
 }
 
 fn stream(batches: &[RecordBatch]) -> Vec<u8> {
@@ -30,7 +31,8 @@ fn stream(batches: &[RecordBatch]) -> Vec<u8> {
 }
 
 fn columns(columns: &[(&str, ArrayRef)]) -> RecordBatch {
-    RecordBatch::try_from_iter(columns.iter().map(|(name, array)| (*name, Arc::clone(array)))).unwrap()
+    RecordBatch::try_from_iter(columns.iter().map(|(name, array)| (*name, Arc::clone(array))))
+        .expect("columns of one length")
 }
 
 fn texts(values: &[Option<&str>]) -> ArrayRef {
@@ -51,8 +53,8 @@ fn headers(rows: &[&[(&str, &[u8])]]) -> ArrayRef {
     ));
     for row in rows {
         for (name, value) in *row {
-            builder.values().field_builder::<StringBuilder>(0).unwrap().append_value(name);
-            builder.values().field_builder::<BinaryBuilder>(1).unwrap().append_value(value);
+            builder.values().field_builder::<StringBuilder>(0).expect("names").append_value(name);
+            builder.values().field_builder::<BinaryBuilder>(1).expect("values").append_value(value);
             builder.values().append(true);
         }
         builder.append(true);

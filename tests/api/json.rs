@@ -16,7 +16,7 @@ async fn round_trip(record: Value) -> Value {
     assert_eq!(record["topic"], json!(topic));
     record
         .as_object_mut()
-        .unwrap()
+        .expect("an object")
         .retain(|name, _| !matches!(name.as_str(), "topic" | "partition" | "offset"));
     record
 }

@@ -1,5 +1,4 @@
 //! The HTTP API, endpoint by endpoint, good input and bad, against one real process that all tests share.
-#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
 mod arrow;
 mod batches;

@@ -1,5 +1,4 @@
 //! The HTTP API again, the same tests, against an agent on a Postgres and the test S3.
-#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
 mod arrow;
 mod batches;

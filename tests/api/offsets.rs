@@ -20,7 +20,7 @@ async fn filled(each: i64) -> (Api, String, String) {
 async fn committed(api: &Api, group: &str) -> [Value; 2] {
     let described = api.get(&format!("/v1/groups/{group}")).await.ok();
     [0, 1].map(|p| {
-        let partitions = described["partitions"].as_array().unwrap();
+        let partitions = described["partitions"].as_array().expect("a list");
         partitions
             .iter()
             .find(|row| row["partition"] == json!(p))

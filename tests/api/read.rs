@@ -19,7 +19,7 @@ async fn filled(api: &Api, count: i64) -> String {
 }
 
 fn offsets(answer: &Value) -> Vec<i64> {
-    list(answer, "records").iter().map(|r| r["offset"].as_i64().unwrap()).collect()
+    list(answer, "records").iter().map(|r| r["offset"].as_i64().expect("a number")).collect()
 }
 
 #[tokio::test]

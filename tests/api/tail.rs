@@ -13,7 +13,7 @@ const EVENTS: &str = "text/event-stream";
 const NDJSON: &str = "application/x-ndjson";
 
 fn place(record: &Value) -> (i64, i64) {
-    (record["partition"].as_i64().unwrap(), record["offset"].as_i64().unwrap())
+    (record["partition"].as_i64().expect("a number"), record["offset"].as_i64().expect("a number"))
 }
 
 /// An open tail, line by line.
@@ -28,7 +28,7 @@ impl Open {
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }
-        let response = within(20, "the head of a tail", request.send()).await.unwrap();
+        let response = within(20, "the head of a tail", request.send()).await.expect("an answer");
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], accept);
         Self { body: Box::pin(response.bytes_stream()), text: String::new() }
@@ -41,8 +41,9 @@ impl Open {
                 let rest = self.text.split_off(at + end.len());
                 return std::mem::replace(&mut self.text, rest);
             }
-            let more = within(20, "more of a tail", self.body.next()).await.expect("a tail goes on").unwrap();
-            self.text.push_str(std::str::from_utf8(&more).unwrap());
+            let more =
+                within(20, "more of a tail", self.body.next()).await.expect("a tail goes on").expect("bytes");
+            self.text.push_str(std::str::from_utf8(&more).expect("UTF-8"));
         }
     }
 
@@ -53,7 +54,7 @@ impl Open {
             let field =
                 |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
             if let Some(data) = field("data: ") {
-                return (serde_json::from_str(&data).unwrap(), field("id: "));
+                return (serde_json::from_str(&data).expect("JSON"), field("id: "));
             }
         }
     }
@@ -62,7 +63,7 @@ impl Open {
         loop {
             let line = self.piece("\n").await;
             if !line.trim().is_empty() {
-                return serde_json::from_str(&line).unwrap();
+                return serde_json::from_str(&line).expect("JSON");
             }
         }
     }

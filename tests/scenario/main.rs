@@ -1,5 +1,4 @@
 //! What users and machines do to a Millpond, as stories, each with processes of its own.
-#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
 mod s01_round_trip;
 mod s02_crash_between;

@@ -14,7 +14,7 @@ async fn open_requests(api: &Api) -> Vec<tokio::task::JoinHandle<()>> {
         .header("accept", "text/event-stream")
         .send()
         .await
-        .unwrap();
+        .expect("an answer");
     vec![
         tokio::spawn(async move { while let Ok(Some(_)) = response.chunk().await {} }),
         tokio::spawn(async move {

@@ -32,7 +32,7 @@ async fn flights_cross(more: &[&str]) {
     // Small requests too, in turn through both.
     for (n, line) in FLIGHTS.lines().take(60).enumerate() {
         let api = if n % 2 == 0 { one.api() } else { other.api() };
-        let flight: Value = serde_json::from_str(line).unwrap();
+        let flight: Value = serde_json::from_str(line).expect("JSON");
         api.produce("small", json!([{"key": "k", "value": flight}])).await.ok();
     }
     for topic in ["flights", "again", "named"] {
@@ -42,7 +42,7 @@ async fn flights_cross(more: &[&str]) {
         let read: Vec<Value> =
             reader.topic_log("small").await.iter().map(|record| record["value"].clone()).collect();
         let sent: Vec<Value> =
-            FLIGHTS.lines().take(60).map(|line| serde_json::from_str(line).unwrap()).collect();
+            FLIGHTS.lines().take(60).map(|line| serde_json::from_str(line).expect("JSON")).collect();
         assert!(read == sent, "small requests in their order");
     }
     for fault in Fault::ALL {

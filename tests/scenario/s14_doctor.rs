@@ -21,7 +21,7 @@ fn told(ran: &Output) -> Told {
 
 impl Told {
     fn finding(&self, check: &str) -> &Value {
-        let findings = self.report["findings"].as_array().unwrap();
+        let findings = self.report["findings"].as_array().expect("a list");
         findings
             .iter()
             .find(|finding| finding["check"] == check)

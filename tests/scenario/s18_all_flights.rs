@@ -37,7 +37,10 @@ fn is_poison_at(partition: i64, offset: i64) -> bool {
 }
 
 fn is_poison(record: &Value) -> bool {
-    is_poison_at(record["partition"].as_i64().unwrap(), record["offset"].as_i64().unwrap())
+    is_poison_at(
+        record["partition"].as_i64().expect("a number"),
+        record["offset"].as_i64().expect("a number"),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -102,7 +105,7 @@ async fn every_flight_is_acked_once_or_is_dead_poison() {
 async fn watch(api: Api, queue: &'static str, most: Arc<AtomicI64>) {
     loop {
         let described = api.get(&format!("/v1/queues/{queue}")).await.ok();
-        most.fetch_max(described["in_flight"].as_i64().unwrap(), Ordering::Relaxed);
+        most.fetch_max(described["in_flight"].as_i64().expect("a count"), Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

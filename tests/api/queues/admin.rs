@@ -17,7 +17,10 @@ async fn kill(queue: &Queue, n: i64) {
         .zip(values(&lease))
         .map(|(r, v)| json!({"receipt": r, "reason": reason(&v)}))
         .collect();
-    assert_eq!(queue.statuses(json!({ "reject": dead })).await, vec!["dead"; usize::try_from(n).unwrap()]);
+    assert_eq!(
+        queue.statuses(json!({ "reject": dead })).await,
+        vec!["dead"; usize::try_from(n).expect("a count")]
+    );
 }
 
 #[tokio::test]
