@@ -71,10 +71,10 @@ pub async fn run(
     };
     let engine = Engine::start(parts, &config);
     let signal = stop_signal()?;
-    let watcher = Arc::clone(&engine.watcher);
+    let waiting = Arc::clone(&engine);
     let stop = async move {
         signal.await;
-        watcher.stop();
+        waiting.stop_waiting();
     };
     ready();
     http::server::serve(listener, http::router(Door::new(Arc::clone(&engine), loopback_only)), stop).await;

@@ -7,10 +7,10 @@ use crate::Outcome;
 use crate::bare::BareInserts;
 use bytes::Bytes;
 use millpond_control_plane::PostgresControlPlane;
-use millpond_core::control_plane::{BatchFlags, Commit, Part, PartBody, Piece, Request, RequestKey, Run};
-use millpond_core::{
-    AgentId, Clock, ControlPlane, Ids, Name, PartId, RequestId, SystemClock, Topic, TopicChange,
+use millpond_core::control_plane::{
+    BatchFlags, Commit, Log, Part, PartBody, Piece, Request, RequestKey, Run, Topics,
 };
+use millpond_core::{AgentId, Clock, Ids, Name, PartId, RequestId, Scope, SystemClock, Topic, TopicChange};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -40,7 +40,7 @@ pub async fn run(args: CommitArgs) -> Outcome<()> {
     let name = Name::new("bench")?;
     let widest = args.batches.iter().copied().max().unwrap_or(1);
     let change = TopicChange { partitions: Some(i32::try_from(widest)?), ..TopicChange::default() };
-    let (topic, _) = plane.put_topic(&Name::default_tenant(), &name, &change, 1).await?;
+    let (topic, _) = plane.put_topic(&Scope::unauthenticated(), &name, &change, 1).await?;
     let ids = Ids::from_os();
     let mut report = Report::default();
     for _ in 0..args.target.repeats {
@@ -109,6 +109,7 @@ fn commit_of(part: PartId, topic: &Topic, ids: &Ids, size: usize, keys: usize) -
         })
     };
     let request = |_| Request {
+        scope: Scope::anonymous(topic.tenant.clone()),
         id: RequestId(ids.uuid(now)),
         key: (keys > 0).then(|| RequestKey {
             key_hash: ids.uuid(now),

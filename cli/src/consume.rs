@@ -4,17 +4,16 @@
 
 use std::collections::HashSet;
 use std::io::Write;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::ValueEnum;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::choices::{OutputFormat, StartAt};
 use super::client::Client;
 use super::error::CliError;
 use super::humane;
@@ -45,7 +44,7 @@ pub struct ConsumeArgs {
 
     /// Where to begin: earliest, latest, an offset, or timestamp:MS
     #[arg(long, value_name = "PLACE", default_value = "earliest")]
-    pub from: Place,
+    pub from: StartAt,
 
     /// Wait for more at the end, until Ctrl-C
     #[arg(long, short)]
@@ -55,8 +54,8 @@ pub struct ConsumeArgs {
     #[arg(long, value_name = "N")]
     pub max: Option<u64>,
 
-    #[arg(long, value_enum, default_value_t = Format::Ndjson)]
-    pub format: Format,
+    #[arg(long, value_enum, default_value_t = OutputFormat::Ndjson)]
+    pub format: OutputFormat,
 
     /// Read as a member of this consumer group: what is printed is committed, and other members read the rest
     #[arg(long, value_name = "GROUP", conflicts_with = "partition")]
@@ -83,41 +82,6 @@ impl ConsumeArgs {
             (given, _) => Some(given.unwrap_or(DEFAULT_RETRY_FOR)),
         };
         Patience::new(limit, StdRng::from_os_rng())
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// Each value on a line, byte for byte as produced
-    Ndjson,
-    /// Each record on a line, as the server's JSON
-    Json,
-    /// Columns to look at; long values are cut
-    Table,
-}
-
-/// Where to begin in every partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    Earliest,
-    Latest,
-    Offset(u64),
-    TimestampMs(u64),
-}
-
-impl FromStr for Place {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let place = match text {
-            "earliest" => Some(Self::Earliest),
-            "latest" => Some(Self::Latest),
-            _ => match text.strip_prefix("timestamp:") {
-                Some(ms) => ms.parse().ok().map(Self::TimestampMs),
-                None => text.parse().ok().map(Self::Offset),
-            },
-        };
-        place.ok_or_else(|| "expected earliest, latest, an offset, or timestamp:MILLISECONDS".to_owned())
     }
 }
 
@@ -149,7 +113,7 @@ async fn consume(
     // Without a sender of its own, the channel ends with the last reader.
     let sender = args.follow.then_some(sender);
     let mut left = args.max.unwrap_or(u64::MAX);
-    if args.format == Format::Table {
+    if args.format == OutputFormat::Table {
         out.write_all(record::heading().as_bytes())?;
     }
     let mut look = interval(NEW_PARTITIONS_INTERVAL);
@@ -241,7 +205,7 @@ impl<'a> Readers<'a> {
             if !self.known.insert(partition.partition) {
                 continue;
             }
-            let from = if first { self.args.from } else { Place::Earliest };
+            let from = if first { self.args.from } else { StartAt::Earliest };
             let reader = self.reader(partition, from, batches.clone());
             let permits = self.permits.clone();
             self.tasks.spawn(async move {
@@ -253,21 +217,21 @@ impl<'a> Readers<'a> {
         Ok(())
     }
 
-    fn reader(&self, partition: Partition, from: Place, batches: mpsc::Sender<Batch>) -> PartitionReader {
+    fn reader(&self, partition: Partition, from: StartAt, batches: mpsc::Sender<Batch>) -> PartitionReader {
         PartitionReader {
             client: self.client.clone(),
             topic: self.args.topic.clone(),
             partition: partition.partition,
             position: match from {
-                Place::Earliest => Position::Offset(partition.log_start_offset),
-                Place::Latest => Position::Offset(partition.high_watermark),
-                Place::Offset(offset) => Position::Offset(offset),
-                Place::TimestampMs(ms) => Position::TimestampMs(ms),
+                StartAt::Earliest => Position::Offset(partition.log_start_offset),
+                StartAt::Latest => Position::Offset(partition.high_watermark),
+                StartAt::Offset(offset) => Position::Offset(offset),
+                StartAt::TimestampMs(ms) => Position::TimestampMs(ms),
             },
             end: (!self.args.follow).then_some(partition.high_watermark),
             max_records: self.args.max.unwrap_or(u64::MAX),
             format: self.args.format,
-            skip_lost: !matches!(from, Place::Offset(_)),
+            skip_lost: !matches!(from, StartAt::Offset(_)),
             patience: self.args.patience(),
             batches,
         }

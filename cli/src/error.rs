@@ -5,8 +5,9 @@ use std::fmt::Write;
 use std::io;
 use std::time::Duration;
 
-use super::client::{Committed, Problem};
 use super::humane;
+use super::problem::Problem;
+use super::stored::Committed;
 
 #[cfg(test)]
 mod tests;

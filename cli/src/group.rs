@@ -6,8 +6,8 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::choices::StartAt;
 use super::client::Client;
-use super::consume::Place;
 use super::error::CliError;
 use super::humane;
 use super::topic::OutputOptions;
@@ -43,7 +43,7 @@ pub enum GroupCommand {
 
         /// Where to: earliest, latest, an offset, or timestamp:MS
         #[arg(long, value_name = "PLACE")]
-        to: Place,
+        to: StartAt,
 
         #[command(flatten)]
         output: OutputOptions,
@@ -140,16 +140,16 @@ fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, CliError> {
         .map_err(|error| CliError::Answer { what: "a group's description", source: Some(error) })
 }
 
-fn entry(topic: &str, partition: Option<u32>, to: Place) -> Value {
+fn entry(topic: &str, partition: Option<u32>, to: StartAt) -> Value {
     let mut entry = json!({"topic": topic});
     if let Some(partition) = partition {
         entry["partition"] = json!(partition);
     }
     match to {
-        Place::Earliest => entry["from"] = json!("earliest"),
-        Place::Latest => entry["from"] = json!("latest"),
-        Place::Offset(offset) => entry["offset"] = json!(offset),
-        Place::TimestampMs(ms) => entry["timestamp"] = json!(ms),
+        StartAt::Earliest => entry["from"] = json!("earliest"),
+        StartAt::Latest => entry["from"] = json!("latest"),
+        StartAt::Offset(offset) => entry["offset"] = json!(offset),
+        StartAt::TimestampMs(ms) => entry["timestamp"] = json!(ms),
     }
     entry
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::client::PartitionRange;
+use super::stored::PartitionRange;
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 //! the store, the control plane or any other part of the agent: what it knows of Millpond is the
 //! public API.
 
+mod choices;
 mod client;
 mod consume;
 mod error;
@@ -14,12 +15,14 @@ mod input;
 mod leases;
 mod member;
 mod partition;
+mod problem;
 mod produce;
 mod progress;
 mod queue;
 mod record;
 mod retry;
 mod settle;
+mod stored;
 #[cfg(test)]
 mod testing;
 mod topic;
@@ -27,13 +30,16 @@ mod work;
 
 use std::io::{BufWriter, ErrorKind, stdout};
 
-pub use client::{ClientOptions, Committed, PartitionRange, Problem};
-pub use consume::{ConsumeArgs, Format, Place};
+pub use choices::{OutputFormat, StartAt};
+pub use client::ClientOptions;
+pub use consume::ConsumeArgs;
 pub use error::CliError;
 pub use group::GroupCommand;
+pub use problem::Problem;
 pub use produce::ProduceArgs;
 pub use queue::QueueCommand;
 pub use settle::{AckArgs, LeaseArgs, NackArgs};
+pub use stored::{Committed, PartitionRange};
 pub use topic::{Placement, TopicCommand};
 pub use work::WorkArgs;
 

@@ -16,8 +16,9 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::choices::{OutputFormat, StartAt};
 use super::client::Client;
-use super::consume::{ConsumeArgs, Format, Place};
+use super::consume::ConsumeArgs;
 use super::error::CliError;
 use super::record::{self, Record};
 
@@ -57,10 +58,10 @@ async fn consume(
     out: &mut impl Write,
     stop: impl Future<Output = ()>,
 ) -> Result<(), CliError> {
-    if !matches!(args.from, Place::Earliest | Place::Latest) {
+    if !matches!(args.from, StartAt::Earliest | StartAt::Latest) {
         return Err(CliError::GroupPlace);
     }
-    if args.format == Format::Table {
+    if args.format == OutputFormat::Table {
         out.write_all(record::heading().as_bytes())?;
     }
     let mut member = Member {
@@ -187,7 +188,7 @@ impl Member<'_> {
             return Ok(());
         }
         let topics: Vec<&String> = [&self.args.topic].into_iter().chain(&self.args.also).collect();
-        let from = if self.args.from == Place::Latest { "latest" } else { "earliest" };
+        let from = if self.args.from == StartAt::Latest { "latest" } else { "earliest" };
         let body = json!({"topics": topics, "from": from, "session_ms": self.args.session_ms, "client_id": "millpond consume"});
         let request = self.client.request(Method::POST, &["v1", "groups", self.group, "members"]).json(&body);
         let joined: Joined =

@@ -12,8 +12,8 @@ use reqwest::header::{ACCEPT, HeaderMap};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
+use super::choices::OutputFormat;
 use super::client::Client;
-use super::consume::Format;
 use super::error::CliError;
 use super::record::{Lines, Record};
 use super::retry::Patience;
@@ -56,7 +56,7 @@ pub struct PartitionReader {
     pub end: Option<u64>,
     /// No answer needs to hold more records than this.
     pub max_records: u64,
-    pub format: Format,
+    pub format: OutputFormat,
     /// Whether to go on at the log's start where retention has overtaken the position.
     pub skip_lost: bool,
     pub patience: Patience,

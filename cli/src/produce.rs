@@ -16,12 +16,13 @@ use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::client::{Client, Committed};
+use super::client::Client;
 use super::error::CliError;
 use super::humane;
 use super::input::{Input, Progress};
 use super::progress::Meter;
 use super::retry::Patience;
+use super::stored::Committed;
 
 #[cfg(test)]
 mod tests;

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::choices::OutputFormat;
 use super::client::Client;
-use super::consume::Format;
 use super::error::CliError;
 use super::humane;
 use super::record::Record;
@@ -69,8 +69,8 @@ pub enum QueueCommand {
         #[arg(long, short = 'n', value_name = "N", default_value_t = 10)]
         max: u64,
 
-        #[arg(long, value_enum, default_value_t = Format::Json)]
-        format: Format,
+        #[arg(long, value_enum, default_value_t = OutputFormat::Json)]
+        format: OutputFormat,
     },
     /// List the records that are leased
     InFlight(ListingArgs),
@@ -228,12 +228,12 @@ async fn peek(
     client: &Client,
     name: &str,
     max: u64,
-    format: Format,
+    format: OutputFormat,
     out: &mut impl Write,
 ) -> Result<(), CliError> {
     let request = client.request(Method::GET, &["v1", "queues", name, "peek"]).query(&[("max_records", max)]);
     let (_, text) = client.text(request).await?;
-    if format == Format::Table {
+    if format == OutputFormat::Table {
         out.write_all(super::record::heading().as_bytes())?;
     }
     let mut printed = Vec::new();

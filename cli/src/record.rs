@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::consume::Format;
+use super::choices::OutputFormat;
 use super::error::CliError;
 use super::humane;
 
@@ -46,11 +46,11 @@ impl<'a> Record<'a> {
     }
 
     /// Appends this record of `line` to `out`, with a line end.
-    pub fn render(&self, line: &[u8], format: Format, out: &mut Vec<u8>) -> Result<(), CliError> {
+    pub fn render(&self, line: &[u8], format: OutputFormat, out: &mut Vec<u8>) -> Result<(), CliError> {
         match format {
-            Format::Ndjson => self.push_value(line, out)?,
-            Format::Json => out.extend_from_slice(line.trim_ascii_end()),
-            Format::Table => self.push_row(line, out)?,
+            OutputFormat::Ndjson => self.push_value(line, out)?,
+            OutputFormat::Json => out.extend_from_slice(line.trim_ascii_end()),
+            OutputFormat::Table => self.push_row(line, out)?,
         }
         out.push(b'\n');
         Ok(())

@@ -3,6 +3,7 @@
 
 use crate::control_plane::{Answer, Batch, Commit, Committed, PieceOutcome, Verdict};
 use crate::id::{Offset, PartitionId, TopicId};
+use crate::scope::Scope;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use uuid::Uuid;
@@ -11,8 +12,8 @@ use uuid::Uuid;
 pub trait View {
     /// False when an earlier sending of the same part was applied, or a segment was never registered.
     fn part_is_new(&self, part: usize) -> bool;
-    /// `None` when the partition is gone.
-    fn high_watermark(&self, partition: PartitionId) -> Option<Offset>;
+    /// `None` when the partition is gone, or another tenant's.
+    fn high_watermark(&self, scope: &Scope, partition: PartitionId) -> Option<Offset>;
     /// The unexpired use of a key: body hash and answer.
     fn key(&self, key_hash: Uuid) -> Option<(Uuid, Answer)>;
     fn dedup_is_known(&self, topic: TopicId, id_hash: Uuid) -> bool;
@@ -69,7 +70,7 @@ pub fn decide(commit: &Commit, view: &impl View, at_ms: i64) -> Decision {
             let next = high_watermarks
                 .get(&run.partition)
                 .copied()
-                .or_else(|| view.high_watermark(run.partition))
+                .or_else(|| view.high_watermark(&commit.requests[piece.request].scope, run.partition))
                 .unwrap_or(Offset::ZERO);
             let mut positions = dropped.remove(&number).unwrap_or_default();
             positions.sort_unstable();
@@ -134,11 +135,11 @@ fn judge(commit: &Commit, view: &impl View, number: usize) -> (Verdict, bool) {
             (Verdict::Conflict, false)
         };
     }
-    if pieces.clone().any(|p| view.high_watermark(commit.runs[p.run].partition).is_none()) {
+    if pieces.clone().any(|p| view.high_watermark(&request.scope, commit.runs[p.run].partition).is_none()) {
         return (Verdict::PartitionGone, false);
     }
     if let (Some(expect), Some(piece)) = (request.expect, pieces.peek())
-        && let Some(current) = view.high_watermark(commit.runs[piece.run].partition)
+        && let Some(current) = view.high_watermark(&request.scope, commit.runs[piece.run].partition)
         && current != expect
     {
         return (Verdict::OffsetMismatch { current }, false);

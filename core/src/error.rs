@@ -27,4 +27,22 @@ impl<R> Error<R> {
             Error::MaybeApplied(source) => Self::MaybeApplied(source),
         }
     }
+
+    /// Names the rejection in the terms of another call.
+    pub fn map_rejection<S>(self, map: impl FnOnce(R) -> S) -> Error<S> {
+        match self {
+            Self::Rejected(rejected) => Error::Rejected(map(rejected)),
+            Self::NotApplied(source) => Error::NotApplied(source),
+            Self::MaybeApplied(source) => Error::MaybeApplied(source),
+        }
+    }
+
+    /// A rejection is `Ok`: it is an answer. A failure stays one.
+    pub fn into_rejection(self) -> Result<R, Error> {
+        match self {
+            Self::Rejected(rejected) => Ok(rejected),
+            Self::NotApplied(source) => Err(Error::NotApplied(source)),
+            Self::MaybeApplied(source) => Err(Error::MaybeApplied(source)),
+        }
+    }
 }

@@ -8,6 +8,7 @@ pub mod assignor;
 
 use crate::id::{Generation, GroupId, MemberId, Offset, PartitionId, TopicId};
 use crate::name::Name;
+use crate::scope::Scope;
 use assignor::{Assignor, Subscriber};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,6 +77,7 @@ pub struct GroupState {
 /// which it then is no more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Regroup {
+    pub scope: Scope,
     pub group: GroupId,
     pub generation: Generation,
     pub add: Option<Member>,
@@ -127,7 +129,7 @@ pub struct Progress {
 /// A member's offsets; each is the next record to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OffsetCommit {
-    pub tenant: Name,
+    pub scope: Scope,
     pub group: Name,
     pub member: MemberId,
     pub generation: Generation,
@@ -198,7 +200,7 @@ impl GroupState {
     /// The next generation: without those who have expired or leave, with the one who joins. Partitions move
     /// only where they must.
     #[must_use]
-    pub fn next(&self, add: Option<Member>, leave: Option<MemberId>) -> Regroup {
+    pub fn next(&self, scope: &Scope, add: Option<Member>, leave: Option<MemberId>) -> Regroup {
         let goes = |m: &MemberState| m.expired || Some(m.member.id) == leave;
         let stay: Vec<&Member> =
             self.members.iter().filter(|m| !goes(m)).map(|m| &m.member).chain(&add).collect();
@@ -212,6 +214,7 @@ impl GroupState {
         let basis = basis(&self.topics, stay.iter().copied());
         let remove = self.members.iter().filter(|m| goes(m)).map(|m| m.member.id).collect();
         Regroup {
+            scope: scope.clone(),
             group: self.id,
             generation: self.generation,
             add,

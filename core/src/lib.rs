@@ -28,6 +28,5 @@ pub use id::{
 };
 pub use memory::MemoryControlPlane;
 pub use name::{Name, NameError};
-pub use queue::plane::QueuePlane;
 pub use scope::Scope;
 pub use topic::{Placement, Topic, TopicChange, TopicConfig};

@@ -57,7 +57,6 @@
 pub mod deal;
 pub mod fate;
 pub mod like;
-pub mod plane;
 pub mod ranges;
 
 use crate::group::Start;
@@ -65,6 +64,7 @@ use crate::id::{LeaseId, Offset, PartitionId, QueueId, TopicId};
 use crate::limits;
 use crate::name::Name;
 use crate::retry::RetryPolicy;
+use crate::scope::Scope;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use uuid::Uuid;
@@ -182,6 +182,7 @@ pub struct Want {
 /// answers the same.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grant {
+    pub scope: Scope,
     pub queue: QueueId,
     pub agent: crate::id::AgentId,
     pub wants: Vec<Want>,
@@ -247,6 +248,7 @@ pub struct Granted {
 /// What an admission moves a cursor past: records whose time has not come, and all records of keyed queues.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Admit {
+    pub scope: Scope,
     pub queue: QueueId,
     pub agent: crate::id::AgentId,
     pub partition: PartitionId,
@@ -311,6 +313,7 @@ pub struct Entry {
 /// and at most one of a whole lease.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settle {
+    pub scope: Scope,
     pub queue: QueueId,
     pub agent: crate::id::AgentId,
     /// Identity: sent again it answers the same. Kept until the agent's next settlement of the queue, or, if
@@ -439,7 +442,7 @@ pub enum DeadFilter {
     Reason(String),
 }
 
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("there is no such queue")]
 pub struct NoSuchQueue;
 

@@ -17,6 +17,18 @@ impl Scope {
     /// Everybody, on a server that runs without authentication: one tenant, no names.
     #[must_use]
     pub fn unauthenticated() -> Self {
-        Self { tenant: Name::default_tenant(), principal: Name::literal(Self::ANONYMOUS) }
+        Self::anonymous(Name::default_tenant())
+    }
+
+    /// A tenant, without a name of who calls for it.
+    #[must_use]
+    pub fn anonymous(tenant: Name) -> Self {
+        Self { tenant, principal: Name::literal(Self::ANONYMOUS) }
+    }
+
+    /// The agent itself, on behalf of all of a tenant's principals: what it does for many calls at once.
+    #[must_use]
+    pub fn of_tenant(tenant: Name) -> Self {
+        Self { tenant, principal: Name::literal("agent") }
     }
 }

@@ -118,6 +118,6 @@ pub enum PutTopicRejected {
     PartitionsShrink { current: i32 },
 }
 
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("there is no such topic")]
 pub struct NoSuchTopic;

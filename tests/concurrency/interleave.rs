@@ -251,7 +251,7 @@ async fn a_partition_that_was_just_added_ends_with_its_topic() {
     waiting(&database, 1).await;
     holder.end("commit").await;
     ended(deletion).await;
-    assert_eq!(s.plane.partitions(t.id).await.expect("a list"), []);
+    assert_eq!(s.plane.partitions(&s.scope, t.id).await.expect("a list"), []);
     end(s).await;
 }
 
@@ -265,7 +265,7 @@ async fn a_topic_made_twice_at_once_is_one() {
         let s = Arc::clone(&s);
         let change = TopicChange { partitions: Some(partitions), ..TopicChange::default() };
         tokio::spawn(
-            async move { s.plane.put_topic(&s.tenant, &name("t"), &change, 1).await.expect("a topic") },
+            async move { s.plane.put_topic(&s.scope, &name("t"), &change, 1).await.expect("a topic") },
         )
     };
     let (one, two) = (put(2), put(2));
@@ -335,7 +335,7 @@ async fn inputs_go_into_one_of_two_swaps() {
     }
     assert_eq!(outcomes, [Ok(()), Ok(()), Err(SwapRejected)]);
     assert_eq!(s.tags(p).await, [1, 2, 3]);
-    assert_eq!(s.plane.partitions(p.topic).await.expect("a list")[0].bytes, 24);
+    assert_eq!(s.plane.partitions(&s.scope, p.topic).await.expect("a list")[0].bytes, 24);
     end(s).await;
 }
 
@@ -373,7 +373,7 @@ async fn a_swap_and_retention_leave_no_hole() {
         let log = s.log(p).await.expect("a partition");
         assert_eq!((swapped.is_ok(), gone), if swap_first { (true, 0) } else { (false, 3) });
         assert_eq!((log.start, log.end), (if swap_first { 0 } else { 3 }, 4));
-        let bytes = s.plane.partitions(p.topic).await.expect("a list")[0].bytes;
+        let bytes = s.plane.partitions(&s.scope, p.topic).await.expect("a list")[0].bytes;
         assert_eq!(bytes, 8 * (log.end - log.start));
         end(s).await;
     }

@@ -28,7 +28,7 @@ pub fn settle(stage: &Arc<Stage>, settle: &Settle) -> JoinHandle<Settled> {
 fn seek(stage: &Arc<Stage>, queue: &Queue, to: Vec<(Home, i64)>) -> JoinHandle<i64> {
     let (stage, queue) = (Arc::clone(stage), queue.id);
     let to: Vec<_> = to.into_iter().map(|(home, offset)| (home.id, Offset(offset))).collect();
-    tokio::spawn(async move { stage.plane.seek(queue, &to).await.expect("an answer").1 })
+    tokio::spawn(async move { stage.plane.seek(&stage.scope, queue, &to).await.expect("an answer").1 })
 }
 
 fn expire(stage: &Arc<Stage>) -> JoinHandle<i64> {

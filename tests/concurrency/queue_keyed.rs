@@ -23,6 +23,7 @@ fn admit(s: &Arc<Stage>, q: &Queue, home: Home, from: i64, keys: &[i64]) -> Join
         .collect();
     let to = Offset(from + i64::try_from(keys.len()).expect("few"));
     let admit = Admit {
+        scope: s.scope.clone(),
         queue: q.id,
         agent: OTHER,
         partition: home.id,
@@ -105,7 +106,9 @@ async fn a_grant_that_saw_a_key_before_others_used_it_looks_again() {
 
 fn redrive(s: &Arc<Stage>, q: &Queue) -> JoinHandle<i64> {
     let (s, q) = (Arc::clone(s), q.id);
-    tokio::spawn(async move { s.plane.redrive(q, &DeadFilter::All, None).await.expect("an answer") })
+    tokio::spawn(
+        async move { s.plane.redrive(&s.scope, q, &DeadFilter::All, None).await.expect("an answer") },
+    )
 }
 
 #[tokio::test]

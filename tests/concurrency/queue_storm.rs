@@ -85,6 +85,7 @@ impl Agent<'_> {
             .collect();
         let from = self.storm.homes[self.rng.random_range(0..self.storm.homes.len())].id;
         let grant = Grant {
+            scope: self.storm.stage.scope.clone(),
             queue: self.storm.queue.id,
             agent: self.id,
             wants,
@@ -116,6 +117,7 @@ impl Agent<'_> {
         let records = (at.from.0..at.end.0).map(record).collect();
         let (queue, agent) = (self.storm.queue.id, self.id);
         let admit = Admit {
+            scope: self.storm.stage.scope.clone(),
             queue,
             agent,
             partition: at.partition,
@@ -186,6 +188,7 @@ impl Agent<'_> {
         let entries = self.entries();
         let (op, dice) = (self.uuid(), self.rng.random());
         let settle = Settle {
+            scope: self.storm.stage.scope.clone(),
             queue: self.storm.queue.id,
             agent: self.id,
             op,
@@ -211,7 +214,7 @@ impl Agent<'_> {
     }
 
     async fn rare(&mut self) {
-        let (plane, queue) = (&self.storm.stage.plane, self.storm.queue.id);
+        let (plane, scope, queue) = (&self.storm.stage.plane, &self.storm.stage.scope, self.storm.queue.id);
         let outcome = match self.rng.random_range(0..8) {
             0 if self.storm.seeks => {
                 let to = self
@@ -221,16 +224,16 @@ impl Agent<'_> {
                     .map(|home| (home.id, Offset(self.rng.random_range(0..900))))
                     .collect::<Vec<_>>();
                 let some = self.rng.random_range(0..to.len());
-                plane.seek(queue, &to[some..]).await.map(|_| ()).map_err(|e| format!("{e:?}"))
+                plane.seek(scope, queue, &to[some..]).await.map(|_| ()).map_err(|e| format!("{e:?}"))
             }
             1 => plane
-                .redrive(queue, &DeadFilter::All, Some(10_000.0))
+                .redrive(scope, queue, &DeadFilter::All, Some(10_000.0))
                 .await
                 .map(|_| ())
                 .map_err(|e| format!("{e:?}")),
             2 => {
-                let pause = plane.pause_queue(queue, true).await;
-                let resume = plane.pause_queue(queue, false).await;
+                let pause = plane.pause_queue(scope, queue, true).await;
+                let resume = plane.pause_queue(scope, queue, false).await;
                 pause.and(resume).map_err(|e| format!("{e:?}"))
             }
             3 => plane.clamp().await.map(|_| ()).map_err(|e| format!("{e:?}")),
@@ -294,7 +297,7 @@ impl Storm {
         while !self.over.load(Ordering::SeqCst) {
             let wrong: i64 = sqlx::query_scalar(WRONG).fetch_one(&mut connection).await.expect("counted");
             assert_eq!(wrong, 0);
-            let ledger = self.stage.plane.ledger(self.queue.id).await.expect("a ledger");
+            let ledger = self.stage.plane.ledger(&self.stage.scope, self.queue.id).await.expect("a ledger");
             assert!(ledger.holds(), "{ledger:?}");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -365,8 +368,12 @@ async fn storm(mode: Mode, seeks: bool) {
         history.failures[0]
     );
     let dead: Vec<Record> = {
-        let page =
-            storm.stage.plane.list_queue(storm.queue.id, Listing::Dead, None, 100_000).await.expect("a list");
+        let page = storm
+            .stage
+            .plane
+            .list_queue(&storm.stage.scope, storm.queue.id, Listing::Dead, None, 100_000)
+            .await
+            .expect("a list");
         page.iter().map(|l| (l.partition, l.offset.0)).collect()
     };
     println!("{} acked, {} dead", history.acked.len(), dead.len());

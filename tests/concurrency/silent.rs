@@ -2,7 +2,8 @@
 //! pool for ever.
 
 use millpond_control_plane::PostgresControlPlane;
-use millpond_core::{AgentId, ControlPlane, Error, PartId};
+use millpond_core::control_plane::Log;
+use millpond_core::{AgentId, Error, PartId};
 use millpond_tests::postgres::Database;
 use millpond_tests::proxy::{Protocol, Proxy, Silence, Weather};
 use std::sync::Arc;

@@ -287,7 +287,7 @@ async fn check_logs(stage: &Stage, lasting: &[Home], history: &History) {
         for id in there.keys().filter_map(|tag| history.sendings[tag].id) {
             assert!(ids.insert((at.topic, id)), "id {id} is stored twice");
         }
-        let status = stage.plane.partitions(at.topic).await.expect("a list");
+        let status = stage.plane.partitions(&stage.scope, at.topic).await.expect("a list");
         let bytes = 8 * i64::try_from(there.len()).expect("small");
         assert!(status.iter().any(|p| p.id == at.id && p.high_watermark.0 == log.end && p.bytes >= bytes));
     }

@@ -122,7 +122,7 @@ async fn is_stored_whole_or_not_at_all(s: &Stage) {
         assert_eq!(log.end, 0);
         assert_eq!(log.records.len(), 0);
         assert_eq!(
-            s.plane.dedup_offsets(t.id, &[uuid::Uuid::from_u128(9)]).await.expect("an answer"),
+            s.plane.dedup_offsets(&s.scope, t.id, &[uuid::Uuid::from_u128(9)]).await.expect("an answer"),
             [None]
         );
     }

@@ -89,10 +89,13 @@ async fn past_its_window_is_new(s: &Stage) {
         if forgets {
             s.plane.forget(100).await.expect("an answer");
         }
-        assert_eq!(s.plane.dedup_offsets(p.topic, &[Uuid::from_u128(1)]).await.expect("an answer"), [None]);
+        assert_eq!(
+            s.plane.dedup_offsets(&s.scope, p.topic, &[Uuid::from_u128(1)]).await.expect("an answer"),
+            [None]
+        );
         let before = s.log(p).await.expect("a partition").end;
         assert_eq!(*s.send(Place::Segment, &draft).await.outcome(0, p), outcome(before, &[]));
-        let found = s.plane.dedup_offsets(p.topic, &[Uuid::from_u128(1)]).await.expect("an answer");
+        let found = s.plane.dedup_offsets(&s.scope, p.topic, &[Uuid::from_u128(1)]).await.expect("an answer");
         assert_eq!(found, [Some((0, Offset(before)))]);
         s.advance(2 * REMEMBERED_MS).await;
     }
@@ -136,10 +139,10 @@ async fn is_found_where_it_lies(s: &Stage) {
         .once(p, 9, 4);
     s.send(Place::Inline, &[Draft::new().to(q, &[10]), draft]).await;
     let ids = [4, 99, 3, 2, 1].map(Uuid::from_u128);
-    let found = s.plane.dedup_offsets(topic.id, &ids).await.expect("an answer");
+    let found = s.plane.dedup_offsets(&s.scope, topic.id, &ids).await.expect("an answer");
     let tags = [(s.tags(p).await, 1), (s.tags(q).await, 7)];
     assert_eq!(tags, [(vec![2, 9], 1), (vec![0, 0, 1, 10, 3, 5, 7, 8], 7)]);
     let expected = [Some((0, 1)), None, Some((2, 7)), Some((2, 5)), Some((2, 2))];
     assert_eq!(found, expected.map(|place| place.map(|(number, offset)| (number, Offset(offset)))));
-    assert_eq!(s.plane.dedup_offsets(topic.id, &[]).await.expect("an answer"), []);
+    assert_eq!(s.plane.dedup_offsets(&s.scope, topic.id, &[]).await.expect("an answer"), []);
 }

@@ -42,7 +42,7 @@ async fn moves_what_is_old_enough(s: &Stage) {
     let found = s.find(p.id, 0, i64::MAX).await.expect("a partition");
     let seen: Vec<_> = found.batches.iter().map(|b| (b.base.0, b.records, b.inline)).collect();
     assert_eq!(seen, [(0, 10, false), (10, 1, false), (11, 1, true)]);
-    let status = s.plane.partitions(topic.id).await.expect("a list");
+    let status = s.plane.partitions(&s.scope, topic.id).await.expect("a list");
     assert_eq!(status.iter().map(|p| p.bytes).collect::<Vec<_>>(), [96, 40]);
 }
 
@@ -66,7 +66,7 @@ async fn plans_payloads_whole_and_within_bounds(s: &Stage) {
     let label = &plan[1].topic;
     assert_eq!(
         (&label.tenant, &label.topic, label.topic_id, label.partition),
-        (&s.tenant, &topic.name, topic.id, 1)
+        (&s.scope.tenant, &topic.name, topic.id, 1)
     );
     assert_eq!(plan[0].bytes.len(), 8);
     assert!(plan[0].batch.inline);
@@ -99,7 +99,7 @@ async fn sent_twice_swaps_once(s: &Stage) {
         assert_eq!(s.swap(&swap).await, Ok(()));
         assert_eq!(s.tags(p).await, [1, 2]);
     }
-    assert_eq!(s.plane.partitions(p.topic).await.expect("a list")[0].bytes, 16);
+    assert_eq!(s.plane.partitions(&s.scope, p.topic).await.expect("a list")[0].bytes, 16);
 }
 
 async fn with_changed_input_is_refused(s: &Stage) {

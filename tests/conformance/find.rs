@@ -1,7 +1,7 @@
 //! Reads of the index and of inline payloads.
 
 use millpond_core::Offset;
-use millpond_core::control_plane::{FindRequest, PayloadRange};
+use millpond_core::control_plane::PayloadRange;
 use millpond_core::{PartId, PartitionId, TopicChange, limits};
 use millpond_tests::stage::{BOTH, DAY, Draft, HOUR, Place, Stage, home, int};
 
@@ -102,7 +102,7 @@ async fn answers_several_partitions_in_order(s: &Stage) {
     s.append(Place::Inline, home(&t, 0), &[1]).await;
     s.append(Place::Inline, home(&t, 1), &[1, 2]).await;
     s.delete_topic("gone").await;
-    let ask = |partition, offset| FindRequest { partition, offset: Offset(offset), end: None, max_bytes: 1 };
+    let ask = |partition, offset| s.finding(partition, offset, 1);
     let (p, q, g) = (t.partitions[0], t.partitions[1], gone.partitions[0]);
     let found = s.plane.find(&[ask(q, 0), ask(g, 0), ask(p, 0), ask(q, 2), ask(q, 1)]).await.expect("found");
     let seen: Vec<Option<(i64, usize)>> =
@@ -149,7 +149,8 @@ async fn tells_high_watermarks(s: &Stage) {
     s.append(Place::Inline, home(&t, 0), &[1, 2]).await;
     s.append(Place::Segment, home(&t, 2), &[1]).await;
     s.delete_topic("gone").await;
-    let asked = [t.partitions[2], gone.partitions[0], t.partitions[0], t.partitions[1]];
+    let asked = [t.partitions[2], gone.partitions[0], t.partitions[0], t.partitions[1]]
+        .map(|partition| (s.scope.clone(), partition));
     let mut told = s.plane.high_watermarks(&asked).await.expect("an answer");
     told.sort_unstable();
     let expected: Vec<(PartitionId, Offset)> =
@@ -169,12 +170,12 @@ async fn tells_offsets_at_a_time(s: &Stage) {
     for (timestamp, in_p, in_q) in
         [(0, 0, 0), (100, 0, 0), (101, 2, 0), (250, 2, 0), (251, 2, 1), (301, 6, 1), (400, 6, 1), (401, 8, 1)]
     {
-        let told = s.plane.offsets_at(t.id, timestamp).await.expect("an answer");
+        let told = s.plane.offsets_at(&s.scope, t.id, timestamp).await.expect("an answer");
         let expected: Vec<_> =
             [in_p, 0, in_q].iter().enumerate().map(|(n, o)| (int(n), t.partitions[n], Offset(*o))).collect();
         assert_eq!(told, expected, "at {timestamp}");
     }
     s.advance(DAY).await;
     s.retain().await;
-    assert_eq!(s.plane.offsets_at(t.id, 0).await.expect("an answer")[0].2, Offset(8));
+    assert_eq!(s.plane.offsets_at(&s.scope, t.id, 0).await.expect("an answer")[0].2, Offset(8));
 }

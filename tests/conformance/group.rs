@@ -1,7 +1,7 @@
 //! Consumer groups: members and their partitions.
 
 use millpond_core::group::{DeleteGroupRejected, NoSuchGroup, RenewRejected};
-use millpond_core::{Error, Generation, MemberId};
+use millpond_core::{Error, Generation, MemberId, Scope};
 use millpond_tests::members::SESSION_MS;
 use millpond_tests::stage::{DAY, HOUR, MINUTE, Place, Stage, home, name};
 use uuid::Uuid;
@@ -76,7 +76,7 @@ async fn refuses_a_change_of_an_older_generation(s: &Stage) {
     s.topic("t", 2).await;
     s.join("g", &["t"]).await;
     let state = s.group("g").await;
-    let late = state.next(Some(s.member(&["t"])), None);
+    let late = state.next(&s.scope, Some(s.member(&["t"])), None);
     s.join("g", &["t"]).await;
     let before = s.group("g").await;
     assert!(matches!(s.plane.regroup(&late).await, Err(Error::Rejected(_))));
@@ -95,7 +95,10 @@ async fn removes_who_is_silent_for_a_session(s: &Stage) {
     let id = s.group("g").await.id;
     s.advance(SESSION_MS / 2).await;
     s.renew("g", a).await.expect("a member");
-    assert_eq!(s.plane.generations(&[id]).await.expect("a list"), [(id, s.generation("g").await, false)]);
+    assert_eq!(
+        s.plane.generations(&[(s.scope.clone(), id)]).await.expect("a list"),
+        [(id, s.generation("g").await, false)]
+    );
     s.advance(SESSION_MS * 2 / 3).await;
     assert_eq!(s.renew("g", b).await, Err(RenewRejected::NoSuchMember));
     let state = s.group("g").await;
@@ -103,7 +106,10 @@ async fn removes_who_is_silent_for_a_session(s: &Stage) {
         state.members.iter().map(|m| (m.member.id, m.expired)).collect::<Vec<_>>(),
         [(a, false), (b, true)]
     );
-    assert_eq!(s.plane.generations(&[id]).await.expect("a list"), [(id, state.generation, true)]);
+    assert_eq!(
+        s.plane.generations(&[(s.scope.clone(), id)]).await.expect("a list"),
+        [(id, state.generation, true)]
+    );
     assert!(s.renew("g", a).await.expect("a member").stale);
     s.settle("g").await;
     assert_eq!((s.shares("g").await, s.group("g").await.members.len()), ([(a, 4)].into(), 1));
@@ -134,7 +140,7 @@ async fn notices_topics_that_change(s: &Stage) {
     s.topic("u", 1).await;
     let a = s.join("g", &["t", "u"]).await;
     let id = s.group("g").await.id;
-    let stale = async || s.plane.generations(&[id]).await.expect("a list")[0].2;
+    let stale = async || s.plane.generations(&[(s.scope.clone(), id)]).await.expect("a list")[0].2;
     assert!(!stale().await);
     s.topic("other", 3).await;
     assert!(!stale().await, "none of the group's");
@@ -176,8 +182,8 @@ async fn is_told_from_others(s: &Stage) {
     assert_eq!(s.renew("h", a).await, Err(RenewRejected::NoSuchMember));
     assert_eq!(s.renew("i", a).await, Err(RenewRejected::NoSuchGroup));
     assert_eq!(s.renew("g", MemberId(Uuid::from_u128(9))).await, Err(RenewRejected::NoSuchMember));
-    assert_eq!(s.plane.groups(&s.tenant).await.expect("a list"), [name("g"), name("h")]);
-    let other = name("tenant");
+    assert_eq!(s.plane.groups(&s.scope).await.expect("a list"), [name("g"), name("h")]);
+    let other = Scope::anonymous(name("tenant"));
     assert!(s.plane.groups(&other).await.expect("a list").is_empty());
     assert!(matches!(s.plane.group(&other, &name("g"), &[]).await, Err(Error::Rejected(NoSuchGroup))));
 }
@@ -185,7 +191,7 @@ async fn is_told_from_others(s: &Stage) {
 async fn without_members_can_be_deleted(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
     s.append(Place::Inline, p, &[1, 2]).await;
-    let delete = async || match s.plane.delete_group(&s.tenant, &name("g")).await {
+    let delete = async || match s.plane.delete_group(&s.scope, &name("g")).await {
         Ok(()) => Ok(()),
         Err(Error::Rejected(rejected)) => Err(rejected),
         Err(error) => panic!("{error:?}"),
@@ -198,7 +204,7 @@ async fn without_members_can_be_deleted(s: &Stage) {
     s.advance(SESSION_MS + MINUTE).await;
     let deleted = delete().await;
     assert!(deleted.is_ok() || s.resends());
-    assert!(matches!(s.plane.group(&s.tenant, &name("g"), &[]).await, Err(Error::Rejected(NoSuchGroup))));
+    assert!(matches!(s.plane.group(&s.scope, &name("g"), &[]).await, Err(Error::Rejected(NoSuchGroup))));
     let b = s.join("g", &["t"]).await;
     assert_eq!((s.shares("g").await, s.committed("g").await.len()), ([(b, 1)].into(), 0));
     s.leave("g", b).await;
@@ -227,6 +233,6 @@ async fn forgets_its_dead_and_itself(s: &Stage) {
     assert_eq!(s.group("empty").await.generation, Generation(state.generation.0));
     s.advance(DAY + HOUR).await;
     s.plane.forget(100).await.expect("an answer");
-    assert_eq!(s.plane.groups(&s.tenant).await.expect("a list"), [name("kept")]);
+    assert_eq!(s.plane.groups(&s.scope).await.expect("a list"), [name("kept")]);
     assert_eq!(s.committed("kept").await, [(("t".to_owned(), 0), 1)].into());
 }

@@ -185,7 +185,7 @@ async fn are_committed_with_records_or_not_at_all(s: &Stage) {
     }
     s.topic("gone", 1).await;
     let gone =
-        home(&s.plane.topic(&s.tenant, &millpond_tests::stage::name("gone")).await.expect("a topic"), 0);
+        home(&s.plane.topic(&s.scope, &millpond_tests::stage::name("gone")).await.expect("a topic"), 0);
     s.delete_topic("gone").await;
     let offsets = s.offsets("g", b, s.generation("g").await, &[(lost, 9)]);
     let commit =

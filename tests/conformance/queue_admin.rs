@@ -4,7 +4,7 @@ use millpond_core::group::Start;
 use millpond_core::queue::{
     Listing, Mode, NoSuchQueue, PutQueueRejected, Queue, QueueChange, QueueCounts, Rate,
 };
-use millpond_core::{Error, Offset};
+use millpond_core::{Error, Offset, Scope};
 use millpond_tests::queues::{BASE_MS, LEASE_MS, nack, offsets, plain, whole};
 use millpond_tests::stage::{MINUTE, Stage, home, name};
 
@@ -23,7 +23,7 @@ suite!(
 );
 
 async fn put(s: &Stage, text: &str, change: &QueueChange) -> Result<(Queue, bool), PutQueueRejected> {
-    match s.plane.put_queue(&s.tenant, &name(text), change).await {
+    match s.plane.put_queue(&s.scope, &name(text), change).await {
         Ok(put) => Ok(put),
         Err(Error::Rejected(rejected)) => Err(rejected),
         Err(error) => panic!("{error:?}"),
@@ -31,7 +31,7 @@ async fn put(s: &Stage, text: &str, change: &QueueChange) -> Result<(Queue, bool
 }
 
 async fn get(s: &Stage, text: &str) -> Option<Queue> {
-    match s.plane.queue(&s.tenant, &name(text)).await {
+    match s.plane.queue(&s.scope, &name(text)).await {
         Ok(queue) => Some(queue),
         Err(Error::Rejected(NoSuchQueue)) => None,
         Err(error) => panic!("{error:?}"),
@@ -59,9 +59,10 @@ async fn is_made_over_a_topic(s: &Stage) {
     let (own, _) = put(s, "t", &QueueChange::default()).await.expect("made");
     assert_eq!(own.topic.as_str(), "t");
     assert_ne!((own.id, own.secret), (made.id, made.secret));
-    assert_eq!(s.plane.queues(&s.tenant).await.expect("a list"), [made, own]);
-    assert_eq!(s.plane.queues(&name("other")).await.expect("a list"), []);
-    assert!(matches!(s.plane.queue(&name("other"), &name("q")).await, Err(Error::Rejected(NoSuchQueue))));
+    assert_eq!(s.plane.queues(&s.scope).await.expect("a list"), [made, own]);
+    let other = Scope::anonymous(name("other"));
+    assert_eq!(s.plane.queues(&other).await.expect("a list"), []);
+    assert!(matches!(s.plane.queue(&other, &name("q")).await, Err(Error::Rejected(NoSuchQueue))));
 }
 
 async fn keeps_what_a_put_leaves_out(s: &Stage) {
@@ -137,16 +138,16 @@ async fn does_not_know_of_others_on_its_topic(s: &Stage) {
 async fn loses_its_leases_when_it_is_deleted(s: &Stage) {
     let (q, homes) = s.queue_of("q", 1, 4).await;
     let parts = s.lease(&q, 2).await;
-    let deleted = s.plane.delete_queue(&s.tenant, &name("q")).await.expect("an answer");
+    let deleted = s.plane.delete_queue(&s.scope, &name("q")).await.expect("an answer");
     assert!(deleted || s.resends());
-    assert!(!s.plane.delete_queue(&s.tenant, &name("q")).await.expect("an answer"));
-    assert_eq!((get(s, "q").await, s.plane.queues(&s.tenant).await.expect("a list").len()), (None, 0));
+    assert!(!s.plane.delete_queue(&s.scope, &name("q")).await.expect("an answer"));
+    assert_eq!((get(s, "q").await, s.plane.queues(&s.scope).await.expect("a list").len()), (None, 0));
     let gone = |e: Error<NoSuchQueue>| matches!(e, Error::Rejected(NoSuchQueue));
     assert!(gone(s.plane.grant(&s.asking(&q, &[1])).await.expect_err("gone")));
-    assert!(gone(s.plane.queue_counts(q.id).await.expect_err("gone")));
-    assert!(gone(s.plane.pause_queue(q.id, true).await.expect_err("gone")));
-    assert!(gone(s.plane.list_queue(q.id, Listing::InFlight, None, 9).await.expect_err("gone")));
-    assert!(gone(s.plane.seek(q.id, &[(homes[0].id, Offset(0))]).await.expect_err("gone")));
+    assert!(gone(s.plane.queue_counts(&s.scope, q.id).await.expect_err("gone")));
+    assert!(gone(s.plane.pause_queue(&s.scope, q.id, true).await.expect_err("gone")));
+    assert!(gone(s.plane.list_queue(&s.scope, q.id, Listing::InFlight, None, 9).await.expect_err("gone")));
+    assert!(gone(s.plane.seek(&s.scope, q.id, &[(homes[0].id, Offset(0))]).await.expect_err("gone")));
     let acks = [whole(parts[0].lease, millpond_core::queue::Action::Ack)];
     assert_eq!(s.settles(&q, &acks).await, []);
     let again = s.put_queue("q", &QueueChange::default()).await;
@@ -230,7 +231,7 @@ async fn lists_by_pages(s: &Stage) {
     let (q, homes) = s.queue_of("q", 2, 3).await;
     s.lease(&q, 6).await;
     let page = async |after, limit| {
-        let page = s.plane.list_queue(q.id, Listing::InFlight, after, limit).await.expect("a list");
+        let page = s.plane.list_queue(&s.scope, q.id, Listing::InFlight, after, limit).await.expect("a list");
         page.iter().map(|l| (l.partition, l.offset.0, l.attempt, l.failures)).collect::<Vec<_>>()
     };
     let (a, b) = (homes[0].id, homes[1].id);

@@ -3,7 +3,7 @@
 use millpond_core::control_plane::{Commit, Guard, Verdict};
 use millpond_core::group::OffsetsRejected;
 use millpond_core::queue::{Ack, Action, LeasePart, Listing, Mode, Outcome};
-use millpond_core::{LeaseId, Offset};
+use millpond_core::{LeaseId, Offset, Scope};
 use millpond_tests::queues::{Given, all, given, nack, offsets};
 use millpond_tests::stage::{BOTH, Draft, Place, Stage, home, name};
 
@@ -31,14 +31,14 @@ fn acks(parts: &[LeasePart]) -> Vec<Ack> {
     parts.iter().flat_map(of_part).collect()
 }
 
-fn with(s: &Stage, commit: Commit, acks: Vec<Ack>) -> Commit {
-    Commit { guard: Some(Guard { offsets: None, acks: Some((s.tenant.clone(), acks)) }), ..commit }
+fn with(commit: Commit, acks: Vec<Ack>) -> Commit {
+    Commit { guard: Some(Guard { offsets: None, acks: Some(acks) }), ..commit }
 }
 
 /// A commit without records.
 async fn alone(s: &Stage, draft: Draft, acks: Vec<Ack>) -> Commit {
     let commit = s.prepare(Place::Inline, &[draft]).await;
-    with(s, Commit { parts: Vec::new(), ..commit }, acks)
+    with(Commit { parts: Vec::new(), ..commit }, acks)
 }
 
 async fn are_acked_with_records(s: &Stage) {
@@ -46,7 +46,7 @@ async fn are_acked_with_records(s: &Stage) {
     let out = home(&s.topic("out", 1).await, 0);
     for (round, place) in (1..).zip(BOTH) {
         let parts = s.lease(&q, 3).await;
-        let commit = with(s, s.prepare(place, &[Draft::new().to(out, &[round])]).await, acks(&parts));
+        let commit = with(s.prepare(place, &[Draft::new().to(out, &[round])]).await, acks(&parts));
         assert_eq!(s.commit(&commit).await.verdicts, [Verdict::Stored]);
         assert_eq!(s.settles(&q, &all(&parts, &nack(None))).await, []);
     }
@@ -81,7 +81,7 @@ async fn are_all_acked_or_nothing_happens(s: &Stage) {
             (vec![attempt, held[1], beyond, acks(&others)[0]], vec![0, 2, 3]),
             (vec![held[0], held[1], Ack { partition: out.id, ..held[2] }], vec![2]),
         ] {
-            let commit = with(s, s.prepare(place, &[Draft::new().to(out, &[1]).key(1, 1)]).await, given);
+            let commit = with(s.prepare(place, &[Draft::new().to(out, &[1]).key(1, 1)]).await, given);
             assert_eq!(s.commit(&commit).await.verdicts, [Verdict::LeaseLost(lost)]);
         }
     }
@@ -89,7 +89,7 @@ async fn are_all_acked_or_nothing_happens(s: &Stage) {
     assert_eq!(s.ledger(&q).await.acked, 4);
     assert_eq!(s.listed(&q, Listing::InFlight).await, [0, 1, 2, 3]);
     s.outlive().await;
-    let late = with(s, s.prepare(Place::Inline, &[Draft::new().to(out, &[2])]).await, held);
+    let late = with(s.prepare(Place::Inline, &[Draft::new().to(out, &[2])]).await, held);
     assert_eq!(s.commit(&late).await.verdicts, [Verdict::LeaseLost(vec![0, 1, 2, 3])]);
     assert!(s.tags(out).await.is_empty());
     assert_eq!(s.listed(&q, Listing::Waiting).await, [0, 1, 2, 3]);
@@ -102,7 +102,7 @@ async fn are_acked_once(s: &Stage) {
     for (round, place) in (1..).zip(BOTH) {
         let parts = s.lease(&q, 2).await;
         let draft = Draft::new().to(out, &[round]).key(u128::from(round), 1);
-        let commit = with(s, s.prepare(place, std::slice::from_ref(&draft)).await, acks(&parts));
+        let commit = with(s.prepare(place, std::slice::from_ref(&draft)).await, acks(&parts));
         let committed = s.commit(&commit).await;
         assert_eq!(committed.verdicts, [Verdict::Stored]);
         sent.push((draft, place, commit, committed.pieces));
@@ -111,7 +111,7 @@ async fn are_acked_once(s: &Stage) {
         let again = s.commit(&commit).await;
         assert_eq!((again.verdicts, again.pieces), (vec![Verdict::Stored], pieces), "the same sending");
         let retry =
-            with(s, s.prepare(place, &[draft]).await, commit.guard.expect("a guard").acks.expect("acks").1);
+            with(s.prepare(place, &[draft]).await, commit.guard.expect("a guard").acks.expect("acks"));
         assert!(matches!(s.commit(&retry).await.verdicts[..], [Verdict::Duplicate(_)]), "its client's retry");
     }
     assert_eq!(s.tags(out).await, [1, 2]);
@@ -129,10 +129,7 @@ async fn are_acked_in_many_queues_with_group_offsets(s: &Stage) {
     let commit = async |to, given: &[Ack], place| {
         let prepared = s.prepare(place, &[Draft::new().to(homes[0], &[9])]).await;
         let offsets = s.offsets("g", a, generation, &[(homes[0], to)]);
-        Commit {
-            guard: Some(Guard { offsets: Some(offsets), acks: Some((s.tenant.clone(), given.to_vec())) }),
-            ..prepared
-        }
+        Commit { guard: Some(Guard { offsets: Some(offsets), acks: Some(given.to_vec()) }), ..prepared }
     };
     let beyond = commit(99, &given[..4], Place::Inline).await;
     let rejected = OffsetsRejected::BeyondHighWatermark { nth: 0, high_watermark: Offset(6) };
@@ -155,9 +152,8 @@ async fn are_acked_in_many_queues_with_group_offsets(s: &Stage) {
 async fn are_those_of_one_tenant(s: &Stage) {
     let (q, _) = s.queue_of("q", 1, 2).await;
     let parts = s.lease(&q, 2).await;
-    let commit = alone(s, Draft::new(), Vec::new()).await;
-    let guard = Guard { offsets: None, acks: Some((name("other"), acks(&parts))) };
-    let commit = Commit { guard: Some(guard), ..commit };
+    let mut commit = alone(s, Draft::new(), acks(&parts)).await;
+    commit.requests[0].scope = Scope::anonymous(name("other"));
     assert_eq!(s.commit(&commit).await.verdicts, [Verdict::LeaseLost(vec![0, 1])]);
     assert_eq!(s.listed(&q, Listing::InFlight).await, [0, 1]);
 }
@@ -177,12 +173,11 @@ async fn are_looked_at_after_the_key_and_before_the_rest(s: &Stage) {
     s.delete_topic("gone").await;
     let beyond = s.offsets("g", a, s.generation("g").await, &[(homes[0], 99)]);
     let commit = s.prepare(Place::Inline, &[Draft::new().to(gone, &[1]).key(2, 1)]).await;
-    let guard = Guard { offsets: Some(beyond), acks: Some((s.tenant.clone(), acks(&parts)[..1].to_vec())) };
+    let guard = Guard { offsets: Some(beyond), acks: Some(acks(&parts)[..1].to_vec()) };
     let commit = Commit { guard: Some(guard), ..commit };
     assert_eq!(s.commit(&commit).await.verdicts, [Verdict::LeaseLost(vec![0])]);
     let held = s.lease(&q, 2).await;
-    let commit =
-        with(s, s.prepare(Place::Inline, &[Draft::new().to(gone, &[1]).key(3, 1)]).await, acks(&held));
+    let commit = with(s.prepare(Place::Inline, &[Draft::new().to(gone, &[1]).key(3, 1)]).await, acks(&held));
     assert_eq!(s.commit(&commit).await.verdicts, [Verdict::PartitionGone]);
     assert_eq!(s.listed(&q, Listing::InFlight).await, offsets(&held));
 }

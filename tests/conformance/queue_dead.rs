@@ -48,7 +48,7 @@ async fn come_back_with_no_failures(s: &Stage) {
         given(&s.lease(&q, 9).await),
         [0, 1, 2].map(|offset| Given { offset, attempt: 5, failures: 0 })
     );
-    let gone = s.plane.redrive(millpond_core::QueueId(-1), &DeadFilter::All, None).await;
+    let gone = s.plane.redrive(&s.scope, millpond_core::QueueId(-1), &DeadFilter::All, None).await;
     assert!(matches!(gone, Err(millpond_core::Error::Rejected(DeadRejected::NoSuchQueue))));
 }
 

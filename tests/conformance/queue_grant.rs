@@ -230,7 +230,7 @@ async fn never_gives_two_the_same(s: &Stage) {
     assert!(ledger.holds());
     assert!(homes.iter().all(|home| seen.contains(&(home.id, 0)) && seen.contains(&(home.id, 29))));
     assert_eq!(
-        s.plane.cursors(q.id).await.expect("cursors"),
+        s.plane.cursors(&s.scope, q.id).await.expect("cursors"),
         homes.iter().map(|h| (h.id, Offset(30))).collect::<Vec<_>>()
     );
 }

@@ -133,6 +133,7 @@ async fn waits_for_the_first_of_a_key(s: &Stage) {
         .map(|((o, key_hash), due_ms)| Admitted { offset: Offset(o), key_hash, due_ms })
         .collect();
     let admit = Admit {
+        scope: s.scope.clone(),
         queue: q.id,
         agent: AGENT,
         partition: homes[0].id,

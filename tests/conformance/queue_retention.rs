@@ -107,10 +107,10 @@ async fn ends_with_the_queue(s: &Stage) {
     s.ack(&other, &parts).await;
     s.advance(2 * HOUR).await;
     assert_eq!(start(s, p).await, 0);
-    let deleted = s.plane.delete_queue(&s.tenant, &name("q")).await.expect("an answer");
+    let deleted = s.plane.delete_queue(&s.scope, &name("q")).await.expect("an answer");
     assert!(deleted || s.resends());
     assert_eq!(start(s, p).await, 4);
-    assert!(s.plane.ledger(q.id).await.is_err());
+    assert!(s.plane.ledger(&s.scope, q.id).await.is_err());
 }
 
 async fn does_not_hold_a_deleted_topic(s: &Stage) {

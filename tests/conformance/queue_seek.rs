@@ -53,7 +53,7 @@ async fn passes_over_what_is_to_be_done(s: &Stage) {
 async fn stays_within_the_log(s: &Stage) {
     let (q, homes) = s.queue_of("q", 2, 3).await;
     assert_eq!(s.seek(&q, &[(homes[1], 99), (homes[0], 2)]).await.0, [2, 3]);
-    let cursors = s.plane.cursors(q.id).await.expect("cursors");
+    let cursors = s.plane.cursors(&s.scope, q.id).await.expect("cursors");
     assert_eq!(cursors, [(homes[0].id, Offset(2)), (homes[1].id, Offset(3))]);
     s.fill(homes[1], 1).await;
     assert_eq!(offsets(&s.lease(&q, 9).await), [2, 3]);
@@ -98,7 +98,7 @@ async fn cannot_be_settled_over(s: &Stage) {
         let parts = s.lease(&q, 20).await;
         let settle = s.settling(&q, &all(&parts, &if round % 2 == 0 { nack(None) } else { reject("no") }));
         let to = [(homes[0].id, Offset(round))];
-        let (settled, sought) = tokio::join!(s.plane.settle(&settle), s.plane.seek(q.id, &to));
+        let (settled, sought) = tokio::join!(s.plane.settle(&settle), s.plane.seek(&s.scope, q.id, &to));
         settled.expect("an answer");
         sought.expect("an answer");
         assert!(s.ledger(&q).await.holds());

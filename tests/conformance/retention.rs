@@ -53,7 +53,7 @@ async fn lets_go_by_age(s: &Stage) {
     assert_eq!(s.append(Place::Inline, p, &[3]).await, 4);
     assert_eq!(s.tags(p).await, [3]);
     assert_eq!(
-        s.plane.partitions(t.id).await.expect("a list").iter().map(|p| p.bytes).collect::<Vec<_>>(),
+        s.plane.partitions(&s.scope, t.id).await.expect("a list").iter().map(|p| p.bytes).collect::<Vec<_>>(),
         [8, 0]
     );
 }
@@ -166,7 +166,7 @@ async fn lets_a_deleted_topic_go(s: &Stage) {
     let gone = s.retain().await;
     assert!(gone == 5 || s.resends());
     s.plane.forget(100).await.expect("an answer");
-    assert!(!s.plane.delete_topic(&s.tenant, &t.name).await.expect("an answer"));
+    assert!(!s.plane.delete_topic(&s.scope, &t.name).await.expect("an answer"));
     s.advance(limits::PLAN_TTL_MS + SECOND).await;
     let doomed = s.sweep_plan().await;
     assert!(doomed.len() == 1 && doomed.is_subset(&own) && !doomed.contains(&shared));

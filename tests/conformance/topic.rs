@@ -1,7 +1,8 @@
 //! Topics: made, changed, grown, listed, ended.
 
+use millpond_core::control_plane::Verdict;
 use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
-use millpond_core::{Error, Offset, Placement, Topic, TopicChange, TopicConfig, limits};
+use millpond_core::{Error, Offset, Placement, Scope, Topic, TopicChange, TopicConfig, limits};
 use millpond_tests::stage::{BOTH, Draft, Place, Stage, home, name};
 
 suite!(
@@ -23,13 +24,13 @@ fn partitions(count: i32) -> TopicChange {
 
 async fn is_made_with_defaults(s: &Stage) {
     let (made, first) =
-        s.plane.put_topic(&s.tenant, &name("t"), &TopicChange::default(), 3).await.expect("a topic");
+        s.plane.put_topic(&s.scope, &name("t"), &TopicChange::default(), 3).await.expect("a topic");
     assert!(first || s.resends());
     assert_eq!(made.config, TopicConfig::default());
-    assert_eq!((made.partition_count(), &made.tenant, &made.name), (3, &s.tenant, &name("t")));
-    assert_eq!(s.plane.topic(&s.tenant, &name("t")).await.expect("a topic"), made);
+    assert_eq!((made.partition_count(), &made.tenant, &made.name), (3, &s.scope.tenant, &name("t")));
+    assert_eq!(s.plane.topic(&s.scope, &name("t")).await.expect("a topic"), made);
     let (again, first) =
-        s.plane.put_topic(&s.tenant, &name("t"), &TopicChange::default(), 5).await.expect("a topic");
+        s.plane.put_topic(&s.scope, &name("t"), &TopicChange::default(), 5).await.expect("a topic");
     assert!(!first);
     assert_eq!(again, made);
 }
@@ -56,7 +57,7 @@ async fn is_changed_field_by_field(s: &Stage) {
         )
         .await;
     assert_eq!(back.config, TopicConfig { columns: None, placement: Placement::Inline, ..changed.config });
-    assert_eq!(s.plane.topic(&s.tenant, &name("t")).await.expect("a topic"), back);
+    assert_eq!(s.plane.topic(&s.scope, &name("t")).await.expect("a topic"), back);
 }
 
 async fn grows_and_keeps_its_partitions(s: &Stage) {
@@ -73,33 +74,33 @@ async fn grows_and_keeps_its_partitions(s: &Stage) {
 async fn never_shrinks(s: &Stage) {
     let made = s.topic("t", 3).await;
     let change = TopicChange { retention_ms: Some(Some(1)), ..partitions(2) };
-    let refused = s.plane.put_topic(&s.tenant, &name("t"), &change, 1).await.expect_err("refused");
+    let refused = s.plane.put_topic(&s.scope, &name("t"), &change, 1).await.expect_err("refused");
     assert!(
         matches!(refused, Error::Rejected(PutTopicRejected::PartitionsShrink { current: 3 })),
         "{refused:?}"
     );
-    assert_eq!(s.plane.topic(&s.tenant, &name("t")).await.expect("a topic"), made);
+    assert_eq!(s.plane.topic(&s.scope, &name("t")).await.expect("a topic"), made);
 }
 
 async fn has_a_number_of_partitions_in_range(s: &Stage) {
     for count in [-1, 0, limits::PARTITIONS_MAX + 1] {
         let refused =
-            s.plane.put_topic(&s.tenant, &name("t"), &partitions(count), 1).await.expect_err("refused");
+            s.plane.put_topic(&s.scope, &name("t"), &partitions(count), 1).await.expect_err("refused");
         assert!(matches!(refused, Error::Rejected(PutTopicRejected::PartitionsOutOfRange)), "{refused:?}");
     }
-    assert!(s.plane.topics(&s.tenant).await.expect("a list").is_empty());
+    assert!(s.plane.topics(&s.scope).await.expect("a list").is_empty());
 }
 
 async fn lists_by_name(s: &Stage) {
-    assert!(s.plane.topics(&s.tenant).await.expect("a list").is_empty());
+    assert!(s.plane.topics(&s.scope).await.expect("a list").is_empty());
     for text in ["b", "a.b", "B", "a-b", "a_b", "a", "10", "9", "A", "ab"] {
         s.topic(text, 1).await;
     }
-    let listed = s.plane.topics(&s.tenant).await.expect("a list");
+    let listed = s.plane.topics(&s.scope).await.expect("a list");
     let names: Vec<&str> = listed.iter().map(|t| t.name.as_str()).collect();
     assert_eq!(names, ["10", "9", "A", "B", "a", "a-b", "a.b", "a_b", "ab", "b"]);
     for topic in &listed {
-        assert_eq!(s.plane.topic(&s.tenant, &topic.name).await.expect("a topic"), *topic);
+        assert_eq!(s.plane.topic(&s.scope, &topic.name).await.expect("a topic"), *topic);
     }
 }
 
@@ -108,12 +109,13 @@ async fn is_gone_after_its_end(s: &Stage) {
     let p = home(&topic, 0);
     s.append(Place::Inline, p, &[1]).await;
     s.delete_topic("t").await;
-    assert!(!s.plane.delete_topic(&s.tenant, &name("t")).await.expect("an answer"));
-    assert!(matches!(s.plane.topic(&s.tenant, &name("t")).await, Err(Error::Rejected(NoSuchTopic))));
-    assert!(s.plane.topics(&s.tenant).await.expect("a list").is_empty());
-    assert!(s.plane.partitions(topic.id).await.expect("a list").is_empty());
-    assert!(s.plane.high_watermarks(&topic.partitions).await.expect("a list").is_empty());
-    assert!(s.plane.offsets_at(topic.id, 0).await.expect("a list").is_empty());
+    assert!(!s.plane.delete_topic(&s.scope, &name("t")).await.expect("an answer"));
+    assert!(matches!(s.plane.topic(&s.scope, &name("t")).await, Err(Error::Rejected(NoSuchTopic))));
+    assert!(s.plane.topics(&s.scope).await.expect("a list").is_empty());
+    assert!(s.plane.partitions(&s.scope, topic.id).await.expect("a list").is_empty());
+    let asked: Vec<_> = topic.partitions.iter().map(|id| (s.scope.clone(), *id)).collect();
+    assert!(s.plane.high_watermarks(&asked).await.expect("a list").is_empty());
+    assert!(s.plane.offsets_at(&s.scope, topic.id, 0).await.expect("a list").is_empty());
     assert_eq!(s.find(p.id, 0, 1).await, None);
 }
 
@@ -134,24 +136,26 @@ async fn of_the_same_name_shares_nothing(s: &Stage) {
 
 async fn of_another_tenant_is_another(s: &Stage) {
     let ours = s.topic("t", 1).await;
-    let (theirs, made) =
-        s.plane.put_topic(&name("them"), &name("t"), &partitions(2), 1).await.expect("a topic");
+    let them = Scope::anonymous(name("them"));
+    let (theirs, made) = s.plane.put_topic(&them, &name("t"), &partitions(2), 1).await.expect("a topic");
     assert!(made || s.resends());
     assert_ne!(ours.id, theirs.id);
-    s.append(Place::Inline, home(&theirs, 0), &[1]).await;
+    let mut commit = s.prepare(Place::Inline, &[Draft::new().to(home(&theirs, 0), &[1])]).await;
+    commit.requests[0].scope = them.clone();
+    assert_eq!(s.commit(&commit).await.verdicts, [Verdict::Stored]);
     assert!(s.tags(home(&ours, 0)).await.is_empty());
-    assert_eq!(s.plane.topics(&name("them")).await.expect("a list"), [theirs]);
-    assert_eq!(s.plane.topics(&s.tenant).await.expect("a list"), [ours]);
+    assert_eq!(s.plane.topics(&them).await.expect("a list"), [theirs]);
+    assert_eq!(s.plane.topics(&s.scope).await.expect("a list"), [ours]);
     s.delete_topic("t").await;
-    assert!(s.plane.topic(&name("them"), &name("t")).await.is_ok());
-    assert!(s.plane.topics(&name("nobody")).await.expect("a list").is_empty());
+    assert!(s.plane.topic(&them, &name("t")).await.is_ok());
+    assert!(s.plane.topics(&Scope::anonymous(name("nobody"))).await.expect("a list").is_empty());
 }
 
 async fn reports_its_partitions(s: &Stage) {
     let topic = s.topic("t", 2).await;
     s.append(Place::Inline, home(&topic, 1), &[1, 2, 3]).await;
     s.append(Place::Segment, home(&topic, 1), &[4]).await;
-    let status = s.plane.partitions(topic.id).await.expect("a list");
+    let status = s.plane.partitions(&s.scope, topic.id).await.expect("a list");
     let empty = PartitionStatus {
         partition: 0,
         id: topic.partitions[0],

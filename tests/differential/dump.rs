@@ -18,10 +18,15 @@ pub async fn compare(pair: &Pair) {
     for slot in &pair.slots {
         let (left, right) = (status(memory, &slot.memory).await, status(postgres, &slot.postgres).await);
         assert_eq!(left, right, "status of {}", slot.memory.name);
-        let left = memory.plane.dedup_offsets(slot.memory.id, &all_ids()).await.expect("an answer");
+        let left =
+            memory.plane.dedup_offsets(&memory.scope, slot.memory.id, &all_ids()).await.expect("an answer");
         assert_eq!(
             left,
-            postgres.plane.dedup_offsets(slot.postgres.id, &all_ids()).await.expect("an answer")
+            postgres
+                .plane
+                .dedup_offsets(&postgres.scope, slot.postgres.id, &all_ids())
+                .await
+                .expect("an answer")
         );
     }
     let mut ranges = Vec::new();
@@ -46,10 +51,10 @@ pub async fn compare(pair: &Pair) {
 }
 
 async fn topics(stage: &Stage) -> Vec<Topic> {
-    stage.plane.topics(&stage.tenant).await.expect("a list")
+    stage.plane.topics(&stage.scope).await.expect("a list")
 }
 
 async fn status(stage: &Stage, topic: &Topic) -> Vec<(i32, i64, i64, i64)> {
-    let told: Vec<PartitionStatus> = stage.plane.partitions(topic.id).await.expect("a list");
+    let told: Vec<PartitionStatus> = stage.plane.partitions(&stage.scope, topic.id).await.expect("a list");
     told.iter().map(|p| (p.partition, p.log_start_offset.0, p.high_watermark.0, p.bytes)).collect()
 }

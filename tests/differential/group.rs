@@ -21,7 +21,7 @@ fn known<T, R: std::fmt::Debug>(outcome: Result<T, Error<R>>) -> Result<T, Strin
 }
 
 async fn state_of(stage: &Stage, group: usize) -> Option<GroupState> {
-    match stage.plane.group(&stage.tenant, &millpond_tests::stage::name(group_name(group)), &[]).await {
+    match stage.plane.group(&stage.scope, &millpond_tests::stage::name(group_name(group)), &[]).await {
         Ok(state) => Some(state),
         Err(Error::Rejected(NoSuchGroup)) => None,
         Err(error) => panic!("{error:?}"),
@@ -39,11 +39,11 @@ async fn plain(stage: &Stage, group: usize) -> Option<Plain> {
     let member = |m: &millpond_core::group::MemberState| {
         (m.member.id, m.member.topics.iter().map(ToString::to_string).collect(), m.expired)
     };
-    let progress = stage.plane.progress(state.id).await.expect("a list");
+    let progress = stage.plane.progress(&stage.scope, state.id).await.expect("a list");
     let rows = progress
         .iter()
         .map(|p| (p.topic.to_string(), p.number, p.owner, p.committed, p.log_start_offset, p.high_watermark));
-    let generations = stage.plane.generations(&[state.id]).await.expect("a list");
+    let generations = stage.plane.generations(&[(stage.scope.clone(), state.id)]).await.expect("a list");
     assert_eq!(generations, [(state.id, state.generation, !state.is_settled())]);
     Some((state.generation.0, state.members.iter().map(member).collect(), state.is_settled(), rows.collect()))
 }
@@ -57,8 +57,8 @@ pub async fn compare(pair: &Pair) {
             group_name(group)
         );
     }
-    let left = pair.memory.plane.groups(&pair.memory.tenant).await.expect("a list");
-    assert_eq!(left, pair.postgres.plane.groups(&pair.postgres.tenant).await.expect("a list"));
+    let left = pair.memory.plane.groups(&pair.memory.scope).await.expect("a list");
+    assert_eq!(left, pair.postgres.plane.groups(&pair.postgres.scope).await.expect("a list"));
 }
 
 impl Pair {
@@ -104,17 +104,17 @@ impl Pair {
             GroupOperation::Reset { group, offsets } => {
                 let (memory, postgres) = self.places(&offsets);
                 let name = millpond_tests::stage::name(group_name(group));
-                let left = known(self.memory.plane.reset_offsets(&self.memory.tenant, &name, &memory).await);
+                let left = known(self.memory.plane.reset_offsets(&self.memory.scope, &name, &memory).await);
                 assert_eq!(
                     left,
-                    known(self.postgres.plane.reset_offsets(&self.postgres.tenant, &name, &postgres).await)
+                    known(self.postgres.plane.reset_offsets(&self.postgres.scope, &name, &postgres).await)
                 );
                 self.count(if left.is_ok() { "reset" } else { "reset refused" });
             }
             GroupOperation::Delete { group } => {
                 let name = millpond_tests::stage::name(group_name(group));
-                let left = known(self.memory.plane.delete_group(&self.memory.tenant, &name).await);
-                assert_eq!(left, known(self.postgres.plane.delete_group(&self.postgres.tenant, &name).await));
+                let left = known(self.memory.plane.delete_group(&self.memory.scope, &name).await);
+                assert_eq!(left, known(self.postgres.plane.delete_group(&self.postgres.scope, &name).await));
                 self.count(if left.is_ok() { "group deleted" } else { "group not deleted" });
             }
         }

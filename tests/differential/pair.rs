@@ -134,8 +134,14 @@ impl Pair {
             Operation::Group(operation) => self.apply_to_group(operation).await,
             Operation::OffsetsAt { slot, timestamp } => {
                 let (m, p) = (self.slots[slot].memory.id, self.slots[slot].postgres.id);
-                let memory = self.memory.plane.offsets_at(m, timestamp).await.expect("an answer");
-                let postgres = self.postgres.plane.offsets_at(p, timestamp).await.expect("an answer");
+                let memory =
+                    self.memory.plane.offsets_at(&self.memory.scope, m, timestamp).await.expect("an answer");
+                let postgres = self
+                    .postgres
+                    .plane
+                    .offsets_at(&self.postgres.scope, p, timestamp)
+                    .await
+                    .expect("an answer");
                 let plain = |told: Vec<(i32, _, Offset)>| {
                     told.into_iter().map(|(number, _, offset)| (number, offset)).collect::<Vec<_>>()
                 };
@@ -155,8 +161,8 @@ impl Pair {
 
     async fn put(&mut self, number: usize, change: &TopicChange) {
         let name = topic_name(number);
-        let memory = self.memory.plane.put_topic(&self.memory.tenant, &name, change, 2).await;
-        let postgres = self.postgres.plane.put_topic(&self.postgres.tenant, &name, change, 2).await;
+        let memory = self.memory.plane.put_topic(&self.memory.scope, &name, change, 2).await;
+        let postgres = self.postgres.plane.put_topic(&self.postgres.scope, &name, change, 2).await;
         let (memory, postgres) = match (memory, postgres) {
             (Ok(memory), Ok(postgres)) => (memory, postgres),
             (Err(Error::Rejected(memory)), Err(Error::Rejected(postgres))) => {
@@ -180,12 +186,12 @@ impl Pair {
 
     async fn delete(&mut self, number: usize) {
         let name = topic_name(number);
-        let memory = self.memory.plane.delete_topic(&self.memory.tenant, &name).await.expect("an answer");
+        let memory = self.memory.plane.delete_topic(&self.memory.scope, &name).await.expect("an answer");
         assert_eq!(
             memory,
-            self.postgres.plane.delete_topic(&self.postgres.tenant, &name).await.expect("an answer")
+            self.postgres.plane.delete_topic(&self.postgres.scope, &name).await.expect("an answer")
         );
-        let gone = self.postgres.plane.topic(&self.postgres.tenant, &name).await;
+        let gone = self.postgres.plane.topic(&self.postgres.scope, &name).await;
         assert!(matches!(gone, Err(Error::Rejected(NoSuchTopic))));
         for slot in self.slots.iter_mut().filter(|s| s.name == number) {
             slot.alive = false;
@@ -259,7 +265,12 @@ impl Pair {
             });
         }
         for slot in 0..self.slots.len() {
-            let status = self.memory.plane.partitions(self.slots[slot].memory.id).await.expect("a list");
+            let status = self
+                .memory
+                .plane
+                .partitions(&self.memory.scope, self.slots[slot].memory.id)
+                .await
+                .expect("a list");
             self.ends.extend(status.iter().map(|p| ((slot, p.partition), p.high_watermark.0)));
         }
     }

@@ -41,7 +41,7 @@ async fn works(language: &str, file: &str, program: &str, probe: [&str; 2]) {
         .collect();
     api.produce("emails", json!(records)).await.ok();
 
-    let home = Home::new();
+    let home = Home::open();
     let script = home.path().join(file);
     std::fs::write(&script, code(language)).expect("a file");
     let mut command = Command::new(program);

@@ -1,26 +1,14 @@
 //! Control planes that are wrong in one way each. The checker has to find every one of them.
 
 use crate::fate::Fates;
-use async_trait::async_trait;
 use bytes::Bytes;
+use millpond_core::control_plane::around::Around;
 use millpond_core::control_plane::{
-    Batch, Beat, Commit, Committed, ControlPlane, DrainBatch, FindRequest, Found, PartBody, PayloadRange,
-    Piece, Request, Swap, SwapRejected, Verdict,
+    Batch, Commit, Committed, ControlPlane, FindRequest, Found, PartBody, Piece, Request, Swap, SwapRejected,
+    Verdict,
 };
-use millpond_core::group::{
-    DeleteGroupRejected, GenerationMoved, GroupState, NoSuchGroup, OffsetCommit, OffsetsRejected, Progress,
-    Regroup, RenewRejected, Renewed, ResetRejected,
-};
-use millpond_core::queue::plane::QueuePlane;
-use millpond_core::queue::{
-    Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected,
-    Queue, QueueChange, QueueCounts, Settle, Settled,
-};
-use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
-use millpond_core::{
-    AgentId, Error, Generation, GroupId, MemberId, Name, Offset, PartId, PartitionId, QueueId, Topic,
-    TopicChange, TopicId, assign,
-};
+use millpond_core::topic::{PartitionStatus, PutTopicRejected};
+use millpond_core::{Error, Name, Offset, PartId, PartitionId, Scope, Topic, TopicChange, TopicId, assign};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -111,7 +99,6 @@ struct State {
 }
 
 pub struct Wrong {
-    inner: Arc<dyn ControlPlane>,
     bug: Bug,
     fates: Arc<Fates>,
     state: Mutex<State>,
@@ -124,7 +111,7 @@ impl assign::View for Ends {
     fn part_is_new(&self, _: usize) -> bool {
         true
     }
-    fn high_watermark(&self, partition: PartitionId) -> Option<Offset> {
+    fn high_watermark(&self, _: &Scope, partition: PartitionId) -> Option<Offset> {
         self.0.get(&partition).copied()
     }
     fn key(&self, _: Uuid) -> Option<(Uuid, millpond_core::control_plane::Answer)> {
@@ -136,8 +123,8 @@ impl assign::View for Ends {
 }
 
 impl Wrong {
-    pub fn new(inner: Arc<dyn ControlPlane>, bug: Bug, fates: Arc<Fates>) -> Self {
-        Self { inner, bug, fates, state: Mutex::default() }
+    pub fn new(bug: Bug, fates: Arc<Fates>) -> Self {
+        Self { bug, fates, state: Mutex::default() }
     }
 
     fn new_id(&self) -> Uuid {
@@ -147,13 +134,14 @@ impl Wrong {
     }
 
     /// Answers without asking, as long as nothing but offsets is to be decided.
-    async fn predict(&self, commit: &Commit) -> Option<Committed> {
+    async fn predict(&self, next: &Arc<dyn ControlPlane>, commit: &Commit) -> Option<Committed> {
         let plain = |r: &Request| r.key.is_none() && r.expect.is_none();
         if !commit.requests.iter().all(plain) || !commit.dedups.is_empty() {
             return None;
         }
-        let partitions: Vec<PartitionId> = commit.runs.iter().map(|r| r.partition).collect();
-        let ends = self.inner.high_watermarks(&partitions).await.ok()?.into_iter().collect();
+        let home = |p: &Piece| (commit.requests[p.request].scope.clone(), commit.runs[p.run].partition);
+        let partitions: Vec<(Scope, PartitionId)> = commit.pieces.iter().map(home).collect();
+        let ends = next.high_watermarks(&partitions).await.ok()?.into_iter().collect();
         Some(assign::decide(commit, &Ends(ends), 0).committed)
     }
 
@@ -170,8 +158,8 @@ impl Wrong {
 
     /// An inline commit of several partitions in two steps; `None` if it cannot be taken apart. Each step may
     /// be sent again.
-    async fn tear(&self, commit: &Commit) -> Option<Result<Committed, Error>> {
-        self.predict(commit).await?;
+    async fn tear(&self, next: &Arc<dyn ControlPlane>, commit: &Commit) -> Option<Result<Committed, Error>> {
+        self.predict(next, commit).await?;
         let torn = commit.parts.len() == 1 && matches!(commit.parts[0].body, PartBody::Inline(_));
         let first = commit.runs[0].partition;
         let spread = (0..commit.requests.len()).any(|request| {
@@ -206,18 +194,19 @@ impl Wrong {
             }
             half
         };
-        Some(self.commit_halves(commit, [half(true), half(false)], first).await)
+        Some(self.commit_halves(next, commit, [half(true), half(false)], first).await)
     }
 
     async fn commit_halves(
         &self,
+        next: &Arc<dyn ControlPlane>,
         commit: &Commit,
         halves: [Commit; 2],
         first: PartitionId,
     ) -> Result<Committed, Error> {
-        let one = self.inner.commit(&halves[0]).await?;
+        let one = next.commit(&halves[0]).await?;
         tokio::time::sleep(Duration::from_millis(self.fates.below(400))).await;
-        let two = self.inner.commit(&halves[1]).await?;
+        let two = next.commit(&halves[1]).await?;
         let stored = |c: &Committed| c.verdicts.iter().all(|v| *v == Verdict::Stored);
         let verdict = if stored(&one) && stored(&two) { Verdict::Stored } else { Verdict::Unknown };
         let (at_ms, mut outcomes) = (two.at_ms, [one.pieces.into_iter(), two.pieces.into_iter()]);
@@ -227,7 +216,7 @@ impl Wrong {
     }
 
     /// Something that takes offsets and is never found.
-    async fn dig(&self, commit: &Commit, refused: usize) {
+    async fn dig(&self, next: &Arc<dyn ControlPlane>, commit: &Commit, refused: usize) {
         let Some(piece) = commit.pieces.iter().find(|p| p.request == refused) else { return };
         let mut hole = Commit { runs: vec![commit.runs[piece.run]], ..Commit::default() };
         hole.runs[0].part = 0;
@@ -239,19 +228,27 @@ impl Wrong {
         };
         hole.parts.push(millpond_core::control_plane::Part { id, body: PartBody::Inline(bytes) });
         hole.pieces.push(Piece { request: 0, run: 0, first: 0, records: 1 });
-        let request = millpond_core::RequestId(self.new_id());
-        hole.requests.push(Request { id: request, key: None, expect: None, context: Bytes::new() });
+        hole.requests.push(Request {
+            id: millpond_core::RequestId(self.new_id()),
+            key: None,
+            expect: None,
+            context: Bytes::new(),
+            ..commit.requests[refused].clone()
+        });
         self.state.lock().holes.insert(id);
-        drop(self.inner.commit(&hole).await);
+        drop(next.commit(&hole).await);
     }
 
-    async fn commit_wrongly(&self, commit: &Commit) -> Result<Committed, Error> {
+    async fn commit_wrongly(
+        &self,
+        next: &Arc<dyn ControlPlane>,
+        commit: &Commit,
+    ) -> Result<Committed, Error> {
         let mut changed = commit.clone();
         match self.bug {
             Bug::AnswerBeforeCommit | Bug::CommitDropped => {
-                if let Some(committed) = self.predict(commit).await {
-                    let (inner, delay) =
-                        (Arc::clone(&self.inner), Duration::from_millis(self.fates.below(100)));
+                if let Some(committed) = self.predict(next, commit).await {
+                    let (inner, delay) = (Arc::clone(next), Duration::from_millis(self.fates.below(100)));
                     let dropped = self.bug == Bug::CommitDropped && self.fates.chance(100);
                     if dropped {
                         return Ok(committed);
@@ -277,13 +274,13 @@ impl Wrong {
             Bug::DedupIgnored => changed.dedups.clear(),
             Bug::ExpectIgnored => changed.requests.iter_mut().for_each(|r| r.expect = None),
             Bug::TornCommit => {
-                if let Some(outcome) = self.tear(commit).await {
+                if let Some(outcome) = self.tear(next, commit).await {
                     return outcome;
                 }
             }
             _ => {}
         }
-        let mut committed = self.inner.commit(&changed).await?;
+        let mut committed = next.commit(&changed).await?;
         for number in 0..commit.requests.len() {
             let stored = matches!(committed.verdicts[number], Verdict::Stored);
             let refused =
@@ -292,7 +289,7 @@ impl Wrong {
                 Bug::StoredThoughRefused if stored && self.fates.chance(30) => {
                     committed.verdicts[number] = Verdict::Conflict
                 }
-                Bug::HoleOnRefusal if refused => self.dig(commit, number).await,
+                Bug::HoleOnRefusal if refused => self.dig(next, commit, number).await,
                 _ => {}
             }
         }
@@ -337,11 +334,11 @@ impl Wrong {
     }
 }
 
-#[async_trait]
-impl ControlPlane for Wrong {
+impl Around for Wrong {
     async fn put_topic(
         &self,
-        tenant: &Name,
+        next: &Arc<dyn ControlPlane>,
+        scope: &Scope,
         name: &Name,
         change: &TopicChange,
         default_partitions: i32,
@@ -350,15 +347,19 @@ impl ControlPlane for Wrong {
         if self.bug == Bug::RetainsTooLittle {
             change.retention_ms = Some(Some(3_000));
         }
-        self.inner.put_topic(tenant, name, &change, default_partitions).await
+        next.put_topic(scope, name, &change, default_partitions).await
     }
 
-    async fn commit(&self, commit: &Commit) -> Result<Committed, Error> {
-        self.commit_wrongly(commit).await
+    async fn commit(&self, next: &Arc<dyn ControlPlane>, commit: &Commit) -> Result<Committed, Error> {
+        self.commit_wrongly(next, commit).await
     }
 
-    async fn find(&self, requests: &[FindRequest]) -> Result<Vec<Option<Found>>, Error> {
-        let found = self.inner.find(requests).await?;
+    async fn find(
+        &self,
+        next: &Arc<dyn ControlPlane>,
+        requests: &[FindRequest],
+    ) -> Result<Vec<Option<Found>>, Error> {
+        let found = next.find(requests).await?;
         Ok(requests
             .iter()
             .zip(found)
@@ -366,25 +367,30 @@ impl ControlPlane for Wrong {
             .collect())
     }
 
-    async fn partitions(&self, topic: TopicId) -> Result<Vec<PartitionStatus>, Error> {
-        let now = self.inner.partitions(topic).await?;
+    async fn partitions(
+        &self,
+        next: &Arc<dyn ControlPlane>,
+        scope: &Scope,
+        topic: TopicId,
+    ) -> Result<Vec<PartitionStatus>, Error> {
+        let now = next.partitions(scope, topic).await?;
         let before = self.state.lock().ends.insert(topic, now.clone());
         let stale = self.bug == Bug::StaleEnd && self.fates.chance(300);
         Ok(before.filter(|_| stale).unwrap_or(now))
     }
 
-    async fn swap(&self, swap: &Swap) -> Result<(), Error<SwapRejected>> {
+    async fn swap(&self, next: &Arc<dyn ControlPlane>, swap: &Swap) -> Result<(), Error<SwapRejected>> {
         let mut swap = swap.clone();
         match self.bug {
             Bug::SwapWithoutInputs => swap.inputs.clear(),
             Bug::SwapLosesBatch => drop(swap.outputs.pop()),
             _ => {}
         }
-        self.inner.swap(&swap).await
+        next.swap(&swap).await
     }
 
-    async fn sweep_plan(&self, limit: i64) -> Result<Vec<PartId>, Error> {
-        let mut parts = self.inner.sweep_plan(limit).await?;
+    async fn sweep_plan(&self, next: &Arc<dyn ControlPlane>, limit: i64) -> Result<Vec<PartId>, Error> {
+        let mut parts = next.sweep_plan(limit).await?;
         let live = std::mem::take(&mut self.state.lock().live);
         parts.extend(live);
         if self.bug == Bug::SweepForgets {
@@ -392,116 +398,4 @@ impl ControlPlane for Wrong {
         }
         Ok(parts)
     }
-
-    async fn topic(&self, tenant: &Name, name: &Name) -> Result<Topic, Error<NoSuchTopic>> {
-        self.inner.topic(tenant, name).await
-    }
-    async fn topics(&self, tenant: &Name) -> Result<Vec<Topic>, Error> {
-        self.inner.topics(tenant).await
-    }
-    async fn delete_topic(&self, tenant: &Name, name: &Name) -> Result<bool, Error> {
-        self.inner.delete_topic(tenant, name).await
-    }
-    async fn register_parts(&self, agent: AgentId, ids: &[PartId]) -> Result<(), Error> {
-        self.inner.register_parts(agent, ids).await
-    }
-    async fn dedup_offsets(
-        &self,
-        topic: TopicId,
-        id_hashes: &[Uuid],
-    ) -> Result<Vec<Option<(i32, Offset)>>, Error> {
-        self.inner.dedup_offsets(topic, id_hashes).await
-    }
-    async fn payloads(&self, ranges: &[PayloadRange]) -> Result<Vec<Option<Bytes>>, Error> {
-        self.inner.payloads(ranges).await
-    }
-    async fn high_watermarks(&self, partitions: &[PartitionId]) -> Result<Vec<(PartitionId, Offset)>, Error> {
-        self.inner.high_watermarks(partitions).await
-    }
-    async fn offsets_at(
-        &self,
-        topic: TopicId,
-        timestamp_ms: i64,
-    ) -> Result<Vec<(i32, PartitionId, Offset)>, Error> {
-        self.inner.offsets_at(topic, timestamp_ms).await
-    }
-    async fn group(
-        &self,
-        tenant: &Name,
-        name: &Name,
-        also: &[Name],
-    ) -> Result<GroupState, Error<NoSuchGroup>> {
-        self.inner.group(tenant, name, also).await
-    }
-    async fn make_group(&self, tenant: &Name, name: &Name) -> Result<(), Error> {
-        self.inner.make_group(tenant, name).await
-    }
-    async fn groups(&self, tenant: &Name) -> Result<Vec<Name>, Error> {
-        self.inner.groups(tenant).await
-    }
-    async fn progress(&self, group: GroupId) -> Result<Vec<Progress>, Error> {
-        self.inner.progress(group).await
-    }
-    async fn regroup(&self, change: &Regroup) -> Result<Generation, Error<GenerationMoved>> {
-        self.inner.regroup(change).await
-    }
-    async fn renew(
-        &self,
-        tenant: &Name,
-        group: &Name,
-        member: MemberId,
-    ) -> Result<Renewed, Error<RenewRejected>> {
-        self.inner.renew(tenant, group, member).await
-    }
-    async fn generations(&self, groups: &[GroupId]) -> Result<Vec<(GroupId, Generation, bool)>, Error> {
-        self.inner.generations(groups).await
-    }
-    async fn commit_offsets(
-        &self,
-        commit: &OffsetCommit,
-    ) -> Result<Vec<(PartitionId, Offset)>, Error<OffsetsRejected>> {
-        self.inner.commit_offsets(commit).await
-    }
-    async fn reset_offsets(
-        &self,
-        tenant: &Name,
-        group: &Name,
-        offsets: &[(PartitionId, Offset)],
-    ) -> Result<(), Error<ResetRejected>> {
-        self.inner.reset_offsets(tenant, group, offsets).await
-    }
-    async fn delete_group(&self, tenant: &Name, group: &Name) -> Result<(), Error<DeleteGroupRejected>> {
-        self.inner.delete_group(tenant, group).await
-    }
-    async fn beat(&self, agent: AgentId) -> Result<Beat, Error> {
-        self.inner.beat(agent).await
-    }
-    async fn drain_plan(&self, max_bytes: i64) -> Result<Vec<DrainBatch>, Error> {
-        self.inner.drain_plan(max_bytes).await
-    }
-    async fn retain(&self, limit: i64) -> Result<i64, Error> {
-        self.inner.retain(limit).await
-    }
-    async fn forget(&self, limit: i64) -> Result<i64, Error> {
-        self.inner.forget(limit).await
-    }
-    async fn swept(&self, parts: &[PartId]) -> Result<(), Error> {
-        self.inner.swept(parts).await
-    }
-    async fn ping(&self) -> Result<(), Error> {
-        self.inner.ping().await
-    }
 }
-
-macro_rules! right {
-    ($($name:ident($($argument:ident: $type:ty => $owned:ident),*) -> $answer:ty;)*) => {
-        #[async_trait]
-        impl QueuePlane for Wrong {
-            $(async fn $name(&self, $($argument: $type),*) -> $answer {
-                self.inner.$name($($argument),*).await
-            })*
-        }
-    };
-}
-
-millpond_core::queue_plane_calls!(right);

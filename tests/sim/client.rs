@@ -3,10 +3,12 @@
 
 use crate::bugs::Bug;
 use crate::draft::Draft;
-use crate::world::{Agent, World};
-use millpond_core::control_plane::FindRequest;
-use millpond_core::{Offset, PartitionId};
-use millpond_engine::fetch::reader::{FetchError, Fetched};
+use crate::world::{Agent, World, name};
+use millpond_core::{Offset, Scope};
+use millpond_engine::fetch::fetched::Fetched;
+use millpond_engine::fetch::partition::PartitionRead;
+use millpond_engine::fetch::{FetchError, ReadError, Start};
+use millpond_engine::topics::TopicError;
 use millpond_tests::history::{Call, From, Log, OpId, Outcome, Read, ReadAnswer, Recorder, identify};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -60,10 +62,10 @@ impl Client {
         }
     }
 
-    fn log(&mut self) -> (Log, PartitionId) {
+    fn log(&mut self) -> Log {
         let topic = &self.world.topics[self.rng.random_range(0..self.world.topics.len())];
         let partition = self.rng.random_range(0..topic.partition_count());
-        (Log::new(topic.name.as_str(), partition), topic.partition_id(partition).expect("a partition"))
+        Log::new(topic.name.as_str(), partition)
     }
 
     /// Does something through an agent, and writes down what came of it, or that nothing did.
@@ -166,15 +168,16 @@ impl Client {
     }
 
     async fn end(&mut self) -> Option<(Log, i64)> {
-        let (log, id) = self.log();
-        let topic = self.world.topics.iter().find(|t| t.name.as_str() == log.topic).map(|t| t.id)?;
+        let log = self.log();
+        let (topic, partition) = (name(&log.topic), log.partition);
         let act = |agent: Agent| async move {
-            match agent.app.plane.partitions(topic).await {
-                Ok(all) => match all.iter().find(|p| p.id == id) {
+            match agent.engine.topics.describe(&Scope::unauthenticated(), &topic).await {
+                Ok(described) => match described.partitions.iter().find(|p| p.partition == partition) {
                     Some(status) => Outcome::End { high_watermark: status.high_watermark.0 },
                     None => Outcome::Fail { current: None },
                 },
-                Err(_) => Outcome::Info,
+                Err(TopicError::NoSuchTopic(_)) => Outcome::Fail { current: None },
+                Err(TopicError::ControlPlane(_)) => Outcome::Info,
             }
         };
         match self.call(Call::End(log.clone()), act).await {
@@ -187,7 +190,7 @@ impl Client {
     }
 
     async fn read(&mut self) {
-        let (log, id) = self.log();
+        let log = self.log();
         let known = self.ends.get(&log).copied().unwrap_or(0);
         let from = if self.rng.random_ratio(1, 3) {
             From::Earliest
@@ -200,7 +203,7 @@ impl Client {
         let (retention, bug) = (self.world.retention, self.world.bug);
         let place = log.clone();
         let act = |agent: Agent| async move {
-            let from_start = Fetch { log: &place, id, max_bytes, limit, wait: Duration::ZERO, bug };
+            let from_start = Fetch { log: &place, max_bytes, limit, wait: Duration::ZERO, bug };
             match from_start.at(&agent, start).await {
                 Some(answer) if answer.log_start.is_some_and(|s| s > start) => match (from, retention) {
                     (From::Earliest, _) => {
@@ -228,7 +231,7 @@ impl Client {
 
     /// Goes on where it was, and waits a while if there is nothing.
     async fn poll(&mut self) {
-        let (log, id) = self.log();
+        let log = self.log();
         let position = self.sessions.get(&log).copied();
         let start = position.unwrap_or(0);
         let from = if position.is_some() { From::Next } else { From::Earliest };
@@ -237,25 +240,13 @@ impl Client {
         let bug = self.world.bug;
         let place = log.clone();
         let act = |agent: Agent| async move {
-            let fetch = Fetch { log: &place, id, max_bytes: 1 << 20, limit, wait, bug };
-            let watch = agent.app.watcher.watch(vec![id]);
-            let deadline = tokio::time::Instant::now() + wait;
+            let fetch = Fetch { log: &place, max_bytes: 1 << 20, limit, wait, bug };
             let mut start = start;
             loop {
                 let Some(answer) = fetch.at(&agent, start).await else { return Outcome::Info };
                 match answer.log_start {
-                    Some(log_start) if log_start > start => {
-                        start = log_start;
-                        continue;
-                    }
-                    _ => {}
-                }
-                watch.saw(id, Offset(answer.high_watermark.unwrap_or(0)));
-                if !answer.records.is_empty()
-                    || agent.router.is_some()
-                    || tokio::time::timeout_at(deadline, watch.moved()).await.is_err()
-                {
-                    return Outcome::Records(answer);
+                    Some(log_start) if log_start > start => start = log_start,
+                    _ => return Outcome::Records(answer),
                 }
             }
         };
@@ -289,11 +280,10 @@ impl Client {
             world.flaw(format!("stuck: after everything has healed a produce is answered {outcome:?}"));
         }
         for topic in &world.topics {
-            for (partition, id) in (0..).zip(&topic.partitions) {
+            for partition in 0..topic.partition_count() {
                 let log = Log::new(topic.name.as_str(), partition);
-                let act = async {
-                    read_all(agent, &log, *id, world.bug).await.map_or(Outcome::Info, Outcome::Records)
-                };
+                let act =
+                    async { read_all(agent, &log, world.bug).await.map_or(Outcome::Info, Outcome::Records) };
                 let (_, outcome) =
                     self.call_at(agent, Call::Final(log.clone()), STUCK_AFTER, true, act).await;
                 if outcome == Outcome::Info {
@@ -304,8 +294,8 @@ impl Client {
     }
 }
 
-async fn read_all(agent: &Agent, log: &Log, id: PartitionId, bug: Option<Bug>) -> Option<ReadAnswer> {
-    let fetch = Fetch { log, id, max_bytes: 400, limit: usize::MAX, wait: Duration::ZERO, bug };
+async fn read_all(agent: &Agent, log: &Log, bug: Option<Bug>) -> Option<ReadAnswer> {
+    let fetch = Fetch { log, max_bytes: 400, limit: usize::MAX, wait: Duration::ZERO, bug };
     let mut all: Option<ReadAnswer> = None;
     let mut start = 0;
     loop {
@@ -333,10 +323,8 @@ async fn read_all(agent: &Agent, log: &Log, id: PartitionId, bug: Option<Bug>) -
 
 struct Fetch<'a> {
     log: &'a Log,
-    id: PartitionId,
     max_bytes: i64,
     limit: usize,
-    /// Over HTTP alone.
     wait: Duration,
     bug: Option<Bug>,
 }
@@ -348,17 +336,31 @@ impl Fetch<'_> {
             let wait_ms = u64::try_from(self.wait.as_millis()).unwrap_or(0);
             return crate::http::read(agent, self.log, offset, self.max_bytes, self.limit, wait_ms).await;
         }
-        let request = |offset| {
-            [FindRequest { partition: self.id, offset: Offset(offset), end: None, max_bytes: self.max_bytes }]
-        };
-        match agent.app.reader.fetch(&request(offset)).await {
-            Ok(mut found) => found.pop().flatten().map(|fetched| answer(&fetched, offset, self.limit)),
+        match self.read(agent, offset).await {
             // A planted bug: what is missing is passed over.
-            Err(FetchError::Corrupt { .. }) if self.bug == Some(Bug::MissingIsSkipped) => {
-                let mut found = agent.app.reader.fetch(&request(offset + 1)).await.ok()?;
-                found.pop().flatten().map(|fetched| answer(&fetched, offset + 1, self.limit))
+            Err(ReadError::Fetch(FetchError::Corrupt { .. })) if self.bug == Some(Bug::MissingIsSkipped) => {
+                self.read(agent, offset + 1).await.ok()
             }
-            Err(_) => None,
+            outcome => outcome.ok(),
+        }
+    }
+
+    async fn read(&self, agent: &Agent, offset: i64) -> Result<ReadAnswer, ReadError> {
+        let read = PartitionRead {
+            topic: name(&self.log.topic),
+            partition: self.log.partition,
+            start: Start::Offset(Offset(offset)),
+            max_bytes: usize::try_from(self.max_bytes).unwrap_or(usize::MAX),
+            wait: self.wait,
+        };
+        match agent.engine.fetch.partition(&Scope::unauthenticated(), &read).await {
+            Ok(records) => Ok(answer(&records.fetched, offset, self.limit)),
+            Err(ReadError::OutOfRange { log_start_offset, high_watermark, .. }) => Ok(ReadAnswer {
+                log_start: Some(log_start_offset.0),
+                high_watermark: Some(high_watermark.0),
+                records: Vec::new(),
+            }),
+            Err(error) => Err(error),
         }
     }
 }

@@ -2,14 +2,16 @@
 
 use crate::client::Client;
 use crate::world::{Agent, World};
-use millpond_core::control_plane::RequestKey;
-use millpond_core::{Name, Offset, RequestId, Topic, limits, partition};
+use millpond_core::{Name, Offset, Scope, partition};
 use millpond_engine::hash;
-use millpond_engine::produce::AppendError;
-use millpond_engine::produce::append::{AppendBuilder, Appended, Basis, BasisTopic, Input, Place};
+use millpond_engine::produce::append::{AppendBuilder, RecordError};
+use millpond_engine::produce::atomic::AtomicRequest;
+use millpond_engine::produce::{AppendError, Identity, KeySpace, ProduceError, RecordSource};
+use millpond_format::record::NewRecord;
 use millpond_tests::history::{Log, Outcome, Placed, Produce, RecordId, Sent, payload};
 use rand::Rng;
 use std::sync::Arc;
+use uuid::Uuid;
 
 #[derive(Clone)]
 pub struct Draft {
@@ -93,95 +95,81 @@ impl Draft {
         self.bodies.push((key, filler));
     }
 
+    /// Its topics, each once, in the order in which they come.
+    fn topics(&self) -> Vec<&str> {
+        let mut topics: Vec<&str> = Vec::new();
+        for sent in &self.produce.records {
+            if !topics.contains(&sent.topic.as_str()) {
+                topics.push(&sent.topic);
+            }
+        }
+        topics
+    }
+
     pub async fn send(&self, world: &World, agent: &Agent) -> Outcome {
         if agent.router.is_some() {
             return crate::http::send(self, agent).await;
         }
-        let app = &agent.app;
-        let tenant = Name::default_tenant();
-        let mut topics: Vec<Arc<Topic>> = Vec::new();
-        for sent in &self.produce.records {
-            if topics.iter().any(|t| t.name.as_str() == sent.topic) {
-                continue;
+        let request = AtomicRequest {
+            topics: self.topics().into_iter().map(crate::world::name).collect::<Vec<Name>>(),
+            records: Arc::new(self.clone()),
+            identity: Identity { key: self.produce.key.clone(), shape: Vec::new() },
+            key_space: KeySpace::Batch,
+            expect: self.produce.expect.map(Offset),
+            offsets: None,
+            acks: Vec::new(),
+            timestamp: agent.engine.clock.now_ms(),
+            permit: None,
+        };
+        match agent.engine.produce.atomic(&Scope::unauthenticated(), request).await {
+            Ok(stored) => {
+                let mut placed = Vec::new();
+                for record in &stored.records {
+                    if record.duplicate && !stored.duplicate && !self.dedup {
+                        world.flaw(format!("a record without dedup id was dropped: {stored:?}"));
+                    }
+                    // Nobody remembers where the first of a dedup id lies.
+                    let Some(offset) = record.offset else { return Outcome::Info };
+                    placed.push(Placed { partition: record.partition, offset: offset.0 });
+                }
+                Outcome::Produced { placed, duplicate: stored.duplicate }
             }
-            match app.topics.get(&tenant, &crate::world::name(&sent.topic)).await {
-                Ok(topic) => topics.push(topic),
-                Err(_) => return Outcome::Fail { current: None },
+            Err(ProduceError::Append(AppendError::OffsetMismatch { current })) => {
+                Outcome::Fail { current: Some(current.0) }
             }
-        }
-        let basis_topics =
-            topics.iter().map(|t| BasisTopic { partitions: t.partition_count(), sticky: 0 }).collect();
-        let mut builder =
-            AppendBuilder::new(topics.clone(), Basis { timestamp: app.clock.now_ms(), topics: basis_topics });
-        let mut body = Vec::new();
-        for (sent, Body { key, value, dedup_id }) in self.produce.records.iter().zip(self.records()) {
-            body.extend_from_slice(value.as_bytes());
-            let input = Input {
-                key: key.map(str::as_bytes),
-                value: Some(value.as_bytes()),
-                partition: sent.partition,
-                dedup_id: dedup_id.as_deref(),
-                ..Input::default()
-            };
-            let topic = topics.iter().position(|t| t.name.as_str() == sent.topic).expect("it was found");
-            builder.push(topic, &input).expect("a small record for a partition that is there");
-        }
-        let order = builder.order.clone();
-        let hashes: Vec<_> = order.iter().map(|place| builder.dedup_hash(*place)).collect();
-        let key = self.produce.key.as_ref().map(|key| RequestKey {
-            key_hash: hash::of(&[key.as_bytes()]),
-            body_hash: hash::of(&[&body]),
-            ttl_ms: limits::IDEMPOTENCY_KEY_TTL_MS,
-        });
-        let id = RequestId(app.ids.uuid(app.clock.now_ms()));
-        let append = builder.into_append(id, key, self.produce.expect.map(Offset));
-        match app.writer.append(append).await {
-            Ok(appended) => self.placed(world, agent, &topics, &order, &hashes, &appended).await,
-            Err(AppendError::OffsetMismatch { current }) => Outcome::Fail { current: Some(current.0) },
-            Err(AppendError::ControlPlane) => Outcome::Info,
+            // Where a dedup id's first record lies may not be known although the request was stored.
+            Err(ProduceError::Append(AppendError::OutcomeUnknown) | ProduceError::ControlPlane(_)) => {
+                Outcome::Info
+            }
             Err(_) => Outcome::Fail { current: None },
         }
     }
+}
 
-    /// Where each record lies; where a dedup id was known, the control plane is asked for the first one's
-    /// place.
-    async fn placed(
-        &self,
-        world: &World,
-        agent: &Agent,
-        topics: &[Arc<Topic>],
-        order: &[Place],
-        hashes: &[Option<uuid::Uuid>],
-        appended: &Appended,
-    ) -> Outcome {
-        let mut placed = Vec::new();
-        for (place, hash) in order.iter().zip(hashes) {
-            let piece =
-                appended.pieces.iter().find(|p| (p.topic, p.partition) == (place.topic, place.partition));
-            let Some(piece) = piece else {
-                world.flaw(format!("an answer lacks a piece: {appended:?}"));
-                return Outcome::Info;
+impl RecordSource for Draft {
+    type Refusal = RecordError;
+
+    fn read(&self, into: &mut AppendBuilder) -> Result<(), RecordError> {
+        let topics = self.topics();
+        for (sent, Body { key, value, dedup_id }) in self.produce.records.iter().zip(self.records()) {
+            let record = NewRecord {
+                key: key.map(str::as_bytes),
+                value: Some(value.as_bytes()),
+                dedup_id: dedup_id.as_deref(),
+                ..NewRecord::default()
             };
-            if let Some(offset) = piece.offset(place.position) {
-                placed.push(Placed { partition: place.partition, offset: offset.0 });
-                continue;
-            }
-            let Some(hash) = hash else {
-                world.flaw(format!("a record without dedup id was dropped: {appended:?}"));
-                return Outcome::Info;
-            };
-            match agent
-                .app
-                .plane
-                .dedup_offsets(topics[place.topic].id, &[*hash])
-                .await
-                .ok()
-                .and_then(|mut all| all.pop())
-            {
-                Some(Some((partition, offset))) => placed.push(Placed { partition, offset: offset.0 }),
-                _ => return Outcome::Info,
-            }
+            let topic = topics.iter().position(|t| *t == sent.topic).expect("it is one of its topics");
+            into.push(topic, sent.partition, &record)?;
         }
-        Outcome::Produced { placed, duplicate: appended.duplicate }
+        Ok(())
+    }
+
+    fn input_bytes(&self) -> usize {
+        0
+    }
+
+    fn content_hash(&self, shape: &[u8]) -> Uuid {
+        let values: Vec<String> = self.records().map(|body| body.value).collect();
+        hash::of(&[shape, values.concat().as_bytes()])
     }
 }

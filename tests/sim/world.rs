@@ -9,8 +9,9 @@ use crate::link::Link;
 use axum::Router;
 use futures::TryStreamExt;
 use millpond_core::control_plane::FindRequest;
+use millpond_core::control_plane::around::Wrapped;
 use millpond_core::{
-    Clock, ControlPlane, Ids, MemoryControlPlane, Name, Offset, Placement, Topic, TopicChange,
+    Clock, ControlPlane, Ids, MemoryControlPlane, Name, Offset, Placement, Scope, Topic, TopicChange,
 };
 use millpond_engine::config::Config;
 use millpond_engine::produce::batcher::BatcherConfig;
@@ -56,7 +57,7 @@ impl Clock for SimClock {
 #[derive(Clone)]
 pub struct Agent {
     pub number: usize,
-    pub app: Arc<Engine>,
+    pub engine: Arc<Engine>,
     /// Where clients speak HTTP.
     pub router: Option<Router>,
     pub dead: CancellationToken,
@@ -135,8 +136,8 @@ impl World {
         let age_ms = Arc::new(AtomicI64::new(0));
         let memory: Arc<dyn ControlPlane> =
             Arc::new(MemoryControlPlane::new(Arc::new(SimClock { start, skew_ms: Arc::clone(&age_ms) })));
-        let plane = match bug {
-            Some(bug) => Arc::new(Wrong::new(memory, bug, Arc::clone(&fates))),
+        let plane: Arc<dyn ControlPlane> = match bug {
+            Some(bug) => Arc::new(Wrapped::new(memory, Arc::new(Wrong::new(bug, Arc::clone(&fates))))),
             None => memory,
         };
         let retention = rng.random_ratio(1, 6);
@@ -151,7 +152,7 @@ impl World {
                 ..TopicChange::default()
             };
             let (topic, _) =
-                plane.put_topic(&Name::default_tenant(), &name(text), &change, 1).await.expect("a topic");
+                plane.put_topic(&Scope::unauthenticated(), &name(text), &change, 1).await.expect("a topic");
             topics.push(Arc::new(topic));
         }
         let slots = rng.random_range(2..=3);
@@ -192,12 +193,8 @@ impl World {
     fn launch(&self) -> Agent {
         let number = usize::try_from(self.started.fetch_add(1, Ordering::Relaxed)).unwrap_or(0);
         let dead = CancellationToken::new();
-        let link = Link {
-            plane: Arc::clone(&self.plane),
-            fates: Arc::clone(&self.fates),
-            agent: number,
-            dead: dead.clone(),
-        };
+        let link = Link { fates: Arc::clone(&self.fates), agent: number, dead: dead.clone() };
+        let link: Arc<dyn ControlPlane> = Arc::new(Wrapped::new(Arc::clone(&self.plane), Arc::new(link)));
         let bucket = Bucket {
             objects: Arc::clone(&self.objects),
             fates: Arc::clone(&self.fates),
@@ -209,11 +206,12 @@ impl World {
         let ids = Arc::new(Ids::seeded(
             self.seed ^ (0x9e37_79b9_u64 << 8).wrapping_mul(u64::try_from(number).unwrap_or(0) + 1),
         ));
-        let plane: Arc<dyn ControlPlane> = match self.bug {
+        let plane = match self.bug {
             Some(Bug::NewPartOnResend) => {
-                Arc::new(Wrong::new(Arc::new(link), Bug::NewPartOnResend, Arc::clone(&self.fates)))
+                let wrong = Wrong::new(Bug::NewPartOnResend, Arc::clone(&self.fates));
+                Arc::new(Wrapped::new(link, Arc::new(wrong)))
             }
-            _ => Arc::new(link),
+            _ => link,
         };
         let parts = Parts {
             plane,
@@ -224,10 +222,10 @@ impl World {
             epoch: 1,
             prometheus: None,
         };
-        let app = Engine::start(parts, &self.config);
+        let engine = Engine::start(parts, &self.config);
         let router =
-            self.http.then(|| millpond_http::router(millpond_http::Door::new(Arc::clone(&app), true)));
-        Agent { number, app, router, dead }
+            self.http.then(|| millpond_http::router(millpond_http::Door::new(Arc::clone(&engine), true)));
+        Agent { number, engine, router, dead }
     }
 
     fn start_agent(&self, slot: usize) {
@@ -262,11 +260,16 @@ impl World {
         tokio::time::sleep(Duration::from_secs(60)).await;
         let mut wanted = BTreeSet::new();
         for partition in self.topics.iter().flat_map(|t| &t.partitions) {
-            let request =
-                FindRequest { partition: *partition, offset: Offset::ZERO, end: None, max_bytes: i64::MAX };
+            let request = FindRequest {
+                scope: Scope::unauthenticated(),
+                partition: *partition,
+                offset: Offset::ZERO,
+                end: None,
+                max_bytes: i64::MAX,
+            };
             let start = self
                 .plane
-                .find(&[request])
+                .find(std::slice::from_ref(&request))
                 .await
                 .ok()
                 .and_then(|mut f| f.pop()?)

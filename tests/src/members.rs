@@ -25,13 +25,13 @@ impl Stage {
     }
 
     pub async fn group(&self, group: &str) -> GroupState {
-        self.plane.group(&self.tenant, &name(group), &[]).await.expect("a group")
+        self.plane.group(&self.scope, &name(group), &[]).await.expect("a group")
     }
 
     /// Adds a member, as an agent does.
     pub async fn join(&self, group: &str, topics: &[&str]) -> MemberId {
         let member = self.member(topics);
-        self.plane.make_group(&self.tenant, &name(group)).await.expect("made");
+        self.plane.make_group(&self.scope, &name(group)).await.expect("made");
         self.change(group, Some(&member), None).await;
         member.id
     }
@@ -48,7 +48,7 @@ impl Stage {
     async fn change(&self, group: &str, add: Option<&Member>, leave: Option<MemberId>) {
         let also = add.map_or(&[][..], |m| &m.topics);
         loop {
-            let state = self.plane.group(&self.tenant, &name(group), also).await.expect("a group");
+            let state = self.plane.group(&self.scope, &name(group), also).await.expect("a group");
             let is_member = |id: MemberId| state.member(id).is_some();
             if add.is_none_or(|m| is_member(m.id))
                 && leave.is_none_or(|m| !is_member(m))
@@ -56,7 +56,7 @@ impl Stage {
             {
                 return;
             }
-            let change = state.next(add.filter(|m| !is_member(m.id)).cloned(), leave);
+            let change = state.next(&self.scope, add.filter(|m| !is_member(m.id)).cloned(), leave);
             match self.plane.regroup(&change).await {
                 Ok(_) | Err(Error::Rejected(_)) => {}
                 Err(error) => panic!("{error:?}"),
@@ -65,7 +65,7 @@ impl Stage {
     }
 
     pub async fn renew(&self, group: &str, member: MemberId) -> Result<Renewed, RenewRejected> {
-        match self.plane.renew(&self.tenant, &name(group), member).await {
+        match self.plane.renew(&self.scope, &name(group), member).await {
             Ok(renewed) => Ok(renewed),
             Err(Error::Rejected(rejected)) => Err(rejected),
             Err(error) => panic!("{error:?}"),
@@ -96,7 +96,7 @@ impl Stage {
         let mut offsets: Vec<(PartitionId, Offset)> =
             offsets.iter().map(|(home, offset)| (home.id, Offset(*offset))).collect();
         offsets.sort_unstable();
-        OffsetCommit { tenant: self.tenant.clone(), group: name(group), member, generation, offsets }
+        OffsetCommit { scope: self.scope.clone(), group: name(group), member, generation, offsets }
     }
 
     /// What is committed then, by partition.
@@ -111,7 +111,7 @@ impl Stage {
     pub async fn reset(&self, group: &str, offsets: &[(Home, i64)]) -> Result<(), ResetRejected> {
         let offsets: Vec<(PartitionId, Offset)> =
             offsets.iter().map(|(home, offset)| (home.id, Offset(*offset))).collect();
-        match self.plane.reset_offsets(&self.tenant, &name(group), &offsets).await {
+        match self.plane.reset_offsets(&self.scope, &name(group), &offsets).await {
             Ok(()) => Ok(()),
             Err(Error::Rejected(rejected)) => Err(rejected),
             Err(error) => panic!("{error:?}"),
@@ -121,7 +121,7 @@ impl Stage {
     /// Committed offsets by topic and partition.
     pub async fn committed(&self, group: &str) -> BTreeMap<(String, i32), i64> {
         let id = self.group(group).await.id;
-        let progress = self.plane.progress(id).await.expect("a list");
+        let progress = self.plane.progress(&self.scope, id).await.expect("a list");
         progress.into_iter().filter_map(|p| Some(((p.topic.to_string(), p.number), p.committed?.0))).collect()
     }
 }

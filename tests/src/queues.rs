@@ -149,7 +149,7 @@ impl Stage {
     }
 
     pub async fn put_queue(&self, text: &str, change: &QueueChange) -> Queue {
-        self.plane.put_queue(&self.tenant, &name(text), change).await.expect("a queue").0
+        self.plane.put_queue(&self.scope, &name(text), change).await.expect("a queue").0
     }
 
     /// So many records in one batch.
@@ -175,6 +175,7 @@ impl Stage {
     pub fn asking(&self, queue: &Queue, wants: &[i32]) -> Grant {
         let wants = wants.iter().map(|records| self.want(*records)).collect();
         Grant {
+            scope: self.scope.clone(),
             queue: queue.id,
             agent: AGENT,
             wants,
@@ -209,6 +210,7 @@ impl Stage {
     #[must_use]
     pub fn settling(&self, queue: &Queue, entries: &[Entry]) -> Settle {
         Settle {
+            scope: self.scope.clone(),
             queue: queue.id,
             agent: AGENT,
             op: self.uuid(),
@@ -221,7 +223,7 @@ impl Stage {
 
     pub async fn settled(&self, settle: &Settle) -> Settled {
         let settled = self.plane.settle(settle).await.expect("an answer");
-        if self.plane.ledger(settle.queue).await.is_ok() {
+        if self.plane.ledger(&self.scope, settle.queue).await.is_ok() {
             self.holds(settle.queue).await;
         }
         settled
@@ -268,6 +270,7 @@ impl Stage {
         let (from, to) = (runs[0].0.start, runs[runs.len() - 1].0.end);
         let runs = runs.iter().map(|(range, ms)| (range.clone(), ms.map(|ms| now + ms))).collect();
         Admit {
+            scope: self.scope.clone(),
             queue: queue.id,
             agent: AGENT,
             partition: home.id,
@@ -286,6 +289,7 @@ impl Stage {
             .collect();
         let to = Offset(from + i64::try_from(keys.len()).expect("few"));
         let admit = Admit {
+            scope: self.scope.clone(),
             queue: queue.id,
             agent: AGENT,
             partition: home.id,
@@ -298,25 +302,25 @@ impl Stage {
     }
 
     pub async fn ledger(&self, queue: &Queue) -> Ledger {
-        self.plane.ledger(queue.id).await.expect("a ledger")
+        self.plane.ledger(&self.scope, queue.id).await.expect("a ledger")
     }
 
     async fn holds(&self, queue: millpond_core::QueueId) {
-        let ledger = self.plane.ledger(queue).await.expect("a ledger");
+        let ledger = self.plane.ledger(&self.scope, queue).await.expect("a ledger");
         assert!(ledger.holds(), "{ledger:?}");
     }
 
     pub async fn counts(&self, queue: &Queue) -> QueueCounts {
-        self.plane.queue_counts(queue.id).await.expect("counts")
+        self.plane.queue_counts(&self.scope, queue.id).await.expect("counts")
     }
 
     pub async fn cursor(&self, queue: &Queue, home: Home) -> i64 {
-        let cursors = self.plane.cursors(queue.id).await.expect("cursors");
+        let cursors = self.plane.cursors(&self.scope, queue.id).await.expect("cursors");
         cursors.iter().find(|(partition, _)| *partition == home.id).expect("a cursor").1.0
     }
 
     pub async fn list(&self, queue: &Queue, listing: Listing) -> Vec<Listed> {
-        self.plane.list_queue(queue.id, listing, None, 1_000).await.expect("a list")
+        self.plane.list_queue(&self.scope, queue.id, listing, None, 1_000).await.expect("a list")
     }
 
     pub async fn listed(&self, queue: &Queue, listing: Listing) -> Vec<i64> {
@@ -329,26 +333,26 @@ impl Stage {
         filter: &DeadFilter,
         rate: Option<f64>,
     ) -> Result<i64, DeadRejected> {
-        let outcome = known(self.plane.redrive(queue.id, filter, rate).await);
+        let outcome = known(self.plane.redrive(&self.scope, queue.id, filter, rate).await);
         self.holds(queue.id).await;
         outcome
     }
 
     pub async fn purge_dead(&self, queue: &Queue, filter: &DeadFilter) -> Result<i64, DeadRejected> {
-        let outcome = known(self.plane.purge_dead(queue.id, filter).await);
+        let outcome = known(self.plane.purge_dead(&self.scope, queue.id, filter).await);
         self.holds(queue.id).await;
         outcome
     }
 
     pub async fn seek(&self, queue: &Queue, to: &[(Home, i64)]) -> (Vec<i64>, i64) {
         let to: Vec<_> = to.iter().map(|(home, offset)| (home.id, Offset(*offset))).collect();
-        let (cursors, skipped) = self.plane.seek(queue.id, &to).await.expect("a seek");
+        let (cursors, skipped) = self.plane.seek(&self.scope, queue.id, &to).await.expect("a seek");
         self.holds(queue.id).await;
         (cursors.iter().map(|(_, offset)| offset.0).collect(), skipped)
     }
 
     pub async fn pause(&self, queue: &Queue, paused: bool) {
-        self.plane.pause_queue(queue.id, paused).await.expect("a queue");
+        self.plane.pause_queue(&self.scope, queue.id, paused).await.expect("a queue");
     }
 }
 

@@ -14,7 +14,7 @@ use millpond_core::control_plane::{
     Verdict,
 };
 use millpond_core::{
-    AgentId, ControlPlane, Error, Ids, Name, Offset, PartId, PartitionId, RequestId, Topic, TopicChange,
+    AgentId, ControlPlane, Error, Ids, Offset, PartId, PartitionId, RequestId, Scope, Topic, TopicChange,
 };
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
@@ -96,7 +96,7 @@ impl Log {
 pub struct Stage {
     pub world: Box<dyn World>,
     pub plane: Arc<dyn ControlPlane>,
-    pub tenant: Name,
+    pub scope: Scope,
     ids: Ids,
     /// The objects of the bucket.
     objects: Mutex<HashMap<PartId, Bytes>>,
@@ -119,7 +119,7 @@ impl Stage {
         Self {
             world,
             plane,
-            tenant: Name::default_tenant(),
+            scope: Scope::unauthenticated(),
             ids: Ids::seeded(seed),
             objects: Mutex::default(),
         }
@@ -150,11 +150,11 @@ impl Stage {
     }
 
     pub async fn topic_with(&self, text: &str, change: TopicChange) -> Topic {
-        self.plane.put_topic(&self.tenant, &name(text), &change, 1).await.expect("a topic").0
+        self.plane.put_topic(&self.scope, &name(text), &change, 1).await.expect("a topic").0
     }
 
     pub async fn delete_topic(&self, text: &str) {
-        let deleted = self.plane.delete_topic(&self.tenant, &name(text)).await.expect("an answer");
+        let deleted = self.plane.delete_topic(&self.scope, &name(text)).await.expect("an answer");
         assert!(deleted || self.resends());
     }
 
@@ -210,7 +210,8 @@ impl Stage {
             ttl_ms: REMEMBERED_MS,
         });
         let id = RequestId(self.uuid());
-        Request { id, key, expect: draft.expect, context: Bytes::copy_from_slice(id.0.as_bytes()) }
+        let scope = self.scope.clone();
+        Request { scope, id, key, expect: draft.expect, context: Bytes::copy_from_slice(id.0.as_bytes()) }
     }
 
     pub async fn commit(&self, commit: &Commit) -> Committed {
@@ -245,8 +246,14 @@ impl Stage {
         }
     }
 
+    #[must_use]
+    pub fn finding(&self, partition: PartitionId, offset: i64, max_bytes: i64) -> FindRequest {
+        let scope = self.scope.clone();
+        FindRequest { scope, partition, offset: Offset(offset), end: None, max_bytes }
+    }
+
     pub async fn find(&self, partition: PartitionId, offset: i64, max_bytes: i64) -> Option<Found> {
-        let asked = [FindRequest { partition, offset: Offset(offset), end: None, max_bytes }];
+        let asked = [self.finding(partition, offset, max_bytes)];
         let mut found = self.plane.find(&asked).await.expect("found");
         assert_eq!(found.len(), 1);
         found.remove(0)

@@ -4,6 +4,7 @@ use crate::faulty::{Faulty, Resending};
 use crate::postgres::Database;
 use async_trait::async_trait;
 use millpond_control_plane::PostgresControlPlane;
+use millpond_core::control_plane::around::Wrapped;
 use millpond_core::{Clock, ControlPlane, MemoryControlPlane, SystemClock};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -156,15 +157,15 @@ impl FaultyWorld {
     #[must_use]
     pub fn new(inner: Box<dyn World>, seed: u64) -> Self {
         println!("faults of seed {seed}");
-        let faulty = Arc::new(Faulty::new(inner.plane(), seed));
-        Self { inner, faulty }
+        Self { inner, faulty: Arc::new(Faulty::new(seed)) }
     }
 }
 
 #[async_trait]
 impl World for FaultyWorld {
     fn plane(&self) -> Arc<dyn ControlPlane> {
-        Arc::new(Resending::new(self.faulty.clone()))
+        let faulty = Wrapped::new(self.inner.plane(), Arc::clone(&self.faulty));
+        Arc::new(Wrapped::new(Arc::new(faulty), Arc::new(Resending)))
     }
 
     /// What is late arrives before: no call outlives the time-outs of a connection.

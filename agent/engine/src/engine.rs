@@ -1,49 +1,60 @@
-//! Puts an agent together: control plane, store, write path, read path, background work.
+//! Puts an agent together: control plane, store, write path, read path, groups, queues, background work.
 
 use crate::admission::Admission;
 use crate::background;
 use crate::config::Config;
+use crate::fetch::Fetch;
 use crate::fetch::cache::BlockCache;
 use crate::fetch::reader::Reader;
 use crate::fetch::watcher::Watcher;
 use crate::group::Groups;
 use crate::health::Health;
+use crate::metrics;
 use crate::plane::Timed;
+use crate::produce::Produce;
 use crate::produce::committer::Committer;
 use crate::produce::flush::Origin;
 use crate::produce::parts::PartPool;
-use crate::produce::writer::{Shared, Writer};
-use crate::queue::{self, Queues};
+use crate::produce::writer::{WritePath, Writer};
+use crate::queue::{QueueRuntime, Queues};
 use crate::store::Store;
 use crate::topics::Topics;
 use metrics_exporter_prometheus::PrometheusHandle;
-use millpond_core::{AgentId, Clock, ControlPlane, Ids};
+use millpond_core::{AgentId, Clock, ControlPlane, Ids, PartId, limits};
+use millpond_format::key;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
-/// At its end an agent waits so long for commits and uploads. Whoever waited for their outcome was told
-/// "unknown" well before.
-const CLOSE: Duration = Duration::from_secs(30);
+/// How long a closing agent waits for commits and uploads. Whoever waited for their outcome was told "unknown"
+/// well before.
+const CLOSE_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long a look at the database may take to say that it is reachable.
+const READY_WAIT_MAX: Duration = Duration::from_secs(3);
 
-/// One agent; nothing in it outlives the process.
+/// One agent, as doors use it: verbs by noun. Nothing in it outlives the process.
 pub struct Engine {
+    /// This run of the process.
     pub agent: AgentId,
     pub cluster: String,
     pub epoch: i64,
-    pub plane: Arc<dyn ControlPlane>,
-    pub store: Store,
+    pub topics: Arc<Topics>,
+    pub produce: Produce,
+    pub fetch: Arc<Fetch>,
+    pub groups: Groups,
+    pub queues: Queues,
+    /// Memory for what is on its way in; a door takes it before it buffers a body.
+    pub admission: Arc<Admission>,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<Ids>,
-    pub topics: Topics,
-    pub groups: Groups,
-    pub writer: Arc<Writer>,
-    pub reader: Arc<Reader>,
-    pub queues: Queues,
-    pub cache: Arc<BlockCache>,
-    pub watcher: Arc<Watcher>,
-    pub admission: Admission,
-    pub prometheus: Option<PrometheusHandle>,
+    plane: Arc<dyn ControlPlane>,
+    store: Store,
+    writer: Arc<Writer>,
+    cache: Arc<BlockCache>,
+    watcher: Arc<Watcher>,
+    prometheus: Option<PrometheusHandle>,
     background: JoinHandle<()>,
 }
 
@@ -56,6 +67,13 @@ pub struct Parts {
     pub cluster: String,
     pub epoch: i64,
     pub prometheus: Option<PrometheusHandle>,
+}
+
+/// Whether requests can be served: `Err` says why not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readiness {
+    pub database: Result<(), String>,
+    pub object_store: Result<(), String>,
 }
 
 impl Engine {
@@ -75,8 +93,8 @@ impl Engine {
             watcher: Arc::clone(&watcher),
             health: Arc::clone(&health),
         });
-        let shared = Shared::new(committer, Arc::clone(&pool), store.clone(), origin.clone(), health);
-        let writer = Writer::start(shared, config.batcher);
+        let path = WritePath::new(committer, Arc::clone(&pool), store.clone(), origin.clone(), health);
+        let writer = Writer::start(path, config.batcher);
         let jobs = background::Jobs {
             plane: Arc::clone(&plane),
             store: store.clone(),
@@ -87,34 +105,48 @@ impl Engine {
             agent,
             writer: Arc::clone(&writer),
         };
-        let reader = Arc::new(Reader::new(
-            Arc::clone(&plane),
-            Arc::clone(&cache),
-            config.read_bytes,
-            config.decoded_bytes,
-        ));
-        let queues = Queues::new(queue::Shared {
-            plane: Arc::clone(&plane),
+        let reader =
+            Reader::new(Arc::clone(&plane), Arc::clone(&cache), config.read_bytes, config.decoded_bytes);
+        let reader = Arc::new(reader);
+        let topics = Arc::new(Topics::new(Arc::clone(&plane), config.default_partitions, config.auto_create));
+        let admission = Arc::new(Admission::new(config.admission_bytes));
+        let fetch = Arc::new(Fetch {
             reader: Arc::clone(&reader),
+            watcher: Arc::clone(&watcher),
+            topics: Arc::clone(&topics),
+            plane: Arc::clone(&plane),
+        });
+        let produce = Produce {
+            writer: Arc::clone(&writer),
+            topics: Arc::clone(&topics),
+            plane: Arc::clone(&plane),
+            admission: Arc::clone(&admission),
+            clock: Arc::clone(&clock),
+            ids: Arc::clone(&ids),
+        };
+        let runtime = QueueRuntime {
+            plane: Arc::clone(&plane),
+            reader,
             watcher: Arc::clone(&watcher),
             ids: Arc::clone(&ids),
             clock: Arc::clone(&clock),
             agent,
-            fills: tokio::sync::Semaphore::new(millpond_core::limits::LOOKUPS_AT_ONCE),
-        });
+            fills: Semaphore::new(limits::LOOKUPS_AT_ONCE),
+        };
         Arc::new(Self {
             agent,
             cluster,
             epoch,
-            topics: Topics::new(Arc::clone(&plane), config.default_partitions, config.auto_create),
-            groups: Groups::new(Arc::clone(&plane)),
-            reader,
-            queues,
-            admission: Admission::new(config.admission_bytes),
-            plane,
-            store,
+            produce,
+            groups: Groups::new(Arc::clone(&plane), Arc::clone(&topics), Arc::clone(&fetch)),
+            queues: Queues::new(runtime, Arc::clone(&topics), Arc::clone(&fetch)),
+            topics,
+            fetch,
+            admission,
             clock,
             ids,
+            plane,
+            store,
             writer,
             cache,
             watcher,
@@ -123,13 +155,40 @@ impl Engine {
         })
     }
 
-    /// Flushes and commits what was taken in, within [`CLOSE`], and stops background work. Call it when no
-    /// request is in flight any more.
+    /// Asks database and store, side by side.
+    pub async fn readiness(&self) -> Readiness {
+        let database = async {
+            match tokio::time::timeout(READY_WAIT_MAX, self.plane.ping()).await {
+                Ok(answered) => answered.map_err(|error| crate::error_chain(&error)),
+                Err(_) => Err(format!("no answer within {} s", READY_WAIT_MAX.as_secs())),
+            }
+        };
+        let probe = key::ingest(&self.cluster, PartId(Uuid::nil()));
+        let object_store =
+            async { self.store.ping(&probe).await.map_err(|error| crate::error_chain(&error)) };
+        let (database, object_store) = tokio::join!(database, object_store);
+        Readiness { database, object_store }
+    }
+
+    /// Metrics in Prometheus' text format; empty if another recorder is installed in the process.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        metrics::memory(self.admission.used_bytes(), self.cache.used_bytes());
+        self.prometheus.as_ref().map(PrometheusHandle::render).unwrap_or_default()
+    }
+
+    /// Ends waits and tails: they answer with what they have.
+    pub fn stop_waiting(&self) {
+        self.watcher.stop();
+    }
+
+    /// Flushes and commits what was taken in, within [`CLOSE_WAIT_MAX`], and stops background work. Call it when
+    /// no request is in flight any more.
     pub async fn close(&self) {
-        if tokio::time::timeout(CLOSE, self.writer.close()).await.is_err() {
+        if tokio::time::timeout(CLOSE_WAIT_MAX, self.writer.close()).await.is_err() {
             tracing::warn!(
-                seconds = CLOSE.as_secs(),
-                "stopping, though what became of the last requests is not known yet"
+                seconds = CLOSE_WAIT_MAX.as_secs(),
+                "stopping, though the outcome of the last requests is not known yet"
             );
         }
         self.background.abort();

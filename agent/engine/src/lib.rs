@@ -12,10 +12,14 @@ pub mod fetch;
 pub mod group;
 pub mod hash;
 pub mod health;
+pub mod keyed_lock;
 pub mod metrics;
+pub mod named;
 pub mod plane;
 pub mod produce;
 pub mod queue;
+pub mod resend;
+pub mod rounds;
 pub mod store;
 pub mod topics;
 

@@ -1,6 +1,5 @@
 //! Every metric's name, in one place: `millpond_<area>_<thing>_<unit>`.
 
-use crate::produce::batcher::{Lane, Reason};
 use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use std::time::Duration;
@@ -25,13 +24,6 @@ pub fn install() -> Option<PrometheusHandle> {
     builder.ok()?.install_recorder().ok()
 }
 
-fn lane(lane: Lane) -> &'static str {
-    match lane {
-        Lane::Small => "inline",
-        Lane::Bulk => "segment",
-    }
-}
-
 fn count(n: usize) -> u64 {
     u64::try_from(n).unwrap_or(u64::MAX)
 }
@@ -41,19 +33,18 @@ fn size(n: usize) -> f64 {
 }
 
 /// Time from arrival in the batcher to the flush.
-pub fn queued(placement: Lane, waited: Duration) {
-    histogram!("millpond_produce_queue_seconds", "placement" => lane(placement)).record(waited);
+pub fn queued(placement: &'static str, waited: Duration) {
+    histogram!("millpond_produce_queue_seconds", "placement" => placement).record(waited);
 }
 
-pub fn flushed(placement: Lane, reason: Reason, requests: usize, bytes: usize) {
-    counter!("millpond_produce_flushes_total", "placement" => lane(placement), "reason" => reason.label())
-        .increment(1);
-    counter!("millpond_produce_requests_total", "placement" => lane(placement)).increment(count(requests));
-    histogram!("millpond_produce_flush_bytes", "placement" => lane(placement)).record(size(bytes));
+pub fn flushed(placement: &'static str, reason: &'static str, requests: usize, bytes: usize) {
+    counter!("millpond_produce_flushes_total", "placement" => placement, "reason" => reason).increment(1);
+    counter!("millpond_produce_requests_total", "placement" => placement).increment(count(requests));
+    histogram!("millpond_produce_flush_bytes", "placement" => placement).record(size(bytes));
 }
 
-pub fn encoded(placement: Lane, took: Duration) {
-    histogram!("millpond_produce_encode_seconds", "placement" => lane(placement)).record(took);
+pub fn encoded(placement: &'static str, took: Duration) {
+    histogram!("millpond_produce_encode_seconds", "placement" => placement).record(took);
 }
 
 pub fn committed(took: Duration, flushes: usize, records: usize) {

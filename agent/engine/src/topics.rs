@@ -1,25 +1,36 @@
-//! Topics by name, remembered for some seconds: another agent's change is seen within them, a deletion at the
-//! next commit or read.
+//! Topics by name: looked up, made, changed, deleted.
+//!
+//! A topic is remembered for some seconds: another agent's change is seen after them, a deletion at the next
+//! commit or read, which then looks the name up again.
 
-use millpond_core::topic::{NoSuchTopic, PutTopicRejected};
-use millpond_core::{ControlPlane, Error, Name, Topic, TopicChange};
-use moka::future::Cache;
+use crate::named::NamedCache;
+use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
+use millpond_core::{ControlPlane, Error, Name, PartitionId, Scope, Topic, TopicChange};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
-use tokio::time::Instant;
 
-const REMEMBERED: Duration = Duration::from_secs(5);
-const TOPICS_REMEMBERED: u64 = 100_000;
-/// After which the memory of what nobody asked for is given back.
-const KEPT: Duration = Duration::from_secs(60);
+/// Why a topic is not there to work with.
+#[derive(Debug, thiserror::Error)]
+pub enum TopicError {
+    #[error("there is no topic {0}")]
+    NoSuchTopic(Name),
+    #[error("the control plane failed")]
+    ControlPlane(#[source] Error),
+}
+
+/// A topic with the state of its partitions.
+#[derive(Debug, Clone)]
+pub struct DescribedTopic {
+    pub topic: Arc<Topic>,
+    /// By partition number.
+    pub partitions: Vec<PartitionStatus>,
+}
 
 pub struct Topics {
     plane: Arc<dyn ControlPlane>,
-    /// With the instant from which each is known: what is told is never decided by the cache's own time,
-    /// which no simulation can pause.
-    known: Cache<(Name, Name), (Instant, Arc<Topic>)>,
-    turn: AtomicU32,
+    known: NamedCache<Topic>,
+    /// Counts requests whose records have no key: each takes the next partition.
+    requests: AtomicU32,
     default_partitions: i32,
     auto_create: bool,
 }
@@ -27,68 +38,109 @@ pub struct Topics {
 impl Topics {
     #[must_use]
     pub fn new(plane: Arc<dyn ControlPlane>, default_partitions: i32, auto_create: bool) -> Self {
-        let known = Cache::builder().max_capacity(TOPICS_REMEMBERED).time_to_live(KEPT).build();
-        Self { plane, known, turn: AtomicU32::new(0), default_partitions, auto_create }
+        Self { plane, known: NamedCache::new(), requests: AtomicU32::new(0), default_partitions, auto_create }
     }
 
-    pub async fn get(&self, tenant: &Name, name: &Name) -> Result<Arc<Topic>, Error<NoSuchTopic>> {
-        let key = (tenant.clone(), name.clone());
-        if let Some((since, topic)) = self.known.get(&key).await
-            && since.elapsed() < REMEMBERED
-        {
-            return Ok(topic);
+    pub async fn get(&self, scope: &Scope, name: &Name) -> Result<Arc<Topic>, TopicError> {
+        let found = self.known.get(scope, name, self.plane.topic(scope, name)).await;
+        found.map_err(|e| absent(name, e))
+    }
+
+    /// The topic as it is now, whatever is remembered.
+    pub async fn look_up(&self, scope: &Scope, name: &Name) -> Result<Arc<Topic>, TopicError> {
+        match self.plane.topic(scope, name).await {
+            Ok(topic) => Ok(self.known.remember(scope, name, topic).await),
+            Err(error) => {
+                self.known.forget(scope, name).await;
+                Err(absent(name, error))
+            }
         }
-        let topic = Arc::new(self.plane.topic(tenant, name).await?);
-        self.remember(key, &topic).await;
-        Ok(topic)
     }
 
-    async fn remember(&self, key: (Name, Name), topic: &Arc<Topic>) {
-        self.known.insert(key, (Instant::now(), Arc::clone(topic))).await;
+    /// The topic and one of its partitions; looked up again if it is not known to have that.
+    pub async fn with_partition(
+        &self,
+        scope: &Scope,
+        name: &Name,
+        partition: i32,
+    ) -> Result<(Arc<Topic>, Option<PartitionId>), TopicError> {
+        let mut topic = self.get(scope, name).await?;
+        if topic.partition_id(partition).is_none() {
+            topic = self.look_up(scope, name).await?;
+        }
+        let id = topic.partition_id(partition);
+        Ok((topic, id))
     }
 
     /// The topic, made with the defaults if there is none and the server makes topics by itself.
-    pub async fn get_or_create(&self, tenant: &Name, name: &Name) -> Result<Arc<Topic>, Error<NoSuchTopic>> {
-        match self.get(tenant, name).await {
-            Err(Error::Rejected(NoSuchTopic)) if self.auto_create => {}
+    pub async fn get_or_create(&self, scope: &Scope, name: &Name) -> Result<Arc<Topic>, TopicError> {
+        match self.get(scope, name).await {
+            Err(TopicError::NoSuchTopic(_)) if self.auto_create => {}
             outcome => return outcome,
         }
-        let (topic, _) = self.put(tenant, name, &TopicChange::default()).await.map_err(|e| match e {
-            Error::Rejected(_) => Error::Rejected(NoSuchTopic),
-            Error::NotApplied(source) => Error::NotApplied(source),
-            Error::MaybeApplied(source) => Error::MaybeApplied(source),
-        })?;
-        Ok(topic)
+        let made = self.put(scope, name, &TopicChange::default()).await;
+        made.map(|(topic, _)| topic).map_err(|error| absent(name, error.map_rejection(|_| NoSuchTopic)))
     }
 
+    /// Makes the topic or changes it; `bool` says that it was made.
     pub async fn put(
         &self,
-        tenant: &Name,
+        scope: &Scope,
         name: &Name,
         change: &TopicChange,
     ) -> Result<(Arc<Topic>, bool), Error<PutTopicRejected>> {
-        let (topic, made) = self.plane.put_topic(tenant, name, change, self.default_partitions).await?;
-        let topic = Arc::new(topic);
-        self.remember((tenant.clone(), name.clone()), &topic).await;
-        Ok((topic, made))
+        let (topic, made) = self.plane.put_topic(scope, name, change, self.default_partitions).await?;
+        Ok((self.known.remember(scope, name, topic).await, made))
     }
 
-    pub async fn delete(&self, tenant: &Name, name: &Name) -> Result<bool, Error> {
-        let deleted = self.plane.delete_topic(tenant, name).await;
-        self.forget(tenant, name).await;
-        deleted
+    /// The topic and its partitions as they are now.
+    pub async fn describe(&self, scope: &Scope, name: &Name) -> Result<DescribedTopic, TopicError> {
+        let topic = self.look_up(scope, name).await?;
+        self.partitions(scope, topic).await.map_err(TopicError::ControlPlane)
+    }
+
+    /// The state of a topic's partitions.
+    pub async fn partitions(&self, scope: &Scope, topic: Arc<Topic>) -> Result<DescribedTopic, Error> {
+        let partitions = self.plane.partitions(scope, topic.id).await?;
+        Ok(DescribedTopic { topic, partitions })
+    }
+
+    /// All topics of the tenant by name.
+    pub async fn list(&self, scope: &Scope) -> Result<Vec<DescribedTopic>, Error> {
+        let mut topics = Vec::new();
+        for topic in self.plane.topics(scope).await? {
+            topics.push(self.partitions(scope, Arc::new(topic)).await?);
+        }
+        Ok(topics)
+    }
+
+    pub async fn delete(&self, scope: &Scope, name: &Name) -> Result<(), TopicError> {
+        let deleted = self.plane.delete_topic(scope, name).await;
+        self.forget(scope, name).await;
+        match deleted {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(TopicError::NoSuchTopic(name.clone())),
+            Err(error) => Err(TopicError::ControlPlane(error)),
+        }
     }
 
     /// What is remembered of a name turned out to be old.
-    pub async fn forget(&self, tenant: &Name, name: &Name) {
-        self.known.invalidate(&(tenant.clone(), name.clone())).await;
+    pub async fn forget(&self, scope: &Scope, name: &Name) {
+        self.known.forget(scope, name).await;
     }
 
     /// Partition for the records without key of one request: each request takes the next.
     #[must_use]
     pub fn sticky(&self, topic: &Topic) -> i32 {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
         let count = u32::try_from(topic.partition_count()).unwrap_or(1).max(1);
-        i32::try_from(turn % count).unwrap_or(0)
+        i32::try_from(number % count).unwrap_or(0)
+    }
+}
+
+fn absent(name: &Name, error: Error<NoSuchTopic>) -> TopicError {
+    match error.into_rejection() {
+        Ok(NoSuchTopic) => TopicError::NoSuchTopic(name.clone()),
+        Err(error) => TopicError::ControlPlane(error),
     }
 }

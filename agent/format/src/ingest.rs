@@ -177,11 +177,14 @@ mod tests {
             let mut set = RecordSet::default();
             for n in 0..=partition {
                 let value = format!("value {n} of {partition}");
-                set.push(&NewRecord {
-                    value: Some(value.as_bytes()),
-                    timestamp: i64::from(n),
-                    ..NewRecord::default()
-                });
+                set.push(
+                    &NewRecord {
+                        value: Some(value.as_bytes()),
+                        timestamp: Some(i64::from(n)),
+                        ..NewRecord::default()
+                    },
+                    0,
+                );
             }
             writer.push_from(&set, 0, 1 << 20);
             let tenant = Name::default_tenant();

@@ -68,13 +68,15 @@ struct Entry {
     timestamp: i64,
 }
 
-/// One record to store; `json` says that the value is JSON text without raw line ends.
+/// One record to store, as a request names it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NewRecord<'a> {
     pub key: Option<&'a [u8]>,
     pub value: Option<&'a [u8]>,
     pub headers: &'a [(&'a str, &'a [u8])],
-    pub timestamp: i64,
+    /// Milliseconds since the epoch; `None`: that of the request.
+    pub timestamp: Option<i64>,
+    /// The value is JSON text without raw line ends.
     pub json: bool,
     pub deliver_at_ms: Option<i64>,
     pub expires_at_ms: Option<i64>,
@@ -88,7 +90,8 @@ impl RecordSet {
         Self { tails: Vec::with_capacity(bytes), ..Self::default() }
     }
 
-    pub fn push(&mut self, record: &NewRecord<'_>) {
+    /// Appends a record; `timestamp` is for one that has none of its own.
+    pub fn push(&mut self, record: &NewRecord<'_>, timestamp: i64) {
         if self.index.is_empty() {
             self.flags = BatchFlags::JSON;
         }
@@ -123,7 +126,7 @@ impl RecordSet {
             None => self.unexpiring = true,
         }
         let end = u32::try_from(self.tails.len()).unwrap_or(u32::MAX);
-        self.index.push(Entry { end, timestamp: record.timestamp });
+        self.index.push(Entry { end, timestamp: record.timestamp.unwrap_or(timestamp) });
     }
 
     #[must_use]
@@ -226,6 +229,13 @@ impl<'a> RecordView<'a> {
         let header_count =
             usize::try_from(take_varint(&mut record)?).map_err(|_| Corrupt("a header count is negative"))?;
         Ok(Self { position, timestamp, key, value, headers: record, header_count, tail })
+    }
+
+    /// An instant in one of Millpond's own headers, in milliseconds since the epoch.
+    #[must_use]
+    pub fn instant(&self, header: &str) -> Option<i64> {
+        let (_, value) = self.headers().filter_map(Result::ok).find(|(name, _)| *name == header)?;
+        std::str::from_utf8(value).ok()?.parse().ok()
     }
 
     /// All headers in their order, Millpond's own included; ends after the first corrupt one.

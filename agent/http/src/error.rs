@@ -3,13 +3,18 @@
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use millpond_core::group::{DeleteGroupRejected, NoSuchGroup, OffsetsRejected, RenewRejected, ResetRejected};
-use millpond_core::queue::{DeadRejected, NoSuchQueue, PutQueueRejected};
-use millpond_core::topic::{NoSuchTopic, PutTopicRejected};
+use millpond_core::topic::PutTopicRejected;
 use millpond_core::{Error, NameError, Offset};
-use millpond_engine::fetch::reader::FetchError;
-use millpond_engine::produce::AppendError;
-use millpond_engine::produce::append::InputError;
-use millpond_engine::queue::QueueError;
+use millpond_engine::error_chain;
+use millpond_engine::fetch::FetchError;
+use millpond_engine::fetch::ReadError;
+use millpond_engine::group::offsets::OffsetsError;
+use millpond_engine::group::poll::PollError;
+use millpond_engine::produce::append::RecordError;
+use millpond_engine::produce::{AppendError, ProduceError};
+use millpond_engine::queue::receipt::Receipt;
+use millpond_engine::queue::{QueueAdminError, QueueError};
+use millpond_engine::topics::TopicError;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -176,45 +181,80 @@ impl From<NameError> for Problem {
     }
 }
 
-fn control_plane(error: &(dyn std::error::Error + 'static)) -> Problem {
-    tracing::warn!(error = %millpond_engine::error_chain(error), "the control plane failed");
+/// The table from the verbs' errors to codes begins here. A rejection of the control plane is told by its own
+/// row, everything else of it as [`Code::ControlPlaneUnavailable`].
+impl<R: Into<Problem>> From<Error<R>> for Problem
+where
+    Error<R>: std::error::Error + 'static,
+{
+    fn from(error: Error<R>) -> Self {
+        match error {
+            Error::Rejected(rejected) => rejected.into(),
+            failure => control_plane_failed(&failure),
+        }
+    }
+}
+
+impl From<std::convert::Infallible> for Problem {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
+fn control_plane_failed(error: &(dyn std::error::Error + 'static)) -> Problem {
+    tracing::warn!(error = %error_chain(error), "the control plane failed");
     Problem::new(Code::ControlPlaneUnavailable, "the database does not answer: try again")
 }
 
-impl From<Error> for Problem {
-    fn from(error: Error) -> Self {
-        control_plane(&error)
-    }
-}
-
-impl From<Error<NoSuchTopic>> for Problem {
-    fn from(error: Error<NoSuchTopic>) -> Self {
+impl From<TopicError> for Problem {
+    fn from(error: TopicError) -> Self {
         match error {
-            Error::Rejected(NoSuchTopic) => Self::new(Code::TopicNotFound, "there is no such topic"),
-            other => control_plane(&other),
+            TopicError::NoSuchTopic(_) => Self::new(Code::TopicNotFound, error.to_string()),
+            TopicError::ControlPlane(failure) => failure.into(),
         }
     }
 }
 
-impl From<Error<PutTopicRejected>> for Problem {
-    fn from(error: Error<PutTopicRejected>) -> Self {
-        match error {
-            Error::Rejected(rejected @ PutTopicRejected::PartitionsShrink { .. }) => {
-                Self::new(Code::InvalidChange, rejected.to_string())
-            }
-            Error::Rejected(rejected @ PutTopicRejected::PartitionsOutOfRange) => {
-                Self::bad_request(rejected.to_string())
-            }
-            other => control_plane(&other),
+impl From<PutTopicRejected> for Problem {
+    fn from(rejected: PutTopicRejected) -> Self {
+        let code = match rejected {
+            PutTopicRejected::PartitionsShrink { .. } => Code::InvalidChange,
+            PutTopicRejected::PartitionsOutOfRange => Code::BadRequest,
+        };
+        Self::new(code, rejected.to_string())
+    }
+}
+
+impl From<NoSuchGroup> for Problem {
+    fn from(NoSuchGroup: NoSuchGroup) -> Self {
+        Self::new(Code::GroupNotFound, "there is no such group")
+    }
+}
+
+impl From<RenewRejected> for Problem {
+    fn from(rejected: RenewRejected) -> Self {
+        match rejected {
+            RenewRejected::NoSuchGroup => NoSuchGroup.into(),
+            RenewRejected::NoSuchMember => Self::new(
+                Code::MemberNotFound,
+                "there is no such member: it has left or its session has ended; join again",
+            ),
         }
     }
 }
 
-fn no_such_group() -> Problem {
-    Problem::new(Code::GroupNotFound, "there is no such group")
+impl From<DeleteGroupRejected> for Problem {
+    fn from(rejected: DeleteGroupRejected) -> Self {
+        match rejected {
+            DeleteGroupRejected::NoSuchGroup => NoSuchGroup.into(),
+            DeleteGroupRejected::NotEmpty => {
+                Self::new(Code::GroupNotEmpty, "the group has members: they leave first")
+            }
+        }
+    }
 }
 
-fn gone() -> Problem {
+fn topic_deleted() -> Problem {
     Problem::new(Code::TopicNotFound, "the topic was deleted")
 }
 
@@ -226,8 +266,8 @@ fn beyond(nth: usize, high_watermark: Offset) -> Problem {
 impl From<OffsetsRejected> for Problem {
     fn from(rejected: OffsetsRejected) -> Self {
         match rejected {
-            OffsetsRejected::NoSuchGroup => no_such_group(),
-            OffsetsRejected::PartitionGone { .. } => gone(),
+            OffsetsRejected::NoSuchGroup => NoSuchGroup.into(),
+            OffsetsRejected::PartitionGone { .. } => topic_deleted(),
             OffsetsRejected::Fenced { nth } => Self::new(
                 Code::GenerationFenced,
                 "the member does not have a partition, or not since the generation named: poll",
@@ -238,98 +278,40 @@ impl From<OffsetsRejected> for Problem {
     }
 }
 
-impl From<Error<OffsetsRejected>> for Problem {
-    fn from(error: Error<OffsetsRejected>) -> Self {
-        match error {
-            Error::Rejected(rejected) => rejected.into(),
-            other => control_plane(&other),
-        }
-    }
-}
-
-impl From<Error<NoSuchGroup>> for Problem {
-    fn from(error: Error<NoSuchGroup>) -> Self {
-        match error {
-            Error::Rejected(NoSuchGroup) => no_such_group(),
-            other => control_plane(&other),
-        }
-    }
-}
-
-impl From<Error<RenewRejected>> for Problem {
-    fn from(error: Error<RenewRejected>) -> Self {
-        match error {
-            Error::Rejected(RenewRejected::NoSuchGroup) => no_such_group(),
-            Error::Rejected(RenewRejected::NoSuchMember) => Self::new(
-                Code::MemberNotFound,
-                "there is no such member: it has left or its session has ended; join again",
-            ),
-            other => control_plane(&other),
-        }
-    }
-}
-
-impl From<Error<ResetRejected>> for Problem {
-    fn from(error: Error<ResetRejected>) -> Self {
-        match error {
-            Error::Rejected(ResetRejected::NotEmpty) => Self::new(
+impl From<ResetRejected> for Problem {
+    fn from(rejected: ResetRejected) -> Self {
+        match rejected {
+            ResetRejected::NotEmpty => Self::new(
                 Code::GroupNotEmpty,
                 "offsets are set without a member only while the group has none",
             ),
-            Error::Rejected(ResetRejected::PartitionGone { .. }) => gone(),
-            Error::Rejected(ResetRejected::BeyondHighWatermark { nth, high_watermark }) => {
-                beyond(nth, high_watermark)
-            }
-            other => control_plane(&other),
+            ResetRejected::PartitionGone { .. } => topic_deleted(),
+            ResetRejected::BeyondHighWatermark { nth, high_watermark } => beyond(nth, high_watermark),
         }
     }
 }
 
-impl From<Error<DeleteGroupRejected>> for Problem {
-    fn from(error: Error<DeleteGroupRejected>) -> Self {
+impl From<OffsetsError> for Problem {
+    fn from(error: OffsetsError) -> Self {
+        let detail = error.to_string();
         match error {
-            Error::Rejected(DeleteGroupRejected::NoSuchGroup) => no_such_group(),
-            Error::Rejected(DeleteGroupRejected::NotEmpty) => {
-                Self::new(Code::GroupNotEmpty, "the group has members: they leave first")
-            }
-            other => control_plane(&other),
+            OffsetsError::NoSuchTopic(_) => Self::new(Code::TopicNotFound, detail),
+            OffsetsError::NoSuchPartition { .. } => Self::new(Code::PartitionNotFound, detail),
+            OffsetsError::TooMany | OffsetsError::NamedTwice { .. } => Self::bad_request(detail),
+            OffsetsError::Rejected(rejected) => rejected.into(),
+            OffsetsError::ResetRejected(rejected) => rejected.into(),
+            OffsetsError::Read(error) => error.into(),
+            OffsetsError::ControlPlane(failure) => failure.into(),
         }
     }
 }
 
-pub fn no_such_queue() -> Problem {
-    Problem::new(Code::QueueNotFound, "there is no such queue")
-}
-
-impl From<Error<NoSuchQueue>> for Problem {
-    fn from(error: Error<NoSuchQueue>) -> Self {
+impl From<PollError> for Problem {
+    fn from(error: PollError) -> Self {
         match error {
-            Error::Rejected(NoSuchQueue) => no_such_queue(),
-            other => control_plane(&other),
-        }
-    }
-}
-
-impl From<Error<PutQueueRejected>> for Problem {
-    fn from(error: Error<PutQueueRejected>) -> Self {
-        match error {
-            Error::Rejected(PutQueueRejected::NoSuchTopic) => {
-                Self::new(Code::TopicNotFound, "there is no such topic")
-            }
-            Error::Rejected(rejected) => Self::new(Code::InvalidChange, rejected.to_string()),
-            other => control_plane(&other),
-        }
-    }
-}
-
-impl From<Error<DeadRejected>> for Problem {
-    fn from(error: Error<DeadRejected>) -> Self {
-        match error {
-            Error::Rejected(DeadRejected::NoSuchQueue) => no_such_queue(),
-            Error::Rejected(rejected @ DeadRejected::NotDead { nth }) => {
-                Self::new(Code::DeadNotFound, rejected.to_string()).with("nth", nth)
-            }
-            other => control_plane(&other),
+            PollError::Renew(error) => error.into(),
+            PollError::NotAPosition => Self::bad_request(error.to_string()),
+            PollError::Fetch(error) => error.into(),
         }
     }
 }
@@ -338,13 +320,59 @@ impl From<QueueError> for Problem {
     fn from(error: QueueError) -> Self {
         let detail = error.to_string();
         match error {
-            QueueError::NoSuchQueue => no_such_queue(),
+            QueueError::NoSuchQueue => Self::new(Code::QueueNotFound, detail),
             QueueError::Throttled => Self::new(Code::Throttled, detail),
-            QueueError::ControlPlane => Self::new(
+            QueueError::OutcomeUnknown => Self::new(
                 Code::ControlPlaneUnavailable,
                 "the database does not answer: try again, a settlement with the same request_id",
             ),
+            QueueError::ControlPlane(failure) => control_plane_failed(&*failure),
             QueueError::Read(error) => (&*error).into(),
+        }
+    }
+}
+
+impl From<QueueAdminError> for Problem {
+    fn from(error: QueueAdminError) -> Self {
+        let detail = error.to_string();
+        match error {
+            QueueAdminError::NoSuchQueue => Self::new(Code::QueueNotFound, detail),
+            QueueAdminError::NoSuchTopic(_) => Self::new(Code::TopicNotFound, detail),
+            QueueAdminError::Put(_) => Self::new(Code::InvalidChange, detail),
+            QueueAdminError::NoSuchPartition { nth, .. } => {
+                Self::new(Code::PartitionNotFound, detail).with("nth", nth)
+            }
+            QueueAdminError::NotDead { nth } => Self::new(Code::DeadNotFound, detail).with("nth", nth),
+            QueueAdminError::OutOfRange { nth, log_start_offset, high_watermark, .. } => {
+                out_of_range(detail, log_start_offset, high_watermark).with("nth", nth)
+            }
+            QueueAdminError::NamedTwice { .. } | QueueAdminError::NotAPlace => Self::bad_request(detail),
+            QueueAdminError::Read(error) => error.into(),
+            QueueAdminError::ControlPlane(failure) => failure.into(),
+        }
+    }
+}
+
+impl From<ProduceError<Problem>> for Problem {
+    fn from(error: ProduceError<Problem>) -> Self {
+        let detail = error.to_string();
+        match error {
+            ProduceError::Records(refusal) => refusal,
+            ProduceError::NoSuchTopic(_) => Self::new(Code::TopicNotFound, detail),
+            ProduceError::NotOnePartition => {
+                Self::bad_request("with If-Match all records name the same partition")
+            }
+            ProduceError::TooSlow => Self::new(
+                Code::Throttled,
+                "the body comes too slowly while others wait for memory: send it again",
+            ),
+            ProduceError::Offsets(error) => error.into(),
+            ProduceError::LeaseLost(lost) => {
+                let receipts: Vec<String> = lost.iter().map(Receipt::text).collect();
+                Self::new(Code::LeaseLost, format!("{detail}: nothing was stored")).with("receipts", receipts)
+            }
+            ProduceError::ControlPlane(failure) => failure.into(),
+            ProduceError::Append(error) => error.into(),
         }
     }
 }
@@ -353,7 +381,7 @@ impl From<AppendError> for Problem {
     fn from(error: AppendError) -> Self {
         let detail = error.to_string();
         match error {
-            AppendError::PartitionGone => Self::new(Code::TopicNotFound, "the topic was deleted"),
+            AppendError::PartitionGone => topic_deleted(),
             AppendError::Conflict => Self::new(Code::IdempotencyConflict, detail),
             AppendError::OffsetMismatch { current } => {
                 Self::new(Code::OffsetMismatch, detail).with("high_watermark", current.0)
@@ -361,21 +389,43 @@ impl From<AppendError> for Problem {
             AppendError::OffsetsRejected(rejected) => rejected.into(),
             AppendError::LeaseLost(_) => Self::new(Code::LeaseLost, detail),
             AppendError::Throttled => Self::new(Code::Throttled, detail),
-            AppendError::ControlPlane => Self::new(Code::ControlPlaneUnavailable, detail),
+            AppendError::OutcomeUnknown => Self::new(Code::ControlPlaneUnavailable, detail),
             AppendError::ObjectStore => Self::new(Code::ObjectStoreUnavailable, detail),
-            AppendError::ShuttingDown => Self::new(Code::ControlPlaneUnavailable, detail),
+            // Nothing was stored, and another agent, or this one started again, takes it.
+            AppendError::ShuttingDown => Self::new(Code::Throttled, detail),
         }
     }
 }
 
-impl From<InputError> for Problem {
-    fn from(error: InputError) -> Self {
+impl From<RecordError> for Problem {
+    fn from(error: RecordError) -> Self {
         let code = match error {
-            InputError::TooLarge { .. } => Code::RecordTooLarge,
-            InputError::NoSuchPartition { .. } => Code::PartitionNotFound,
-            InputError::NegativePartition { .. } => Code::InvalidRecord,
+            RecordError::TooLarge { .. } => Code::RecordTooLarge,
+            RecordError::NoSuchPartition { .. } => Code::PartitionNotFound,
+            RecordError::NegativePartition { .. } => Code::InvalidRecord,
         };
         Self::new(code, error.to_string())
+    }
+}
+
+fn out_of_range(detail: String, log_start_offset: Offset, high_watermark: Offset) -> Problem {
+    Problem::new(Code::OffsetOutOfRange, detail)
+        .with("log_start_offset", log_start_offset.0)
+        .with("high_watermark", high_watermark.0)
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ReadError::NoSuchTopic(_) => Self::new(Code::TopicNotFound, detail),
+            ReadError::NoSuchPartition { .. } => Self::new(Code::PartitionNotFound, detail),
+            ReadError::OutOfRange { log_start_offset, high_watermark, .. } => {
+                out_of_range(detail, log_start_offset, high_watermark)
+            }
+            ReadError::NotAPosition => Self::bad_request(detail),
+            ReadError::Fetch(error) => error.into(),
+        }
     }
 }
 
@@ -388,12 +438,19 @@ impl From<FetchError> for Problem {
 impl From<&FetchError> for Problem {
     fn from(error: &FetchError) -> Self {
         match error {
-            FetchError::ControlPlane(_) => control_plane(error),
+            FetchError::ControlPlane(_) => control_plane_failed(error),
             FetchError::ObjectStore(_) => {
-                tracing::warn!(error = %millpond_engine::error_chain(error), "the object store failed");
+                tracing::warn!(error = %error_chain(error), "the object store failed");
                 Self::new(Code::ObjectStoreUnavailable, "the object store does not answer: try again")
             }
             FetchError::Corrupt { .. } => Self::new(Code::Corrupt, error.to_string()),
         }
+    }
+}
+
+/// Of a record that was read and verified before.
+impl From<millpond_format::Corrupt> for Problem {
+    fn from(error: millpond_format::Corrupt) -> Self {
+        Self::new(Code::Corrupt, error.to_string())
     }
 }

@@ -4,20 +4,18 @@ use super::error::{Code, Problem};
 use axum::extract::{FromRequestParts, Path, Query};
 use http::HeaderMap;
 use http::request::Parts;
-use millpond_core::{MemberId, Name};
+use millpond_core::{MemberId, Name, Scope};
 use serde::de::DeserializeOwned;
 
-/// Who calls, and for which tenant. Without authentication configured: everybody is the default tenant.
+/// On whose behalf the request is carried out. Without authentication configured: everybody's.
 #[derive(Debug, Clone)]
-pub struct Principal {
-    pub tenant: Name,
-}
+pub struct Caller(pub Scope);
 
-impl<S: Send + Sync> FromRequestParts<S> for Principal {
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Self, Problem> {
-        Ok(Self { tenant: Name::default_tenant() })
+        Ok(Self(Scope::unauthenticated()))
     }
 }
 

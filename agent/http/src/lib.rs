@@ -1,18 +1,15 @@
 //! The HTTP API: routes, what every request goes through, the server.
 
-pub mod arrow;
-pub mod chunk;
+pub mod body;
 pub mod error;
 pub mod extract;
-pub mod fetch;
 pub mod group;
 mod linger;
 pub mod operations;
 pub mod produce;
 pub mod queue;
-pub mod render;
+pub mod read;
 pub mod server;
-pub mod tail;
 pub mod topic;
 
 use axum::Router;
@@ -45,14 +42,6 @@ impl Door {
     }
 }
 
-impl std::ops::Deref for Door {
-    type Target = Engine;
-
-    fn deref(&self) -> &Engine {
-        &self.engine
-    }
-}
-
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 #[derive(OpenApi)]
@@ -68,7 +57,7 @@ fn described() -> (Router<AppState>, utoipa::openapi::OpenApi) {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(topic::routes())
         .merge(produce::routes())
-        .merge(fetch::routes())
+        .merge(read::routes())
         .merge(group::routes())
         .merge(queue::routes())
         .merge(operations::routes())
@@ -100,7 +89,7 @@ async fn around(State(app): State<AppState>, request: Request, next: Next) -> Re
     let start = Instant::now();
     let given = request.headers().get(&REQUEST_ID).filter(|id| (1..=128).contains(&id.len())).cloned();
     let id = given.unwrap_or_else(|| {
-        HeaderValue::from_str(&app.ids.uuid(app.clock.now_ms()).to_string())
+        HeaderValue::from_str(&app.engine.ids.uuid(app.engine.clock.now_ms()).to_string())
             .unwrap_or(HeaderValue::from_static("-"))
     });
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();

@@ -5,15 +5,11 @@ use super::error::{Problem, ProblemBody};
 use axum::extract::State;
 use axum::response::{IntoResponse, Json, Response};
 use http::{StatusCode, header};
-use millpond_core::PartId;
-use millpond_engine::metrics;
-use millpond_format::key;
+use millpond_engine::engine;
 use serde::Serialize;
 use std::sync::LazyLock;
-use std::time::Duration;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -44,23 +40,12 @@ pub struct Readiness {
     responses((status = 200, description = "ready", body = Readiness),
         (status = 503, description = "not ready, and why", body = Readiness)))]
 async fn readyz(State(app): State<AppState>) -> Response {
-    let database = async {
-        match tokio::time::timeout(Duration::from_secs(3), app.plane.ping()).await {
-            Ok(Ok(())) => "ok".to_owned(),
-            Ok(Err(error)) => millpond_engine::error_chain(&error),
-            Err(_) => "no answer within 3 s".to_owned(),
-        }
-    };
-    let store = async {
-        match app.store.ping(&key::ingest(&app.cluster, PartId(Uuid::nil()))).await {
-            Ok(()) => "ok".to_owned(),
-            Err(error) => millpond_engine::error_chain(&error),
-        }
-    };
-    let (database, object_store) = tokio::join!(database, store);
-    let ready = database == "ok" && object_store == "ok";
+    let engine::Readiness { database, object_store } = app.engine.readiness().await;
+    let ready = database.is_ok() && object_store.is_ok();
+    let told = |outcome: Result<(), String>| outcome.err().unwrap_or_else(|| "ok".to_owned());
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Readiness { ready, database, object_store })).into_response()
+    let readiness = Readiness { ready, database: told(database), object_store: told(object_store) };
+    (status, Json(readiness)).into_response()
 }
 
 /// Metrics for Prometheus.
@@ -68,13 +53,7 @@ async fn readyz(State(app): State<AppState>) -> Response {
     responses((status = 200, description = "Prometheus' text format",
         body = String, content_type = "text/plain")))]
 async fn prometheus(State(app): State<AppState>) -> Response {
-    metrics::memory(app.admission.used_bytes(), app.cache.used_bytes());
-    let text = app
-        .prometheus
-        .as_ref()
-        .map(metrics_exporter_prometheus::PrometheusHandle::render)
-        .unwrap_or_default();
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.engine.metrics()).into_response()
 }
 
 #[derive(Serialize, utoipa::ToSchema)]
@@ -94,10 +73,10 @@ pub struct Cluster {
             body = ProblemBody, content_type = "application/problem+json")))]
 async fn cluster(State(app): State<AppState>) -> Result<Json<Cluster>, Problem> {
     Ok(Json(Cluster {
-        cluster: app.cluster.clone(),
-        epoch: app.epoch,
+        cluster: app.engine.cluster.clone(),
+        epoch: app.engine.epoch,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        agent: app.agent.to_string(),
+        agent: app.engine.agent.to_string(),
     }))
 }
 

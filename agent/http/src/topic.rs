@@ -1,15 +1,16 @@
 //! `/v1/topics`: make, change, list, describe, delete.
 
 use super::AppState;
-use super::error::{Code, Problem, ProblemBody};
-use super::extract::{Principal, TopicName};
-use super::produce::body::collect;
+use super::body::json_body;
+use super::error::{Problem, ProblemBody};
+use super::extract::{Caller, TopicName};
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Json, Response};
 use http::StatusCode;
-use millpond_core::topic::{NoSuchTopic, PartitionStatus};
-use millpond_core::{Error, Placement, Topic, TopicChange, limits};
+use millpond_core::topic::PartitionStatus;
+use millpond_core::{Placement, TopicChange, limits};
+use millpond_engine::topics::DescribedTopic;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use utoipa_axum::router::OpenApiRouter;
@@ -127,7 +128,8 @@ impl TopicSettings {
     }
 }
 
-fn description(topic: &Topic, partitions: &[PartitionStatus]) -> TopicDescription {
+fn description(described: &DescribedTopic) -> TopicDescription {
+    let DescribedTopic { topic, partitions } = described;
     let config = &topic.config;
     let partition = |p: &PartitionStatus| PartitionDescription {
         partition: p.partition,
@@ -165,18 +167,16 @@ fn description(topic: &Topic, partitions: &[PartitionStatus]) -> TopicDescriptio
 )]
 async fn put(
     State(app): State<AppState>,
-    principal: Principal,
+    Caller(scope): Caller,
     TopicName(name): TopicName,
     body: Body,
 ) -> Result<Response, Problem> {
-    let body = collect(body, limits::MIB, None).await?;
-    let settings = if body.iter().all(u8::is_ascii_whitespace) { b"{}" } else { &body[..] };
-    let settings: TopicSettings =
-        serde_json::from_slice(settings).map_err(|e| Problem::bad_request(e.to_string()))?;
-    let (topic, made) = app.topics.put(&principal.tenant, &name, &settings.change()?).await?;
-    let partitions = app.plane.partitions(topic.id).await?;
+    let settings: TopicSettings = json_body(body).await?;
+    let topics = &app.engine.topics;
+    let (topic, made) = topics.put(&scope, &name, &settings.change()?).await?;
+    let described = topics.partitions(&scope, topic).await?;
     let status = if made { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(description(&topic, &partitions))).into_response())
+    Ok((status, Json(description(&described))).into_response())
 }
 
 /// All topics of the tenant, by name.
@@ -186,13 +186,9 @@ async fn put(
         (status = "5XX", description = "control_plane_unavailable",
             body = ProblemBody, content_type = "application/problem+json"))
 )]
-async fn list(State(app): State<AppState>, principal: Principal) -> Result<Json<TopicList>, Problem> {
-    let mut topics = Vec::new();
-    for topic in app.plane.topics(&principal.tenant).await? {
-        let partitions = app.plane.partitions(topic.id).await?;
-        topics.push(description(&topic, &partitions));
-    }
-    Ok(Json(TopicList { topics }))
+async fn list(State(app): State<AppState>, Caller(scope): Caller) -> Result<Json<TopicList>, Problem> {
+    let topics = app.engine.topics.list(&scope).await?;
+    Ok(Json(TopicList { topics: topics.iter().map(description).collect() }))
 }
 
 /// Configuration and the state of each partition.
@@ -208,17 +204,10 @@ async fn list(State(app): State<AppState>, principal: Principal) -> Result<Json<
 )]
 async fn describe(
     State(app): State<AppState>,
-    principal: Principal,
+    Caller(scope): Caller,
     TopicName(name): TopicName,
 ) -> Result<Json<TopicDescription>, Problem> {
-    let topic = app.plane.topic(&principal.tenant, &name).await.map_err(|e| match e {
-        Error::Rejected(NoSuchTopic) => {
-            Problem::new(Code::TopicNotFound, format!("there is no topic {name}"))
-        }
-        other => other.into(),
-    })?;
-    let partitions = app.plane.partitions(topic.id).await?;
-    Ok(Json(description(&topic, &partitions)))
+    Ok(Json(description(&app.engine.topics.describe(&scope, &name).await?)))
 }
 
 /// Deletes a topic; a later one of the same name shares nothing with it.
@@ -234,12 +223,9 @@ async fn describe(
 )]
 async fn delete(
     State(app): State<AppState>,
-    principal: Principal,
+    Caller(scope): Caller,
     TopicName(name): TopicName,
 ) -> Result<StatusCode, Problem> {
-    if app.topics.delete(&principal.tenant, &name).await? {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(Problem::new(Code::TopicNotFound, format!("there is no topic {name}")))
-    }
+    app.engine.topics.delete(&scope, &name).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -1,4 +1,4 @@
-use super::super::client::PartitionRange;
+use super::super::stored::PartitionRange;
 use super::*;
 
 fn problem(code: &str) -> Problem {

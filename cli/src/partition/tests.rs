@@ -19,7 +19,7 @@ async fn read(log: &Arc<FakeLog>, position: Position, skip_lost: bool) -> (Strin
         position,
         end: Some(end),
         max_records: u64::MAX,
-        format: Format::Ndjson,
+        format: OutputFormat::Ndjson,
         skip_lost,
         patience: Patience::new(Some(Duration::from_secs(1)), StdRng::seed_from_u64(1)),
         batches,

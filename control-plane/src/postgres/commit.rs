@@ -1,7 +1,7 @@
 //! The commit statement and what it could not see: retries of keys, repeats of its own sending.
 
 use super::PostgresControlPlane;
-use super::connection::{READ, WRITE, retried, sent};
+use super::connection::{WRITE, retried, sent};
 use super::error::classify;
 use super::find::ranges;
 use bytes::Bytes;
@@ -9,21 +9,10 @@ use millpond_core::assign;
 use millpond_core::control_plane::{
     Answer, Batch, BatchFlags, Commit, Committed, PartBody, Piece, PieceOutcome, Verdict,
 };
-use millpond_core::{AgentId, Error, Offset, PartId, TopicId, limits};
+use millpond_core::{Error, Offset, limits};
 use sqlx::PgConnection;
 use std::collections::HashMap;
 use uuid::Uuid;
-
-pub(super) async fn register(
-    plane: &PostgresControlPlane,
-    agent: AgentId,
-    ids: &[PartId],
-) -> Result<(), Error> {
-    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-    sent!(plane, READ, c => sqlx::query_file!("queries/segment/register.sql", agent.0, &ids).execute(c))?
-        .map_err(classify)?;
-    Ok(())
-}
 
 /// Numbers of a commit fit `int4`: `limits::COMMIT_MAX_RUNS` and `CHUNK_MAX_RECORDS` bound them.
 fn int(n: usize) -> i32 {
@@ -403,18 +392,4 @@ async fn resolve_repeats(
         committed.verdicts[request] = if all { Verdict::Stored } else { Verdict::Unknown };
     }
     Ok(())
-}
-
-pub(super) async fn dedup_offsets(
-    plane: &PostgresControlPlane,
-    topic: TopicId,
-    id_hashes: &[Uuid],
-) -> Result<Vec<Option<(i32, Offset)>>, Error> {
-    let rows = retried!(
-        plane,
-        c => sqlx::query_file!("queries/log/dedup_offsets.sql", topic.0, id_hashes).fetch_all(c)
-    )?;
-    let known: HashMap<Uuid, (i32, Offset)> =
-        rows.into_iter().map(|r| (r.id_hash, (r.partition, Offset(r.record_offset)))).collect();
-    Ok(id_hashes.iter().map(|h| known.get(h).copied()).collect())
 }

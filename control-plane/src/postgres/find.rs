@@ -5,7 +5,7 @@ use super::PostgresControlPlane;
 use super::connection::retried;
 use bytes::Bytes;
 use millpond_core::control_plane::{Batch, BatchFlags, FindRequest, Found, PayloadRange};
-use millpond_core::{Error, Offset, PartId, PartitionId, TopicId, limits};
+use millpond_core::{Error, Offset, PartId, limits};
 use std::ops::Range;
 use uuid::Uuid;
 
@@ -76,25 +76,4 @@ pub(super) async fn payloads(
         }
     }
     Ok(bytes)
-}
-
-pub(super) async fn high_watermarks(
-    plane: &PostgresControlPlane,
-    partitions: &[PartitionId],
-) -> Result<Vec<(PartitionId, Offset)>, Error> {
-    let ids: Vec<i64> = partitions.iter().map(|p| p.0).collect();
-    let rows = retried!(plane, c => sqlx::query_file!("queries/log/high_watermarks.sql", &ids).fetch_all(c))?;
-    Ok(rows.into_iter().map(|r| (PartitionId(r.partition_id), Offset(r.high_watermark))).collect())
-}
-
-pub(super) async fn offsets_at(
-    plane: &PostgresControlPlane,
-    topic: TopicId,
-    timestamp_ms: i64,
-) -> Result<Vec<(i32, PartitionId, Offset)>, Error> {
-    let rows = retried!(
-        plane,
-        c => sqlx::query_file!("queries/log/offsets_at.sql", topic.0, timestamp_ms).fetch_all(c)
-    )?;
-    Ok(rows.into_iter().map(|r| (r.number, PartitionId(r.partition_id), Offset(r.record_offset))).collect())
 }

@@ -3,11 +3,15 @@
 use super::PostgresControlPlane;
 use super::connection::{WRITE, retried, sent};
 use super::error::classify;
+use async_trait::async_trait;
+use millpond_core::control_plane::Groups;
 use millpond_core::group::{
     Assigned, DeleteGroupRejected, GenerationMoved, GroupState, GroupTopic, Member, MemberState, NoSuchGroup,
     OffsetCommit, OffsetsRejected, Owner, Progress, Regroup, RenewRejected, Renewed, ResetRejected, Start,
 };
-use millpond_core::{Error, Generation, GroupId, MemberId, Name, Offset, PartitionId, TopicId, limits};
+use millpond_core::{
+    Error, Generation, GroupId, MemberId, Name, Offset, PartitionId, Scope, TopicId, limits,
+};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -27,195 +31,241 @@ fn changing<R>() -> Error<R> {
     Error::NotApplied("the group changes all the time".into())
 }
 
-pub(super) async fn get(
-    plane: &PostgresControlPlane,
-    tenant: &Name,
-    name: &Name,
-    also: &[Name],
-) -> Result<GroupState, Error<NoSuchGroup>> {
-    // The generation first: what is read after it is as new or newer, and a change that names it fails if it
-    // was newer.
-    let row = retried!(
-        plane,
-        c => sqlx::query_file!("queries/group/get.sql", tenant.as_str(), name.as_str()).fetch_optional(c)
-    )
-    .map_err(Error::from_infallible)?;
-    let row = row.ok_or(Error::Rejected(NoSuchGroup))?;
-    let id = row.group_id;
-    let members = retried!(plane, c => sqlx::query_file!("queries/group/members.sql", id).fetch_all(c))
-        .map_err(Error::from_infallible)?;
-    let mut wanted: Vec<String> =
-        also.iter().map(ToString::to_string).chain(members.iter().flat_map(|m| m.topics.clone())).collect();
-    wanted.sort_unstable();
-    wanted.dedup();
-    let topics = retried!(
-        plane,
-        c => sqlx::query_file!("queries/group/topics.sql", tenant.as_str(), &wanted).fetch_all(c)
-    )
-    .map_err(Error::from_infallible)?;
-    let owners = retried!(plane, c => sqlx::query_file!("queries/group/owners.sql", id).fetch_all(c))
-        .map_err(Error::from_infallible)?;
-    Ok(GroupState {
-        id: GroupId(id),
-        generation: Generation(row.generation),
-        basis: row.topic_ids.into_iter().map(TopicId).zip(row.partition_counts).collect(),
-        members: members
-            .into_iter()
-            .map(|m| MemberState {
-                member: Member {
-                    id: MemberId(m.member_id),
-                    topics: names(&m.topics),
-                    session_ms: m.session_ms,
-                    from: start(m.latest),
-                    client_id: m.client_id,
-                },
-                seen_at_ms: m.seen_at_ms,
-                expired: m.expired,
-            })
-            .collect(),
-        topics: topics
-            .into_iter()
-            .filter_map(|t| {
-                let partitions = t.partitions.into_iter().map(PartitionId).collect();
-                Some(GroupTopic { name: Name::new(&t.name).ok()?, id: TopicId(t.topic_id), partitions })
-            })
-            .collect(),
-        owners: owners
-            .into_iter()
-            .map(|o| {
-                (
-                    PartitionId(o.partition_id),
-                    Owner { member: MemberId(o.member_id), since: Generation(o.since) },
-                )
-            })
-            .collect(),
-    })
-}
-
-pub(super) async fn make(plane: &PostgresControlPlane, tenant: &Name, name: &Name) -> Result<(), Error> {
-    let statement = sqlx::query_file!("queries/group/make.sql", tenant.as_str(), name.as_str());
-    sent!(plane, WRITE, c => statement.execute(c))?.map(|_| ()).map_err(classify)
-}
-
-pub(super) async fn list(plane: &PostgresControlPlane, tenant: &Name) -> Result<Vec<Name>, Error> {
-    let rows = retried!(
-        plane,
-        c => sqlx::query_file_scalar!("queries/group/list.sql", tenant.as_str()).fetch_all(c)
-    )?;
-    Ok(names(&rows))
-}
-
-pub(super) async fn progress(plane: &PostgresControlPlane, group: GroupId) -> Result<Vec<Progress>, Error> {
-    let rows = retried!(plane, c => sqlx::query_file!("queries/group/progress.sql", group.0).fetch_all(c))?;
-    let progress = rows.into_iter().filter_map(|row| {
-        Some(Progress {
-            topic: Name::new(&row.name).ok()?,
-            number: row.number,
-            partition: PartitionId(row.partition_id),
-            owner: row.member_id.map(MemberId),
-            committed: row.committed.map(Offset),
-            log_start_offset: Offset(row.log_start_offset),
-            high_watermark: Offset(row.high_watermark),
+#[async_trait]
+impl Groups for PostgresControlPlane {
+    async fn group(
+        &self,
+        scope: &Scope,
+        name: &Name,
+        also: &[Name],
+    ) -> Result<GroupState, Error<NoSuchGroup>> {
+        // The generation first: what is read after it is as new or newer, and a change that names it fails
+        // if it was newer.
+        let row = retried!(self, c => sqlx::query_file!("queries/group/get.sql", scope.tenant.as_str(), name.as_str()).fetch_optional(c))
+            .map_err(Error::from_infallible)?;
+        let row = row.ok_or(Error::Rejected(NoSuchGroup))?;
+        let id = row.group_id;
+        let members = retried!(self, c => sqlx::query_file!("queries/group/members.sql", id).fetch_all(c))
+            .map_err(Error::from_infallible)?;
+        let mut wanted: Vec<String> = also
+            .iter()
+            .map(ToString::to_string)
+            .chain(members.iter().flat_map(|m| m.topics.clone()))
+            .collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let topics = retried!(self, c => sqlx::query_file!("queries/group/topics.sql", scope.tenant.as_str(), &wanted).fetch_all(c))
+            .map_err(Error::from_infallible)?;
+        let owners = retried!(self, c => sqlx::query_file!("queries/group/owners.sql", id).fetch_all(c))
+            .map_err(Error::from_infallible)?;
+        Ok(GroupState {
+            id: GroupId(id),
+            generation: Generation(row.generation),
+            basis: row.topic_ids.into_iter().map(TopicId).zip(row.partition_counts).collect(),
+            members: members
+                .into_iter()
+                .map(|m| MemberState {
+                    member: Member {
+                        id: MemberId(m.member_id),
+                        topics: names(&m.topics),
+                        session_ms: m.session_ms,
+                        from: start(m.latest),
+                        client_id: m.client_id,
+                    },
+                    seen_at_ms: m.seen_at_ms,
+                    expired: m.expired,
+                })
+                .collect(),
+            topics: topics
+                .into_iter()
+                .filter_map(|t| {
+                    let partitions = t.partitions.into_iter().map(PartitionId).collect();
+                    Some(GroupTopic { name: Name::new(&t.name).ok()?, id: TopicId(t.topic_id), partitions })
+                })
+                .collect(),
+            owners: owners
+                .into_iter()
+                .map(|o| {
+                    (
+                        PartitionId(o.partition_id),
+                        Owner { member: MemberId(o.member_id), since: Generation(o.since) },
+                    )
+                })
+                .collect(),
         })
-    });
-    Ok(progress.collect())
-}
+    }
 
-pub(super) async fn regroup(
-    plane: &PostgresControlPlane,
-    change: &Regroup,
-) -> Result<Generation, Error<GenerationMoved>> {
-    let topics: Vec<i64> = change.basis.iter().map(|(topic, _)| topic.0).collect();
-    let counts: Vec<i32> = change.basis.iter().map(|(_, partitions)| *partitions).collect();
-    let remove: Vec<Uuid> = change.remove.iter().map(|m| m.0).collect();
-    let partitions: Vec<i64> = change.owners.iter().map(|(partition, _)| partition.0).collect();
-    let members: Vec<Uuid> = change.owners.iter().map(|(_, member)| member.0).collect();
-    let add = change.add.as_ref();
-    let subscribed: Vec<String> = add.iter().flat_map(|m| &m.topics).map(ToString::to_string).collect();
-    let statement = sqlx::query_file_scalar!(
-        "queries/group/regroup.sql",
-        change.group.0,
-        change.generation.0,
-        &topics,
-        &counts,
-        &remove,
-        add.map(|m| m.id.0) as _,
-        add.and_then(|m| m.client_id.clone()) as _,
-        &subscribed,
-        add.map_or(0, |m| m.session_ms),
-        add.is_some_and(|m| m.from == Start::Latest),
-        &partitions,
-        &members
-    );
-    let generation =
-        sent!(plane, WRITE, c => statement.fetch_optional(c)).and_then(|sent| sent.map_err(classify));
-    let generation = generation.map_err(Error::from_infallible)?;
-    generation.map(Generation).ok_or(Error::Rejected(GenerationMoved))
-}
+    async fn make_group(&self, scope: &Scope, name: &Name) -> Result<(), Error> {
+        let statement = sqlx::query_file!("queries/group/make.sql", scope.tenant.as_str(), name.as_str());
+        sent!(self, WRITE, c => statement.execute(c))?.map(|_| ()).map_err(classify)
+    }
 
-pub(super) async fn renew(
-    plane: &PostgresControlPlane,
-    tenant: &Name,
-    group: &Name,
-    member: MemberId,
-) -> Result<Renewed, Error<RenewRejected>> {
-    let parts = limits::SESSION_NOTED_PARTS;
-    let rows = retried!(
-        plane,
-        c => sqlx::query_file!("queries/group/renew.sql", tenant.as_str(), group.as_str(), member.0, parts)
-            .fetch_all(c)
-    )
-    .map_err(Error::from_infallible)?;
-    let first = rows.first().ok_or(Error::Rejected(RenewRejected::NoSuchGroup))?;
-    let (Some(_), Some(session_ms)) = (first.member_id, first.session_ms) else {
-        return Err(Error::Rejected(RenewRejected::NoSuchMember));
-    };
-    let partitions = rows.iter().filter_map(|row| {
-        Some(Assigned {
-            topic: Name::new(row.topic.as_deref()?).ok()?,
-            number: row.number?,
-            partition: PartitionId(row.partition_id?),
-            since: Generation(row.since?),
-            committed: row.committed.map(Offset),
-            log_start_offset: Offset(row.log_start_offset?),
-            high_watermark: Offset(row.high_watermark?),
+    async fn groups(&self, scope: &Scope) -> Result<Vec<Name>, Error> {
+        let rows = retried!(self, c => sqlx::query_file_scalar!("queries/group/list.sql", scope.tenant.as_str()).fetch_all(c))?;
+        Ok(names(&rows))
+    }
+
+    async fn progress(&self, _scope: &Scope, group: GroupId) -> Result<Vec<Progress>, Error> {
+        let rows =
+            retried!(self, c => sqlx::query_file!("queries/group/progress.sql", group.0).fetch_all(c))?;
+        let progress = rows.into_iter().filter_map(|row| {
+            Some(Progress {
+                topic: Name::new(&row.name).ok()?,
+                number: row.number,
+                partition: PartitionId(row.partition_id),
+                owner: row.member_id.map(MemberId),
+                committed: row.committed.map(Offset),
+                log_start_offset: Offset(row.log_start_offset),
+                high_watermark: Offset(row.high_watermark),
+            })
+        });
+        Ok(progress.collect())
+    }
+
+    async fn regroup(&self, change: &Regroup) -> Result<Generation, Error<GenerationMoved>> {
+        let topics: Vec<i64> = change.basis.iter().map(|(topic, _)| topic.0).collect();
+        let counts: Vec<i32> = change.basis.iter().map(|(_, partitions)| *partitions).collect();
+        let remove: Vec<Uuid> = change.remove.iter().map(|m| m.0).collect();
+        let partitions: Vec<i64> = change.owners.iter().map(|(partition, _)| partition.0).collect();
+        let members: Vec<Uuid> = change.owners.iter().map(|(_, member)| member.0).collect();
+        let add = change.add.as_ref();
+        let subscribed: Vec<String> = add.iter().flat_map(|m| &m.topics).map(ToString::to_string).collect();
+        let statement = sqlx::query_file_scalar!(
+            "queries/group/regroup.sql",
+            change.group.0,
+            change.generation.0,
+            &topics,
+            &counts,
+            &remove,
+            add.map(|m| m.id.0) as _,
+            add.and_then(|m| m.client_id.clone()) as _,
+            &subscribed,
+            add.map_or(0, |m| m.session_ms),
+            add.is_some_and(|m| m.from == Start::Latest),
+            &partitions,
+            &members
+        );
+        let generation =
+            sent!(self, WRITE, c => statement.fetch_optional(c)).and_then(|sent| sent.map_err(classify));
+        let generation = generation.map_err(Error::from_infallible)?;
+        generation.map(Generation).ok_or(Error::Rejected(GenerationMoved))
+    }
+
+    async fn renew(
+        &self,
+        scope: &Scope,
+        group: &Name,
+        member: MemberId,
+    ) -> Result<Renewed, Error<RenewRejected>> {
+        let rows = retried!(self, c => sqlx::query_file!("queries/group/renew.sql", scope.tenant.as_str(), group.as_str(), member.0,
+                limits::SESSION_NOTED_PARTS).fetch_all(c))
+        .map_err(Error::from_infallible)?;
+        let first = rows.first().ok_or(Error::Rejected(RenewRejected::NoSuchGroup))?;
+        let (Some(_), Some(session_ms)) = (first.member_id, first.session_ms) else {
+            return Err(Error::Rejected(RenewRejected::NoSuchMember));
+        };
+        let partitions = rows.iter().filter_map(|row| {
+            Some(Assigned {
+                topic: Name::new(row.topic.as_deref()?).ok()?,
+                number: row.number?,
+                partition: PartitionId(row.partition_id?),
+                since: Generation(row.since?),
+                committed: row.committed.map(Offset),
+                log_start_offset: Offset(row.log_start_offset?),
+                high_watermark: Offset(row.high_watermark?),
+            })
+        });
+        Ok(Renewed {
+            group: GroupId(first.group_id),
+            generation: Generation(first.generation),
+            stale: first.stale,
+            session_ms,
+            from: start(first.latest.unwrap_or(false)),
+            noted_ms_ago: first.noted_ms_ago.unwrap_or(0),
+            partitions: partitions.collect(),
         })
-    });
-    Ok(Renewed {
-        group: GroupId(first.group_id),
-        generation: Generation(first.generation),
-        stale: first.stale,
-        session_ms,
-        from: start(first.latest.unwrap_or(false)),
-        noted_ms_ago: first.noted_ms_ago.unwrap_or(0),
-        partitions: partitions.collect(),
-    })
-}
+    }
 
-pub(super) async fn generations(
-    plane: &PostgresControlPlane,
-    groups: &[GroupId],
-) -> Result<Vec<(GroupId, Generation, bool)>, Error> {
-    let ids: Vec<i64> = groups.iter().map(|g| g.0).collect();
-    let rows = retried!(plane, c => sqlx::query_file!("queries/group/generations.sql", &ids).fetch_all(c))?;
-    Ok(rows.into_iter().map(|r| (GroupId(r.group_id), Generation(r.generation), r.stale)).collect())
+    async fn generations(
+        &self,
+        groups: &[(Scope, GroupId)],
+    ) -> Result<Vec<(GroupId, Generation, bool)>, Error> {
+        let ids: Vec<i64> = groups.iter().map(|(_, g)| g.0).collect();
+        let rows =
+            retried!(self, c => sqlx::query_file!("queries/group/generations.sql", &ids).fetch_all(c))?;
+        Ok(rows.into_iter().map(|r| (GroupId(r.group_id), Generation(r.generation), r.stale)).collect())
+    }
+
+    async fn commit_offsets(
+        &self,
+        commit: &OffsetCommit,
+    ) -> Result<Vec<(PartitionId, Offset)>, Error<OffsetsRejected>> {
+        for _ in 0..SENDINGS_MAX {
+            let sent = sent!(self, WRITE, c => send_offsets(c, commit)).and_then(|sent| sent);
+            if let Some(decided) = sent.map_err(Error::from_infallible)? {
+                return decided.map_err(Error::Rejected);
+            }
+        }
+        Err(changing())
+    }
+
+    async fn reset_offsets(
+        &self,
+        scope: &Scope,
+        group: &Name,
+        offsets: &[(PartitionId, Offset)],
+    ) -> Result<(), Error<ResetRejected>> {
+        self.make_group(scope, group).await.map_err(Error::from_infallible)?;
+        let (partitions, values) = columns(offsets);
+        for _ in 0..SENDINGS_MAX {
+            let statement = sqlx::query_file!(
+                "queries/group/reset.sql",
+                scope.tenant.as_str(),
+                group.as_str(),
+                &partitions,
+                &values
+            );
+            let rows =
+                sent!(self, WRITE, c => statement.fetch_all(c)).and_then(|sent| sent.map_err(classify));
+            let rows = rows.map_err(Error::from_infallible)?;
+            let Some(first) = rows.first().filter(|first| first.current) else { continue };
+            if first.alive {
+                return Err(Error::Rejected(ResetRejected::NotEmpty));
+            }
+            let refused = |reason: &str| {
+                rows.iter().enumerate().find(|(_, row)| row.refused.as_deref() == Some(reason))
+            };
+            if let Some((nth, _)) = refused("gone") {
+                return Err(Error::Rejected(ResetRejected::PartitionGone { nth }));
+            }
+            if let Some((nth, row)) = refused("beyond") {
+                let high_watermark = Offset(row.high_watermark.unwrap_or(0));
+                return Err(Error::Rejected(ResetRejected::BeyondHighWatermark { nth, high_watermark }));
+            }
+            return Ok(());
+        }
+        Err(changing())
+    }
+
+    async fn delete_group(&self, scope: &Scope, group: &Name) -> Result<(), Error<DeleteGroupRejected>> {
+        for _ in 0..SENDINGS_MAX {
+            let statement =
+                sqlx::query_file!("queries/group/delete.sql", scope.tenant.as_str(), group.as_str());
+            let row =
+                sent!(self, WRITE, c => statement.fetch_optional(c)).and_then(|sent| sent.map_err(classify));
+            match row.map_err(Error::from_infallible)? {
+                None => return Err(Error::Rejected(DeleteGroupRejected::NoSuchGroup)),
+                Some(row) if !row.current => {}
+                Some(row) if row.alive => return Err(Error::Rejected(DeleteGroupRejected::NotEmpty)),
+                Some(_) => return Ok(()),
+            }
+        }
+        Err(changing())
+    }
 }
 
 fn columns(offsets: &[(PartitionId, Offset)]) -> (Vec<i64>, Vec<i64>) {
     offsets.iter().map(|(partition, offset)| (partition.0, offset.0)).unzip()
-}
-
-pub(super) async fn commit_offsets(
-    plane: &PostgresControlPlane,
-    commit: &OffsetCommit,
-) -> Result<Vec<(PartitionId, Offset)>, Error<OffsetsRejected>> {
-    for _ in 0..SENDINGS_MAX {
-        let sent = sent!(plane, WRITE, c => send_offsets(c, commit)).and_then(|sent| sent);
-        if let Some(decided) = sent.map_err(Error::from_infallible)? {
-            return decided.map_err(Error::Rejected);
-        }
-    }
-    Err(changing())
 }
 
 type Kept = Vec<(PartitionId, Offset)>;
@@ -228,7 +278,7 @@ pub(super) async fn send_offsets(
     let (partitions, offsets) = columns(&commit.offsets);
     let statement = sqlx::query_file!(
         "queries/group/commit.sql",
-        commit.tenant.as_str(),
+        commit.scope.tenant.as_str(),
         commit.group.as_str(),
         commit.member.0,
         commit.generation.0,
@@ -258,59 +308,4 @@ pub(super) async fn send_offsets(
     }
     let kept = rows.iter().filter_map(|row| Some((PartitionId(row.partition_id?), Offset(row.committed?))));
     Ok(Some(Ok(kept.collect())))
-}
-
-pub(super) async fn reset_offsets(
-    plane: &PostgresControlPlane,
-    tenant: &Name,
-    group: &Name,
-    offsets: &[(PartitionId, Offset)],
-) -> Result<(), Error<ResetRejected>> {
-    make(plane, tenant, group).await.map_err(Error::from_infallible)?;
-    let (partitions, values) = columns(offsets);
-    for _ in 0..SENDINGS_MAX {
-        let statement = sqlx::query_file!(
-            "queries/group/reset.sql",
-            tenant.as_str(),
-            group.as_str(),
-            &partitions,
-            &values
-        );
-        let rows = sent!(plane, WRITE, c => statement.fetch_all(c)).and_then(|sent| sent.map_err(classify));
-        let rows = rows.map_err(Error::from_infallible)?;
-        let Some(first) = rows.first().filter(|first| first.current) else { continue };
-        if first.alive {
-            return Err(Error::Rejected(ResetRejected::NotEmpty));
-        }
-        let refused =
-            |reason: &str| rows.iter().enumerate().find(|(_, row)| row.refused.as_deref() == Some(reason));
-        if let Some((nth, _)) = refused("gone") {
-            return Err(Error::Rejected(ResetRejected::PartitionGone { nth }));
-        }
-        if let Some((nth, row)) = refused("beyond") {
-            let high_watermark = Offset(row.high_watermark.unwrap_or(0));
-            return Err(Error::Rejected(ResetRejected::BeyondHighWatermark { nth, high_watermark }));
-        }
-        return Ok(());
-    }
-    Err(changing())
-}
-
-pub(super) async fn delete(
-    plane: &PostgresControlPlane,
-    tenant: &Name,
-    group: &Name,
-) -> Result<(), Error<DeleteGroupRejected>> {
-    for _ in 0..SENDINGS_MAX {
-        let statement = sqlx::query_file!("queries/group/delete.sql", tenant.as_str(), group.as_str());
-        let row =
-            sent!(plane, WRITE, c => statement.fetch_optional(c)).and_then(|sent| sent.map_err(classify));
-        match row.map_err(Error::from_infallible)? {
-            None => return Err(Error::Rejected(DeleteGroupRejected::NoSuchGroup)),
-            Some(row) if !row.current => {}
-            Some(row) if row.alive => return Err(Error::Rejected(DeleteGroupRejected::NotEmpty)),
-            Some(_) => return Ok(()),
-        }
-    }
-    Err(changing())
 }

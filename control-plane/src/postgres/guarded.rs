@@ -43,13 +43,17 @@ fn told(commit: &Commit, verdict: Verdict) -> Committed {
 async fn decide(tx: &mut Transaction<'_, Postgres>, commit: &Commit) -> Result<Committed, Error> {
     let offsets = commit.guard.as_ref().and_then(|g| g.offsets.as_ref());
     let acks = commit.guard.as_ref().and_then(|g| g.acks.as_ref());
-    let leases = match acks {
-        Some((tenant, acks)) => acks::hold(tx, tenant, acks).await?,
-        None => acks::Held::default(),
+    let scope = commit.requests.first().map(|request| &request.scope);
+    let leases = match (scope, acks) {
+        (Some(scope), Some(acks)) => acks::hold(tx, scope, acks).await?,
+        _ => acks::Held::default(),
     };
     if let Some(offsets) = offsets {
-        let share =
-            sqlx::query_file!("queries/group/share.sql", offsets.tenant.as_str(), offsets.group.as_str());
+        let share = sqlx::query_file!(
+            "queries/group/share.sql",
+            offsets.scope.tenant.as_str(),
+            offsets.group.as_str()
+        );
         share.fetch_optional(&mut **tx).await.map_err(classify)?;
     }
     let partitions: Vec<i64> = commit.runs.iter().map(|r| r.partition.0).collect();
@@ -62,9 +66,8 @@ async fn decide(tx: &mut Transaction<'_, Postgres>, commit: &Commit) -> Result<C
     if let Some(known) = look(tx, commit).await? {
         return Ok(known);
     }
-    if let Some((_, acks)) = acks {
-        let op = commit.requests.first().map_or(Uuid::nil(), |request| request.id.0);
-        let lost = acks::settle(tx, &leases, acks, op).await?;
+    if let (Some(request), Some(acks)) = (commit.requests.first(), acks) {
+        let lost = acks::settle(tx, &request.scope, &leases, acks, request.id.0).await?;
         if !lost.is_empty() {
             return Ok(told(commit, Verdict::LeaseLost(lost)));
         }

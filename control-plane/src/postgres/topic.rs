@@ -4,9 +4,11 @@ use super::PostgresControlPlane;
 use super::connection::{BACKGROUND, retried, sent};
 use super::error::classify;
 use super::queue::hold;
+use async_trait::async_trait;
+use millpond_core::control_plane::Topics;
 use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
 use millpond_core::{
-    Error, Name, Offset, PartitionId, Placement, Topic, TopicChange, TopicConfig, TopicId, limits,
+    Error, Name, Offset, PartitionId, Placement, Scope, Topic, TopicChange, TopicConfig, TopicId, limits,
 };
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
@@ -42,26 +44,81 @@ fn placement_text(placement: Placement) -> &'static str {
     }
 }
 
-pub(super) async fn put(
-    plane: &PostgresControlPlane,
-    tenant: &Name,
-    name: &Name,
-    change: &TopicChange,
-    default_partitions: i32,
-) -> Result<(Topic, bool), Error<PutTopicRejected>> {
-    if change.partitions.is_some_and(|p| !(1..=limits::PARTITIONS_MAX).contains(&p)) {
-        return Err(Error::Rejected(PutTopicRejected::PartitionsOutOfRange));
-    }
-    let (plane, tenant, name, change) = (plane.clone(), tenant.clone(), name.clone(), change.clone());
-    let task = tokio::spawn(async move {
-        loop {
-            let put = sent!(plane, BACKGROUND, c => put_once(c, &tenant, &name, &change, default_partitions));
-            if let Some(done) = put.map_err(Error::from_infallible)?? {
-                return Ok(done);
-            }
+#[async_trait]
+impl Topics for PostgresControlPlane {
+    async fn put_topic(
+        &self,
+        scope: &Scope,
+        name: &Name,
+        change: &TopicChange,
+        default_partitions: i32,
+    ) -> Result<(Topic, bool), Error<PutTopicRejected>> {
+        if change.partitions.is_some_and(|p| !(1..=limits::PARTITIONS_MAX).contains(&p)) {
+            return Err(Error::Rejected(PutTopicRejected::PartitionsOutOfRange));
         }
-    });
-    task.await.unwrap_or_else(|e| Err(Error::MaybeApplied(e.into())))
+        let (plane, tenant, name, change) =
+            (self.clone(), scope.tenant.clone(), name.clone(), change.clone());
+        let task = tokio::spawn(async move {
+            loop {
+                let put =
+                    sent!(plane, BACKGROUND, c => put_once(c, &tenant, &name, &change, default_partitions));
+                if let Some(done) = put.map_err(Error::from_infallible)?? {
+                    return Ok(done);
+                }
+            }
+        });
+        task.await.unwrap_or_else(|e| Err(Error::MaybeApplied(e.into())))
+    }
+
+    async fn topic(&self, scope: &Scope, name: &Name) -> Result<Topic, Error<NoSuchTopic>> {
+        let row = retried!(self, c => sqlx::query_file!("queries/topic/get.sql", scope.tenant.as_str(), name.as_str()).fetch_optional(c))
+            .map_err(Error::from_infallible)?;
+        let row = row.ok_or(Error::Rejected(NoSuchTopic))?;
+        let partitions = row.partitions.iter().copied().map(PartitionId).collect();
+        Ok(Topic {
+            id: TopicId(row.topic_id),
+            tenant: scope.tenant.clone(),
+            name: name.clone(),
+            config: config_of!(row),
+            partitions,
+        })
+    }
+
+    async fn topics(&self, scope: &Scope) -> Result<Vec<Topic>, Error> {
+        let rows = retried!(self, c => sqlx::query_file!("queries/topic/list.sql", scope.tenant.as_str()).fetch_all(c))?;
+        let topic = rows.into_iter().filter_map(|row| {
+            let name = Name::new(&row.name).ok()?;
+            let partitions = row.partitions.iter().copied().map(PartitionId).collect();
+            Some(Topic {
+                id: TopicId(row.topic_id),
+                tenant: scope.tenant.clone(),
+                name,
+                config: config_of!(row),
+                partitions,
+            })
+        });
+        Ok(topic.collect())
+    }
+
+    async fn partitions(&self, _scope: &Scope, topic: TopicId) -> Result<Vec<PartitionStatus>, Error> {
+        let rows =
+            retried!(self, c => sqlx::query_file!("queries/topic/partitions.sql", topic.0).fetch_all(c))?;
+        let status = rows.into_iter().map(|row| PartitionStatus {
+            partition: row.number,
+            id: PartitionId(row.partition_id),
+            log_start_offset: Offset(row.log_start_offset),
+            high_watermark: Offset(row.high_watermark),
+            bytes: row.bytes,
+        });
+        Ok(status.collect())
+    }
+
+    async fn delete_topic(&self, scope: &Scope, name: &Name) -> Result<bool, Error> {
+        let (plane, tenant, name) = (self.clone(), scope.tenant.clone(), name.clone());
+        let task =
+            tokio::spawn(async move { sent!(plane, BACKGROUND, c => delete_once(c, &tenant, &name))? });
+        task.await.unwrap_or_else(|e| Err(Error::MaybeApplied(e.into())))
+    }
 }
 
 /// `None`: another made the topic between the look and the insert.
@@ -143,65 +200,6 @@ async fn put_once(
         Topic { id: TopicId(id), tenant: tenant.clone(), name: name.clone(), config, partitions },
         made,
     )))
-}
-
-pub(super) async fn get(
-    plane: &PostgresControlPlane,
-    tenant: &Name,
-    name: &Name,
-) -> Result<Topic, Error<NoSuchTopic>> {
-    let row = retried!(
-        plane,
-        c => sqlx::query_file!("queries/topic/get.sql", tenant.as_str(), name.as_str()).fetch_optional(c)
-    )
-    .map_err(Error::from_infallible)?;
-    let row = row.ok_or(Error::Rejected(NoSuchTopic))?;
-    let partitions = row.partitions.iter().copied().map(PartitionId).collect();
-    Ok(Topic {
-        id: TopicId(row.topic_id),
-        tenant: tenant.clone(),
-        name: name.clone(),
-        config: config_of!(row),
-        partitions,
-    })
-}
-
-pub(super) async fn list(plane: &PostgresControlPlane, tenant: &Name) -> Result<Vec<Topic>, Error> {
-    let rows =
-        retried!(plane, c => sqlx::query_file!("queries/topic/list.sql", tenant.as_str()).fetch_all(c))?;
-    let topic = rows.into_iter().filter_map(|row| {
-        let name = Name::new(&row.name).ok()?;
-        let partitions = row.partitions.iter().copied().map(PartitionId).collect();
-        Some(Topic {
-            id: TopicId(row.topic_id),
-            tenant: tenant.clone(),
-            name,
-            config: config_of!(row),
-            partitions,
-        })
-    });
-    Ok(topic.collect())
-}
-
-pub(super) async fn partitions(
-    plane: &PostgresControlPlane,
-    topic: TopicId,
-) -> Result<Vec<PartitionStatus>, Error> {
-    let rows = retried!(plane, c => sqlx::query_file!("queries/topic/partitions.sql", topic.0).fetch_all(c))?;
-    let status = rows.into_iter().map(|row| PartitionStatus {
-        partition: row.number,
-        id: PartitionId(row.partition_id),
-        log_start_offset: Offset(row.log_start_offset),
-        high_watermark: Offset(row.high_watermark),
-        bytes: row.bytes,
-    });
-    Ok(status.collect())
-}
-
-pub(super) async fn delete(plane: &PostgresControlPlane, tenant: &Name, name: &Name) -> Result<bool, Error> {
-    let (plane, tenant, name) = (plane.clone(), tenant.clone(), name.clone());
-    let task = tokio::spawn(async move { sent!(plane, BACKGROUND, c => delete_once(c, &tenant, &name))? });
-    task.await.unwrap_or_else(|e| Err(Error::MaybeApplied(e.into())))
 }
 
 async fn delete_once(connection: &mut PgConnection, tenant: &Name, name: &Name) -> Result<bool, Error> {

@@ -12,7 +12,7 @@ impl View for Fixed {
     fn part_is_new(&self, _: usize) -> bool {
         true
     }
-    fn high_watermark(&self, partition: PartitionId) -> Option<Offset> {
+    fn high_watermark(&self, _: &Scope, partition: PartitionId) -> Option<Offset> {
         (partition.0 < self.partitions).then_some(Offset(partition.0 * 1_000))
     }
     fn key(&self, key_hash: Uuid) -> Option<(Uuid, Answer)> {
@@ -35,6 +35,7 @@ fn commit_of(requests: &[(i64, i32, Option<u128>, bool)]) -> Commit {
             .iter()
             .enumerate()
             .map(|(n, r)| Request {
+                scope: Scope::unauthenticated(),
                 id: RequestId(Uuid::from_u128(u128::try_from(n).unwrap_or(0))),
                 key: r.2.map(|k| RequestKey {
                     key_hash: Uuid::from_u128(k),

@@ -51,16 +51,16 @@ fn written(state: &GroupState, change: &Regroup) -> GroupState {
 #[test]
 fn joining_leaving_and_expiring_make_the_next_generation() {
     let empty = state(&[], 4);
-    let first = empty.next(Some(member(1, &["t"])), None);
+    let first = empty.next(&Scope::unauthenticated(), Some(member(1, &["t"])), None);
     assert_eq!((first.owners.len(), first.remove.len(), &first.basis), (4, 0, &vec![(TopicId(1), 4)]));
     let one = written(&empty, &first);
     assert!(one.is_settled());
-    let two = written(&one, &one.next(Some(member(2, &["t", "unknown"])), None));
-    assert_eq!(one.moved(&one.next(Some(member(2, &["t"])), None)), 2);
+    let two = written(&one, &one.next(&Scope::unauthenticated(), Some(member(2, &["t", "unknown"])), None));
+    assert_eq!(one.moved(&one.next(&Scope::unauthenticated(), Some(member(2, &["t"])), None)), 2);
     let since: Vec<i64> = two.owners.values().map(|o| o.since.0).collect();
     assert_eq!(since.iter().filter(|g| **g == 8).count(), 2, "who keeps a partition has it since before");
 
-    let left = two.next(None, Some(member(1, &[]).id));
+    let left = two.next(&Scope::unauthenticated(), None, Some(member(1, &[]).id));
     assert_eq!(
         (left.remove.len(), left.owners.iter().filter(|(_, m)| m.0 == Uuid::from_u128(2)).count()),
         (1, 4)
@@ -69,7 +69,7 @@ fn joining_leaving_and_expiring_make_the_next_generation() {
     let mut dying = two.clone();
     dying.members[1].expired = true;
     assert!(!dying.is_settled() && dying.member(dying.members[1].member.id).is_none());
-    assert_eq!(dying.next(None, None).remove, [dying.members[1].member.id]);
+    assert_eq!(dying.next(&Scope::unauthenticated(), None, None).remove, [dying.members[1].member.id]);
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn topics_that_change_ask_for_a_generation() {
     assert!(!grown.is_settled());
     let mut gone = settled.clone();
     gone.topics.clear();
-    assert!(!gone.is_settled() && gone.next(None, None).owners.is_empty());
+    assert!(!gone.is_settled() && gone.next(&Scope::unauthenticated(), None, None).owners.is_empty());
     let mut other = settled;
     other.topics.push(GroupTopic { name: name("u"), id: TopicId(2), partitions: vec![PartitionId(5)] });
     assert!(other.is_settled(), "a topic that nobody subscribes to is none of the group's");
@@ -96,10 +96,9 @@ fn a_commit_is_judged_whole() {
     let high_watermark = |p: PartitionId| (p.0 < 4).then_some(Offset(10));
     let judged = |generation, offsets: &[(i64, i64)]| {
         let offsets = offsets.iter().map(|(p, o)| (PartitionId(*p), Offset(*o))).collect();
-        let group = name("g");
         let commit = OffsetCommit {
-            tenant: group.clone(),
-            group,
+            scope: Scope::unauthenticated(),
+            group: name("g"),
             member: MemberId(Uuid::from_u128(0)),
             generation: Generation(generation),
             offsets,

@@ -4,6 +4,7 @@ use super::{BatchRow, DedupRow, KeyRow, PayloadRow, SegmentState, State};
 use crate::assign::{self, View};
 use crate::control_plane::{Answer, Commit, Committed, PartBody, PieceOutcome, Verdict};
 use crate::id::{Offset, PartitionId, TopicId};
+use crate::scope::Scope;
 use uuid::Uuid;
 
 struct CommitView<'a> {
@@ -23,8 +24,8 @@ impl View for CommitView<'_> {
         }
     }
 
-    fn high_watermark(&self, partition: PartitionId) -> Option<Offset> {
-        self.state.alive(partition).map(|p| p.high_watermark)
+    fn high_watermark(&self, scope: &Scope, partition: PartitionId) -> Option<Offset> {
+        self.state.alive_of(&scope.tenant, partition).map(|p| p.high_watermark)
     }
 
     fn key(&self, key_hash: Uuid) -> Option<(Uuid, Answer)> {
@@ -54,8 +55,8 @@ impl State {
                 if body_hash == key.body_hash { Verdict::Duplicate(answer) } else { Verdict::Conflict };
             return told(verdict, nothing());
         }
-        if let Some((tenant, acks)) = &guard.acks {
-            let lost = self.lost_acks(tenant, acks);
+        if let Some(acks) = &guard.acks {
+            let lost = self.lost_acks(&request.scope.tenant, acks);
             if !lost.is_empty() {
                 return told(Verdict::LeaseLost(lost), nothing());
             }
@@ -76,8 +77,9 @@ impl State {
         if let Some(offsets) = commit.guard.as_ref().and_then(|g| g.offsets.as_ref()) {
             self.apply_offsets(offsets);
         }
-        if let Some((tenant, acks)) = commit.guard.as_ref().and_then(|g| g.acks.as_ref()) {
-            self.apply_acks(tenant, acks, now);
+        let acks = commit.guard.as_ref().and_then(|g| g.acks.as_ref());
+        if let (Some(request), Some(acks)) = (commit.requests.first(), acks) {
+            self.apply_acks(&request.scope.tenant, acks, now);
         }
         let state = self;
         let new_parts: Vec<bool> =
@@ -176,6 +178,10 @@ impl State {
                 .filter_map(|n| {
                     let piece = &commit.pieces[*n];
                     let run = &commit.runs[piece.run];
+                    let home = state.partitions.get(&run.partition)?;
+                    if home.tenant != commit.requests[number].scope.tenant {
+                        return None;
+                    }
                     let row = state.batches_of(run.partition).find(|b| {
                         b.batch.part == commit.parts[run.part].id && b.batch.byte_offset == run.byte_offset
                     })?;

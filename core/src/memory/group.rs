@@ -1,6 +1,8 @@
 //! Consumer groups of the model.
 
-use super::State;
+use super::{MemoryControlPlane, State};
+use crate::control_plane::Groups;
+use crate::error::Error;
 use crate::group::{
     self, Assigned, Basis, DeleteGroupRejected, GenerationMoved, GroupState, GroupTopic, Member, MemberState,
     NoSuchGroup, OffsetCommit, OffsetsRejected, Owner, Progress, Regroup, RenewRejected, Renewed,
@@ -9,6 +11,8 @@ use crate::group::{
 use crate::id::{Generation, GroupId, MemberId, Offset, PartitionId};
 use crate::limits;
 use crate::name::Name;
+use crate::scope::Scope;
+use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) struct GroupRow {
@@ -53,8 +57,8 @@ impl GroupRow {
 }
 
 impl State {
-    fn by_id(&self, id: GroupId) -> Option<(&(Name, Name), &GroupRow)> {
-        self.groups.iter().find(|(_, row)| row.id == id)
+    fn by_id(&self, tenant: &Name, id: GroupId) -> Option<&GroupRow> {
+        self.groups.iter().find(|((of, _), row)| of == tenant && row.id == id).map(|(_, row)| row)
     }
 
     fn group_topics<'n>(&self, tenant: &Name, names: impl Iterator<Item = &'n Name>) -> Vec<GroupTopic> {
@@ -65,13 +69,7 @@ impl State {
             .collect()
     }
 
-    pub(super) fn group(
-        &self,
-        tenant: &Name,
-        name: &Name,
-        also: &[Name],
-        now: i64,
-    ) -> Result<GroupState, NoSuchGroup> {
+    fn group(&self, tenant: &Name, name: &Name, also: &[Name], now: i64) -> Result<GroupState, NoSuchGroup> {
         let row = self.groups.get(&(tenant.clone(), name.clone())).ok_or(NoSuchGroup)?;
         let state = |m: &MemberRow| MemberState {
             member: m.member.clone(),
@@ -89,7 +87,7 @@ impl State {
         })
     }
 
-    pub(super) fn make_group(&mut self, tenant: &Name, name: &Name, now: i64) {
+    fn make_group(&mut self, tenant: &Name, name: &Name, now: i64) {
         let key = (tenant.clone(), name.clone());
         if !self.groups.contains_key(&key) {
             let row = GroupRow {
@@ -105,14 +103,14 @@ impl State {
         }
     }
 
-    pub(super) fn progress(&self, id: GroupId) -> Vec<Progress> {
-        let Some((_, row)) = self.by_id(id) else { return Vec::new() };
+    fn progress(&self, tenant: &Name, id: GroupId) -> Vec<Progress> {
+        let Some(row) = self.by_id(tenant, id) else { return Vec::new() };
         let partitions: BTreeSet<PartitionId> =
             row.owners.keys().chain(row.offsets.keys()).copied().collect();
         let mut progress: Vec<Progress> = partitions
             .into_iter()
             .filter_map(|partition| {
-                let place = self.place(partition)?;
+                let place = self.place(tenant, partition)?;
                 Some(Progress {
                     topic: place.0,
                     number: place.1,
@@ -129,18 +127,18 @@ impl State {
     }
 
     /// Topic, number, log start and high watermark of a partition that is alive.
-    fn place(&self, partition: PartitionId) -> Option<(Name, i32, Offset, Offset)> {
-        let row = self.alive(partition)?;
+    fn place(&self, tenant: &Name, partition: PartitionId) -> Option<(Name, i32, Offset, Offset)> {
+        let row = self.alive_of(tenant, partition)?;
         let topic = self.topics.values().find(|t| t.id == row.topic)?;
         Some((topic.name.clone(), row.number, row.log_start, row.high_watermark))
     }
 
-    pub(super) fn regroup(&mut self, change: &Regroup, now: i64) -> Result<Generation, GenerationMoved> {
-        let row = self
-            .groups
-            .values_mut()
-            .find(|row| row.id == change.group && row.generation == change.generation);
-        let row = row.ok_or(GenerationMoved)?;
+    fn regroup(&mut self, change: &Regroup, now: i64) -> Result<Generation, GenerationMoved> {
+        let is_it = |tenant: &Name, row: &GroupRow| {
+            *tenant == change.scope.tenant && row.id == change.group && row.generation == change.generation
+        };
+        let found = self.groups.iter_mut().find(|((tenant, _), row)| is_it(tenant, row));
+        let (_, row) = found.ok_or(GenerationMoved)?;
         row.generation.0 += 1;
         row.changed_ms = now;
         row.basis.clone_from(&change.basis);
@@ -164,7 +162,7 @@ impl State {
         row.members.values().any(|m| m.expired(now)) || row.basis != basis
     }
 
-    pub(super) fn renew(
+    fn renew(
         &mut self,
         tenant: &Name,
         name: &Name,
@@ -180,7 +178,7 @@ impl State {
         let (session_ms, from, noted_ms_ago) = (own.member.session_ms, own.member.from, now - own.seen_ms);
         let row = &self.groups[&(tenant.clone(), name.clone())];
         let assigned = |(partition, owner): (&PartitionId, &Owner)| {
-            let (topic, number, log_start_offset, high_watermark) = self.place(*partition)?;
+            let (topic, number, log_start_offset, high_watermark) = self.place(tenant, *partition)?;
             let committed = row.offsets.get(partition).copied();
             Some(Assigned {
                 topic,
@@ -207,22 +205,26 @@ impl State {
         })
     }
 
-    pub(super) fn generations(&self, groups: &[GroupId], now: i64) -> Vec<(GroupId, Generation, bool)> {
-        let known = groups.iter().filter_map(|id| self.by_id(*id));
-        known.map(|((tenant, _), row)| (row.id, row.generation, self.is_stale(tenant, row, now))).collect()
+    fn generations(&self, groups: &[(Scope, GroupId)], now: i64) -> Vec<(GroupId, Generation, bool)> {
+        let known = |(scope, id): &(Scope, GroupId)| {
+            let row = self.by_id(&scope.tenant, *id)?;
+            Some((row.id, row.generation, self.is_stale(&scope.tenant, row, now)))
+        };
+        groups.iter().filter_map(known).collect()
     }
 
     pub(super) fn judge_offsets(&self, commit: &OffsetCommit) -> Result<(), OffsetsRejected> {
         let row = self
             .groups
-            .get(&(commit.tenant.clone(), commit.group.clone()))
+            .get(&(commit.scope.tenant.clone(), commit.group.clone()))
             .ok_or(OffsetsRejected::NoSuchGroup)?;
-        group::judge(commit, |p| self.alive(p).map(|row| row.high_watermark), |p| row.owners.get(&p).copied())
+        let high_watermark = |p| self.alive_of(&commit.scope.tenant, p).map(|row| row.high_watermark);
+        group::judge(commit, high_watermark, |p| row.owners.get(&p).copied())
     }
 
     /// Offsets that were judged; returns what is committed then.
     pub(super) fn apply_offsets(&mut self, commit: &OffsetCommit) -> Vec<(PartitionId, Offset)> {
-        let Some(row) = self.groups.get_mut(&(commit.tenant.clone(), commit.group.clone())) else {
+        let Some(row) = self.groups.get_mut(&(commit.scope.tenant.clone(), commit.group.clone())) else {
             return Vec::new();
         };
         let apply = |(partition, offset): &(PartitionId, Offset)| {
@@ -233,7 +235,7 @@ impl State {
         commit.offsets.iter().map(apply).collect()
     }
 
-    pub(super) fn commit_offsets(
+    fn commit_offsets(
         &mut self,
         commit: &OffsetCommit,
     ) -> Result<Vec<(PartitionId, Offset)>, OffsetsRejected> {
@@ -241,7 +243,7 @@ impl State {
         Ok(self.apply_offsets(commit))
     }
 
-    pub(super) fn reset_offsets(
+    fn reset_offsets(
         &mut self,
         tenant: &Name,
         name: &Name,
@@ -250,7 +252,7 @@ impl State {
     ) -> Result<(), ResetRejected> {
         self.make_group(tenant, name, now);
         let ends: Vec<Option<Offset>> =
-            offsets.iter().map(|(p, _)| self.alive(*p).map(|row| row.high_watermark)).collect();
+            offsets.iter().map(|(p, _)| self.alive_of(tenant, *p).map(|row| row.high_watermark)).collect();
         let Some(row) = self.groups.get_mut(&(tenant.clone(), name.clone())) else { return Ok(()) };
         if !row.is_empty(now) {
             return Err(ResetRejected::NotEmpty);
@@ -273,12 +275,7 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn delete_group(
-        &mut self,
-        tenant: &Name,
-        name: &Name,
-        now: i64,
-    ) -> Result<(), DeleteGroupRejected> {
+    fn delete_group(&mut self, tenant: &Name, name: &Name, now: i64) -> Result<(), DeleteGroupRejected> {
         let key = (tenant.clone(), name.clone());
         let row = self.groups.get(&key).ok_or(DeleteGroupRejected::NoSuchGroup)?;
         if !row.is_empty(now) {
@@ -308,5 +305,80 @@ impl State {
                 || row.changed_ms > now - limits::GROUP_FORGET_AFTER_MS
         });
         rows
+    }
+}
+
+#[async_trait]
+impl Groups for MemoryControlPlane {
+    async fn group(
+        &self,
+        scope: &Scope,
+        name: &Name,
+        also: &[Name],
+    ) -> Result<GroupState, Error<NoSuchGroup>> {
+        self.state.lock().group(&scope.tenant, name, also, self.clock.now_ms()).map_err(Error::Rejected)
+    }
+
+    async fn make_group(&self, scope: &Scope, name: &Name) -> Result<(), Error> {
+        self.state.lock().make_group(&scope.tenant, name, self.clock.now_ms());
+        Ok(())
+    }
+
+    async fn groups(&self, scope: &Scope) -> Result<Vec<Name>, Error> {
+        Ok(self
+            .state
+            .lock()
+            .groups
+            .keys()
+            .filter(|(t, _)| *t == scope.tenant)
+            .map(|(_, name)| name.clone())
+            .collect())
+    }
+
+    async fn progress(&self, scope: &Scope, group: GroupId) -> Result<Vec<Progress>, Error> {
+        Ok(self.state.lock().progress(&scope.tenant, group))
+    }
+
+    async fn regroup(&self, change: &Regroup) -> Result<Generation, Error<GenerationMoved>> {
+        self.state.lock().regroup(change, self.clock.now_ms()).map_err(Error::Rejected)
+    }
+
+    async fn renew(
+        &self,
+        scope: &Scope,
+        group: &Name,
+        member: MemberId,
+    ) -> Result<Renewed, Error<RenewRejected>> {
+        self.state.lock().renew(&scope.tenant, group, member, self.clock.now_ms()).map_err(Error::Rejected)
+    }
+
+    async fn generations(
+        &self,
+        groups: &[(Scope, GroupId)],
+    ) -> Result<Vec<(GroupId, Generation, bool)>, Error> {
+        Ok(self.state.lock().generations(groups, self.clock.now_ms()))
+    }
+
+    async fn commit_offsets(
+        &self,
+        commit: &OffsetCommit,
+    ) -> Result<Vec<(PartitionId, Offset)>, Error<OffsetsRejected>> {
+        self.state.lock().commit_offsets(commit).map_err(Error::Rejected)
+    }
+
+    async fn reset_offsets(
+        &self,
+        scope: &Scope,
+        group: &Name,
+        offsets: &[(PartitionId, Offset)],
+    ) -> Result<(), Error<ResetRejected>> {
+        self.state
+            .lock()
+            .reset_offsets(&scope.tenant, group, offsets, self.clock.now_ms())
+            .map_err(Error::Rejected)
+    }
+
+    async fn delete_group(&self, scope: &Scope, group: &Name) -> Result<(), Error<DeleteGroupRejected>> {
+        self.state.lock().delete_group(&scope.tenant, group, self.clock.now_ms()).map_err(Error::Rejected)
     }
 }

@@ -7,28 +7,37 @@ mod row;
 mod settle;
 
 use super::{MemoryControlPlane, State};
+use crate::control_plane::Queues;
 use crate::error::Error;
 use crate::id::{Offset, PartitionId, QueueId};
 use crate::name::Name;
-use crate::queue::plane::QueuePlane;
 use crate::queue::{
     Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected,
     Queue, QueueChange, QueueCounts, Settle, Settled,
 };
+use crate::scope::Scope;
 use async_trait::async_trait;
 pub(super) use row::QueueRow;
 
 impl State {
-    fn queue_row(&self, queue: QueueId) -> Result<&QueueRow, Error<NoSuchQueue>> {
-        self.queues.get(&queue).ok_or(Error::Rejected(NoSuchQueue))
+    fn queue_row(&self, scope: &Scope, queue: QueueId) -> Result<&QueueRow, Error<NoSuchQueue>> {
+        let row = self.queues.get(&queue).filter(|row| row.queue.tenant == scope.tenant);
+        row.ok_or(Error::Rejected(NoSuchQueue))
     }
 
-    fn queue_row_mut(&mut self, queue: QueueId) -> Result<&mut QueueRow, Error<NoSuchQueue>> {
-        self.queues.get_mut(&queue).ok_or(Error::Rejected(NoSuchQueue))
+    fn queue_row_mut(&mut self, scope: &Scope, queue: QueueId) -> Result<&mut QueueRow, Error<NoSuchQueue>> {
+        let row = self.queues.get_mut(&queue).filter(|row| row.queue.tenant == scope.tenant);
+        row.ok_or(Error::Rejected(NoSuchQueue))
     }
 
     /// Changes a queue by what the rest of the state says; `None`: there is no such queue.
-    fn with_queue<T>(&mut self, queue: QueueId, change: impl FnOnce(&Self, &mut QueueRow) -> T) -> Option<T> {
+    fn with_queue<T>(
+        &mut self,
+        scope: &Scope,
+        queue: QueueId,
+        change: impl FnOnce(&Self, &mut QueueRow) -> T,
+    ) -> Option<T> {
+        self.queue_row(scope, queue).ok()?;
         let mut row = self.queues.remove(&queue)?;
         let outcome = change(self, &mut row);
         self.queues.insert(queue, row);
@@ -41,38 +50,46 @@ fn dead<T>(outcome: Option<Result<T, DeadRejected>>) -> Result<T, Error<DeadReje
 }
 
 #[async_trait]
-impl QueuePlane for MemoryControlPlane {
+impl Queues for MemoryControlPlane {
     async fn put_queue(
         &self,
-        tenant: &Name,
+        scope: &Scope,
         name: &Name,
         change: &QueueChange,
     ) -> Result<(Queue, bool), Error<PutQueueRejected>> {
         let mut state = self.state.lock();
-        state.put_queue(tenant, name, change, self.clock.now_ms()).map_err(Error::Rejected)
+        state.put_queue(&scope.tenant, name, change, self.clock.now_ms()).map_err(Error::Rejected)
     }
 
-    async fn queue(&self, tenant: &Name, name: &Name) -> Result<Queue, Error<NoSuchQueue>> {
+    async fn queue(&self, scope: &Scope, name: &Name) -> Result<Queue, Error<NoSuchQueue>> {
         let state = self.state.lock();
-        let row =
-            state.queues.values().find(|row| row.is(tenant, name)).ok_or(Error::Rejected(NoSuchQueue))?;
+        let row = state
+            .queues
+            .values()
+            .find(|row| row.is(&scope.tenant, name))
+            .ok_or(Error::Rejected(NoSuchQueue))?;
         Ok(row.queue.clone())
     }
 
-    async fn queues(&self, tenant: &Name) -> Result<Vec<Queue>, Error> {
+    async fn queues(&self, scope: &Scope) -> Result<Vec<Queue>, Error> {
         let state = self.state.lock();
         let mut all: Vec<Queue> =
-            state.queues.values().map(|row| row.queue.clone()).filter(|q| q.tenant == *tenant).collect();
+            state.queues.values().map(|row| row.queue.clone()).filter(|q| q.tenant == scope.tenant).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(all)
     }
 
-    async fn delete_queue(&self, tenant: &Name, name: &Name) -> Result<bool, Error> {
-        Ok(self.state.lock().delete_queue(tenant, name))
+    async fn delete_queue(&self, scope: &Scope, name: &Name) -> Result<bool, Error> {
+        Ok(self.state.lock().delete_queue(&scope.tenant, name))
     }
 
-    async fn pause_queue(&self, queue: QueueId, paused: bool) -> Result<(), Error<NoSuchQueue>> {
-        self.state.lock().queue_row_mut(queue)?.queue.paused = paused;
+    async fn pause_queue(
+        &self,
+        scope: &Scope,
+        queue: QueueId,
+        paused: bool,
+    ) -> Result<(), Error<NoSuchQueue>> {
+        self.state.lock().queue_row_mut(scope, queue)?.queue.paused = paused;
         Ok(())
     }
 
@@ -80,46 +97,40 @@ impl QueuePlane for MemoryControlPlane {
         let mut state = self.state.lock();
         let now = self.clock.now_ms();
         state
-            .with_queue(grant.queue, |state, row| state.grant(row, grant, now))
+            .with_queue(&grant.scope, grant.queue, |state, row| state.grant(row, grant, now))
             .ok_or(Error::Rejected(NoSuchQueue))
     }
 
     async fn admit(&self, admit: &Admit) -> Result<bool, Error<NoSuchQueue>> {
         let mut state = self.state.lock();
         let now = self.clock.now_ms();
-        Ok(state.queue_row_mut(admit.queue)?.apply_admit(admit, now))
+        Ok(state.queue_row_mut(&admit.scope, admit.queue)?.apply_admit(admit, now))
     }
 
     async fn settle(&self, settle: &Settle) -> Result<Settled, Error> {
         let mut state = self.state.lock();
         let now = self.clock.now_ms();
-        let row = state.queues.get_mut(&settle.queue);
-        Ok(row.map_or_else(|| Settled { at_ms: now, verdicts: Vec::new() }, |row| row.settle(settle, now)))
+        let row = state.queue_row_mut(&settle.scope, settle.queue);
+        Ok(row.map_or_else(|_| Settled { at_ms: now, verdicts: Vec::new() }, |row| row.settle(settle, now)))
     }
 
-    async fn expire(&self, limit: i64, dice: f64) -> Result<i64, Error> {
-        let mut state = self.state.lock();
-        let now = self.clock.now_ms();
-        Ok(state.expire(limit, dice, now))
-    }
-
-    async fn clamp(&self) -> Result<i64, Error> {
-        Ok(self.state.lock().clamp())
-    }
-
-    async fn queue_counts(&self, queue: QueueId) -> Result<QueueCounts, Error<NoSuchQueue>> {
+    async fn queue_counts(&self, scope: &Scope, queue: QueueId) -> Result<QueueCounts, Error<NoSuchQueue>> {
         let state = self.state.lock();
-        Ok(state.queue_counts(state.queue_row(queue)?, self.clock.now_ms()))
+        Ok(state.queue_counts(state.queue_row(scope, queue)?, self.clock.now_ms()))
     }
 
-    async fn ledger(&self, queue: QueueId) -> Result<Ledger, Error<NoSuchQueue>> {
-        Ok(self.state.lock().queue_row(queue)?.ledger())
+    async fn ledger(&self, scope: &Scope, queue: QueueId) -> Result<Ledger, Error<NoSuchQueue>> {
+        Ok(self.state.lock().queue_row(scope, queue)?.ledger())
     }
 
-    async fn cursors(&self, queue: QueueId) -> Result<Vec<(PartitionId, Offset)>, Error<NoSuchQueue>> {
+    async fn cursors(
+        &self,
+        scope: &Scope,
+        queue: QueueId,
+    ) -> Result<Vec<(PartitionId, Offset)>, Error<NoSuchQueue>> {
         let state = self.state.lock();
         Ok(state
-            .queue_row(queue)?
+            .queue_row(scope, queue)?
             .cursors
             .iter()
             .map(|(partition, cursor)| (*partition, Offset(cursor.next)))
@@ -128,38 +139,46 @@ impl QueuePlane for MemoryControlPlane {
 
     async fn list_queue(
         &self,
+        scope: &Scope,
         queue: QueueId,
         listing: Listing,
         after: Option<(PartitionId, Offset)>,
         limit: i64,
     ) -> Result<Vec<Listed>, Error<NoSuchQueue>> {
         let state = self.state.lock();
-        Ok(state.list_queue(state.queue_row(queue)?, listing, after, limit))
+        Ok(state.list_queue(state.queue_row(scope, queue)?, listing, after, limit))
     }
 
     async fn redrive(
         &self,
+        scope: &Scope,
         queue: QueueId,
         filter: &DeadFilter,
         max_rate: Option<f64>,
     ) -> Result<i64, Error<DeadRejected>> {
         let mut state = self.state.lock();
         let now = self.clock.now_ms();
-        dead(state.with_queue(queue, |state, row| state.redrive(row, filter, max_rate, now)))
+        dead(state.with_queue(scope, queue, |state, row| state.redrive(row, filter, max_rate, now)))
     }
 
-    async fn purge_dead(&self, queue: QueueId, filter: &DeadFilter) -> Result<i64, Error<DeadRejected>> {
-        dead(self.state.lock().with_queue(queue, |_, row| row.purge_dead(filter)))
+    async fn purge_dead(
+        &self,
+        scope: &Scope,
+        queue: QueueId,
+        filter: &DeadFilter,
+    ) -> Result<i64, Error<DeadRejected>> {
+        dead(self.state.lock().with_queue(scope, queue, |_, row| row.purge_dead(filter)))
     }
 
     async fn seek(
         &self,
+        scope: &Scope,
         queue: QueueId,
         to: &[(PartitionId, Offset)],
     ) -> Result<(Vec<(PartitionId, Offset)>, i64), Error<NoSuchQueue>> {
         self.state
             .lock()
-            .with_queue(queue, |state, row| state.seek(row, to))
+            .with_queue(scope, queue, |state, row| state.seek(row, to))
             .ok_or(Error::Rejected(NoSuchQueue))
     }
 }

@@ -10,7 +10,7 @@ type Row = (PartitionId, i64, i32, i32, bool, Option<String>, bool);
 impl Pair {
     pub async fn compare(&self) {
         let names = async |stage: &Stage| {
-            let queues = stage.plane.queues(&stage.tenant).await.expect("a list");
+            let queues = stage.plane.queues(&stage.scope).await.expect("a list");
             queues
                 .into_iter()
                 .map(|q| (q.name, q.topic, q.mode, q.from, q.config, q.paused, q.partitions.len()))
@@ -22,8 +22,8 @@ impl Pair {
                 self.compare_queue(slot).await;
             } else {
                 assert_eq!(
-                    known(self.memory.plane.ledger(slot.memory.id).await),
-                    known(self.postgres.plane.ledger(slot.postgres).await),
+                    known(self.memory.plane.ledger(&self.memory.scope, slot.memory.id).await),
+                    known(self.postgres.plane.ledger(&self.postgres.scope, slot.postgres).await),
                     "a queue that is gone"
                 );
             }
@@ -32,14 +32,26 @@ impl Pair {
 
     async fn compare_queue(&self, slot: &QueueSlot) {
         let (m, p) = (&self.memory.plane, &self.postgres.plane);
-        let ledger = m.ledger(slot.memory.id).await.expect("a ledger");
+        let ledger = m.ledger(&self.memory.scope, slot.memory.id).await.expect("a ledger");
         assert!(ledger.holds(), "{ledger:?}");
-        assert_eq!(ledger, p.ledger(slot.postgres).await.expect("a ledger"), "{}", slot.memory.name);
-        let cursors = m.cursors(slot.memory.id).await.expect("cursors");
-        assert_eq!(self.places_there(&cursors), p.cursors(slot.postgres).await.expect("cursors"));
+        assert_eq!(
+            ledger,
+            p.ledger(&self.postgres.scope, slot.postgres).await.expect("a ledger"),
+            "{}",
+            slot.memory.name
+        );
+        let cursors = m.cursors(&self.memory.scope, slot.memory.id).await.expect("cursors");
+        assert_eq!(
+            self.places_there(&cursors),
+            p.cursors(&self.postgres.scope, slot.postgres).await.expect("cursors")
+        );
         for listing in [Listing::InFlight, Listing::Waiting, Listing::Dead] {
-            let memory = m.list_queue(slot.memory.id, listing, None, 5_000).await.expect("a list");
-            let postgres = p.list_queue(slot.postgres, listing, None, 5_000).await.expect("a list");
+            let memory =
+                m.list_queue(&self.memory.scope, slot.memory.id, listing, None, 5_000).await.expect("a list");
+            let postgres = p
+                .list_queue(&self.postgres.scope, slot.postgres, listing, None, 5_000)
+                .await
+                .expect("a list");
             for (left, right) in memory.iter().zip(&postgres) {
                 match (left.at_ms, right.at_ms) {
                     (Some(m), Some(p)) => self.assert_near(m, p, "listed"),
@@ -53,8 +65,8 @@ impl Pair {
             let postgres: Vec<Row> = postgres.iter().map(|l| plain(l, self.back(l.partition))).collect();
             assert_eq!(memory, postgres, "{listing:?} of {}", slot.memory.name);
         }
-        let memory = m.queue_counts(slot.memory.id).await.expect("counts");
-        let postgres = p.queue_counts(slot.postgres).await.expect("counts");
+        let memory = m.queue_counts(&self.memory.scope, slot.memory.id).await.expect("counts");
+        let postgres = p.queue_counts(&self.postgres.scope, slot.postgres).await.expect("counts");
         assert_eq!(
             (memory.ready, memory.delayed, memory.retrying, memory.in_flight, memory.dead),
             (postgres.ready, postgres.delayed, postgres.retrying, postgres.in_flight, postgres.dead),

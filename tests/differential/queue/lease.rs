@@ -66,6 +66,7 @@ impl Pair {
         wants.retain(|w| seen.insert(w.lease));
         let from = self.a_partition(n, rng);
         let memory = Grant {
+            scope: self.memory.scope.clone(),
             queue: slot.memory.id,
             agent: agent(rng),
             wants,
@@ -183,6 +184,7 @@ impl Pair {
         let n = self.alive_queue(rng);
         let entries = self.entries(n, rng);
         let settle = Settle {
+            scope: self.memory.scope.clone(),
             queue: self.queues[n].memory.id,
             agent: agent(rng),
             op: self.ids.uuid(0),
@@ -250,6 +252,7 @@ impl Pair {
         }
         let from = Offset(place.from.0 - i64::from(rng.random_bool(0.03)));
         let postgres = Admit {
+            scope: self.postgres.scope.clone(),
             queue: slot.postgres,
             agent: agent(rng),
             partition: self.there(place.partition),
@@ -316,11 +319,7 @@ impl Pair {
         }
         let guarded = |commit: Commit, acks| {
             let parts = if commit.runs.is_empty() { Vec::new() } else { commit.parts };
-            Commit {
-                parts,
-                guard: Some(Guard { offsets: None, acks: Some((self.memory.tenant.clone(), acks)) }),
-                ..commit
-            }
+            Commit { parts, guard: Some(Guard { offsets: None, acks: Some(acks) }), ..commit }
         };
         let steps = acks.len().max(1);
         let memory = guarded(self.memory.prepare(Place::Inline, &[drafts.memory]).await, acks);

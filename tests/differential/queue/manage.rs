@@ -52,8 +52,8 @@ impl Pair {
             ..TopicChange::default()
         };
         println!("put topic {topic}: {change:?}");
-        let memory = known(self.memory.plane.put_topic(&self.memory.tenant, &topic, &change, 1).await);
-        let postgres = known(self.postgres.plane.put_topic(&self.postgres.tenant, &topic, &change, 1).await);
+        let memory = known(self.memory.plane.put_topic(&self.memory.scope, &topic, &change, 1).await);
+        let postgres = known(self.postgres.plane.put_topic(&self.postgres.scope, &topic, &change, 1).await);
         match (memory, postgres) {
             (Ok((memory, made)), Ok((postgres, _))) => {
                 self.learn(&memory, &postgres);
@@ -75,10 +75,10 @@ impl Pair {
     async fn delete_topic(&mut self, rng: &mut StdRng) -> usize {
         let topic = topic_name(rng.random_range(0..3));
         println!("delete topic {topic}");
-        let memory = self.memory.plane.delete_topic(&self.memory.tenant, &topic).await.expect("an answer");
+        let memory = self.memory.plane.delete_topic(&self.memory.scope, &topic).await.expect("an answer");
         assert_eq!(
             memory,
-            self.postgres.plane.delete_topic(&self.postgres.tenant, &topic).await.expect("an answer")
+            self.postgres.plane.delete_topic(&self.postgres.scope, &topic).await.expect("an answer")
         );
         self.topics.iter_mut().filter(|t| t.memory.name == topic).for_each(|t| t.alive = false);
         self.queues.iter_mut().filter(|q| q.memory.topic == topic).for_each(|q| q.alive = false);
@@ -105,8 +105,8 @@ impl Pair {
             max_in_flight: [None, None, Some(60), Some(20_000)][rng.random_range(0..4)],
         };
         println!("put queue {queue}: {change:?}");
-        let memory = known(self.memory.plane.put_queue(&self.memory.tenant, &queue, &change).await);
-        let postgres = known(self.postgres.plane.put_queue(&self.postgres.tenant, &queue, &change).await);
+        let memory = known(self.memory.plane.put_queue(&self.memory.scope, &queue, &change).await);
+        let postgres = known(self.postgres.plane.put_queue(&self.postgres.scope, &queue, &change).await);
         match (memory, postgres) {
             (Ok((memory, made)), Ok((postgres, _))) => {
                 assert_eq!(
@@ -137,10 +137,10 @@ impl Pair {
     async fn delete_queue(&mut self, rng: &mut StdRng) -> usize {
         let queue = queue_name(rng.random_range(0..5));
         println!("delete queue {queue}");
-        let memory = self.memory.plane.delete_queue(&self.memory.tenant, &queue).await.expect("an answer");
+        let memory = self.memory.plane.delete_queue(&self.memory.scope, &queue).await.expect("an answer");
         assert_eq!(
             memory,
-            self.postgres.plane.delete_queue(&self.postgres.tenant, &queue).await.expect("an answer")
+            self.postgres.plane.delete_queue(&self.postgres.scope, &queue).await.expect("an answer")
         );
         self.queues.iter_mut().filter(|q| q.memory.name == queue).for_each(|q| q.alive = false);
         1
@@ -149,8 +149,14 @@ impl Pair {
     async fn pause(&mut self, rng: &mut StdRng) -> usize {
         let (n, paused) = (self.alive_queue(rng), rng.random_bool(0.15));
         println!("pause {}: {paused}", self.queues[n].memory.id);
-        let memory = known(self.memory.plane.pause_queue(self.queues[n].memory.id, paused).await);
-        assert_eq!(memory, known(self.postgres.plane.pause_queue(self.queues[n].postgres, paused).await));
+        let memory =
+            known(self.memory.plane.pause_queue(&self.memory.scope, self.queues[n].memory.id, paused).await);
+        assert_eq!(
+            memory,
+            known(
+                self.postgres.plane.pause_queue(&self.postgres.scope, self.queues[n].postgres, paused).await
+            )
+        );
         1
     }
 
@@ -165,9 +171,13 @@ impl Pair {
         to.sort_unstable();
         to.dedup_by_key(|(partition, _)| *partition);
         println!("seek {}: {to:?}", self.queues[n].memory.id);
-        let memory = known(self.memory.plane.seek(self.queues[n].memory.id, &to).await);
-        let postgres =
-            known(self.postgres.plane.seek(self.queues[n].postgres, &self.places_there(&to)).await);
+        let memory = known(self.memory.plane.seek(&self.memory.scope, self.queues[n].memory.id, &to).await);
+        let postgres = known(
+            self.postgres
+                .plane
+                .seek(&self.postgres.scope, self.queues[n].postgres, &self.places_there(&to))
+                .await,
+        );
         let there = memory.map(|(cursors, skipped)| (self.places_there(&cursors), skipped));
         assert_eq!(there, postgres);
         self.count("sought");
@@ -185,7 +195,7 @@ impl Pair {
                 let dead = self
                     .memory
                     .plane
-                    .list_queue(self.queues[n].memory.id, Listing::Dead, None, 50)
+                    .list_queue(&self.memory.scope, self.queues[n].memory.id, Listing::Dead, None, 50)
                     .await
                     .unwrap_or_default();
                 let mut some: Vec<_> =
@@ -204,10 +214,17 @@ impl Pair {
         // One in a minute.
         let rate = rng.random_bool(0.3).then_some(1.0 / 60.0);
         println!("redrive {}: {memory:?} {rate:?}", self.queues[n].memory.id);
-        let redriven = known(self.memory.plane.redrive(self.queues[n].memory.id, &memory, rate).await);
+        let redriven = known(
+            self.memory.plane.redrive(&self.memory.scope, self.queues[n].memory.id, &memory, rate).await,
+        );
         assert_eq!(
             redriven,
-            known(self.postgres.plane.redrive(self.queues[n].postgres, &postgres, rate).await)
+            known(
+                self.postgres
+                    .plane
+                    .redrive(&self.postgres.scope, self.queues[n].postgres, &postgres, rate)
+                    .await
+            )
         );
         if redriven.is_ok_and(|count| count > 0) {
             self.count("redriven");
@@ -219,8 +236,17 @@ impl Pair {
         let n = self.alive_queue(rng);
         let (memory, postgres) = self.filter(n, rng).await;
         println!("purge {}: {memory:?}", self.queues[n].memory.id);
-        let purged = known(self.memory.plane.purge_dead(self.queues[n].memory.id, &memory).await);
-        assert_eq!(purged, known(self.postgres.plane.purge_dead(self.queues[n].postgres, &postgres).await));
+        let purged =
+            known(self.memory.plane.purge_dead(&self.memory.scope, self.queues[n].memory.id, &memory).await);
+        assert_eq!(
+            purged,
+            known(
+                self.postgres
+                    .plane
+                    .purge_dead(&self.postgres.scope, self.queues[n].postgres, &postgres)
+                    .await
+            )
+        );
         1
     }
 

@@ -26,7 +26,7 @@ impl Jobs {
             let (segment, swap) = crate::blocking::run(move || {
                 rewrite(&plan, part, &origin.cluster, origin.epoch, &origin.agent)
             })
-            .await??;
+            .await?;
             self.store.put(&key::ingest(&self.origin.cluster, part), &segment).await?;
             match self.plane.swap(&swap).await {
                 Ok(()) => drained += count,

@@ -3,7 +3,7 @@
 //!
 //! Bounded by uncompressed bytes. Named by part and place in it, never by offset.
 
-use super::reader::FetchedBatch;
+use super::fetched::FetchedBatch;
 use millpond_core::PartId;
 use millpond_core::control_plane::Batch;
 use millpond_format::batch::DecodedBatch;

@@ -1,21 +1,37 @@
 //! Single records by their offsets, wherever they lie: what queues give out.
 
-use super::reader::{FetchError, Fetched, FetchedBatch, Reader};
-use millpond_core::control_plane::FindRequest;
-use millpond_core::{Offset, PartitionId, limits};
+use super::fetched::{FetchError, Fetched, FetchedBatch};
+use super::reader::Reader;
+use super::wanted::Wanted;
+use millpond_core::control_plane::{BatchFlags, FindRequest};
+use millpond_core::{Offset, PartitionId, Scope, limits};
+use millpond_format::Corrupt;
+use millpond_format::record::RecordView;
 use std::collections::BTreeMap;
 use std::ops::Range;
-
-/// Ranges of one partition that lie nearer than this are planned together.
-const GAP: i64 = 512;
-
-/// Offsets by partition.
-#[derive(Debug, Default, Clone)]
-pub struct Wanted(BTreeMap<PartitionId, Vec<Range<i64>>>);
 
 /// What was found of them.
 #[derive(Debug, Default)]
 pub struct Records(BTreeMap<PartitionId, Found>);
+
+/// One record in the batch that it lies in.
+#[derive(Debug, Clone)]
+pub struct FoundRecord {
+    pub offset: Offset,
+    batch: FetchedBatch,
+}
+
+impl FoundRecord {
+    pub fn view(&self) -> Result<RecordView<'_>, Corrupt> {
+        self.batch.record(self.offset).unwrap_or(Err(Corrupt("a record is not in its batch")))
+    }
+
+    /// Whether the value is known to be JSON text without raw line ends.
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        self.batch.batch.flags.has(BatchFlags::JSON)
+    }
+}
 
 #[derive(Debug, Default)]
 struct Found {
@@ -26,64 +42,19 @@ struct Found {
     unread: Vec<Range<Offset>>,
 }
 
-impl Wanted {
-    #[must_use]
-    pub fn new(ranges: impl IntoIterator<Item = (PartitionId, Range<i64>)>) -> Self {
-        let mut wanted: BTreeMap<PartitionId, Vec<Range<i64>>> = BTreeMap::new();
-        for (partition, range) in ranges {
-            wanted.entry(partition).or_default().push(range);
-        }
-        for ranges in wanted.values_mut() {
-            ranges.sort_unstable_by_key(|r| r.start);
-            ranges.dedup_by(|next, last| {
-                let touch = next.start <= last.end;
-                if touch {
-                    last.end = last.end.max(next.end);
-                }
-                touch
-            });
-        }
-        Self(wanted)
-    }
-
-    /// Whether an offset from `start` to before `end` is wanted.
-    pub(super) fn touches(&self, partition: PartitionId, start: Offset, end: Offset) -> bool {
-        let Some(ranges) = self.0.get(&partition) else { return false };
-        let first = ranges.partition_point(|r| r.end <= start.0);
-        ranges.get(first).is_some_and(|r| r.start < end.0)
-    }
-
-    /// Plans that cover all ranges, near ones together.
-    fn requests(&self) -> Vec<FindRequest> {
-        let mut requests: Vec<FindRequest> = Vec::new();
-        for (partition, ranges) in &self.0 {
-            for range in ranges {
-                match requests.last_mut() {
-                    Some(last)
-                        if last.partition == *partition
-                            && last.end.is_some_and(|end| range.start - end.0 < GAP) =>
-                    {
-                        last.end = Some(Offset(range.end));
-                    }
-                    _ => requests.push(FindRequest {
-                        partition: *partition,
-                        offset: Offset(range.start),
-                        end: Some(Offset(range.end)),
-                        max_bytes: i64::MAX,
-                    }),
-                }
-            }
-        }
-        requests
-    }
-}
-
 impl Records {
     /// The batch that holds a record.
     #[must_use]
     pub fn batch_of(&self, partition: PartitionId, offset: Offset) -> Option<&FetchedBatch> {
         let (_, batch) = self.0.get(&partition)?.batches.range(..=offset).next_back()?;
         (offset < batch.batch.end()).then_some(batch)
+    }
+
+    /// A record, if it is there and was read.
+    #[must_use]
+    pub fn record(&self, partition: PartitionId, offset: Offset) -> Option<FoundRecord> {
+        let batch = self.batch_of(partition, offset)?;
+        batch.record(offset).map(|_| FoundRecord { offset, batch: batch.clone() })
     }
 
     /// Whether a record was left out, since it would have been too much.
@@ -110,9 +81,9 @@ impl Records {
 
 impl Reader {
     /// Reads the batches of all wanted records, as far as [`limits::LOOKUP_MAX_BYTES`] reaches.
-    pub async fn lookup(&self, wanted: &Wanted) -> Result<Records, FetchError> {
+    pub async fn lookup(&self, scope: &Scope, wanted: &Wanted) -> Result<Records, FetchError> {
         let mut records = Records::default();
-        let mut requests = wanted.requests();
+        let mut requests = wanted.requests(scope);
         let mut left = limits::LOOKUP_MAX_BYTES;
         while !requests.is_empty() {
             let fetched = self.fetch_some(&requests, Some((wanted, left))).await?;
@@ -137,7 +108,7 @@ impl Reader {
                     && request.end.is_some_and(|end| offset < end)
                     && offset < fetched.high_watermark
                 {
-                    rest.push(FindRequest { offset, ..*request });
+                    rest.push(FindRequest { offset, ..request.clone() });
                 }
                 fetched.release();
                 records.add(request, fetched);
@@ -145,26 +116,5 @@ impl Reader {
             requests = rest;
         }
         Ok(records)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_join_and_near_ones_are_planned_together() {
-        let (p, q) = (PartitionId(1), PartitionId(2));
-        let wanted =
-            Wanted::new([(p, 5..6), (p, 0..3), (p, 3..5), (q, 7..8), (p, 100..101), (p, 5_000..5_001)]);
-        assert_eq!(wanted.0[&p], [0..6, 100..101, 5_000..5_001]);
-        let planned: Vec<_> =
-            wanted.requests().iter().map(|r| (r.partition, r.offset.0, r.end.map(|e| e.0))).collect();
-        assert_eq!(planned, [(p, 0, Some(101)), (p, 5_000, Some(5_001)), (q, 7, Some(8))]);
-        assert!(wanted.touches(p, Offset(90), Offset(101)) && wanted.touches(p, Offset(5), Offset(90)));
-        assert!(
-            !wanted.touches(p, Offset(6), Offset(100))
-                && !wanted.touches(PartitionId(3), Offset(0), Offset(9))
-        );
     }
 }

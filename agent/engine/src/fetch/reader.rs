@@ -3,17 +3,17 @@
 
 use super::cache::BlockCache;
 use super::decoded::{DecodedCache, Kept};
-use super::lookup::Wanted;
+use super::fetched::{FetchError, Fetched, FetchedBatch};
 use super::planner::{self, blocks_of, payload_ranges};
+use super::wanted::Wanted;
 use crate::metrics;
 use crate::store::StoreError;
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use millpond_core::control_plane::{Batch, FindRequest, Found, PayloadRange};
-use millpond_core::{ControlPlane, Error, Offset, PartId, limits};
+use millpond_core::{ControlPlane, Offset, PartId, limits};
 use millpond_format::Corrupt;
 use millpond_format::batch::DecodedBatch;
-use millpond_format::record::RecordView;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,83 +35,6 @@ pub struct Reader {
     /// Uncompressed KiB of reads in flight.
     memory: Arc<Semaphore>,
     memory_kib: u32,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum FetchError {
-    #[error("the control plane does not answer")]
-    ControlPlane(#[source] Error),
-    #[error("the object store does not answer")]
-    ObjectStore(#[source] Arc<StoreError>),
-    #[error("part {part}, which the log refers to, is missing or corrupt")]
-    Corrupt { part: PartId, source: Option<Corrupt> },
-}
-
-/// Readable records of one partition from an offset on.
-#[derive(Debug)]
-pub struct Fetched {
-    pub log_start_offset: Offset,
-    pub high_watermark: Offset,
-    pub batches: Vec<FetchedBatch>,
-    /// Where the plan ended, whether or not its batches were read.
-    pub planned_to: Offset,
-    /// From here on batches were left unread: they would have been too much.
-    pub unread_from: Option<Offset>,
-    memory_held: Option<tokio::sync::OwnedSemaphorePermit>,
-}
-
-#[derive(Debug, Clone)]
-pub struct FetchedBatch {
-    pub batch: Batch,
-    decoded: Arc<DecodedBatch>,
-}
-
-impl FetchedBatch {
-    pub(super) fn decoded(&self) -> &Arc<DecodedBatch> {
-        &self.decoded
-    }
-
-    /// The record of an offset; `None` if it lies in another batch.
-    #[must_use]
-    pub fn record(&self, offset: Offset) -> Option<Result<RecordView<'_>, Corrupt>> {
-        if !(self.batch.base..self.batch.end()).contains(&offset) {
-            return None;
-        }
-        let mut position = i32::try_from(offset.0 - self.batch.base.0).ok()?;
-        for skipped in &self.batch.skip {
-            if skipped.start > position {
-                break;
-            }
-            position += skipped.end - skipped.start;
-        }
-        self.decoded.record(usize::try_from(position).ok()?)
-    }
-
-    /// Its kept records with their offsets.
-    pub fn records(&self) -> impl Iterator<Item = Result<(Offset, RecordView<'_>), Corrupt>> {
-        let mut skip = self.batch.skip.iter().peekable();
-        let mut next = self.batch.base;
-        self.decoded.records().filter_map(move |record| {
-            let record = match record {
-                Ok(record) => record,
-                Err(corrupt) => return Some(Err(corrupt)),
-            };
-            while skip.next_if(|r| r.end <= record.position).is_some() {}
-            if skip.peek().is_some_and(|r| r.contains(&record.position)) {
-                return None;
-            }
-            let offset = next;
-            next = next.plus(1);
-            Some(Ok((offset, record)))
-        })
-    }
-}
-
-impl Fetched {
-    /// Gives back the memory set aside for it: its batches are counted elsewhere.
-    pub(super) fn release(&mut self) {
-        self.memory_held = None;
-    }
 }
 
 impl Reader {
@@ -214,14 +137,8 @@ impl Reader {
                 .map(|f| f.map(|f| decode_partition(f, &bytes, &kept, memory.take())).transpose())
                 .collect()
         };
-        let mut fetched = if raw <= i64::from(DECODE_INLINE_BYTES) {
-            decode()
-        } else {
-            match crate::blocking::run(decode).await {
-                Ok(done) => done,
-                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-            }
-        };
+        let mut fetched =
+            if raw <= i64::from(DECODE_INLINE_BYTES) { decode() } else { crate::blocking::run(decode).await };
         if let Err(FetchError::Corrupt { part, .. }) = &fetched {
             self.cache.forget_part(*part).await;
         }

@@ -1,7 +1,8 @@
 //! Wakes long polls: this agent's commits at once, other agents' through one shared poll, made only while
 //! somebody waits.
 
-use millpond_core::{ControlPlane, Offset, PartitionId};
+use crate::rounds::{self, Rounds};
+use millpond_core::{ControlPlane, Offset, PartitionId, Scope};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,9 +12,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-const POLL_MIN: Duration = Duration::from_millis(50);
-/// The poll takes at most a tenth of the time.
-const POLL_SPACING: u32 = 10;
+/// Pause between two looks at the control plane while somebody watches.
+const POLL_PAUSE_MIN: Duration = Duration::from_millis(50);
 
 pub struct Watcher {
     plane: Arc<dyn ControlPlane>,
@@ -24,6 +24,8 @@ pub struct Watcher {
 }
 
 struct Watched {
+    /// On whose behalf its high watermark is asked for.
+    scope: Scope,
     known: Offset,
     waiters: Vec<(u64, Arc<Notify>)>,
 }
@@ -46,27 +48,23 @@ impl Watcher {
             next_id: AtomicU64::new(0),
             stopping: CancellationToken::new(),
         });
-        let weak = Arc::downgrade(&watcher);
-        tokio::spawn(async move {
-            while let Some(watcher) = weak.upgrade() {
-                let took = watcher.poll().await;
-                drop(watcher);
-                tokio::time::sleep(POLL_MIN.max(took * POLL_SPACING)).await;
-            }
-        });
+        rounds::start(&watcher);
         watcher
     }
 
     /// Subscribe first, look second: what is committed after the look wakes the watch.
     #[must_use]
-    pub fn watch(self: &Arc<Self>, partitions: Vec<PartitionId>) -> Watch {
+    pub fn watch(self: &Arc<Self>, scope: &Scope, partitions: Vec<PartitionId>) -> Watch {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let moved = Arc::new(Notify::new());
         {
             let mut watched = self.watched.lock();
             for partition in &partitions {
-                let entry =
-                    watched.entry(*partition).or_insert(Watched { known: Offset::ZERO, waiters: Vec::new() });
+                let entry = watched.entry(*partition).or_insert_with(|| Watched {
+                    scope: scope.clone(),
+                    known: Offset::ZERO,
+                    waiters: Vec::new(),
+                });
                 entry.waiters.push((id, Arc::clone(&moved)));
             }
         }
@@ -95,13 +93,16 @@ impl Watcher {
             }
         }
     }
+}
 
-    /// Waits until somebody watches, looks once, returns how long the look took.
-    async fn poll(&self) -> Duration {
-        let partitions: Vec<PartitionId> = self.watched.lock().keys().copied().collect();
+impl Rounds for Watcher {
+    /// Waits until somebody watches, and looks once.
+    async fn round(&self) -> Duration {
+        let partitions: Vec<(Scope, PartitionId)> =
+            self.watched.lock().iter().map(|(id, watched)| (watched.scope.clone(), *id)).collect();
         if partitions.is_empty() {
             tokio::time::timeout(Duration::from_secs(5), self.wanted.notified()).await.ok();
-            return Duration::ZERO;
+            return POLL_PAUSE_MIN;
         }
         let start = Instant::now();
         match self.plane.high_watermarks(&partitions).await {
@@ -114,7 +115,7 @@ impl Watcher {
                 tracing::debug!(error = %crate::error_chain(&error), "watching high watermarks failed")
             }
         }
-        start.elapsed()
+        rounds::spaced(start, POLL_PAUSE_MIN)
     }
 }
 
@@ -165,7 +166,8 @@ mod tests {
     async fn what_one_watch_saw_wakes_the_others() {
         let watcher = Watcher::start(Arc::new(MemoryControlPlane::new(Arc::new(SystemClock))));
         let (partition, all) = (PartitionId(1), vec![PartitionId(1)]);
-        let (first, second) = (watcher.watch(all.clone()), watcher.watch(all));
+        let scope = Scope::unauthenticated();
+        let (first, second) = (watcher.watch(&scope, all.clone()), watcher.watch(&scope, all));
         first.saw(partition, Offset(9));
         second.saw(partition, Offset(10));
         watcher.advance(partition, Offset(10));

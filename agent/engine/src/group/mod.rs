@@ -3,63 +3,49 @@
 //! Owns: the loop that reads a group, lets `core` decide, and writes. Invariants: no state of a group lives
 //! here; a call that failed is sent again for some seconds, since every one of them may arrive twice.
 
+pub mod offsets;
+pub mod poll;
 pub mod position;
 pub mod watcher;
 
+use crate::fetch::Fetch;
+use crate::keyed_lock::KeyedLocks;
 use crate::metrics;
+use crate::resend::Resend;
+use crate::topics::{TopicError, Topics};
 use millpond_core::group::{
-    DeleteGroupRejected, GroupState, Member, NoSuchGroup, OffsetCommit, OffsetsRejected, Owner, Progress,
-    RenewRejected, Renewed, ResetRejected,
+    DeleteGroupRejected, GroupState, Member, NoSuchGroup, Owner, Progress, RenewRejected, Renewed,
 };
-use millpond_core::{ControlPlane, Error, Generation, MemberId, Name, Offset, PartitionId};
-use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Weak};
+use millpond_core::{ControlPlane, Error, Generation, MemberId, Name, PartitionId, Scope};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 use watcher::GroupWatcher;
 
-/// Changes that another agent got in before, in a row.
-const ATTEMPTS: u32 = 100;
-/// Of a group that others in this agent are changing.
-const TURN_WAIT: Duration = Duration::from_secs(10);
-const RESEND_FOR: Duration = Duration::from_secs(3);
-const PAUSE_MIN: Duration = Duration::from_millis(10);
-const PAUSE_MAX: Duration = Duration::from_millis(500);
+/// How often in a row another agent may get its change in before ours.
+const CHANGE_ATTEMPTS: u32 = 100;
+/// How long a change waits for others of the same group in this agent.
+const TURN_WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// Consumer groups as doors use them.
 pub struct Groups {
     plane: Arc<dyn ControlPlane>,
-    pub watcher: Arc<GroupWatcher>,
-    turns: Mutex<Turns>,
+    topics: Arc<Topics>,
+    fetch: Arc<Fetch>,
+    watcher: Arc<GroupWatcher>,
+    /// One change of a group at a time in this agent, so that its members do not get in one another's way.
+    changes: KeyedLocks<(Name, Name)>,
 }
-
-/// Who changes which group just now.
-type Turns = HashMap<(Name, Name), Weak<tokio::sync::Mutex<()>>>;
 
 /// Partitions of each topic, both in order.
 pub type Assignments = BTreeMap<Name, Vec<i32>>;
 
-/// A group as it was found or made.
+/// A group with the offsets of its partitions.
 #[derive(Debug)]
-pub struct Regrouped {
+pub struct DescribedGroup {
     pub state: GroupState,
+    /// Partitions that are assigned or committed, by topic and number.
     pub progress: Vec<Progress>,
-}
-
-/// Sends a call again while it fails in a way that leaves it open or changed nothing.
-pub async fn resend<T, R, F: Future<Output = Result<T, Error<R>>>>(
-    call: impl Fn() -> F,
-) -> Result<T, Error<R>> {
-    let start = Instant::now();
-    let mut pause = PAUSE_MIN;
-    loop {
-        match call().await {
-            Err(Error::NotApplied(_) | Error::MaybeApplied(_)) if start.elapsed() < RESEND_FOR => {}
-            outcome => return outcome,
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(PAUSE_MAX);
-    }
 }
 
 fn changing<R>() -> Error<R> {
@@ -82,43 +68,31 @@ fn assignments(state: &GroupState, member: MemberId) -> Assignments {
 
 impl Groups {
     #[must_use]
-    pub fn new(plane: Arc<dyn ControlPlane>) -> Self {
+    pub fn new(plane: Arc<dyn ControlPlane>, topics: Arc<Topics>, fetch: Arc<Fetch>) -> Self {
         let watcher = GroupWatcher::start(Arc::clone(&plane));
-        Self { plane, watcher, turns: Mutex::new(HashMap::new()) }
+        Self { plane, topics, fetch, watcher, changes: KeyedLocks::new() }
     }
 
-    /// One change of a group at a time in this agent, so that its members do not get in one another's way.
-    async fn turn(&self, tenant: &Name, group: &Name) -> tokio::sync::OwnedMutexGuard<()> {
-        let lock = {
-            let mut turns = self.turns.lock();
-            if turns.len() > 1_024 {
-                turns.retain(|_, lock| lock.strong_count() > 0);
-            }
-            let key = (tenant.clone(), group.clone());
-            let known = turns.get(&key).and_then(Weak::upgrade);
-            known.unwrap_or_else(|| {
-                let lock = Arc::new(tokio::sync::Mutex::new(()));
-                turns.insert(key, Arc::downgrade(&lock));
-                lock
-            })
-        };
-        lock.lock_owned().await
-    }
-
-    /// Adds a member to the group, which is made if there is none, and gives it its share.
+    /// Adds a member to the group, which is made if there is none, and gives it its share of the partitions of
+    /// its topics. A join whose answer was lost leaves a member that nobody speaks for, until its session ends.
     pub async fn join(
         &self,
-        tenant: &Name,
+        scope: &Scope,
         group: &Name,
         member: &Member,
-    ) -> Result<(Generation, Assignments), Error> {
-        let done = |state: &GroupState| state.member(member.id).is_some() && state.is_settled();
+    ) -> Result<(Generation, Assignments), TopicError> {
+        for topic in &member.topics {
+            self.topics.get_or_create(scope, topic).await?;
+        }
+        let is_in = |state: &GroupState| state.member(member.id).is_some() && state.is_settled();
         loop {
-            match self.change(tenant, group, Some(member), None, done).await {
+            match self.change(scope, group, Some(member), None, is_in).await.map_err(Error::into_rejection) {
                 Ok(state) => return Ok((state.generation, assignments(&state, member.id))),
-                Err(Error::Rejected(NoSuchGroup)) => resend(|| self.plane.make_group(tenant, group)).await?,
-                Err(Error::NotApplied(source)) => return Err(Error::NotApplied(source)),
-                Err(Error::MaybeApplied(source)) => return Err(Error::MaybeApplied(source)),
+                Err(Ok(NoSuchGroup)) => {
+                    let made = Resend::SERVING.run(|| self.plane.make_group(scope, group)).await;
+                    made.map_err(TopicError::ControlPlane)?;
+                }
+                Err(Err(failure)) => return Err(TopicError::ControlPlane(failure)),
             }
         }
     }
@@ -126,143 +100,126 @@ impl Groups {
     /// Ends a membership; its partitions go to the others.
     pub async fn leave(
         &self,
-        tenant: &Name,
+        scope: &Scope,
         group: &Name,
         member: MemberId,
     ) -> Result<(), Error<RenewRejected>> {
-        let lift = |error| match error {
-            Error::Rejected(NoSuchGroup) => Error::Rejected(RenewRejected::NoSuchGroup),
-            Error::NotApplied(source) => Error::NotApplied(source),
-            Error::MaybeApplied(source) => Error::MaybeApplied(source),
-        };
-        let state = resend(|| self.plane.group(tenant, group, &[])).await.map_err(lift)?;
+        let lift = |error: Error<NoSuchGroup>| error.map_rejection(|_| RenewRejected::NoSuchGroup);
+        let state = Resend::SERVING.run(|| self.plane.group(scope, group, &[])).await.map_err(lift)?;
         if state.member(member).is_none() {
             return Err(Error::Rejected(RenewRejected::NoSuchMember));
         }
-        let gone = |state: &GroupState| state.members.iter().all(|m| m.member.id != member);
-        self.change(tenant, group, None, Some(member), gone).await.map(|_| ()).map_err(lift)
+        let is_out = |state: &GroupState| state.members.iter().all(|m| m.member.id != member);
+        self.change(scope, group, None, Some(member), is_out).await.map(|_| ()).map_err(lift)
     }
 
     /// Makes the next generation until the group is as wanted; the group as it is then.
     async fn change(
         &self,
-        tenant: &Name,
+        scope: &Scope,
         group: &Name,
         add: Option<&Member>,
         leave: Option<MemberId>,
-        done: impl Fn(&GroupState) -> bool,
+        is_done: impl Fn(&GroupState) -> bool,
     ) -> Result<GroupState, Error<NoSuchGroup>> {
-        let turn = tokio::time::timeout(TURN_WAIT, self.turn(tenant, group)).await;
+        let key = (scope.tenant.clone(), group.clone());
+        let turn = tokio::time::timeout(TURN_WAIT_MAX, self.changes.lock(key)).await;
         let _turn = turn.map_err(|_| changing())?;
         let also = add.map_or(&[][..], |m| &m.topics);
-        let start = Instant::now();
-        let mut pause = PAUSE_MIN;
-        for _ in 0..ATTEMPTS {
-            let state = resend(|| self.plane.group(tenant, group, also)).await?;
-            if done(&state) {
+        let mut attempts = Resend::SERVING.start();
+        for _ in 0..CHANGE_ATTEMPTS {
+            let state = Resend::SERVING.run(|| self.plane.group(scope, group, also)).await?;
+            if is_done(&state) {
                 return Ok(state);
             }
             // An earlier sending may have been applied although its answer was lost.
-            let joined = |m: &&Member| state.members.iter().any(|known| known.member.id == m.id);
-            if add.filter(joined).is_some_and(|m| state.member(m.id).is_none()) {
+            let has_joined = |m: &&Member| state.members.iter().any(|known| known.member.id == m.id);
+            if add.filter(has_joined).is_some_and(|m| state.member(m.id).is_none()) {
                 return Err(Error::NotApplied("the member's session ended before it was answered".into()));
             }
-            let change = state.next(add.filter(|m| !joined(m)).cloned(), leave);
-            match self.plane.regroup(&change).await {
+            let change = state.next(scope, add.filter(|m| !has_joined(m)).cloned(), leave);
+            match self.plane.regroup(&change).await.map_err(Error::into_rejection) {
                 Ok(generation) => {
                     metrics::regrouped(state.moved(&change));
                     self.watcher.changed(state.id, generation);
                     return Ok(after(state, change, generation));
                 }
-                Err(Error::Rejected(_)) => {}
-                Err(Error::NotApplied(source)) if start.elapsed() >= RESEND_FOR => {
-                    return Err(Error::NotApplied(source));
-                }
-                Err(Error::MaybeApplied(source)) if start.elapsed() >= RESEND_FOR => {
-                    return Err(Error::MaybeApplied(source));
-                }
-                Err(_) => {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(PAUSE_MAX);
+                Err(Ok(_)) => {}
+                Err(Err(failure)) => {
+                    if !attempts.pause().await {
+                        return Err(Error::from_infallible(failure));
+                    }
                 }
             }
         }
         Err(changing())
     }
 
-    /// A member's sign of life. What asked for a new generation is seen to first.
+    /// A member's sign of life. If the group needs another generation, that is made first.
     pub async fn renew(
         &self,
-        tenant: &Name,
+        scope: &Scope,
         group: &Name,
         member: MemberId,
     ) -> Result<Renewed, Error<RenewRejected>> {
-        let renewed = resend(|| self.plane.renew(tenant, group, member)).await?;
+        let renewed = Resend::SERVING.run(|| self.plane.renew(scope, group, member)).await?;
         if !renewed.stale {
             return Ok(renewed);
         }
-        match self.change(tenant, group, None, None, GroupState::is_settled).await {
+        match self.change(scope, group, None, None, GroupState::is_settled).await {
             Ok(_) | Err(Error::Rejected(NoSuchGroup)) => {
-                resend(|| self.plane.renew(tenant, group, member)).await
+                Resend::SERVING.run(|| self.plane.renew(scope, group, member)).await
             }
             Err(error) => {
-                tracing::warn!(error = %crate::error_chain(&error), %group, "a group could not be given its next generation; the next poll tries again");
+                let error = crate::error_chain(&error);
+                tracing::warn!(%error, %group, "no next generation of a group; the next poll tries again");
                 Ok(renewed)
             }
         }
     }
 
-    pub async fn commit(
-        &self,
-        commit: &OffsetCommit,
-    ) -> Result<Vec<(PartitionId, Offset)>, Error<OffsetsRejected>> {
-        let outcome = resend(|| self.plane.commit_offsets(commit)).await;
-        metrics::offsets_committed(match &outcome {
-            Ok(_) => "stored",
-            Err(Error::Rejected(OffsetsRejected::Fenced { .. })) => "fenced",
-            Err(Error::Rejected(_)) => "refused",
-            Err(_) => "failed",
-        });
-        outcome
-    }
-
-    pub async fn reset(
-        &self,
-        tenant: &Name,
-        group: &Name,
-        offsets: &[(PartitionId, Offset)],
-    ) -> Result<(), Error<ResetRejected>> {
-        resend(|| self.plane.reset_offsets(tenant, group, offsets)).await
-    }
-
-    pub async fn delete(&self, tenant: &Name, group: &Name) -> Result<(), Error<DeleteGroupRejected>> {
-        let sent = Mutex::new(0);
-        let outcome = resend(|| {
-            *sent.lock() += 1;
-            self.plane.delete_group(tenant, group)
-        })
-        .await;
+    /// Forgets a group without members, and all that it has committed.
+    pub async fn delete(&self, scope: &Scope, group: &Name) -> Result<(), Error<DeleteGroupRejected>> {
+        let mut sendings = 0;
+        let outcome = Resend::SERVING
+            .run(|| {
+                sendings += 1;
+                self.plane.delete_group(scope, group)
+            })
+            .await;
         match outcome {
             // The first sending did it, and its answer was lost.
-            Err(Error::Rejected(DeleteGroupRejected::NoSuchGroup)) if *sent.lock() > 1 => Ok(()),
+            Err(Error::Rejected(DeleteGroupRejected::NoSuchGroup)) if sendings > 1 => Ok(()),
             outcome => outcome,
         }
     }
 
-    pub async fn list(&self, tenant: &Name) -> Result<Vec<Name>, Error> {
-        resend(|| self.plane.groups(tenant)).await
+    /// All groups of the tenant by name.
+    pub async fn list(&self, scope: &Scope) -> Result<Vec<(Name, DescribedGroup)>, Error> {
+        let mut groups = Vec::new();
+        for name in Resend::SERVING.run(|| self.plane.groups(scope)).await? {
+            match self.describe(scope, &name).await.map_err(Error::into_rejection) {
+                Ok(described) => groups.push((name, described)),
+                // Forgotten since.
+                Err(Ok(NoSuchGroup)) => {}
+                Err(Err(failure)) => return Err(failure),
+            }
+        }
+        Ok(groups)
     }
 
-    pub async fn describe(&self, tenant: &Name, group: &Name) -> Result<Regrouped, Error<NoSuchGroup>> {
-        let state = resend(|| self.plane.group(tenant, group, &[])).await?;
-        let progress = resend(|| self.plane.progress(state.id)).await.map_err(Error::from_infallible)?;
-        Ok(Regrouped { state, progress })
+    pub async fn describe(&self, scope: &Scope, group: &Name) -> Result<DescribedGroup, Error<NoSuchGroup>> {
+        let state = Resend::SERVING.run(|| self.plane.group(scope, group, &[])).await?;
+        let progress = Resend::SERVING.run(|| self.plane.progress(scope, state.id)).await;
+        Ok(DescribedGroup { state, progress: progress.map_err(Error::from_infallible)? })
     }
+}
 
-    /// What a member of a described group has.
+impl DescribedGroup {
+    /// What a member has.
     #[must_use]
-    pub fn assigned(state: &GroupState, member: MemberId) -> Assignments {
-        assignments(state, member)
+    pub fn assignments(&self, member: MemberId) -> Assignments {
+        assignments(&self.state, member)
     }
 }
 

@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 /// went and came back, nothing is remembered. Names rows, not names, so that a later topic or group of the
 /// same name does not take it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Position {
+pub struct MemberPosition {
     group: GroupId,
     generation: Generation,
     /// Counts answers: each begins with another partition, and the same position with the same.
@@ -38,7 +38,7 @@ pub fn within(
     }
 }
 
-impl Position {
+impl MemberPosition {
     /// Of the partitions that a member has: where it was, else where the group is, else where it wants to
     /// begin.
     pub fn of(renewed: &Renewed, after: Option<&str>) -> Result<Self, NotAPosition> {
@@ -145,7 +145,7 @@ mod tests {
 
     fn starts(from: Start, partition: Assigned) -> i64 {
         let id = partition.partition;
-        Position::of(&renewed(from, vec![partition]), None).expect("a position").get(id).0
+        MemberPosition::of(&renewed(from, vec![partition]), None).expect("a position").get(id).0
     }
 
     #[test]
@@ -169,23 +169,23 @@ mod tests {
     #[test]
     fn a_position_goes_on_where_it_was_while_the_member_has_the_partition() {
         let first = renewed(Start::Earliest, vec![assigned(1, 4, Some(12)), assigned(2, 5, None)]);
-        let mut position = Position::of(&first, None).expect("a position");
+        let mut position = MemberPosition::of(&first, None).expect("a position");
         position.set(PartitionId(1), Offset(17));
         position.set(PartitionId(2), Offset(18));
         position.set(PartitionId(7), Offset(1));
         position.take_turn();
         let token = position.token();
         position.next.remove(&PartitionId(7));
-        let (same, news) = Position::and_news(&first, Some(&token)).expect("a position");
+        let (same, news) = MemberPosition::and_news(&first, Some(&token)).expect("a position");
         assert_eq!((&same, news), (&position, false));
         let later = Renewed { generation: Generation(10), ..first };
-        assert!(Position::and_news(&later, Some(&token)).expect("a position").1);
+        assert!(MemberPosition::and_news(&later, Some(&token)).expect("a position").1);
         assert_eq!((same.turn(2), same.turn(0)), (1, 0));
         let moved = renewed(
             Start::Earliest,
             vec![assigned(1, 6, Some(12)), assigned(2, 5, None), assigned(3, 6, Some(13))],
         );
-        let after = Position::of(&moved, Some(&token)).expect("a position");
+        let after = MemberPosition::of(&moved, Some(&token)).expect("a position");
         assert_eq!(
             [1, 2, 3].map(|p| after.get(PartitionId(p)).0),
             [12, 18, 13],
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn other_texts_are_no_positions() {
         let here = renewed(Start::Earliest, vec![assigned(1, 4, None)]);
-        let mut other = Position::of(&here, None).expect("a position");
+        let mut other = MemberPosition::of(&here, None).expect("a position");
         other.group = GroupId(4);
         for bad in [
             other.token().as_str(),
@@ -206,7 +206,7 @@ mod tests {
             &URL_SAFE_NO_PAD.encode("3.9.0.1-2"),
             &URL_SAFE_NO_PAD.encode("3.9.0.1-2-x"),
         ] {
-            assert_eq!(Position::of(&here, Some(bad)), Err(NotAPosition), "{bad}");
+            assert_eq!(MemberPosition::of(&here, Some(bad)), Err(NotAPosition), "{bad}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One atomic request, or one chunk of a stream, on its way to a commit.
 
 use millpond_core::control_plane::{Guard, PieceOutcome, RequestKey};
-use millpond_core::{Offset, RequestId, Topic, partition};
+use millpond_core::{Offset, RequestId, Scope, Topic, partition};
 use millpond_format::record::{NewRecord, RecordSet};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -24,6 +24,7 @@ pub struct AppendPiece {
 #[derive(Debug)]
 pub struct Append {
     pub id: RequestId,
+    pub scope: Scope,
     /// By topic of the request, then partition; none is empty.
     pub pieces: Vec<AppendPiece>,
     pub key: Option<RequestKey>,
@@ -124,23 +125,8 @@ pub fn join_pieces(cut: impl Iterator<Item = AppendedPiece>) -> Vec<AppendedPiec
     joined
 }
 
-/// A record as a request names it, before a partition is chosen.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Input<'a> {
-    pub key: Option<&'a [u8]>,
-    pub value: Option<&'a [u8]>,
-    pub headers: &'a [(&'a str, &'a [u8])],
-    pub partition: Option<i32>,
-    pub timestamp: Option<i64>,
-    pub dedup_id: Option<&'a str>,
-    pub deliver_at_ms: Option<i64>,
-    pub expires_at_ms: Option<i64>,
-    pub traceparent: Option<&'a str>,
-    pub json: bool,
-}
-
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum InputError {
+pub enum RecordError {
     #[error("the record has {bytes} bytes, the topic takes {max}")]
     TooLarge { bytes: usize, max: i32 },
     #[error("there is no partition {partition}: the topic has {count}")]
@@ -159,8 +145,10 @@ pub struct AppendBuilder {
     pub order: Vec<Place>,
     /// Whether every record named its partition.
     pub explicit: bool,
-    /// What all records together will have, if that is known.
+    /// Size of all records together, if that is known.
     expected_bytes: usize,
+    /// How much of it was reserved so far.
+    reserved_bytes: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,65 +162,86 @@ impl AppendBuilder {
     /// `stickies`: for each topic the partition of its records without key.
     #[must_use]
     pub fn new(topics: Vec<Arc<Topic>>, basis: Basis) -> Self {
-        Self { topics, basis, pieces: BTreeMap::new(), order: Vec::new(), explicit: true, expected_bytes: 0 }
+        Self {
+            topics,
+            basis,
+            pieces: BTreeMap::new(),
+            order: Vec::new(),
+            explicit: true,
+            expected_bytes: 0,
+            reserved_bytes: 0,
+        }
     }
 
-    /// So that the room for records is taken once: about so many bytes are to come, spread evenly where they
-    /// have keys.
+    /// About how many bytes of records are to come, so that memory for them is reserved once.
     pub fn expect_bytes(&mut self, bytes: usize) {
         self.expected_bytes = bytes;
     }
 
-    pub fn push(&mut self, topic: usize, input: &Input<'_>) -> Result<(), InputError> {
+    /// Adds a record to a topic of the request: to the partition that it names, else to that of its key, else to
+    /// the request's partition for records without key.
+    pub fn push(
+        &mut self,
+        topic: usize,
+        partition: Option<i32>,
+        record: &NewRecord<'_>,
+    ) -> Result<(), RecordError> {
         let of = &self.topics[topic];
         let basis = self.basis.topics[topic];
-        let partition = match (input.partition, input.key) {
-            (Some(partition), _) if partition < 0 => return Err(InputError::NegativePartition { partition }),
+        self.explicit &= partition.is_some();
+        let partition = match (partition, record.key) {
+            (Some(partition), _) if partition < 0 => {
+                return Err(RecordError::NegativePartition { partition });
+            }
             (Some(partition), _) if partition >= basis.partitions => {
-                return Err(InputError::NoSuchPartition { partition, count: basis.partitions });
+                return Err(RecordError::NoSuchPartition { partition, count: basis.partitions });
             }
             (Some(partition), _) => partition,
             (None, Some(key)) => partition::for_key(key, basis.partitions),
             (None, None) => basis.sticky,
         };
-        let headers: usize = input.headers.iter().map(|(n, v)| n.len() + v.len()).sum();
-        let bytes = input.key.map_or(0, <[u8]>::len) + input.value.map_or(0, <[u8]>::len) + headers;
+        let headers: usize = record.headers.iter().map(|(n, v)| n.len() + v.len()).sum();
+        let bytes = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len) + headers;
         if i32::try_from(bytes).map_or(true, |b| b > of.config.max_record_bytes) {
-            return Err(InputError::TooLarge { bytes, max: of.config.max_record_bytes });
+            return Err(RecordError::TooLarge { bytes, max: of.config.max_record_bytes });
         }
-        let spread =
-            if input.key.is_some() { usize::try_from(basis.partitions).unwrap_or(1).max(1) } else { 1 };
-        let share = (self.expected_bytes / spread).saturating_mul(9) / 8;
-        let piece = self.pieces.entry((topic, partition)).or_insert_with(|| AppendPiece {
-            topic_number: topic,
-            topic: Arc::clone(of),
-            partition,
-            records: RecordSet::with_capacity(share),
-            dedups: Vec::new(),
+        let reserve = self.reserve(basis, record.key.is_some());
+        let piece = self.pieces.entry((topic, partition)).or_insert_with(|| {
+            self.reserved_bytes += reserve;
+            AppendPiece {
+                topic_number: topic,
+                topic: Arc::clone(of),
+                partition,
+                records: RecordSet::with_capacity(reserve),
+                dedups: Vec::new(),
+            }
         });
         let position = i32::try_from(piece.records.len()).unwrap_or(i32::MAX);
-        if let Some(id) = input.dedup_id.filter(|_| of.config.dedup_window_ms > 0) {
+        if let Some(id) = record.dedup_id.filter(|_| of.config.dedup_window_ms > 0) {
             piece.dedups.push((position, crate::hash::of(&[id.as_bytes()])));
         }
-        piece.records.push(&NewRecord {
-            key: input.key,
-            value: input.value,
-            headers: input.headers,
-            timestamp: input.timestamp.unwrap_or(self.basis.timestamp),
-            json: input.json,
-            deliver_at_ms: input.deliver_at_ms,
-            expires_at_ms: input.expires_at_ms,
-            dedup_id: input.dedup_id,
-            traceparent: input.traceparent,
-        });
+        piece.records.push(record, self.basis.timestamp);
         self.order.push(Place { topic, partition, position });
-        self.explicit &= input.partition.is_some();
         Ok(())
+    }
+
+    /// Bytes to reserve for a partition's records when its first one comes: its share of what is expected, and
+    /// over all partitions never more than that, however many a client names.
+    fn reserve(&self, basis: BasisTopic, has_key: bool) -> usize {
+        let spread = if has_key { usize::try_from(basis.partitions).unwrap_or(1).max(1) } else { 1 };
+        let share = (self.expected_bytes / spread).saturating_mul(9) / 8;
+        share.min(self.expected_bytes.saturating_sub(self.reserved_bytes))
     }
 
     #[must_use]
     pub fn records(&self) -> usize {
         self.order.len()
+    }
+
+    /// Whether every record named its partition, and all the same one.
+    #[must_use]
+    pub fn names_one_partition(&self) -> bool {
+        self.explicit && self.order.windows(2).all(|pair| pair[0].partition == pair[1].partition)
     }
 
     #[must_use]
@@ -255,9 +264,16 @@ impl AppendBuilder {
     }
 
     #[must_use]
-    pub fn into_append(self, id: RequestId, key: Option<RequestKey>, expect: Option<Offset>) -> Append {
+    pub fn into_append(
+        self,
+        scope: &Scope,
+        id: RequestId,
+        key: Option<RequestKey>,
+        expect: Option<Offset>,
+    ) -> Append {
         Append {
             id,
+            scope: scope.clone(),
             pieces: self.pieces.into_values().collect(),
             key,
             expect,

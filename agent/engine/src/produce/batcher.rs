@@ -44,6 +44,17 @@ pub enum Lane {
     Bulk,
 }
 
+impl Lane {
+    /// For metrics: where its records are placed.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Small => "inline",
+            Self::Bulk => "segment",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     /// No commit or PUT was in the way.

@@ -134,7 +134,7 @@ impl Committer {
 
 fn tell_unknown(flushes: &mut [Flush]) {
     for reply in flushes.iter_mut().flat_map(|f| &mut f.pendings).filter_map(|p| p.reply.take()) {
-        reply.send(Err(AppendError::ControlPlane)).ok();
+        reply.send(Err(AppendError::OutcomeUnknown)).ok();
     }
 }
 
@@ -175,7 +175,7 @@ fn answer(flushes: Vec<Flush>, committed: Committed) {
                     }
                     Err(error) => {
                         tracing::error!(%error, "the stored answer of an idempotency key cannot be read");
-                        Err(AppendError::ControlPlane)
+                        Err(AppendError::OutcomeUnknown)
                     }
                 },
                 Verdict::Conflict => Err(AppendError::Conflict),
@@ -183,7 +183,7 @@ fn answer(flushes: Vec<Flush>, committed: Committed) {
                 Verdict::PartitionGone => Err(AppendError::PartitionGone),
                 Verdict::OffsetsRejected(rejected) => Err(AppendError::OffsetsRejected(rejected)),
                 Verdict::LeaseLost(lost) => Err(AppendError::LeaseLost(lost)),
-                Verdict::Unknown => Err(AppendError::ControlPlane),
+                Verdict::Unknown => Err(AppendError::OutcomeUnknown),
             };
             drop(key_lock);
             if let Some(reply) = reply {

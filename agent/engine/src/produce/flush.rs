@@ -206,6 +206,7 @@ pub fn fold(flushes: &[Flush]) -> Commit {
         }));
         commit.dedups.extend(flush.dedups.iter().map(|d| Dedup { piece: d.piece + pieces, ..*d }));
         let request = |(pending, context): (&Pending, &Bytes)| Request {
+            scope: pending.append.scope.clone(),
             id: pending.append.id,
             key: pending.append.key,
             expect: pending.append.expect,

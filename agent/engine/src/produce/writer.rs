@@ -10,14 +10,14 @@ use super::committer::Committer;
 use super::flush::{Flush, Origin, Pending};
 use super::parts::PartPool;
 use crate::health::Health;
+use crate::keyed_lock::KeyedLocks;
 use crate::metrics;
 use crate::store::Store;
 use millpond_core::{PartitionId, Placement, limits};
 use millpond_format::key;
-use parking_lot::Mutex;
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Weak};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -25,8 +25,8 @@ use uuid::Uuid;
 
 pub struct Writer {
     events: mpsc::UnboundedSender<Event>,
-    shared: Arc<Shared>,
-    keys: Mutex<HashMap<Uuid, Weak<tokio::sync::Mutex<()>>>>,
+    path: Arc<WritePath>,
+    keys: KeyedLocks<Uuid>,
 }
 
 enum Event {
@@ -37,7 +37,7 @@ enum Event {
     Close(oneshot::Sender<()>),
 }
 
-pub struct Shared {
+pub struct WritePath {
     pub committer: Arc<Committer>,
     pub parts: Arc<PartPool>,
     pub store: Store,
@@ -47,7 +47,7 @@ pub struct Shared {
     pub tasks: TaskTracker,
 }
 
-impl Shared {
+impl WritePath {
     #[must_use]
     pub fn new(
         committer: Arc<Committer>,
@@ -63,26 +63,26 @@ impl Shared {
 
 impl Writer {
     #[must_use]
-    pub fn start(shared: Arc<Shared>, config: BatcherConfig) -> Arc<Self> {
+    pub fn start(path: Arc<WritePath>, config: BatcherConfig) -> Arc<Self> {
         let (events, inbox) = mpsc::unbounded_channel();
         let (ready, uploaded) = mpsc::unbounded_channel();
-        let committer = tokio::spawn(Arc::clone(&shared.committer).run(uploaded));
+        let committer = tokio::spawn(Arc::clone(&path.committer).run(uploaded));
         let hub = Hub {
             batcher: Batcher::new(config, Instant::now()),
             small: VecDeque::new(),
             bulk: VecDeque::new(),
-            shared: Arc::clone(&shared),
+            path: Arc::clone(&path),
             events: events.clone(),
             ready,
         };
         tokio::spawn(hub.run(inbox, committer));
-        Arc::new(Self { events, shared, keys: Mutex::new(HashMap::new()) })
+        Arc::new(Self { events, path, keys: KeyedLocks::new() })
     }
 
     /// Stores an append; its outcome does not depend on whether the caller stays.
     pub async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        if self.shared.health.is_control_plane_down() {
-            return Err(AppendError::ControlPlane);
+        if self.path.health.is_control_plane_down() {
+            return Err(AppendError::OutcomeUnknown);
         }
         let key_lock = match append.key {
             Some(key) => Some(self.lock_key(key.key_hash).await?),
@@ -93,29 +93,17 @@ impl Writer {
         self.events.send(Event::Append(Box::new(pending))).map_err(|_| AppendError::ShuttingDown)?;
         tokio::select! {
             biased;
-            answer = answer => answer.unwrap_or(Err(AppendError::ControlPlane)),
-            () = self.shared.health.control_plane_lost() => Err(AppendError::ControlPlane),
+            answer = answer => answer.unwrap_or(Err(AppendError::OutcomeUnknown)),
+            () = self.path.health.control_plane_lost() => Err(AppendError::OutcomeUnknown),
         }
     }
 
     /// One use of a key at a time: a commit may name it once, and the second sees what the first stored.
-    async fn lock_key(&self, key: Uuid) -> Result<tokio::sync::OwnedMutexGuard<()>, AppendError> {
-        let lock = {
-            let mut keys = self.keys.lock();
-            if keys.len() > 1_024 {
-                keys.retain(|_, lock| lock.strong_count() > 0);
-            }
-            let known = keys.get(&key).and_then(Weak::upgrade);
-            known.unwrap_or_else(|| {
-                let lock = Arc::new(tokio::sync::Mutex::new(()));
-                keys.insert(key, Arc::downgrade(&lock));
-                lock
-            })
-        };
+    async fn lock_key(&self, key: Uuid) -> Result<OwnedMutexGuard<()>, AppendError> {
         tokio::select! {
             biased;
-            guard = lock.lock_owned() => Ok(guard),
-            () = self.shared.health.control_plane_lost() => Err(AppendError::ControlPlane),
+            guard = self.keys.lock(key) => Ok(guard),
+            () = self.path.health.control_plane_lost() => Err(AppendError::OutcomeUnknown),
         }
     }
 
@@ -137,7 +125,7 @@ struct Hub {
     batcher: Batcher,
     small: VecDeque<Pending>,
     bulk: VecDeque<Pending>,
-    shared: Arc<Shared>,
+    path: Arc<WritePath>,
     events: mpsc::UnboundedSender<Event>,
     ready: mpsc::UnboundedSender<Flush>,
 }
@@ -165,8 +153,8 @@ impl Hub {
                     () = tokio::time::sleep_until(until) => continue,
                 },
                 Decision::Idle if closing.is_some() && self.batcher.is_empty() => {
-                    self.shared.tasks.close();
-                    self.shared.tasks.wait().await;
+                    self.path.tasks.close();
+                    self.path.tasks.wait().await;
                     drop(self.ready);
                     committer.await.ok();
                     drop(closing);
@@ -234,33 +222,33 @@ impl Hub {
             }
             bytes += size;
             pieces += count;
-            metrics::queued(lane, now.saturating_duration_since(next.since));
+            metrics::queued(lane.label(), now.saturating_duration_since(next.since));
             taken.extend(queue.pop_front());
         }
         let left = queue.iter().map(|p| p.append.bytes()).sum();
         let since = queue.front().map(|p| p.since);
         self.batcher.flushed(lane, left, since, now);
-        metrics::flushed(lane, reason, taken.len(), bytes);
+        metrics::flushed(lane.label(), reason.label(), taken.len(), bytes);
         self.send(lane, taken, false);
     }
 
     /// `alone`: in a commit of its own, outside the lanes' bookkeeping.
     fn send(&self, lane: Lane, pendings: Vec<Pending>, alone: bool) {
-        let (shared, ready) = (Arc::clone(&self.shared), self.ready.clone());
+        let (path, ready) = (Arc::clone(&self.path), self.ready.clone());
         let event = if lane == Lane::Small { Event::InlineDone } else { Event::PutDone };
         let done = Done { events: self.events.clone(), event: Some(event).filter(|_| !alone) };
         let task = async move {
             match lane {
                 Lane::Small => {
-                    let flush = shared.inline(pendings);
-                    shared.committer.commit(vec![flush]).await;
+                    let flush = path.inline(pendings);
+                    path.committer.commit(vec![flush]).await;
                     drop(done);
                 }
                 Lane::Bulk => {
-                    let uploaded = shared.upload(pendings).await;
+                    let uploaded = path.upload(pendings).await;
                     drop(done);
                     match uploaded {
-                        Some(flush) if alone => shared.committer.commit(vec![flush]).await,
+                        Some(flush) if alone => path.committer.commit(vec![flush]).await,
                         Some(flush) => {
                             ready.send(flush).ok();
                         }
@@ -269,7 +257,7 @@ impl Hub {
                 }
             }
         };
-        self.shared.tasks.spawn(task);
+        self.path.tasks.spawn(task);
     }
 }
 
@@ -296,11 +284,11 @@ fn stricter(a: Placement, b: Placement) -> Placement {
     }
 }
 
-impl Shared {
+impl WritePath {
     fn inline(&self, pendings: Vec<Pending>) -> Flush {
         let start = Instant::now();
         let flush = Flush::encode(self.parts.unregistered(), true, &self.origin, pendings);
-        metrics::encoded(Lane::Small, start.elapsed());
+        metrics::encoded(Lane::Small.label(), start.elapsed());
         flush
     }
 
@@ -312,13 +300,13 @@ impl Shared {
             Ok(part) => part,
             Err(error) => {
                 tracing::warn!(error = %crate::error_chain(&error), "registering segment ids failed");
-                refuse(pendings, || AppendError::ControlPlane);
+                refuse(pendings, || AppendError::OutcomeUnknown);
                 return None;
             }
         };
         let origin = self.origin.clone();
-        let flush = crate::blocking::run(move || Flush::encode(part, false, &origin, pendings)).await.ok()?;
-        metrics::encoded(Lane::Bulk, start.elapsed());
+        let flush = crate::blocking::run(move || Flush::encode(part, false, &origin, pendings)).await;
+        metrics::encoded(Lane::Bulk.label(), start.elapsed());
         match self.store.put(&key::ingest(&self.origin.cluster, part), &flush.bytes).await {
             Ok(()) => Some(flush),
             Err(error) => {

@@ -1,26 +1,36 @@
 //! Admission: records that a grant must not give out unseen are looked at, and noted with their due times and
 //! keys.
 
-use super::Shared;
-use super::fill::instant;
-use crate::fetch::lookup::Wanted;
-use crate::fetch::reader::FetchedBatch;
+use super::QueueRuntime;
+use crate::fetch::fetched::FetchedBatch;
+use crate::fetch::wanted::Wanted;
 use millpond_core::control_plane::{BatchFlags, FindRequest};
 use millpond_core::queue::{Admit, Admitted, Mode, NoSuchQueue, Queue, Unadmitted};
-use millpond_core::{Error, Offset, Source};
+use millpond_core::{Error, Offset, Scope, Source};
 use millpond_format::record::HEADER_DELIVER_AT;
 use sha2::{Digest, Sha256};
 use std::ops::Range;
 
 /// Records that one admission takes at most, but one batch.
-const RECORDS: i64 = 2_000;
+const ADMIT_MAX_RECORDS: i64 = 2_000;
 
 /// Whether a cursor has moved, by this admission or another.
-pub async fn admit(shared: &Shared, queue: &Queue, at: Unadmitted, now_ms: i64) -> Result<bool, Source> {
-    let reach = at.end.max(Offset(at.from.0 + RECORDS));
-    let request =
-        FindRequest { partition: at.partition, offset: at.from, end: Some(reach), max_bytes: i64::MAX };
-    let planned = shared.plane.find(&[request]).await?.pop().flatten();
+pub async fn admit(
+    runtime: &QueueRuntime,
+    scope: &Scope,
+    queue: &Queue,
+    at: Unadmitted,
+    now_ms: i64,
+) -> Result<bool, Source> {
+    let reach = at.end.max(Offset(at.from.0 + ADMIT_MAX_RECORDS));
+    let request = FindRequest {
+        scope: scope.clone(),
+        partition: at.partition,
+        offset: at.from,
+        end: Some(reach),
+        max_bytes: i64::MAX,
+    };
+    let planned = runtime.plane.find(&[request]).await?.pop().flatten();
     // Gone with its topic; the queue goes too.
     let Some(planned) = planned else { return Ok(false) };
     let from = at.from.max(planned.log_start_offset);
@@ -28,22 +38,23 @@ pub async fn admit(shared: &Shared, queue: &Queue, at: Unadmitted, now_ms: i64) 
         .batches
         .iter()
         .take_while(|b| {
-            b.base.0 < from.0 + RECORDS
+            b.base.0 < from.0 + ADMIT_MAX_RECORDS
                 && (queue.mode == Mode::Keyed || b.flags.has(BatchFlags::DELAY) || b.base <= from)
         })
         .last()
         .map(millpond_core::control_plane::Batch::end);
     let Some(to) = end.filter(|end| *end > at.from) else { return Ok(false) };
     let mut admit = Admit {
+        scope: scope.clone(),
         queue: queue.id,
-        agent: shared.agent,
+        agent: runtime.agent,
         partition: at.partition,
         from: at.from,
         to,
         runs: Vec::new(),
         records: Vec::new(),
     };
-    let found = shared.reader.lookup(&Wanted::new([(at.partition, from.0..to.0)])).await?;
+    let found = runtime.reader.lookup(scope, &Wanted::new([(at.partition, from.0..to.0)])).await?;
     // What retention has let go is given out too: whoever reads it settles it as expired.
     let mut next = at.from;
     while next < to {
@@ -66,7 +77,7 @@ pub async fn admit(shared: &Shared, queue: &Queue, at: Unadmitted, now_ms: i64) 
     if admit.to == admit.from {
         return Ok(false);
     }
-    match shared.plane.admit(&admit).await {
+    match runtime.plane.admit(&admit).await {
         Ok(_) => Ok(true),
         Err(Error::Rejected(NoSuchQueue)) => Ok(false),
         Err(error) => Err(error.into()),
@@ -84,7 +95,7 @@ fn due_ms(batch: &FetchedBatch, offset: Offset) -> Option<i64> {
     if !batch.batch.flags.has(BatchFlags::DELAY) {
         return None;
     }
-    instant(&batch.record(offset)?.ok()?, HEADER_DELIVER_AT)
+    batch.record(offset)?.ok()?.instant(HEADER_DELIVER_AT)
 }
 
 /// 64 bits of SHA-256 over the key; a record without one has a hash of its own, so that it waits for nobody.

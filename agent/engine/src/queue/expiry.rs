@@ -1,7 +1,8 @@
 //! Ends leases whose deadline is past, while this agent serves any queue; for queues that nobody polls the
 //! background job does.
 
-use super::Shared;
+use super::QueueRuntime;
+use crate::rounds::{self, Rounds};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +14,10 @@ const EVERY: Duration = Duration::from_millis(250);
 /// After the last grant.
 const SERVES_FOR: Duration = Duration::from_secs(60);
 /// Lease parts that one statement ends.
-const PARTS: i64 = 1_000;
+const EXPIRE_MAX_PARTS: i64 = 1_000;
 
 pub struct Expiry {
-    shared: Arc<Shared>,
+    runtime: Arc<QueueRuntime>,
     served: Mutex<Option<Instant>>,
     begun: Notify,
     /// Some leases have ended.
@@ -24,21 +25,14 @@ pub struct Expiry {
 }
 
 impl Expiry {
-    pub fn new(shared: Arc<Shared>) -> Arc<Self> {
+    pub fn new(runtime: Arc<QueueRuntime>) -> Arc<Self> {
         let expiry = Arc::new(Self {
-            shared,
+            runtime,
             served: Mutex::new(None),
             begun: Notify::new(),
             ended: tokio::sync::watch::Sender::new(0),
         });
-        let weak = Arc::downgrade(&expiry);
-        tokio::spawn(async move {
-            while let Some(expiry) = weak.upgrade() {
-                let pause = expiry.round().await;
-                drop(expiry);
-                tokio::time::sleep(pause).await;
-            }
-        });
+        rounds::start(&expiry);
         expiry
     }
 
@@ -54,8 +48,10 @@ impl Expiry {
     pub fn watch(&self) -> tokio::sync::watch::Receiver<u64> {
         self.ended.subscribe()
     }
+}
 
-    /// Waits until a queue is served, ends what is to end, returns how long to wait for the next round.
+impl Rounds for Expiry {
+    /// Waits until a queue is served, ends what is to end, says when the next round is due.
     async fn round(&self) -> Duration {
         let served = *self.served.lock();
         match served {
@@ -69,12 +65,12 @@ impl Expiry {
             }
             Some(_) => {}
         }
-        match self.shared.plane.expire(PARTS, self.shared.ids.unit()).await {
+        match self.runtime.plane.expire(EXPIRE_MAX_PARTS, self.runtime.ids.unit()).await {
             Ok(0) => EVERY,
             Ok(parts) => {
                 crate::metrics::leases_expired(parts);
                 self.ended.send_modify(|n| *n += 1);
-                if parts >= PARTS { Duration::ZERO } else { EVERY }
+                if parts >= EXPIRE_MAX_PARTS { Duration::ZERO } else { EVERY }
             }
             Err(error) => {
                 tracing::debug!(error = %crate::error_chain(&error), "ending expired leases failed");

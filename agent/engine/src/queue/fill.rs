@@ -1,12 +1,13 @@
 //! From granted offsets to records: read, pass over what has expired, keep within the bytes asked for,
 //! answer.
 
-use super::granter::{Answer, Call};
+use super::call::{Answer, LeaseCall};
 use super::plan::{Item, Target};
 use super::receipt::Receipt;
-use super::{Hub, QueueError, Shared};
-use crate::fetch::lookup::{Records, Wanted};
-use crate::fetch::reader::{FetchError, FetchedBatch};
+use super::{QueueError, QueueRuntime, ServedQueue};
+use crate::fetch::fetched::{FetchError, FetchedBatch};
+use crate::fetch::lookup::Records;
+use crate::fetch::wanted::Wanted;
 use crate::metrics;
 use millpond_core::control_plane::BatchFlags;
 use millpond_core::queue::{Action, LeasePart, LimitedBy, Queue};
@@ -41,7 +42,7 @@ pub struct Leased {
     pub deadline_ms: i64,
     pub records: Vec<LeasedRecord>,
     pub limited_by: Option<LimitedBy>,
-    undelivered: Option<Arc<Hub>>,
+    undelivered: Option<Arc<ServedQueue>>,
 }
 
 impl LeasedRecord {
@@ -76,42 +77,42 @@ impl Leased {
 
 impl Drop for Leased {
     fn drop(&mut self) {
-        if let (Some(hub), Some(lease)) = (self.undelivered.take(), self.lease) {
-            tokio::spawn(async move { release(&hub, vec![whole(lease)]).await });
+        if let (Some(served), Some(lease)) = (self.undelivered.take(), self.lease) {
+            tokio::spawn(async move { release(&served, vec![whole(lease)]).await });
         }
     }
 }
 
 /// Without a request id, no other call can have been answered this lease.
-fn is_nobody_elses(call: &Call) -> bool {
+fn is_nobody_elses(call: &LeaseCall) -> bool {
     call.request.request_id.is_none()
 }
 
-pub fn whole(lease: LeaseId) -> Item {
+pub(super) fn whole(lease: LeaseId) -> Item {
     Item { target: Target::Lease(lease), action: Action::Release }
 }
 
 /// Best effort: what is not given back so ends with its lease.
-pub async fn release(hub: &Hub, items: Vec<Item>) {
-    if let Err(error) = hub.settle(&items, None).await {
+pub(super) async fn release(served: &ServedQueue, items: Vec<Item>) {
+    if let Err(error) = served.settle_items(&items, None).await {
         tracing::debug!(error = %error, "records could not be given back");
     }
 }
 
 /// One grant's leases on their way to those who asked.
-pub struct Filling {
-    pub shared: Arc<Shared>,
-    pub hub: Arc<Hub>,
+pub(super) struct Filling {
+    pub runtime: Arc<QueueRuntime>,
+    pub served: Arc<ServedQueue>,
     pub queue: Arc<Queue>,
     pub at_ms: i64,
     /// For calls that were given nothing but expired records.
-    pub back: mpsc::UnboundedSender<Call>,
+    pub back: mpsc::UnboundedSender<LeaseCall>,
 }
 
 impl Filling {
-    pub async fn run(self, served: Vec<(Call, Vec<LeasePart>)>) {
+    pub(super) async fn run(self, served: Vec<(LeaseCall, Vec<LeasePart>)>) {
         // Never closed.
-        let _turn = self.shared.fills.acquire().await;
+        let _turn = self.runtime.fills.acquire().await;
         match self.read(&served).await {
             Ok(found) => self.hand_on(served, &found).await,
             Err(error) if served.len() == 1 => self.give_back(served, error).await,
@@ -128,20 +129,20 @@ impl Filling {
         }
     }
 
-    async fn read(&self, served: &[(Call, Vec<LeasePart>)]) -> Result<Records, FetchError> {
+    async fn read(&self, served: &[(LeaseCall, Vec<LeasePart>)]) -> Result<Records, FetchError> {
         let all = served
             .iter()
             .flat_map(|(_, parts)| parts)
             .flat_map(|p| p.ranges.iter().map(|r| (p.partition, r.clone())));
-        self.shared.reader.lookup(&Wanted::new(all)).await
+        self.runtime.reader.lookup(&self.served.scope, &Wanted::new(all)).await
     }
 
     /// Of calls whose records cannot be read. What is corrupt comes again after a while, so that others come
     /// first; a lease that another agent may have answered goes on.
-    async fn give_back(&self, served: Vec<(Call, Vec<LeasePart>)>, error: FetchError) {
+    async fn give_back(&self, served: Vec<(LeaseCall, Vec<LeasePart>)>, error: FetchError) {
         let corrupt = matches!(error, FetchError::Corrupt { .. });
-        let action = |call: &Call| match (is_nobody_elses(call), corrupt) {
-            (false, _) => Action::Renew { lease_ms: call.request.lease_ms },
+        let action = |call: &LeaseCall| match (is_nobody_elses(call), corrupt) {
+            (false, _) => Action::Renew { lease_ms: call.lease_ms },
             (true, false) => Action::Release,
             (true, true) => Action::Nack {
                 delay_ms: Some(CORRUPT_DELAY_MS),
@@ -153,14 +154,14 @@ impl Filling {
             .iter()
             .map(|(call, _)| Item { target: Target::Lease(call.lease), action: action(call) })
             .collect();
-        release(&self.hub, items).await;
+        release(&self.served, items).await;
         let error = Arc::new(error);
         for (call, _) in served {
             call.answer.send(Err(QueueError::Read(Arc::clone(&error)))).ok();
         }
     }
 
-    async fn hand_on(&self, served: Vec<(Call, Vec<LeasePart>)>, found: &Records) {
+    async fn hand_on(&self, served: Vec<(LeaseCall, Vec<LeasePart>)>, found: &Records) {
         let mut batches = HashMap::new();
         let mut not_handed_on = Vec::new();
         let mut sorted = Vec::with_capacity(served.len());
@@ -170,7 +171,7 @@ impl Filling {
         }
         // Before the answers: who calls next finds what was left behind.
         if !not_handed_on.is_empty() {
-            release(&self.hub, not_handed_on).await;
+            release(&self.served, not_handed_on).await;
         }
         for (call, parts, records) in sorted {
             self.answer(call, &parts, records);
@@ -180,7 +181,7 @@ impl Filling {
     /// The records that are handed on; of the others, what is to become of them is noted.
     fn sort(
         &self,
-        call: &Call,
+        call: &LeaseCall,
         parts: &[LeasePart],
         found: &Records,
         batches: &mut HashMap<(PartitionId, Offset), Arc<FetchedBatch>>,
@@ -209,10 +210,10 @@ impl Filling {
                 };
                 let view = batch.record(offset);
                 // What was handed out before is not taken back from whoever has it.
-                let is_new = part.deadline_ms == self.at_ms + call.request.lease_ms;
+                let is_new = part.deadline_ms == self.at_ms + call.lease_ms;
                 if is_new
                     && batch.batch.flags.has(BatchFlags::TTL)
-                    && matches!(&view, Some(Ok(view)) if expires_at(view).is_some_and(|at| at <= self.at_ms))
+                    && matches!(&view, Some(Ok(view)) if view.instant(HEADER_EXPIRES_AT).is_some_and(|at| at <= self.at_ms))
                 {
                     not_handed_on.push(item(Action::Expire));
                     continue;
@@ -237,14 +238,14 @@ impl Filling {
             }
         }
         if let Some(average) = bytes.checked_div(records.len()) {
-            let before = self.hub.record_bytes.load(Ordering::Relaxed);
+            let before = self.served.record_bytes.load(Ordering::Relaxed);
             let next = if before == 0 { average } else { (before * 7 + average) / 8 };
-            self.hub.record_bytes.store(next.max(1), Ordering::Relaxed);
+            self.served.record_bytes.store(next.max(1), Ordering::Relaxed);
         }
         records
     }
 
-    fn answer(&self, mut call: Call, parts: &[LeasePart], records: Vec<LeasedRecord>) {
+    fn answer(&self, mut call: LeaseCall, parts: &[LeasePart], records: Vec<LeasedRecord>) {
         if records.is_empty() {
             call.returned = true;
             self.back.send(call).ok();
@@ -259,20 +260,9 @@ impl Filling {
             deadline_ms,
             records,
             limited_by: None,
-            undelivered: is_nobody_elses(&call).then(|| Arc::clone(&self.hub)),
+            undelivered: is_nobody_elses(&call).then(|| Arc::clone(&self.served)),
         });
         // Dropped by whoever has gone away, it gives its records back.
         drop(call.answer.send(answer));
     }
-}
-
-/// When a record's time to live is over.
-pub fn expires_at(view: &RecordView<'_>) -> Option<i64> {
-    instant(view, HEADER_EXPIRES_AT)
-}
-
-/// An instant in one of Millpond's own headers.
-pub fn instant(view: &RecordView<'_>, header: &str) -> Option<i64> {
-    let (_, value) = view.headers().filter_map(Result::ok).find(|(name, _)| *name == header)?;
-    std::str::from_utf8(value).ok()?.parse().ok()
 }

@@ -1,28 +1,33 @@
-//! Queues on the agent's side: lease calls and settlements of a queue, each coalesced into one statement at a
-//! time.
+//! Queues: leased work over a topic.
 //!
-//! Owns: who waits for records, reading what was granted, receipts, admission. Invariants: no state of a
-//! queue lives here; what is granted and reaches no client goes back uncounted; a statement whose outcome is
-//! unknown is sent again, the same.
+//! Owns: the verbs of [`Queues`]; in each agent the tasks of the queues that it serves, which coalesce lease
+//! calls and settlements into one statement each at a time; reading what was granted, receipts, admission.
+//! Invariants: no state of a queue lives here; what is granted and reaches no client goes back uncounted; a
+//! statement whose outcome is unknown is sent again, the same.
 
+mod admin;
 mod admit;
+mod call;
 mod expiry;
 mod fill;
 mod granter;
+mod look;
 pub mod plan;
 pub mod receipt;
 mod settler;
 
-use crate::fetch::reader::{FetchError, Reader};
+use crate::fetch::Fetch;
+use crate::fetch::FetchError;
+use crate::fetch::reader::Reader;
 use crate::fetch::watcher::Watcher;
+use crate::named::NamedCache;
+use crate::topics::Topics;
+use call::LeaseCall;
 use expiry::Expiry;
-pub use fill::{Leased, LeasedRecord};
-use granter::Call;
-use millpond_core::queue::{NoSuchQueue, PutQueueRejected, Queue, QueueChange};
-use millpond_core::{AgentId, Clock, ControlPlane, Error, Ids, LeaseId, Name, QueueId};
-use moka::future::Cache;
+use millpond_core::queue::{NoSuchQueue, Queue};
+use millpond_core::{AgentId, Clock, ControlPlane, Error, Ids, LeaseId, Name, QueueId, Scope};
 use parking_lot::{Mutex, RwLock};
-use plan::{Item, Told};
+use plan::{Item, SettleItem, SettleStatus, Settled};
 use settler::Settlement;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,30 +37,41 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-const REMEMBERED: Duration = Duration::from_secs(5);
-const QUEUES_REMEMBERED: u64 = 100_000;
-/// After which the memory of what nobody asked for is given back.
-const KEPT: Duration = Duration::from_secs(60);
-/// Calls of one queue on their way to its tasks.
-const CALLS: usize = 4_096;
-/// Queues whose tasks stay though nobody calls.
-const HUBS_KEPT: usize = 4_096;
+pub use admin::{DeadSelection, DescribedQueue, QueueAdminError, SeekTarget};
+pub use fill::{Leased, LeasedRecord};
+pub use look::{ListedPage, ListedRecord, PeekedRecord};
 
-/// Why a lease call or a settlement was not carried out, or not known to be.
+/// Calls of one queue on their way to its tasks.
+const QUEUED_CALLS_MAX: usize = 4_096;
+/// Queues whose tasks are kept although nobody calls.
+const IDLE_QUEUES_MAX: usize = 4_096;
+
+/// Why a lease call or a settlement was not carried out, or is not known to be.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum QueueError {
     #[error("there is no such queue")]
     NoSuchQueue,
     #[error("too many calls of this queue wait in this agent")]
     Throttled,
-    #[error("the control plane does not answer")]
-    ControlPlane,
+    #[error("the control plane does not answer; whether the call was carried out is unknown")]
+    OutcomeUnknown,
+    #[error("the control plane failed")]
+    ControlPlane(#[source] Arc<Error>),
     #[error(transparent)]
     Read(#[from] Arc<FetchError>),
 }
 
+impl From<Error<NoSuchQueue>> for QueueError {
+    fn from(error: Error<NoSuchQueue>) -> Self {
+        match error.into_rejection() {
+            Ok(NoSuchQueue) => Self::NoSuchQueue,
+            Err(failure) => Self::ControlPlane(Arc::new(failure)),
+        }
+    }
+}
+
 /// What the tasks of all queues use.
-pub struct Shared {
+pub struct QueueRuntime {
     pub plane: Arc<dyn ControlPlane>,
     pub reader: Arc<Reader>,
     pub watcher: Arc<Watcher>,
@@ -66,26 +82,38 @@ pub struct Shared {
     pub fills: Semaphore,
 }
 
-pub struct Queues {
-    shared: Arc<Shared>,
-    expiry: Arc<Expiry>,
-    known: Cache<(Name, Name), (Instant, Arc<Queue>)>,
-    hubs: Mutex<HashMap<QueueId, Arc<Hub>>>,
+impl QueueRuntime {
+    /// An identity for a statement that is sent once.
+    fn operation(&self) -> Uuid {
+        self.ids.uuid(self.clock.now_ms())
+    }
 }
 
-/// One queue in this agent. Its tasks end when nobody can reach it any more.
+/// Queues as doors use them.
+pub struct Queues {
+    runtime: Arc<QueueRuntime>,
+    topics: Arc<Topics>,
+    fetch: Arc<Fetch>,
+    expiry: Arc<Expiry>,
+    known: NamedCache<Queue>,
+    served: Mutex<HashMap<QueueId, Arc<ServedQueue>>>,
+}
+
+/// One queue that this agent serves. Its tasks end when nobody can reach it any more.
 #[derive(Debug)]
-pub struct Hub {
-    pub id: QueueId,
+struct ServedQueue {
+    id: QueueId,
+    /// On whose behalf the tasks work: the queue's tenant.
+    scope: Scope,
     /// As it was read last.
     queue: RwLock<Arc<Queue>>,
-    calls: mpsc::Sender<Call>,
+    calls: mpsc::Sender<LeaseCall>,
     settlements: mpsc::Sender<Settlement>,
     /// Something may have become due, or free.
     nudge: Notify,
     /// Records leased out that no settlement has told the control plane of.
     leased: AtomicI64,
-    /// Of a record, on the average of late.
+    /// Moving average of record size, in bytes; 0 before the first.
     record_bytes: AtomicUsize,
 }
 
@@ -93,18 +121,122 @@ pub struct Hub {
 #[derive(Clone, Debug)]
 pub struct LeaseRequest {
     pub max_records: usize,
+    /// Keys, values and headers. The first record is given even if it is larger.
     pub max_bytes: usize,
-    pub lease_ms: i64,
+    /// `None`: the queue's.
+    pub lease_ms: Option<i64>,
+    /// How long to wait for a first record.
     pub wait: Duration,
+    /// Of one call only. Sent again while the lease lives, the call is answered what is left of it.
     pub request_id: Option<String>,
 }
 
-impl Hub {
-    fn start(shared: &Arc<Shared>, expiry: &Arc<Expiry>, queue: Arc<Queue>) -> Arc<Self> {
-        let (calls, called) = mpsc::channel(CALLS);
-        let (settlements, asked) = mpsc::channel(CALLS);
-        let hub = Arc::new(Self {
+impl Queues {
+    #[must_use]
+    pub fn new(runtime: QueueRuntime, topics: Arc<Topics>, fetch: Arc<Fetch>) -> Self {
+        let runtime = Arc::new(runtime);
+        let expiry = Expiry::new(Arc::clone(&runtime));
+        let (known, served) = (NamedCache::new(), Mutex::new(HashMap::new()));
+        Self { runtime, topics, fetch, expiry, known, served }
+    }
+
+    /// Records for a worker, at the latest when its wait is over, and the topic that they are of. A queue that
+    /// turns out to be another of its name is looked up once more.
+    pub async fn lease(
+        &self,
+        scope: &Scope,
+        name: &Name,
+        request: &LeaseRequest,
+    ) -> Result<(Name, Leased), QueueError> {
+        let queue = self.get(scope, name).await?;
+        match self.serve(&queue).lease(&self.runtime, request.clone()).await {
+            Err(QueueError::NoSuchQueue) => {
+                self.known.forget(scope, name).await;
+                let queue = self.get(scope, name).await?;
+                let leased = self.serve(&queue).lease(&self.runtime, request.clone()).await?;
+                Ok((queue.topic.clone(), leased))
+            }
+            outcome => Ok((queue.topic.clone(), outcome?)),
+        }
+    }
+
+    /// Settles leased records: one answer an item, in their order. With a request id the call is a statement of
+    /// its own, whose answer is kept and given again. What seems lost may belong to another queue of the name:
+    /// the queue is looked up once more.
+    pub async fn settle(
+        &self,
+        scope: &Scope,
+        name: &Name,
+        items: &[SettleItem],
+        request_id: Option<&str>,
+    ) -> Result<Vec<Settled>, QueueError> {
+        let queue = self.get(scope, name).await?;
+        let settled = self.serve(&queue).settle(items, request_id).await?;
+        if settled.iter().all(|s| s.status != SettleStatus::Lost) {
+            return Ok(settled);
+        }
+        self.known.forget(scope, name).await;
+        let now = self.get(scope, name).await?;
+        if now.id == queue.id { Ok(settled) } else { self.serve(&now).settle(items, request_id).await }
+    }
+
+    async fn get(&self, scope: &Scope, name: &Name) -> Result<Arc<Queue>, Error<NoSuchQueue>> {
+        let queue = self.known.get(scope, name, self.runtime.plane.queue(scope, name)).await?;
+        self.tell_tasks(&queue);
+        Ok(queue)
+    }
+
+    /// The queue as it is now, whatever is remembered of it.
+    async fn look_up(&self, scope: &Scope, name: &Name) -> Result<Arc<Queue>, Error<NoSuchQueue>> {
+        match self.runtime.plane.queue(scope, name).await {
+            Ok(queue) => {
+                let queue = self.known.remember(scope, name, queue).await;
+                self.tell_tasks(&queue);
+                Ok(queue)
+            }
+            Err(error) => {
+                self.known.forget(scope, name).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// The queue's tasks, which are started for its first call.
+    fn serve(&self, queue: &Arc<Queue>) -> Arc<ServedQueue> {
+        let mut served = self.served.lock();
+        if served.len() > IDLE_QUEUES_MAX {
+            served.retain(|_, one| Arc::strong_count(one) > 1);
+        }
+        let start = || ServedQueue::start(&self.runtime, &self.expiry, Arc::clone(queue));
+        Arc::clone(served.entry(queue.id).or_insert_with(start))
+    }
+
+    /// Lets the queue's tasks, if there are any, know its configuration.
+    fn tell_tasks(&self, queue: &Arc<Queue>) {
+        let served = self.served.lock().get(&queue.id).map(Arc::clone);
+        if let Some(served) = served
+            && !Arc::ptr_eq(&served.queue(), queue)
+        {
+            *served.queue.write() = Arc::clone(queue);
+            served.nudge.notify_one();
+        }
+    }
+
+    /// Wakes the calls that wait: something has changed that no watch tells.
+    fn nudge(&self, queue: QueueId) {
+        if let Some(served) = self.served.lock().get(&queue) {
+            served.nudge.notify_one();
+        }
+    }
+}
+
+impl ServedQueue {
+    fn start(runtime: &Arc<QueueRuntime>, expiry: &Arc<Expiry>, queue: Arc<Queue>) -> Arc<Self> {
+        let (calls, called) = mpsc::channel(QUEUED_CALLS_MAX);
+        let (settlements, asked) = mpsc::channel(QUEUED_CALLS_MAX);
+        let served = Arc::new(Self {
             id: queue.id,
+            scope: Scope::of_tenant(queue.tenant.clone()),
             queue: RwLock::new(queue),
             calls,
             settlements,
@@ -112,121 +244,54 @@ impl Hub {
             leased: AtomicI64::new(0),
             record_bytes: AtomicUsize::new(0),
         });
-        granter::start(Arc::clone(shared), Arc::clone(expiry), &hub, called);
-        settler::start(Arc::clone(shared), &hub, asked);
-        hub
+        granter::start(Arc::clone(runtime), Arc::clone(expiry), &served, called);
+        settler::start(Arc::clone(runtime), &served, asked);
+        served
     }
 
-    #[must_use]
-    pub fn queue(&self) -> Arc<Queue> {
+    fn queue(&self) -> Arc<Queue> {
         Arc::clone(&self.queue.read())
     }
 
-    /// Records for a worker, at the latest when its wait is over.
-    pub async fn lease(&self, shared: &Shared, request: LeaseRequest) -> Result<Leased, QueueError> {
+    async fn lease(&self, runtime: &QueueRuntime, request: LeaseRequest) -> Result<Leased, QueueError> {
+        let queue = self.queue();
         let lease = match &request.request_id {
-            Some(id) => LeaseId(crate::hash::of(&[self.queue().secret.as_bytes(), b"lease", id.as_bytes()])),
-            None => LeaseId(shared.ids.secret()),
+            Some(id) => LeaseId(crate::hash::of(&[queue.secret.as_bytes(), b"lease", id.as_bytes()])),
+            None => LeaseId(runtime.ids.secret()),
         };
         let (answer, answered) = oneshot::channel();
-        let call = Call { lease, deadline: Instant::now() + request.wait, request, answer, returned: false };
+        let call = LeaseCall {
+            lease,
+            lease_ms: request.lease_ms.unwrap_or(queue.config.lease_ms),
+            deadline: Instant::now() + request.wait,
+            request,
+            answer,
+            returned: false,
+        };
         self.calls.try_send(call).map_err(|_| QueueError::Throttled)?;
-        answered.await.unwrap_or(Err(QueueError::ControlPlane))
+        answered.await.unwrap_or(Err(QueueError::OutcomeUnknown))
     }
 
-    /// One answer an item. With a request id the call is a statement of its own, whose answer is kept.
-    pub async fn settle(&self, items: &[Item], request_id: Option<&str>) -> Result<Settlements, QueueError> {
-        // Of these items: another body under the same id is another settlement.
+    async fn settle(
+        &self,
+        items: &[SettleItem],
+        request_id: Option<&str>,
+    ) -> Result<Vec<Settled>, QueueError> {
+        let items: Vec<Item> = items.iter().map(|item| item.resolve(&self.queue().config)).collect();
+        self.settle_items(&items, request_id).await
+    }
+
+    async fn settle_items(
+        &self,
+        items: &[Item],
+        request_id: Option<&str>,
+    ) -> Result<Vec<Settled>, QueueError> {
+        let queue = self.queue();
+        // A hash over the items too: another body under the same id is another settlement.
         let op = request_id.map(|id| {
-            crate::hash::of(&[
-                self.queue().secret.as_bytes(),
-                b"settle",
-                id.as_bytes(),
-                format!("{items:?}").as_bytes(),
-            ])
+            let (secret, items) = (queue.secret.as_bytes(), format!("{items:?}"));
+            crate::hash::of(&[secret, b"settle", id.as_bytes(), items.as_bytes()])
         });
         settler::settle(&self.settlements, items, op).await
     }
-}
-
-/// The answers to a settlement call, in the order of its items.
-#[derive(Debug, Clone)]
-pub struct Settlements {
-    pub told: Vec<Told>,
-}
-
-impl Queues {
-    #[must_use]
-    pub fn new(shared: Shared) -> Self {
-        let shared = Arc::new(shared);
-        let expiry = Expiry::new(Arc::clone(&shared));
-        let known = Cache::builder().max_capacity(QUEUES_REMEMBERED).time_to_live(KEPT).build();
-        Self { shared, expiry, known, hubs: Mutex::new(HashMap::new()) }
-    }
-
-    #[must_use]
-    pub fn shared(&self) -> &Shared {
-        &self.shared
-    }
-
-    pub async fn get(&self, tenant: &Name, name: &Name) -> Result<Arc<Queue>, Error<NoSuchQueue>> {
-        let key = (tenant.clone(), name.clone());
-        if let Some((since, queue)) = self.known.get(&key).await
-            && since.elapsed() < REMEMBERED
-        {
-            return Ok(queue);
-        }
-        let queue = Arc::new(self.shared.plane.queue(tenant, name).await?);
-        self.remember(key, &queue).await;
-        Ok(queue)
-    }
-
-    async fn remember(&self, key: (Name, Name), queue: &Arc<Queue>) {
-        self.known.insert(key, (Instant::now(), Arc::clone(queue))).await;
-        if let Some(hub) = self.hubs.lock().get(&queue.id) {
-            *hub.queue.write() = Arc::clone(queue);
-            hub.nudge.notify_one();
-        }
-    }
-
-    pub async fn put(
-        &self,
-        tenant: &Name,
-        name: &Name,
-        change: &QueueChange,
-    ) -> Result<(Arc<Queue>, bool), Error<PutQueueRejected>> {
-        let (queue, made) = self.shared.plane.put_queue(tenant, name, change).await?;
-        let queue = Arc::new(queue);
-        self.remember((tenant.clone(), name.clone()), &queue).await;
-        Ok((queue, made))
-    }
-
-    /// What is remembered of a name may be old.
-    pub async fn forget(&self, tenant: &Name, name: &Name) {
-        self.known.invalidate(&(tenant.clone(), name.clone())).await;
-    }
-
-    /// The queue's tasks, which are started for its first call.
-    #[must_use]
-    pub fn hub(&self, queue: &Arc<Queue>) -> Arc<Hub> {
-        let mut hubs = self.hubs.lock();
-        if hubs.len() > HUBS_KEPT {
-            hubs.retain(|_, hub| Arc::strong_count(hub) > 1);
-        }
-        let hub =
-            hubs.entry(queue.id).or_insert_with(|| Hub::start(&self.shared, &self.expiry, Arc::clone(queue)));
-        Arc::clone(hub)
-    }
-
-    /// Wakes the calls that wait: something has changed that no watch tells.
-    pub fn nudge(&self, queue: QueueId) {
-        if let Some(hub) = self.hubs.lock().get(&queue) {
-            hub.nudge.notify_one();
-        }
-    }
-}
-
-/// For what is sent once, an identity of its own.
-fn operation(shared: &Shared) -> Uuid {
-    shared.ids.uuid(shared.clock.now_ms())
 }

@@ -1,11 +1,12 @@
 //! Settlements of one queue: all that are there go into one statement, one statement at a time; those with a
 //! request id each into its own.
 
-use super::plan::{Item, Plan, Status, Target, Told};
-use super::{Hub, QueueError, Settlements, Shared, operation};
+use super::plan::{Item, Plan, SettleStatus, Settled, Target};
+use super::{QueueError, QueueRuntime, ServedQueue};
 use crate::metrics;
-use millpond_core::queue::{Settle, Settled};
-use millpond_core::{Error, LeaseId};
+use crate::resend::Resend;
+use millpond_core::queue::{Settle, Settled as Verdicts};
+use millpond_core::{LeaseId, Scope};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -14,22 +15,24 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// A statement whose outcome is unknown is sent again for so long; whoever waits for it is told "unknown"
-/// earlier.
-const RESEND_FOR: Duration = Duration::from_secs(30);
+/// When a settlement whose outcome is unknown is sent again; whoever waits for it is told "unknown" earlier.
+const RESEND: Resend = Resend {
+    give_up_after: Duration::from_secs(30),
+    first_pause: Duration::from_millis(5),
+    max_pause: Duration::from_millis(500),
+};
+/// How long a caller waits for the outcome.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-const PAUSE_MIN: Duration = Duration::from_millis(5);
-const PAUSE_MAX: Duration = Duration::from_millis(500);
 /// Entries of one statement.
-const ENTRIES: usize = 4_096;
+const STATEMENT_MAX_ENTRIES: usize = 4_096;
 /// Statements with a request id under way at once.
-const ALONE: usize = 4;
+const ALONE_IN_FLIGHT_MAX: usize = 4;
 
 #[derive(Debug)]
-pub struct Settlement {
+pub(super) struct Settlement {
     plan: Plan,
     op: Option<Uuid>,
-    answer: oneshot::Sender<Result<Vec<Told>, QueueError>>,
+    answer: oneshot::Sender<Result<Vec<Settled>, QueueError>>,
 }
 
 /// Hands a call to the queue's task, and looks a second time for what seems lost: a renewal under way
@@ -38,7 +41,7 @@ pub async fn settle(
     to: &mpsc::Sender<Settlement>,
     items: &[Item],
     op: Option<Uuid>,
-) -> Result<Settlements, QueueError> {
+) -> Result<Vec<Settled>, QueueError> {
     let mut told = ask(to, Plan::of(items), op).await?;
     let mut seen = HashSet::new();
     let mut first = |item: &Item| item.target != Target::Nothing && seen.insert(item.target);
@@ -46,7 +49,7 @@ pub async fn settle(
         .iter()
         .map(&mut first)
         .enumerate()
-        .filter(|(n, first)| *first && told[*n].status == Status::Lost)
+        .filter(|(n, first)| *first && told[*n].status == SettleStatus::Lost)
         .map(|(n, _)| n)
         .collect();
     if !again.is_empty() {
@@ -59,11 +62,11 @@ pub async fn settle(
     for (outcome, records) in counted(&told) {
         metrics::settled(outcome, records);
     }
-    Ok(Settlements { told })
+    Ok(told)
 }
 
 /// How many records came to which end.
-fn counted(told: &[Told]) -> BTreeMap<&'static str, usize> {
+fn counted(told: &[Settled]) -> BTreeMap<&'static str, usize> {
     let mut counts = BTreeMap::new();
     for one in told {
         let records = usize::try_from(one.records).unwrap_or(0).max(1);
@@ -72,27 +75,37 @@ fn counted(told: &[Told]) -> BTreeMap<&'static str, usize> {
     counts
 }
 
-async fn ask(to: &mpsc::Sender<Settlement>, plan: Plan, op: Option<Uuid>) -> Result<Vec<Told>, QueueError> {
+async fn ask(
+    to: &mpsc::Sender<Settlement>,
+    plan: Plan,
+    op: Option<Uuid>,
+) -> Result<Vec<Settled>, QueueError> {
     if plan.entries.is_empty() {
-        return Ok(plan.tell(&Settled::default(), 0));
+        return Ok(plan.tell(&Verdicts::default(), 0));
     }
     let (answer, answered) = oneshot::channel();
     to.try_send(Settlement { plan, op, answer }).map_err(|_| QueueError::Throttled)?;
     let answered = tokio::time::timeout(ANSWER_WITHIN, answered).await;
-    answered.ok().and_then(Result::ok).unwrap_or(Err(QueueError::ControlPlane))
+    answered.ok().and_then(Result::ok).unwrap_or(Err(QueueError::OutcomeUnknown))
 }
 
-pub fn start(shared: Arc<Shared>, hub: &Arc<Hub>, asked: mpsc::Receiver<Settlement>) {
-    let settler =
-        Settler { shared, hub: Arc::downgrade(hub), id: hub.id, alone: Arc::new(Semaphore::new(ALONE)) };
+pub fn start(runtime: Arc<QueueRuntime>, served: &Arc<ServedQueue>, asked: mpsc::Receiver<Settlement>) {
+    let settler = Settler {
+        runtime,
+        served: Arc::downgrade(served),
+        id: served.id,
+        scope: served.scope.clone(),
+        alone: Arc::new(Semaphore::new(ALONE_IN_FLIGHT_MAX)),
+    };
     tokio::spawn(settler.run(asked));
 }
 
 #[derive(Clone)]
 struct Settler {
-    shared: Arc<Shared>,
-    hub: Weak<Hub>,
+    runtime: Arc<QueueRuntime>,
+    served: Weak<ServedQueue>,
     id: millpond_core::QueueId,
+    scope: Scope,
     alone: Arc<Semaphore>,
 }
 
@@ -119,7 +132,7 @@ impl Settler {
                         break;
                     }
                     self.send_alone(one, permit).await;
-                } else if entries + one.plan.entries.len() > ENTRIES && entries > 0
+                } else if entries + one.plan.entries.len() > STATEMENT_MAX_ENTRIES && entries > 0
                     || one.plan.leases().any(|l| leases.contains(&l))
                 {
                     left = Some(one);
@@ -132,7 +145,7 @@ impl Settler {
                 next = asked.try_recv().ok();
             }
             if !fold.is_empty() {
-                self.send(fold, operation(&self.shared), false).await;
+                self.send(fold, self.runtime.operation(), false).await;
             }
         }
     }
@@ -143,7 +156,7 @@ impl Settler {
             None => Arc::clone(&self.alone).acquire_owned().await.ok(),
         };
         let own = self.clone();
-        let op = one.op.unwrap_or_else(|| operation(&self.shared));
+        let op = one.op.unwrap_or_else(|| self.runtime.operation());
         tokio::spawn(async move {
             own.send(vec![one], op, true).await;
             drop(permit);
@@ -151,31 +164,24 @@ impl Settler {
     }
 
     async fn send(&self, fold: Vec<Settlement>, op: Uuid, keep: bool) {
-        let hub = self.hub.upgrade();
-        let leased = hub.as_ref().map_or(0, |h| h.leased.swap(0, Ordering::Relaxed));
+        let served = self.served.upgrade();
+        let leased = served.as_ref().map_or(0, |h| h.leased.swap(0, Ordering::Relaxed));
         let entries = fold.iter().flat_map(|s| s.plan.entries.iter().cloned()).collect();
         let settle = Settle {
+            scope: self.scope.clone(),
             queue: self.id,
-            agent: self.shared.agent,
+            agent: self.runtime.agent,
             op,
             keep,
             entries,
-            dice: self.shared.ids.unit(),
+            dice: self.runtime.ids.unit(),
             leased,
         };
         let start = Instant::now();
-        let mut pause = PAUSE_MIN;
-        let outcome = loop {
-            match self.shared.plane.settle(&settle).await {
-                Err(Error::NotApplied(_) | Error::MaybeApplied(_)) if start.elapsed() < RESEND_FOR => {}
-                outcome => break outcome,
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
-        };
+        let outcome = RESEND.run(|| self.runtime.plane.settle(&settle)).await;
         metrics::settle_statement(start.elapsed(), fold.len());
-        if let Some(hub) = hub {
-            hub.nudge.notify_one();
+        if let Some(served) = served {
+            served.nudge.notify_one();
         }
         let mut first = 0;
         for one in fold {
@@ -183,7 +189,7 @@ impl Settler {
                 Ok(settled) => Ok(one.plan.tell(settled, first)),
                 Err(error) => {
                     tracing::warn!(error = %crate::error_chain(error), "what became of a settlement is not known");
-                    Err(QueueError::ControlPlane)
+                    Err(QueueError::OutcomeUnknown)
                 }
             };
             first += one.plan.entries.len();

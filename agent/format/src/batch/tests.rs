@@ -31,10 +31,10 @@ fn encode(records: &[Plain]) -> (Bytes, Encoded) {
             key: r.key.as_deref(),
             value: r.value.as_deref(),
             headers: &headers,
-            timestamp: r.timestamp,
+            timestamp: Some(r.timestamp),
             ..NewRecord::default()
         };
-        set.push(&record);
+        set.push(&record, 0);
     }
     let mut encoder = BatchEncoder::default();
     assert_eq!(encoder.push_from(&set, 0, usize::MAX), records.len());

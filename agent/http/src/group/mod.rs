@@ -4,17 +4,16 @@ pub mod offsets;
 mod poll;
 
 use super::AppState;
-use super::error::{Code, Problem, ProblemBody};
-use super::extract::{GroupName, Member as MemberPath, Principal};
-use super::produce::body::collect;
+use super::body::json_body;
+use super::error::{Problem, ProblemBody};
+use super::extract::{Caller, GroupName, Member as MemberPath};
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Json;
 use http::StatusCode;
 use millpond_core::group::{Member, MemberState, Progress, Start};
-use millpond_core::topic::NoSuchTopic;
-use millpond_core::{Error, MemberId, Name, limits};
-use millpond_engine::group::{Assignments, Groups, Regrouped};
+use millpond_core::{MemberId, Name, limits};
+use millpond_engine::group::{Assignments, DescribedGroup};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use utoipa_axum::router::OpenApiRouter;
@@ -110,13 +109,6 @@ fn listed(assignments: Assignments) -> Vec<Assignment> {
         .collect()
 }
 
-/// A JSON body, where nothing but white space means no member at all.
-pub(crate) async fn json_body<T: for<'de> Deserialize<'de>>(body: Body) -> Result<T, Problem> {
-    let body = collect(body, limits::MIB, None).await?;
-    let body = if body.iter().all(u8::is_ascii_whitespace) { b"{}" } else { &body[..] };
-    serde_json::from_slice(body).map_err(|e| Problem::bad_request(e.to_string()))
-}
-
 impl JoinBody {
     fn member(self, id: MemberId) -> Result<Member, Problem> {
         let names: BTreeSet<Name> = self.topics.iter().map(|t| Name::new(t)).collect::<Result<_, _>>()?;
@@ -168,21 +160,14 @@ impl JoinBody {
 )]
 async fn join(
     State(app): State<AppState>,
-    principal: Principal,
+    Caller(scope): Caller,
     GroupName(group): GroupName,
     body: Body,
 ) -> Result<Json<JoinAnswer>, Problem> {
     let body: JoinBody = json_body(body).await?;
-    let member = body.member(MemberId(app.ids.uuid(app.clock.now_ms())))?;
-    for topic in &member.topics {
-        app.topics.get_or_create(&principal.tenant, topic).await.map_err(|e| match e {
-            Error::Rejected(NoSuchTopic) => {
-                Problem::new(Code::TopicNotFound, format!("there is no topic {topic}"))
-            }
-            other => other.into(),
-        })?;
-    }
-    let (generation, assignments) = app.groups.join(&principal.tenant, &group, &member).await?;
+    let id = MemberId(app.engine.ids.uuid(app.engine.clock.now_ms()));
+    let member = body.member(id)?;
+    let (generation, assignments) = app.engine.groups.join(&scope, &group, &member).await?;
     Ok(Json(JoinAnswer {
         member_id: member.id.to_string(),
         generation: generation.0,
@@ -204,11 +189,11 @@ async fn join(
 )]
 async fn leave(
     State(app): State<AppState>,
-    principal: Principal,
+    Caller(scope): Caller,
     GroupName(group): GroupName,
     MemberPath(member): MemberPath,
 ) -> Result<StatusCode, Problem> {
-    app.groups.leave(&principal.tenant, &group, member).await?;
+    app.engine.groups.leave(&scope, &group, member).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -220,16 +205,9 @@ async fn leave(
         (status = "5XX", description = "control_plane_unavailable",
             body = ProblemBody, content_type = "application/problem+json"))
 )]
-async fn list(State(app): State<AppState>, principal: Principal) -> Result<Json<GroupList>, Problem> {
-    let mut groups = Vec::new();
-    for name in app.groups.list(&principal.tenant).await? {
-        match app.groups.describe(&principal.tenant, &name).await {
-            Ok(described) => groups.push(description(&name, described)),
-            // Forgotten since.
-            Err(Error::Rejected(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+async fn list(State(app): State<AppState>, Caller(scope): Caller) -> Result<Json<GroupList>, Problem> {
+    let groups = app.engine.groups.list(&scope).await?;
+    let groups = groups.iter().map(|(name, described)| description(name, described)).collect();
     Ok(Json(GroupList { groups }))
 }
 
@@ -247,11 +225,11 @@ async fn list(State(app): State<AppState>, principal: Principal) -> Result<Json<
 )]
 async fn describe(
     State(app): State<AppState>,
-    principal: Principal,
+    Caller(scope): Caller,
     GroupName(group): GroupName,
 ) -> Result<Json<GroupDescription>, Problem> {
-    let described = app.groups.describe(&principal.tenant, &group).await?;
-    Ok(Json(description(&group, described)))
+    let described = app.engine.groups.describe(&scope, &group).await?;
+    Ok(Json(description(&group, &described)))
 }
 
 /// Forgets a group without members, and all that it has committed.
@@ -270,15 +248,15 @@ async fn describe(
 )]
 async fn forget(
     State(app): State<AppState>,
-    principal: Principal,
+    Caller(scope): Caller,
     GroupName(group): GroupName,
 ) -> Result<StatusCode, Problem> {
-    app.groups.delete(&principal.tenant, &group).await?;
+    app.engine.groups.delete(&scope, &group).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn description(group: &Name, described: Regrouped) -> GroupDescription {
-    let Regrouped { state, progress } = described;
+fn description(group: &Name, described: &DescribedGroup) -> GroupDescription {
+    let DescribedGroup { state, progress } = described;
     let alive: BTreeSet<MemberId> =
         state.members.iter().filter(|m| !m.expired).map(|m| m.member.id).collect();
     let member = |MemberState { member, seen_at_ms, .. }: &MemberState| MemberDescription {
@@ -288,7 +266,7 @@ fn description(group: &Name, described: Regrouped) -> GroupDescription {
         session_ms: member.session_ms,
         from: member.from,
         seen_at_ms: *seen_at_ms,
-        assignments: listed(Groups::assigned(&state, member.id)),
+        assignments: listed(described.assignments(member.id)),
     };
     let partition = |p: &Progress| PartitionProgress {
         topic: p.topic.to_string(),

@@ -4,7 +4,6 @@
 //! memory aside for it.
 
 use super::json::{check_header, check_timestamp};
-use super::stream::{Chunk, Chunker};
 use crate::error::{Code, Problem};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type};
@@ -18,7 +17,10 @@ use arrow_ipc::{CompressionType, MessageHeader, root_as_message};
 use arrow_schema::{DataType, TimeUnit};
 use bytes::{Bytes, BytesMut};
 use millpond_core::limits;
-use millpond_engine::produce::append::{AppendBuilder, Input};
+use millpond_engine::produce::RecordSource;
+use millpond_engine::produce::append::AppendBuilder;
+use millpond_engine::produce::stream::Chunker;
+use millpond_format::record::NewRecord;
 use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
 use std::io::Read;
@@ -193,15 +195,14 @@ impl Columns {
                 ));
             }
         }
-        let input = Input {
+        let record = NewRecord {
             key: self.key.as_ref().and_then(|k| k.get(row)),
             value: self.value.get(row),
             headers: &headers,
-            partition: self.partition(row)?,
             timestamp: self.timestamp(row)?,
-            ..Input::default()
+            ..NewRecord::default()
         };
-        Ok(builder.push(0, &input)?)
+        Ok(builder.push(0, self.partition(row)?, &record)?)
     }
 }
 
@@ -399,8 +400,14 @@ impl Chunker for Rows {
     }
 }
 
-impl Chunk for RowChunk {
-    fn body_hash(&self, shape: &[u8]) -> Uuid {
+impl RecordSource for RowChunk {
+    type Refusal = Problem;
+
+    fn input_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn content_hash(&self, shape: &[u8]) -> Uuid {
         let mut hash = Sha256::new();
         let mut field = |bytes: Option<&[u8]>| {
             let length = bytes.map_or(u64::MAX, |b| u64::try_from(b.len()).unwrap_or(u64::MAX));

@@ -1,16 +1,21 @@
 //! The body of `/v1/batches`, read piece by piece: records of several topics, acks of queue records, group
 //! offsets.
 
-use super::json::{Records, Shared, problem_of, read};
+use super::json::{RecordDefaults, Records, problem_of, read};
 use crate::error::{Code, Problem};
 use crate::group::offsets::BatchOffsets;
+use bytes::Bytes;
 use millpond_core::limits;
+use millpond_engine::group::offsets::GroupOffsets;
+use millpond_engine::hash;
+use millpond_engine::produce::RecordSource;
 use millpond_engine::produce::append::AppendBuilder;
 use millpond_engine::queue::receipt::Receipt;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::borrow::Cow;
 use std::fmt;
+use uuid::Uuid;
 
 /// What a batch holds besides records.
 pub struct BatchShape {
@@ -18,7 +23,7 @@ pub struct BatchShape {
     pub topics: Vec<String>,
     /// Receipts, each once.
     pub acks: Vec<Receipt>,
-    pub offsets: Option<BatchOffsets>,
+    pub offsets: Option<GroupOffsets>,
 }
 
 pub fn read_batch_shape(body: &[u8]) -> Result<BatchShape, Problem> {
@@ -55,9 +60,7 @@ pub fn read_batch_shape(body: &[u8]) -> Result<BatchShape, Problem> {
     }
     let shape: Shape = serde_json::from_slice(body).map_err(|e| Problem::bad_request(e.to_string()))?;
     let acks = receipts(&shape.acks.unwrap_or_default())?;
-    if let Some(offsets) = &shape.offsets {
-        offsets.check()?;
-    }
+    let offsets = shape.offsets.map(BatchOffsets::commit).transpose()?;
     let mut sorted = shape.topics.0.clone();
     sorted.sort_unstable();
     if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
@@ -66,7 +69,7 @@ pub fn read_batch_shape(body: &[u8]) -> Result<BatchShape, Problem> {
     if sorted.len() > limits::TOPICS_PER_BATCH {
         return Err(Problem::bad_request(format!("a batch has at most {} topics", limits::TOPICS_PER_BATCH)));
     }
-    Ok(BatchShape { topics: shape.topics.0, acks, offsets: shape.offsets })
+    Ok(BatchShape { topics: shape.topics.0, acks, offsets })
 }
 
 fn receipts(texts: &[String]) -> Result<Vec<Receipt>, Problem> {
@@ -91,10 +94,32 @@ fn receipts(texts: &[String]) -> Result<Vec<Receipt>, Problem> {
     Ok(receipts)
 }
 
+/// The body of `/v1/batches`.
+pub struct JsonBatch {
+    pub body: Bytes,
+    pub defaults: RecordDefaults,
+}
+
+impl RecordSource for JsonBatch {
+    type Refusal = Problem;
+
+    fn read(&self, into: &mut AppendBuilder) -> Result<(), Problem> {
+        read_batch(&self.body, into, &self.defaults)
+    }
+
+    fn input_bytes(&self) -> usize {
+        self.body.len()
+    }
+
+    fn content_hash(&self, shape: &[u8]) -> Uuid {
+        hash::of(&[shape, &self.body])
+    }
+}
+
 /// The records of `/v1/batches` into the topics of a builder, which come in the order of the body.
-pub fn read_batch(body: &[u8], builder: &mut AppendBuilder, shared: &Shared) -> Result<(), Problem> {
-    struct Batch<'b>(&'b mut AppendBuilder, &'b Shared, &'b mut Option<Problem>);
-    struct Topics<'b>(&'b mut AppendBuilder, &'b Shared, &'b mut Option<Problem>);
+fn read_batch(body: &[u8], builder: &mut AppendBuilder, defaults: &RecordDefaults) -> Result<(), Problem> {
+    struct Batch<'b>(&'b mut AppendBuilder, &'b RecordDefaults, &'b mut Option<Problem>);
+    struct Topics<'b>(&'b mut AppendBuilder, &'b RecordDefaults, &'b mut Option<Problem>);
     impl<'de> Visitor<'de> for Batch<'_> {
         type Value = ();
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -128,7 +153,7 @@ pub fn read_batch(body: &[u8], builder: &mut AppendBuilder, shared: &Shared) -> 
                 map.next_value_seed(Records {
                     builder: &mut *self.0,
                     topic,
-                    shared: self.1,
+                    defaults: self.1,
                     problem: &mut *self.2,
                 })?;
                 topic += 1;
@@ -137,6 +162,6 @@ pub fn read_batch(body: &[u8], builder: &mut AppendBuilder, shared: &Shared) -> 
         }
     }
     let mut problem = None;
-    let outcome = read(body, Batch(builder, shared, &mut problem));
+    let outcome = read(body, Batch(builder, defaults, &mut problem));
     outcome.map_err(|error| problem.unwrap_or_else(|| problem_of(&error)))
 }

@@ -3,20 +3,25 @@
 use crate::error::{Code, Problem};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
 use memchr::memchr2;
 use millpond_core::limits;
-use millpond_engine::produce::append::{AppendBuilder, Input};
+use millpond_engine::hash;
+use millpond_engine::produce::RecordSource;
+use millpond_engine::produce::append::AppendBuilder;
+use millpond_format::record::NewRecord;
 use millpond_format::record::RESERVED;
 use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
+use uuid::Uuid;
 
 /// One record as a request spells it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RecordIn<'a> {
+pub struct JsonRecord<'a> {
     key: Option<Cow<'a, str>>,
     key_base64: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "given")]
@@ -94,9 +99,10 @@ fn add_header(
     Ok(())
 }
 
-/// What all records of a request share.
+/// What all records of a request have in common.
 #[derive(Debug, Clone, Default)]
-pub struct Shared {
+pub struct RecordDefaults {
+    /// When the request came: delays and lives of records count from then.
     pub now_ms: i64,
     pub traceparent: Option<String>,
 }
@@ -127,8 +133,13 @@ pub fn check_timestamp(timestamp: i64) -> Result<(), Problem> {
     }
 }
 
-impl RecordIn<'_> {
-    pub fn push(&self, builder: &mut AppendBuilder, topic: usize, shared: &Shared) -> Result<(), Problem> {
+impl JsonRecord<'_> {
+    pub fn push(
+        &self,
+        builder: &mut AppendBuilder,
+        topic: usize,
+        defaults: &RecordDefaults,
+    ) -> Result<(), Problem> {
         let decoded = |text: &Option<Cow<'_, str>>, what| {
             text.as_deref()
                 .map(|t| BASE64.decode(t))
@@ -168,19 +179,18 @@ impl RecordIn<'_> {
         }
         let headers: Vec<(&str, &[u8])> =
             self.headers.0.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
-        let input = Input {
+        let record = NewRecord {
             key: self.key.as_deref().map(str::as_bytes).or(key_bytes.as_deref()),
             value,
             headers: &headers,
-            partition: self.partition,
             timestamp: self.timestamp,
             dedup_id: self.dedup_id.as_deref(),
-            deliver_at_ms: self.deliver_at_ms(shared.now_ms)?,
-            expires_at_ms: self.expires_at_ms(shared.now_ms)?,
-            traceparent: shared.traceparent.as_deref(),
+            deliver_at_ms: self.deliver_at_ms(defaults.now_ms)?,
+            expires_at_ms: self.expires_at_ms(defaults.now_ms)?,
+            traceparent: defaults.traceparent.as_deref(),
             json: self.value.is_some_and(|v| is_one_line(v.get().as_bytes())),
         };
-        builder.push(topic, &input)?;
+        builder.push(topic, self.partition, &record)?;
         Ok(())
     }
 
@@ -212,7 +222,7 @@ fn in_time(now_ms: i64, ms: i64, what: &str) -> Result<Option<i64>, Problem> {
 pub(super) struct Records<'b> {
     pub(super) builder: &'b mut AppendBuilder,
     pub(super) topic: usize,
-    pub(super) shared: &'b Shared,
+    pub(super) defaults: &'b RecordDefaults,
     pub(super) problem: &'b mut Option<Problem>,
 }
 
@@ -231,7 +241,7 @@ impl<'de> Visitor<'de> for Records<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while let Some(record) = seq.next_element::<RecordIn<'de>>()? {
+        while let Some(record) = seq.next_element::<JsonRecord<'de>>()? {
             if self.builder.records() >= limits::CHUNK_MAX_RECORDS {
                 let detail = format!(
                     "an atomic request has at most {} records: stream NDJSON or Arrow for more",
@@ -241,7 +251,7 @@ impl<'de> Visitor<'de> for Records<'_> {
                 return Err(de::Error::custom("too many records"));
             }
             let number = self.builder.records();
-            if let Err(problem) = record.push(self.builder, self.topic, self.shared) {
+            if let Err(problem) = record.push(self.builder, self.topic, self.defaults) {
                 *self.problem = Some(problem.with("record", number));
                 return Err(de::Error::custom("a record is not valid"));
             }
@@ -267,8 +277,30 @@ pub(super) fn read<'de, V: Visitor<'de, Value = ()>>(
     deserializer.end()
 }
 
+/// The body `{"records":[…]}` of one topic.
+pub struct JsonRecords {
+    pub body: Bytes,
+    pub defaults: RecordDefaults,
+}
+
+impl RecordSource for JsonRecords {
+    type Refusal = Problem;
+
+    fn read(&self, into: &mut AppendBuilder) -> Result<(), Problem> {
+        read_records(&self.body, into, &self.defaults)
+    }
+
+    fn input_bytes(&self) -> usize {
+        self.body.len()
+    }
+
+    fn content_hash(&self, shape: &[u8]) -> Uuid {
+        hash::of(&[shape, &self.body])
+    }
+}
+
 /// `{"records":[…]}` into the one topic of a builder.
-pub fn read_records(body: &[u8], builder: &mut AppendBuilder, shared: &Shared) -> Result<(), Problem> {
+fn read_records(body: &[u8], builder: &mut AppendBuilder, defaults: &RecordDefaults) -> Result<(), Problem> {
     struct V<'b>(Records<'b>);
     impl<'de> Visitor<'de> for V<'_> {
         type Value = ();
@@ -295,7 +327,7 @@ pub fn read_records(body: &[u8], builder: &mut AppendBuilder, shared: &Shared) -
         }
     }
     let mut problem = None;
-    let outcome = read(body, V(Records { builder, topic: 0, shared, problem: &mut problem }));
+    let outcome = read(body, V(Records { builder, topic: 0, defaults, problem: &mut problem }));
     outcome.map_err(|error| problem.unwrap_or_else(|| problem_of(&error)))
 }
 

@@ -1,27 +1,30 @@
 //! `POST …/records` and `/v1/batches`.
 
 pub mod arrow;
-pub mod atomic;
 mod batch;
-pub mod body;
 pub mod json;
 pub mod ndjson;
-pub mod stream;
+mod octets;
+mod results;
 
 use super::AppState;
 use super::error::{Code, Problem, ProblemBody};
-use super::extract::{Params, Principal, TopicName, text_header};
+use super::extract::{Caller, Params, TopicName, text_header};
+use crate::body::{self, BodyFrames};
 use crate::group::offsets::BatchOffsets;
-use atomic::{Atomic, ResultsShape};
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::response::Response;
+use axum::response::{IntoResponse, Json, Response};
 use http::{HeaderMap, header};
-use json::{Pointer, Shared};
-use millpond_core::{Name, Offset, limits};
-use millpond_engine::produce::append::Input;
+use json::{JsonRecords, Pointer, RecordDefaults};
+use millpond_core::{Name, Offset, Scope, limits};
+use millpond_engine::produce::atomic::AtomicRequest;
+use millpond_engine::produce::stream::{Chunker, StreamStored};
+use millpond_engine::produce::{Identity, KeySpace, RecordSource};
+use octets::OctetRecord;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -106,6 +109,20 @@ pub struct PartitionRange {
     pub count: u64,
 }
 
+impl From<&StreamStored> for StreamAnswer {
+    fn from(stored: &StreamStored) -> Self {
+        let range =
+            |(partition, range): (&i32, &millpond_engine::produce::stream::StoredRange)| PartitionRange {
+                partition: *partition,
+                first_offset: range.first_offset,
+                last_offset: range.last_offset,
+                count: range.count,
+            };
+        let partitions: Vec<PartitionRange> = stored.partitions.iter().map(range).collect();
+        Self { count: partitions.iter().map(|p| p.count).sum(), partitions, duplicate: stored.duplicate }
+    }
+}
+
 /// For the document: a batch is read piece by piece.
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "describes a body")]
@@ -127,23 +144,23 @@ pub struct BatchAnswer {
 
 /// Content types that carry records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+enum BodyForm {
     Json,
     NdJson,
     Octets,
     Arrow,
 }
 
-fn form_of(headers: &HeaderMap) -> Result<Form, Problem> {
+fn form_of(headers: &HeaderMap) -> Result<BodyForm, Problem> {
     if text_header(headers, "content-encoding")?.is_some_and(|e| !e.eq_ignore_ascii_case("identity")) {
         return Err(Problem::new(Code::UnsupportedMediaType, "a body is sent without content-encoding"));
     }
     let full = text_header(headers, header::CONTENT_TYPE.as_str())?.unwrap_or("");
     match full.split(';').next().unwrap_or("").trim().to_ascii_lowercase().as_str() {
-        "application/json" => Ok(Form::Json),
-        "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Ok(Form::NdJson),
-        "application/octet-stream" => Ok(Form::Octets),
-        "application/vnd.apache.arrow.stream" => Ok(Form::Arrow),
+        "application/json" => Ok(BodyForm::Json),
+        "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Ok(BodyForm::NdJson),
+        "application/octet-stream" => Ok(BodyForm::Octets),
+        "application/vnd.apache.arrow.stream" => Ok(BodyForm::Arrow),
         other => Err(Problem::new(
             Code::UnsupportedMediaType,
             format!(
@@ -178,14 +195,56 @@ fn traceparent(headers: &HeaderMap) -> Option<String> {
     valid.then(|| text.to_owned())
 }
 
-/// What identifies a produce request, whatever its form.
-pub struct Call {
-    pub principal: Principal,
-    pub topic: Name,
-    pub idempotency_key: Option<String>,
-    /// Content type and query: part of what must not differ between retries.
-    pub shape: Vec<u8>,
-    pub shared: Shared,
+/// What a produce request says besides its records, whatever its form.
+struct ProduceCall {
+    scope: Scope,
+    identity: Identity,
+    expect: Option<Offset>,
+    defaults: RecordDefaults,
+}
+
+impl ProduceCall {
+    /// An atomic request of one topic.
+    fn atomic<S: RecordSource>(
+        self,
+        topic: Name,
+        records: S,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> AtomicRequest<S> {
+        AtomicRequest {
+            topics: vec![topic],
+            records: Arc::new(records),
+            identity: self.identity,
+            key_space: KeySpace::Topic,
+            expect: self.expect,
+            offsets: None,
+            acks: Vec::new(),
+            timestamp: self.defaults.now_ms,
+            permit,
+        }
+    }
+}
+
+async fn streamed<C>(
+    app: &AppState,
+    call: ProduceCall,
+    topic: Name,
+    chunker: C,
+    body: Body,
+) -> Result<Response, Problem>
+where
+    C: Chunker,
+    C::Chunk: RecordSource<Refusal = Problem>,
+{
+    let stored =
+        app.engine.produce.stream(&call.scope, topic, call.identity, chunker, BodyFrames(body)).await;
+    match stored {
+        Ok(stored) => Ok(Json(StreamAnswer::from(&stored)).into_response()),
+        Err(failed) => {
+            let committed = serde_json::to_value(StreamAnswer::from(&failed.committed)).unwrap_or_default();
+            Err(Problem::from(failed.error).with("committed", committed))
+        }
+    }
 }
 
 /// Produces records into a topic. JSON and octet-stream bodies are atomic; NDJSON and Arrow bodies of any
@@ -212,7 +271,7 @@ pub struct Call {
 )]
 async fn records(
     State(app): State<AppState>,
-    principal: Principal,
+    Caller(scope): Caller,
     TopicName(topic): TopicName,
     Params(query): Params<ProduceQuery>,
     RawQuery(raw_query): RawQuery,
@@ -221,108 +280,43 @@ async fn records(
 ) -> Result<Response, Problem> {
     let form = form_of(&headers)?;
     let expect = if_match(&headers)?;
-    let shape = [
-        headers.get(header::CONTENT_TYPE).map_or(&b""[..], |v| v.as_bytes()),
-        raw_query.unwrap_or_default().as_bytes(),
-    ]
-    .join(&b'?');
-    let shared = Shared { now_ms: app.clock.now_ms(), traceparent: traceparent(&headers) };
-    let call = Call { principal, topic, idempotency_key: idempotency_key(&headers)?, shape, shared };
-    if form != Form::NdJson && (query.key.is_some() || query.records) {
+    let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |v| v.as_bytes());
+    let shape = [content_type, raw_query.unwrap_or_default().as_bytes()].join(&b'?');
+    let identity = Identity { key: idempotency_key(&headers)?, shape };
+    let defaults = RecordDefaults { now_ms: app.engine.clock.now_ms(), traceparent: traceparent(&headers) };
+    let call = ProduceCall { scope, identity, expect, defaults: defaults.clone() };
+    if form != BodyForm::NdJson && (query.key.is_some() || query.records) {
         return Err(Problem::bad_request("key and records are parameters of NDJSON bodies"));
     }
-    if form != Form::Octets && query.partition.is_some() {
+    if form != BodyForm::Octets && query.partition.is_some() {
         return Err(Problem::bad_request(
             "partition is a parameter of octet-stream bodies; records name their own",
         ));
     }
-    if expect.is_some() && matches!(form, Form::NdJson | Form::Arrow) {
+    if expect.is_some() && matches!(form, BodyForm::NdJson | BodyForm::Arrow) {
         return Err(Problem::bad_request("If-Match needs an atomic request: JSON or octet-stream"));
     }
+    let scope = call.scope.clone();
+    let admission = Some(&*app.engine.admission);
     match form {
-        Form::Json => {
-            let (body, permit) =
-                body::admitted(body, limits::REQUEST_MAX_BYTES, Some(&app.admission)).await?;
-            let (bytes, shared) = (body.clone(), call.shared.clone());
-            let parse = move |builder: &mut _| json::read_records(&bytes, builder, &shared);
-            Atomic {
-                call: &call,
-                topics: vec![call.topic.clone()],
-                expect,
-                offsets: None,
-                acks: Vec::new(),
-                shape: ResultsShape::One,
-                body,
-                permit,
-            }
-            .run(&app, Arc::new(parse))
-            .await
+        BodyForm::Json => {
+            let (body, permit) = body::admitted(body, limits::REQUEST_MAX_BYTES, admission).await?;
+            let request = call.atomic(topic, JsonRecords { body, defaults }, permit);
+            Ok(results::of_topic(&app.engine.produce.atomic(&scope, request).await?))
         }
-        Form::Octets => octets(&app, &call, query.partition, expect, &headers, body).await,
-        Form::NdJson => {
+        BodyForm::Octets => {
+            let (value, permit) = body::admitted(body, limits::REQUEST_MAX_BYTES, admission).await?;
+            let record = OctetRecord::new(value, &headers, query.partition, defaults.traceparent)?;
+            let request = call.atomic(topic, record, permit);
+            Ok(results::of_topic(&app.engine.produce.atomic(&scope, request).await?))
+        }
+        BodyForm::NdJson => {
             let pointer = query.key.as_deref().map(Pointer::parse).transpose()?;
-            let lines = ndjson::Lines::new(pointer, query.records, call.shared.clone());
-            stream::run(&app, call, lines, body).await
+            let lines = ndjson::Lines::new(pointer, query.records, defaults);
+            streamed(&app, call, topic, lines, body).await
         }
-        Form::Arrow => stream::run(&app, call, arrow::Rows::default(), body).await,
+        BodyForm::Arrow => streamed(&app, call, topic, arrow::Rows::default(), body).await,
     }
-}
-
-async fn octets(
-    app: &AppState,
-    call: &Call,
-    partition: Option<i32>,
-    expect: Option<Offset>,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    let (body, permit) = body::admitted(body, limits::REQUEST_MAX_BYTES, Some(&app.admission)).await?;
-    let key = headers.get("millpond-key").map(|v| v.as_bytes().to_vec());
-    let mut own: Vec<(String, Vec<u8>)> = Vec::new();
-    for (name, value) in headers {
-        if let Some(name) = name.as_str().strip_prefix("millpond-header-") {
-            json::check_header(name)?;
-            own.push((name.to_owned(), value.as_bytes().to_vec()));
-        }
-    }
-    let size: usize = own.iter().map(|(name, value)| name.len() + value.len()).sum();
-    if size > limits::HEADERS_MAX_BYTES || own.len() > limits::RECORD_MAX_HEADERS {
-        return Err(Problem::new(Code::HeadersTooLarge, "a record has too many or too large headers"));
-    }
-    let (bytes, shared) = (body.clone(), call.shared.clone());
-    let parse = move |builder: &mut millpond_engine::produce::append::AppendBuilder| {
-        let headers: Vec<(&str, &[u8])> = own.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
-        let input = Input {
-            key: key.as_deref(),
-            value: Some(&bytes),
-            headers: &headers,
-            partition,
-            traceparent: shared.traceparent.as_deref(),
-            ..Input::default()
-        };
-        Ok(builder.push(0, &input)?)
-    };
-    // Key and headers are part of the record: a retry must bring the same.
-    let mut hashed = Vec::new();
-    for (name, value) in headers.iter().filter(|(name, _)| name.as_str().starts_with("millpond-")) {
-        hashed.extend_from_slice(name.as_str().as_bytes());
-        hashed.push(b':');
-        hashed.extend_from_slice(value.as_bytes());
-        hashed.push(b'\n');
-    }
-    hashed.extend_from_slice(&body);
-    Atomic {
-        call,
-        topics: vec![call.topic.clone()],
-        expect,
-        offsets: None,
-        acks: Vec::new(),
-        shape: ResultsShape::One,
-        body: hashed.into(),
-        permit,
-    }
-    .run(app, Arc::new(parse))
-    .await
 }
 
 /// Stores records in several topics, offsets of a consumer group and acks of queue records, in one atomic
@@ -344,30 +338,33 @@ async fn octets(
 )]
 async fn batches(
     State(app): State<AppState>,
-    principal: Principal,
+    Caller(scope): Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    if form_of(&headers)? != Form::Json {
+    if form_of(&headers)? != BodyForm::Json {
         return Err(Problem::new(Code::UnsupportedMediaType, "a batch is application/json"));
     }
     if headers.contains_key(header::IF_MATCH) {
         return Err(Problem::bad_request("If-Match stands with the records of one topic"));
     }
-    let shared = Shared { now_ms: app.clock.now_ms(), traceparent: traceparent(&headers) };
-    let call = Call {
-        principal,
-        topic: Name::default_tenant(),
-        idempotency_key: idempotency_key(&headers)?,
-        shape: Vec::new(),
-        shared,
-    };
-    let (body, permit) = body::admitted(body, limits::REQUEST_MAX_BYTES, Some(&app.admission)).await?;
+    let identity = Identity { key: idempotency_key(&headers)?, shape: Vec::new() };
+    let defaults = RecordDefaults { now_ms: app.engine.clock.now_ms(), traceparent: traceparent(&headers) };
+    let (body, permit) =
+        body::admitted(body, limits::REQUEST_MAX_BYTES, Some(&*app.engine.admission)).await?;
     let batch::BatchShape { topics, acks, offsets } = batch::read_batch_shape(&body)?;
     let topics: Vec<Name> = topics.iter().map(|n| Name::new(n)).collect::<Result<_, _>>()?;
-    let (bytes, shared) = (body.clone(), call.shared.clone());
-    let parse = move |builder: &mut _| batch::read_batch(&bytes, builder, &shared);
-    Atomic { call: &call, topics, expect: None, offsets, acks, shape: ResultsShape::ByTopic, body, permit }
-        .run(&app, Arc::new(parse))
-        .await
+    let request = AtomicRequest {
+        topics: topics.clone(),
+        timestamp: defaults.now_ms,
+        records: Arc::new(batch::JsonBatch { body, defaults }),
+        identity,
+        key_space: KeySpace::Batch,
+        expect: None,
+        offsets,
+        acks,
+        permit,
+    };
+    let stored = app.engine.produce.atomic(&scope, request).await?;
+    Ok(results::by_topic(&stored, &topics))
 }

@@ -1,19 +1,21 @@
 //! NDJSON bodies: a value, or a whole record, a line.
 
-use super::json::{Pointer, RecordIn, Shared, is_one_line, problem_of};
-use super::stream::{Chunk, Chunker};
+use super::json::{JsonRecord, Pointer, RecordDefaults, is_one_line, problem_of};
 use crate::error::{Code, Problem};
 use bytes::{Bytes, BytesMut};
 use memchr::memchr_iter;
 use millpond_core::limits;
 use millpond_engine::hash;
-use millpond_engine::produce::append::{AppendBuilder, Input};
+use millpond_engine::produce::RecordSource;
+use millpond_engine::produce::append::AppendBuilder;
+use millpond_engine::produce::stream::Chunker;
+use millpond_format::record::NewRecord;
 use serde::de::IgnoredAny;
 use std::sync::Arc;
 use uuid::Uuid;
 
 pub struct Lines {
-    how: Arc<How>,
+    format: Arc<LineFormat>,
     buffer: BytesMut,
     /// So far the buffer was searched for line ends.
     searched: usize,
@@ -24,28 +26,28 @@ pub struct Lines {
     next_line: u64,
 }
 
-struct How {
+struct LineFormat {
     pointer: Option<Pointer>,
     whole_records: bool,
-    shared: Shared,
+    defaults: RecordDefaults,
 }
 
 pub struct LineChunk {
-    how: Arc<How>,
+    format: Arc<LineFormat>,
     text: Bytes,
     first_line: u64,
 }
 
 impl Lines {
     #[must_use]
-    pub fn new(pointer: Option<Pointer>, whole_records: bool, shared: Shared) -> Self {
-        let how = Arc::new(How { pointer, whole_records, shared });
-        Self { how, buffer: BytesMut::new(), searched: 0, whole: 0, records: 0, lines: 0, next_line: 1 }
+    pub fn new(pointer: Option<Pointer>, whole_records: bool, defaults: RecordDefaults) -> Self {
+        let format = Arc::new(LineFormat { pointer, whole_records, defaults });
+        Self { format, buffer: BytesMut::new(), searched: 0, whole: 0, records: 0, lines: 0, next_line: 1 }
     }
 
     fn take(&mut self, bytes: usize) -> LineChunk {
         let chunk = LineChunk {
-            how: Arc::clone(&self.how),
+            format: Arc::clone(&self.format),
             text: self.buffer.split_to(bytes).freeze(),
             first_line: self.next_line,
         };
@@ -101,8 +103,14 @@ impl Chunker for Lines {
     }
 }
 
-impl Chunk for LineChunk {
-    fn body_hash(&self, shape: &[u8]) -> Uuid {
+impl RecordSource for LineChunk {
+    type Refusal = Problem;
+
+    fn input_bytes(&self) -> usize {
+        self.text.len()
+    }
+
+    fn content_hash(&self, shape: &[u8]) -> Uuid {
         hash::of(&[shape, &self.text])
     }
 
@@ -117,18 +125,18 @@ impl Chunk for LineChunk {
                 continue;
             }
             let line = line.strip_suffix(b"\r").unwrap_or(line);
-            self.how.read_line(line, builder).map_err(|problem| problem.with("line", number))?;
+            self.format.read_line(line, builder).map_err(|problem| problem.with("line", number))?;
         }
         Ok(())
     }
 }
 
-impl How {
+impl LineFormat {
     fn read_line(&self, line: &[u8], builder: &mut AppendBuilder) -> Result<(), Problem> {
         let text = std::str::from_utf8(line).map_err(|_| Problem::bad_request("the line is not UTF-8"))?;
         if self.whole_records {
-            let record: RecordIn<'_> = serde_json::from_str(text).map_err(|e| problem_of(&e))?;
-            return record.push(builder, 0, &self.shared);
+            let record: JsonRecord<'_> = serde_json::from_str(text).map_err(|e| problem_of(&e))?;
+            return record.push(builder, 0, &self.defaults);
         }
         let bad = |e: serde_json::Error| Problem::bad_request(format!("the line is not JSON: {e}"));
         let key = match &self.pointer {
@@ -138,13 +146,13 @@ impl How {
                 None
             }
         };
-        let input = Input {
+        let record = NewRecord {
             key: key.as_deref().map(str::as_bytes),
             value: Some(line),
-            traceparent: self.shared.traceparent.as_deref(),
+            traceparent: self.defaults.traceparent.as_deref(),
             json: is_one_line(line),
-            ..Input::default()
+            ..NewRecord::default()
         };
-        Ok(builder.push(0, &input)?)
+        Ok(builder.push(0, None, &record)?)
     }
 }

@@ -1,19 +1,15 @@
 //! Dead records given back or forgotten; pause, resume, purge, seek.
 
-use super::{current, number_of, partition_of};
 use crate::AppState;
-use crate::error::{Code, Problem, ProblemBody};
-use crate::extract::{Principal, QueueName};
-use crate::fetch::offsets_at;
-use crate::group::json_body;
+use crate::body::json_body;
+use crate::error::{Problem, ProblemBody};
+use crate::extract::{Caller, QueueName};
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Json;
-use millpond_core::queue::{DeadFilter, Queue};
-use millpond_core::{Name, Offset, PartitionId};
+use millpond_core::{Name, Offset, Scope};
+use millpond_engine::queue::{DeadSelection, SeekTarget};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use std::sync::Arc;
 
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -79,46 +75,33 @@ pub(super) struct Cursors {
 }
 
 impl DeadBody {
-    fn filter(&self, queue: &Queue) -> Result<DeadFilter, Problem> {
+    fn selection(&self) -> Result<DeadSelection, Problem> {
         match (&self.offsets, &self.filter) {
             (Some(_), Some(_)) => Err(Problem::bad_request("give offsets or a filter, not both")),
-            (None, None) => Ok(DeadFilter::All),
-            (None, Some(filter)) => Ok(DeadFilter::Reason(like(&filter.reason))),
+            (None, None) => Ok(DeadSelection::All),
+            (None, Some(filter)) => Ok(DeadSelection::ReasonLike(filter.reason.clone())),
             (Some(places), None) => {
-                let place = |(nth, place): (usize, &PartitionPlace)| {
-                    let missing = || {
-                        Problem::new(Code::DeadNotFound, "an offset names no dead record").with("nth", nth)
-                    };
-                    partition_of(queue, place.partition)
-                        .map(|p| (p, Offset(place.offset)))
-                        .ok_or_else(missing)
-                };
-                let places: Vec<(PartitionId, Offset)> =
-                    places.iter().enumerate().map(place).collect::<Result<_, _>>()?;
-                let mut sorted = places.clone();
-                sorted.sort_unstable();
-                if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
-                    return Err(Problem::bad_request("an offset stands twice"));
-                }
-                Ok(DeadFilter::Offsets(places))
+                Ok(DeadSelection::Offsets(places.iter().map(PartitionPlace::pair).collect()))
             }
         }
     }
 }
 
-/// A glob as a `LIKE` pattern with `\` as escape.
-fn like(glob: &str) -> String {
-    let mut pattern = String::with_capacity(glob.len());
-    for c in glob.chars() {
-        match c {
-            '*' => pattern.push('%'),
-            '?' => pattern.push('_'),
-            '%' | '_' | '\\' => pattern.extend(['\\', c]),
-            '\0' => pattern.push('\u{fffd}'),
-            c => pattern.push(c),
+impl PartitionPlace {
+    fn pair(&self) -> (i32, Offset) {
+        (self.partition, Offset(self.offset))
+    }
+}
+
+impl To {
+    fn target(&self) -> SeekTarget {
+        match self {
+            Self::Earliest => SeekTarget::Earliest,
+            Self::Latest => SeekTarget::Latest,
+            Self::Timestamp(timestamp) => SeekTarget::Timestamp(*timestamp),
+            Self::Offsets(places) => SeekTarget::Offsets(places.iter().map(PartitionPlace::pair).collect()),
         }
     }
-    pattern
 }
 
 /// Gives dead records back to this queue, with `failures` 0. With `max_rate` they become due one after the
@@ -138,7 +121,7 @@ fn like(glob: &str) -> String {
 )]
 pub(super) async fn redrive(
     State(app): State<AppState>,
-    principal: Principal,
+    Caller(scope): Caller,
     QueueName(name): QueueName,
     body: Body,
 ) -> Result<Json<Redriven>, Problem> {
@@ -146,9 +129,7 @@ pub(super) async fn redrive(
     if body.max_rate.is_some_and(|rate| !(0.001..=1_000_000.0).contains(&rate)) {
         return Err(Problem::bad_request("max_rate is out of range: 0.001 to 1000000"));
     }
-    let queue = current(&app, &principal.tenant, &name).await?;
-    let redriven = app.plane.redrive(queue.id, &body.filter(&queue)?, body.max_rate).await?;
-    app.queues.nudge(queue.id);
+    let redriven = app.engine.queues.redrive(&scope, &name, &body.selection()?, body.max_rate).await?;
     Ok(Json(Redriven { redriven }))
 }
 
@@ -167,7 +148,7 @@ pub(super) async fn redrive(
 )]
 pub(super) async fn purge_dead(
     State(app): State<AppState>,
-    principal: Principal,
+    Caller(scope): Caller,
     QueueName(name): QueueName,
     body: Body,
 ) -> Result<Json<Purged>, Problem> {
@@ -175,22 +156,17 @@ pub(super) async fn purge_dead(
     if body.max_rate.is_some() {
         return Err(Problem::bad_request("max_rate is for a redrive"));
     }
-    let queue = current(&app, &principal.tenant, &name).await?;
-    let purged = app.plane.purge_dead(queue.id, &body.filter(&queue)?).await?;
+    let purged = app.engine.queues.purge_dead(&scope, &name, &body.selection()?).await?;
     Ok(Json(Purged { purged }))
 }
 
 async fn set_paused(
     app: &AppState,
-    tenant: &Name,
+    scope: &Scope,
     name: &Name,
     paused: bool,
 ) -> Result<Json<Paused>, Problem> {
-    let queue = current(app, tenant, name).await?;
-    let done = app.plane.pause_queue(queue.id, paused).await;
-    app.queues.forget(tenant, name).await;
-    app.queues.nudge(queue.id);
-    done?;
+    app.engine.queues.set_paused(scope, name, paused).await?;
     Ok(Json(Paused { paused }))
 }
 
@@ -208,10 +184,10 @@ async fn set_paused(
 )]
 pub(super) async fn pause(
     State(app): State<AppState>,
-    principal: Principal,
+    Caller(scope): Caller,
     QueueName(name): QueueName,
 ) -> Result<Json<Paused>, Problem> {
-    set_paused(&app, &principal.tenant, &name, true).await
+    set_paused(&app, &scope, &name, true).await
 }
 
 /// Goes on handing out records.
@@ -228,10 +204,10 @@ pub(super) async fn pause(
 )]
 pub(super) async fn resume(
     State(app): State<AppState>,
-    principal: Principal,
+    Caller(scope): Caller,
     QueueName(name): QueueName,
 ) -> Result<Json<Paused>, Problem> {
-    set_paused(&app, &principal.tenant, &name, false).await
+    set_paused(&app, &scope, &name, false).await
 }
 
 /// Passes over everything that is in the queue now; its leases end, and their receipts are lost. Dead records
@@ -249,13 +225,10 @@ pub(super) async fn resume(
 )]
 pub(super) async fn purge(
     State(app): State<AppState>,
-    principal: Principal,
+    Caller(scope): Caller,
     QueueName(name): QueueName,
 ) -> Result<Json<Purged>, Problem> {
-    let queue = current(&app, &principal.tenant, &name).await?;
-    let ends: Vec<(PartitionId, Offset)> =
-        app.plane.partitions(queue.topic_id).await?.into_iter().map(|p| (p.id, p.high_watermark)).collect();
-    let (_, purged) = app.plane.seek(queue.id, &ends).await?;
+    let purged = app.engine.queues.purge(&scope, &name).await?;
     Ok(Json(Purged { purged }))
 }
 
@@ -277,73 +250,12 @@ pub(super) async fn purge(
 )]
 pub(super) async fn seek(
     State(app): State<AppState>,
-    principal: Principal,
+    Caller(scope): Caller,
     QueueName(name): QueueName,
     body: Body,
 ) -> Result<Json<Cursors>, Problem> {
     let body: SeekBody = json_body(body).await?;
-    let queue = current(&app, &principal.tenant, &name).await?;
-    let to = targets(&app, &principal, &queue, &body.to).await?;
-    let (cursors, _) = app.plane.seek(queue.id, &to).await?;
-    app.queues.nudge(queue.id);
-    let place = |(id, offset): (PartitionId, Offset)| {
-        Some(PartitionPlace { partition: number_of(&queue, id)?, offset: offset.0 })
-    };
-    Ok(Json(Cursors { offsets: cursors.into_iter().filter_map(place).collect() }))
-}
-
-async fn targets(
-    app: &AppState,
-    principal: &Principal,
-    queue: &Arc<Queue>,
-    to: &To,
-) -> Result<Vec<(PartitionId, Offset)>, Problem> {
-    let status = app.plane.partitions(queue.topic_id).await?;
-    Ok(match to {
-        To::Earliest => status.into_iter().map(|p| (p.id, p.log_start_offset)).collect(),
-        To::Latest => status.into_iter().map(|p| (p.id, p.high_watermark)).collect(),
-        To::Timestamp(timestamp) => {
-            let topic = app.topics.get(&principal.tenant, &queue.topic).await?;
-            offsets_at(app, &topic, *timestamp).await?.into_iter().map(|(_, p, o)| (p, o)).collect()
-        }
-        To::Offsets(places) => {
-            let mut targets = BTreeMap::new();
-            for (nth, place) in places.iter().enumerate() {
-                let missing = || {
-                    Problem::new(
-                        Code::PartitionNotFound,
-                        format!("there is no partition {}", place.partition),
-                    )
-                    .with("nth", nth)
-                };
-                let id = partition_of(queue, place.partition).ok_or_else(missing)?;
-                let at = status.iter().find(|p| p.id == id).ok_or_else(missing)?;
-                if !(at.log_start_offset.0..=at.high_watermark.0).contains(&place.offset) {
-                    let detail = format!(
-                        "offset {} is outside {} to {}",
-                        place.offset, at.log_start_offset, at.high_watermark
-                    );
-                    return Err(Problem::new(Code::OffsetOutOfRange, detail)
-                        .with("nth", nth)
-                        .with("log_start_offset", at.log_start_offset.0)
-                        .with("high_watermark", at.high_watermark.0));
-                }
-                if targets.insert(id, Offset(place.offset)).is_some() {
-                    return Err(Problem::bad_request(format!("partition {} stands twice", place.partition)));
-                }
-            }
-            targets.into_iter().collect()
-        }
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_glob_becomes_a_like_pattern() {
-        assert_eq!(like("smtp*"), "smtp%");
-        assert_eq!(like("a?c_100%\\"), "a_c\\_100\\%\\\\");
-    }
+    let cursors = app.engine.queues.seek(&scope, &name, &body.to.target()).await?;
+    let place = |(partition, offset): (i32, Offset)| PartitionPlace { partition, offset: offset.0 };
+    Ok(Json(Cursors { offsets: cursors.into_iter().map(place).collect() }))
 }

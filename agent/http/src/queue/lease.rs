@@ -2,30 +2,29 @@
 
 use super::check_range;
 use crate::AppState;
-use crate::arrow::ArrowWriter;
+use crate::body::json_body;
 use crate::error::{Code, Problem, ProblemBody};
-use crate::extract::{Params, Principal, QueueName};
-use crate::fetch::{Form, ReturnedRecord, form_of};
-use crate::group::json_body;
-use crate::render::{self, Encoding, Prefix};
+use crate::extract::{Caller, Params, QueueName};
+use crate::read::answer::AnswerForm;
+use crate::read::arrow::ArrowWriter;
+use crate::read::render::{self, Encoding, Prefix};
+use crate::read::{RENDER_INLINE_BYTES, ReturnedRecord, form_of};
 use arrow_array::builder::{Int32Builder, StringBuilder};
 use arrow_schema::{DataType, Field};
 use axum::body::Body;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderValue, header};
+use axum::response::Response;
+use http::HeaderMap;
 use millpond_core::queue::LimitedBy;
 use millpond_core::{Name, limits};
-use millpond_engine::queue::{LeaseRequest, Leased, QueueError, receipt};
+use millpond_engine::blocking;
+use millpond_engine::queue::{LeaseRequest, Leased, receipt};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 use utoipa::IntoParams;
-
-/// Larger answers are written off the async threads.
-const RENDER_INLINE_BYTES: usize = 256 * limits::KIB;
 
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -113,7 +112,7 @@ impl LeaseBody {
             )));
         }
         let (wait, request_id) = (Duration::from_millis(wait_ms), self.request_id);
-        Ok(LeaseRequest { max_records, max_bytes, lease_ms: self.lease_ms.unwrap_or(0), wait, request_id })
+        Ok(LeaseRequest { max_records, max_bytes, lease_ms: self.lease_ms, wait, request_id })
     }
 }
 
@@ -135,66 +134,43 @@ impl LeaseBody {
 )]
 pub(super) async fn lease(
     State(app): State<AppState>,
-    principal: Principal,
+    Caller(scope): Caller,
     QueueName(name): QueueName,
     Params(query): Params<LeaseQuery>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     let form = form_of(&headers, false)?;
-    if form == Form::NdJson {
+    if form == AnswerForm::NdJson {
         return Err(Problem::new(
             Code::NotAcceptable,
             "leased records come as application/json and application/vnd.apache.arrow.stream",
         ));
     }
     let body: LeaseBody = json_body(body).await?;
-    let request = body.request()?;
-    let mut again = true;
-    loop {
-        let queue = app.queues.get(&principal.tenant, &name).await?;
-        let mut request = request.clone();
-        if request.lease_ms == 0 {
-            request.lease_ms = queue.config.lease_ms;
-        }
-        match app.queues.hub(&queue).lease(app.queues.shared(), request).await {
-            // It was another queue of this name that was remembered.
-            Err(QueueError::NoSuchQueue) if again => {
-                again = false;
-                app.queues.forget(&principal.tenant, &name).await;
-            }
-            Err(error) => return Err(error.into()),
-            Ok(leased) => return answer(leased, queue.topic.clone(), form, query.encoding).await,
-        }
-    }
+    let (topic, leased) = app.engine.queues.lease(&scope, &name, &body.request()?).await?;
+    let bytes: usize = leased.records.iter().filter_map(|r| r.view().ok()).map(|v| v.tail.len()).sum();
+    let render = move || answer(leased, &topic, form, query.encoding, bytes);
+    if bytes <= RENDER_INLINE_BYTES { render() } else { blocking::run(render).await }
 }
 
-async fn answer(leased: Leased, topic: Name, form: Form, encoding: Encoding) -> Result<Response, Problem> {
-    let bytes: usize = leased.records.iter().filter_map(|r| r.view().ok()).map(|v| v.tail.len()).sum();
-    let write = move || -> Result<Response, Problem> {
-        let mut leased = leased;
-        let (body, content_type) = match form {
-            Form::Arrow => (arrow(&leased)?, "application/vnd.apache.arrow.stream"),
-            _ => (json(&leased, &topic, encoding, bytes)?, "application/json"),
-        };
-        let mut response = body.into_response();
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        leased.delivered();
-        Ok(response)
+fn answer(
+    mut leased: Leased,
+    topic: &Name,
+    form: AnswerForm,
+    encoding: Encoding,
+    bytes: usize,
+) -> Result<Response, Problem> {
+    let body = match form {
+        AnswerForm::Arrow => arrow(&leased)?,
+        _ => json(&leased, topic, encoding, bytes)?,
     };
-    if bytes <= RENDER_INLINE_BYTES {
-        return write();
-    }
-    millpond_engine::blocking::run(write).await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
+    leased.delivered();
+    Ok(form.response(body))
 }
 
 fn limited_by(leased: &Leased) -> String {
     serde_json::to_string(&leased.limited_by).unwrap_or_default()
-}
-
-fn corrupt(error: millpond_format::Corrupt) -> Problem {
-    Problem::new(Code::Corrupt, error.to_string())
 }
 
 fn json(leased: &Leased, topic: &Name, encoding: Encoding, bytes: usize) -> Result<Vec<u8>, Problem> {
@@ -216,9 +192,8 @@ fn json(leased: &Leased, topic: &Name, encoding: Encoding, bytes: usize) -> Resu
         }
         let prefix =
             prefixes.entry(record.number).or_insert_with(|| Prefix::new(topic.as_str(), record.number));
-        let view = record.view().map_err(corrupt)?;
-        render::record(&mut out, prefix, record.offset.0, &view, record.is_json(), encoding)
-            .map_err(corrupt)?;
+        let view = record.view()?;
+        render::record(&mut out, prefix, record.offset.0, &view, record.is_json(), encoding)?;
         out.pop();
         out.extend_from_slice(b",\"receipt\":\"");
         if let Some(lease) = leased.lease {
@@ -237,7 +212,7 @@ fn arrow(leased: &Leased) -> Result<Vec<u8>, Problem> {
         StringBuilder::with_capacity(leased.records.len(), leased.records.len() * receipt::LENGTH);
     let (mut attempts, mut failures) = (Int32Builder::new(), Int32Builder::new());
     for record in &leased.records {
-        writer.push(record.number, record.offset.0, &record.view().map_err(corrupt)?).map_err(corrupt)?;
+        writer.push(record.number, record.offset.0, &record.view()?)?;
         receipts.append_value(leased.lease.map(|l| record.receipt(l).text()).unwrap_or_default());
         attempts.append_value(record.attempt);
         failures.append_value(record.failures);

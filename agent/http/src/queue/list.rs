@@ -1,20 +1,17 @@
 //! Pages of what is in flight, waits or is dead, and a look at what comes next. Nothing here leases.
 
-use super::{current, number_of, partition_of};
 use crate::AppState;
-use crate::error::{Code, Problem, ProblemBody};
-use crate::extract::{Params, Principal, QueueName};
-use crate::fetch::{ReturnedRecord, find_from};
-use crate::render::{self, Encoding, Prefix};
+use crate::error::{Problem, ProblemBody};
+use crate::extract::{Caller, Params, QueueName};
+use crate::read::ReturnedRecord;
+use crate::read::render::{self, Encoding, Prefix};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
-use millpond_core::control_plane::BatchFlags;
-use millpond_core::queue::{Listed, Listing, Queue};
-use millpond_core::{Name, Offset, PartitionId, limits};
-use millpond_engine::fetch::lookup::{Records, Wanted};
+use millpond_core::queue::{Listed, Listing};
+use millpond_core::{Name, Offset, Scope, limits};
+use millpond_engine::fetch::lookup::FoundRecord;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 use utoipa::IntoParams;
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -85,89 +82,53 @@ fn page_size(given: Option<usize>, default: usize) -> Result<usize, Problem> {
     Ok(size)
 }
 
-fn place(queue: &Queue, token: &str) -> Result<(PartitionId, Offset), Problem> {
+/// A place between two pages: partition and offset.
+fn place(token: &str) -> Result<(i32, Offset), Problem> {
     let parse = || {
         let (partition, offset) = token.split_once('.')?;
-        Some((partition_of(queue, partition.parse().ok()?)?, Offset(offset.parse().ok()?)))
+        Some((partition.parse().ok()?, Offset(offset.parse().ok()?)))
     };
     parse().ok_or_else(|| Problem::bad_request("after is the next of an earlier page"))
 }
 
-/// Writes a record as reads return it; `false` if it is no more.
+/// Writes a record as reads return it.
 fn write_record(
     out: &mut Vec<u8>,
     topic: &Name,
-    number: i32,
-    found: &Records,
-    at: (PartitionId, Offset),
+    partition: i32,
+    record: &FoundRecord,
     encoding: Encoding,
-) -> Result<bool, Problem> {
-    let corrupt = |e: millpond_format::Corrupt| Problem::new(Code::Corrupt, e.to_string());
-    let Some(batch) = found.batch_of(at.0, at.1) else { return Ok(false) };
-    let Some(view) = batch.record(at.1).transpose().map_err(corrupt)? else { return Ok(false) };
-    let json = batch.batch.flags.has(BatchFlags::JSON);
-    render::record(out, &Prefix::new(topic.as_str(), number), at.1.0, &view, json, encoding)
-        .map_err(corrupt)?;
-    Ok(true)
-}
-
-async fn lookup(
-    app: &AppState,
-    places: impl Iterator<Item = (PartitionId, Offset)>,
-) -> Result<Records, Problem> {
-    Ok(app.reader.lookup(&Wanted::new(places.map(|(p, o)| (p, o.0..o.0 + 1)))).await?)
+) -> Result<(), Problem> {
+    let prefix = Prefix::new(topic.as_str(), partition);
+    render::record(out, &prefix, record.offset.0, &record.view()?, record.is_json(), encoding)?;
+    Ok(())
 }
 
 async fn page(
     app: &AppState,
-    principal: &Principal,
+    scope: &Scope,
     name: &Name,
     query: &ListQuery,
     listing: Listing,
 ) -> Result<Response, Problem> {
     let size = page_size(query.max_records, 100)?;
-    let queue = current(app, &principal.tenant, name).await?;
-    let after = query.after.as_deref().map(|token| place(&queue, token)).transpose()?;
-    let limit = i64::try_from(size).unwrap_or(i64::MAX);
-    let mut listed = app.plane.list_queue(queue.id, listing, after, limit + 1).await?;
-    let mut more = listed.len() > size;
-    listed.truncate(size);
-    let found = match query.payload {
-        true => Some(lookup(app, listed.iter().filter(|l| !l.gone).map(|l| (l.partition, l.offset))).await?),
-        false => None,
-    };
+    let after = query.after.as_deref().map(place).transpose()?;
+    let page = app.engine.queues.page(scope, name, listing, after, size, query.payload).await?;
     let mut out = b"{\"records\":[".to_vec();
-    let mut last = None;
-    for (n, one) in listed.iter().enumerate() {
-        let number = number_of(&queue, one.partition).unwrap_or(-1);
-        // A page with records is no longer than what is read at once.
-        if n > 0 && found.as_ref().is_some_and(|found| found.is_unread(one.partition, one.offset)) {
-            more = true;
-            break;
-        }
+    for (n, one) in page.records.iter().enumerate() {
         if n > 0 {
             out.push(b',');
         }
-        out.extend_from_slice(fields(one, number, listing).to_string().as_bytes());
-        if let Some(found) = &found {
-            let mut record = Vec::new();
-            if write_record(
-                &mut record,
-                &queue.topic,
-                number,
-                found,
-                (one.partition, one.offset),
-                query.encoding,
-            )? {
-                out.pop();
-                out.extend_from_slice(b",\"record\":");
-                out.extend_from_slice(&record);
-                out.push(b'}');
-            }
+        out.extend_from_slice(fields(&one.listed, one.partition, listing).to_string().as_bytes());
+        if let Some(record) = &one.record {
+            out.pop();
+            out.extend_from_slice(b",\"record\":");
+            write_record(&mut out, &page.topic, one.partition, record, query.encoding)?;
+            out.push(b'}');
         }
-        last = Some(format!("\"{number}.{}\"", one.offset));
     }
-    let next = last.filter(|_| more).unwrap_or_else(|| "null".to_owned());
+    let token = |(partition, offset): (i32, Offset)| format!("\"{partition}.{offset}\"");
+    let next = page.next.map_or_else(|| "null".to_owned(), token);
     out.extend_from_slice(format!("],\"next\":{next}}}").as_bytes());
     Ok(json(out))
 }
@@ -221,11 +182,11 @@ macro_rules! listing {
         )]
         pub(super) async fn $name(
             State(app): State<AppState>,
-            principal: Principal,
+            Caller(scope): Caller,
             QueueName(name): QueueName,
             Params(query): Params<ListQuery>,
         ) -> Result<Response, Problem> {
-            page(&app, &principal, &name, &query, $listing).await
+            page(&app, &scope, &name, &query, $listing).await
         }
     };
 }
@@ -258,66 +219,19 @@ listing!(
 )]
 pub(super) async fn peek(
     State(app): State<AppState>,
-    principal: Principal,
+    Caller(scope): Caller,
     QueueName(name): QueueName,
     Params(query): Params<PeekQuery>,
 ) -> Result<Response, Problem> {
     let size = page_size(query.max_records, 10)?;
-    let queue = current(&app, &principal.tenant, &name).await?;
-    let now = app.clock.now_ms();
-    let limit = i64::try_from(limits::LEASE_MAX_RECORDS).unwrap_or(i64::MAX);
-    let waiting = app.plane.list_queue(queue.id, Listing::Waiting, None, limit).await?;
-    let mut next: Vec<(PartitionId, Offset)> = waiting
-        .iter()
-        .filter(|w| w.at_ms.is_none_or(|at| at <= now))
-        .map(|w| (w.partition, w.offset))
-        .take(size)
-        .collect();
-    if next.len() < size {
-        next.extend(fresh(&app, &queue, size - next.len()).await?);
-    }
-    let found = lookup(&app, next.iter().copied()).await?;
+    let (topic, records) = app.engine.queues.peek(&scope, &name, size).await?;
     let mut out = b"{\"records\":[".to_vec();
-    let mut first = true;
-    for (partition, offset) in next {
-        if found.is_unread(partition, offset) {
-            break;
-        }
-        let start = out.len();
-        if !first {
+    for (n, one) in records.iter().enumerate() {
+        if n > 0 {
             out.push(b',');
         }
-        let number = number_of(&queue, partition).unwrap_or(-1);
-        if write_record(&mut out, &queue.topic, number, &found, (partition, offset), query.encoding)? {
-            first = false;
-        } else {
-            out.truncate(start);
-        }
+        write_record(&mut out, &topic, one.partition, &one.record, query.encoding)?;
     }
     out.extend_from_slice(b"]}");
     Ok(json(out))
-}
-
-/// Places from the cursors on, partition after partition.
-async fn fresh(
-    app: &AppState,
-    queue: &Arc<Queue>,
-    size: usize,
-) -> Result<Vec<(PartitionId, Offset)>, Problem> {
-    let mut places = Vec::new();
-    let requests: Vec<_> =
-        app.plane.cursors(queue.id).await?.into_iter().map(|(p, o)| find_from(p, o, 1)).collect();
-    for (request, found) in requests.iter().zip(app.plane.find(&requests).await?) {
-        let Some(found) = found else { continue };
-        let from = request.offset.max(found.log_start_offset).0;
-        let room = i64::try_from(size - places.len()).unwrap_or(i64::MAX);
-        places.extend(
-            (from..found.high_watermark.0.min(from.saturating_add(room)))
-                .map(|o| (request.partition, Offset(o))),
-        );
-        if places.len() >= size {
-            break;
-        }
-    }
-    Ok(places)
 }

@@ -7,20 +7,19 @@ mod list;
 mod settle;
 
 use super::AppState;
-use super::error::{Problem, ProblemBody, no_such_queue};
-use super::extract::{Principal, QueueName};
-use super::group::json_body;
+use super::body::json_body;
+use super::error::{Problem, ProblemBody};
+use super::extract::{Caller, QueueName};
 use super::topic::given;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Json, Response};
 use http::StatusCode;
 use millpond_core::group::Start;
-use millpond_core::queue::{Mode, NoSuchQueue, Queue, QueueChange, QueueCounts, Rate};
-use millpond_core::topic::NoSuchTopic;
-use millpond_core::{Error, Name, PartitionId, limits};
+use millpond_core::queue::{Mode, QueueChange, Rate};
+use millpond_core::{Name, limits};
+use millpond_engine::queue::DescribedQueue;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -174,21 +173,8 @@ fn check_range(name: &str, value: Option<i64>, min: i64, max: i64) -> Result<(),
     }
 }
 
-/// The queue as it is now, whatever is remembered of it.
-async fn current(app: &AppState, tenant: &Name, name: &Name) -> Result<Arc<Queue>, Problem> {
-    app.queues.forget(tenant, name).await;
-    Ok(app.queues.get(tenant, name).await?)
-}
-
-fn number_of(queue: &Queue, partition: PartitionId) -> Option<i32> {
-    queue.partitions.iter().position(|p| *p == partition).and_then(|n| i32::try_from(n).ok())
-}
-
-fn partition_of(queue: &Queue, number: i32) -> Option<PartitionId> {
-    usize::try_from(number).ok().and_then(|n| queue.partitions.get(n)).copied()
-}
-
-fn description(queue: &Queue, counts: &QueueCounts, now_ms: i64) -> QueueDescription {
+fn description(described: &DescribedQueue, now_ms: i64) -> QueueDescription {
+    let DescribedQueue { queue, counts } = described;
     let retry = queue.config.retry;
     QueueDescription {
         queue: queue.name.to_string(),
@@ -217,11 +203,6 @@ fn description(queue: &Queue, counts: &QueueCounts, now_ms: i64) -> QueueDescrip
     }
 }
 
-async fn described(app: &AppState, queue: &Queue) -> Result<QueueDescription, Problem> {
-    let counts = app.plane.queue_counts(queue.id).await?;
-    Ok(description(queue, &counts, app.clock.now_ms()))
-}
-
 /// Makes a queue over a topic or changes it. Any number of queues stand on one topic, and each sees every
 /// record once.
 #[utoipa::path(
@@ -241,28 +222,14 @@ async fn described(app: &AppState, queue: &Queue) -> Result<QueueDescription, Pr
 )]
 async fn put(
     State(app): State<AppState>,
-    principal: Principal,
+    Caller(scope): Caller,
     QueueName(name): QueueName,
     body: Body,
 ) -> Result<Response, Problem> {
     let settings: QueueSettings = json_body(body).await?;
-    let mut change = settings.change()?;
-    match app.plane.queue(&principal.tenant, &name).await {
-        Ok(_) => {}
-        Err(Error::Rejected(NoSuchQueue)) => {
-            let topic = change.topic.get_or_insert_with(|| name.clone());
-            app.topics.get_or_create(&principal.tenant, topic).await.map_err(|e| match e {
-                Error::Rejected(NoSuchTopic) => {
-                    Problem::new(super::error::Code::TopicNotFound, format!("there is no topic {topic}"))
-                }
-                other => other.into(),
-            })?;
-        }
-        Err(error) => return Err(error.into()),
-    }
-    let (queue, made) = app.queues.put(&principal.tenant, &name, &change).await?;
+    let (described, made) = app.engine.queues.put(&scope, &name, settings.change()?).await?;
     let status = if made { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(described(&app, &queue).await?)).into_response())
+    Ok((status, Json(description(&described, app.engine.clock.now_ms()))).into_response())
 }
 
 /// All queues of the tenant, by name.
@@ -272,17 +239,10 @@ async fn put(
         (status = "5XX", description = "control_plane_unavailable",
             body = ProblemBody, content_type = "application/problem+json"))
 )]
-async fn list_all(State(app): State<AppState>, principal: Principal) -> Result<Json<QueueList>, Problem> {
-    let mut queues = Vec::new();
-    for queue in app.plane.queues(&principal.tenant).await? {
-        match app.plane.queue_counts(queue.id).await {
-            Ok(counts) => queues.push(description(&queue, &counts, app.clock.now_ms())),
-            // Deleted since.
-            Err(Error::Rejected(NoSuchQueue)) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(Json(QueueList { queues }))
+async fn list_all(State(app): State<AppState>, Caller(scope): Caller) -> Result<Json<QueueList>, Problem> {
+    let now_ms = app.engine.clock.now_ms();
+    let queues = app.engine.queues.list(&scope).await?;
+    Ok(Json(QueueList { queues: queues.iter().map(|described| description(described, now_ms)).collect() }))
 }
 
 /// Configuration, and how many records are in which state.
@@ -299,11 +259,11 @@ async fn list_all(State(app): State<AppState>, principal: Principal) -> Result<J
 )]
 async fn describe(
     State(app): State<AppState>,
-    principal: Principal,
+    Caller(scope): Caller,
     QueueName(name): QueueName,
 ) -> Result<Json<QueueDescription>, Problem> {
-    let queue = current(&app, &principal.tenant, &name).await?;
-    Ok(Json(described(&app, &queue).await?))
+    let described = app.engine.queues.describe(&scope, &name).await?;
+    Ok(Json(description(&described, app.engine.clock.now_ms())))
 }
 
 /// Deletes a queue, not its topic. All its receipts are lost; a later queue of the name shares nothing with
@@ -321,10 +281,9 @@ async fn describe(
 )]
 async fn delete(
     State(app): State<AppState>,
-    principal: Principal,
+    Caller(scope): Caller,
     QueueName(name): QueueName,
 ) -> Result<StatusCode, Problem> {
-    let deleted = app.plane.delete_queue(&principal.tenant, &name).await;
-    app.queues.forget(&principal.tenant, &name).await;
-    if deleted? { Ok(StatusCode::NO_CONTENT) } else { Err(no_such_queue()) }
+    app.engine.queues.delete(&scope, &name).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -3,16 +3,15 @@
 use super::check_range;
 use super::lease::check_request_id;
 use crate::AppState;
+use crate::body::collect;
 use crate::error::{Problem, ProblemBody};
-use crate::extract::{Principal, QueueName};
-use crate::produce::body::collect;
+use crate::extract::{Caller, QueueName};
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
-use millpond_core::queue::Action;
 use millpond_core::{LeaseId, limits};
-use millpond_engine::queue::plan::{Item, Status, Target, Told};
+use millpond_engine::queue::plan::{SettleItem, Settled, Target, Wish};
 use millpond_engine::queue::receipt::Receipt;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -102,12 +101,12 @@ fn tidy(reason: Option<String>) -> Option<String> {
     Some(text)
 }
 
-fn of_record(receipt: &str, action: Action) -> Item {
-    Item { target: Receipt::parse(receipt).map_or(Target::Nothing, Target::Record), action }
+fn record(receipt: &str) -> Target {
+    Receipt::parse(receipt).map_or(Target::Nothing, Target::Record)
 }
 
-fn of_lease(id: &str, action: Action) -> Item {
-    Item { target: id.parse().map_or(Target::Nothing, |id| Target::Lease(LeaseId(id))), action }
+fn lease(id: &str) -> Target {
+    id.parse().map_or(Target::Nothing, |id| Target::Lease(LeaseId(id)))
 }
 
 /// An entry of the answer: what it is called by.
@@ -116,20 +115,20 @@ enum Label {
     Lease(String),
 }
 
-struct Asked {
-    items: Vec<Item>,
+struct Settlement {
+    items: Vec<SettleItem>,
     labels: Vec<Label>,
     request_id: Option<String>,
 }
 
-impl Asked {
-    fn push_record(&mut self, receipt: String, action: Action) {
-        self.items.push(of_record(&receipt, action));
+impl Settlement {
+    fn push_record(&mut self, receipt: String, wish: Wish) {
+        self.items.push(SettleItem { target: record(&receipt), wish });
         self.labels.push(Label::Receipt(receipt));
     }
 
-    fn push_lease(&mut self, id: String, action: Action) {
-        self.items.push(of_lease(&id, action));
+    fn push_lease(&mut self, id: String, wish: Wish) {
+        self.items.push(SettleItem { target: lease(&id), wish });
         self.labels.push(Label::Lease(id));
     }
 }
@@ -144,7 +143,7 @@ impl SettleBody {
             + self.renew_leases.len()
     }
 
-    fn asked(self, default_ms: i64) -> Result<Asked, Problem> {
+    fn settlement(self) -> Result<Settlement, Problem> {
         check_request_id(self.request_id.as_deref())?;
         let entries = self.entries();
         if entries > limits::SETTLE_MAX_ENTRIES {
@@ -153,44 +152,44 @@ impl SettleBody {
                 limits::SETTLE_MAX_ENTRIES
             )));
         }
-        let mut asked = Asked {
+        let mut settlement = Settlement {
             items: Vec::with_capacity(entries),
             labels: Vec::with_capacity(entries),
             request_id: self.request_id,
         };
         let renewed = |lease_ms: Option<i64>| {
             check_range("lease_ms", lease_ms, limits::LEASE_MIN_MS, limits::LEASE_MAX_MS)?;
-            Ok::<_, Problem>(Action::Renew { lease_ms: lease_ms.unwrap_or(default_ms) })
+            Ok::<_, Problem>(Wish::Renew { lease_ms })
         };
         for receipt in self.ack {
-            asked.push_record(receipt, Action::Ack);
+            settlement.push_record(receipt, Wish::Ack);
         }
         for nack in self.nack {
             check_range("delay_ms", nack.delay_ms, 0, limits::RETRY_MAX_MS)?;
-            let action = Action::Nack {
+            let wish = Wish::Nack {
                 delay_ms: nack.delay_ms,
                 counts: nack.counts.unwrap_or(true),
                 reason: tidy(nack.reason),
             };
-            asked.push_record(nack.receipt, action);
+            settlement.push_record(nack.receipt, wish);
         }
         for renew in self.renew {
-            asked.push_record(renew.receipt, renewed(renew.lease_ms)?);
+            settlement.push_record(renew.receipt, renewed(renew.lease_ms)?);
         }
         for reject in self.reject {
-            asked.push_record(reject.receipt, Action::Reject { reason: tidy(reject.reason) });
+            settlement.push_record(reject.receipt, Wish::Reject { reason: tidy(reject.reason) });
         }
         for id in self.ack_leases {
-            asked.push_lease(id, Action::Ack);
+            settlement.push_lease(id, Wish::Ack);
         }
         for lease in self.renew_leases {
             let (id, lease_ms) = match lease {
                 RenewLease::Id(id) => (id, None),
                 RenewLease::For { lease_id, lease_ms } => (lease_id, lease_ms),
             };
-            asked.push_lease(id, renewed(lease_ms)?);
+            settlement.push_lease(id, renewed(lease_ms)?);
         }
-        Ok(asked)
+        Ok(settlement)
     }
 }
 
@@ -211,30 +210,21 @@ impl SettleBody {
 )]
 pub(super) async fn settle(
     State(app): State<AppState>,
-    principal: Principal,
+    Caller(scope): Caller,
     QueueName(name): QueueName,
     body: Body,
 ) -> Result<Response, Problem> {
     let body = collect(body, 8 * limits::MIB, None).await?;
     let body: SettleBody = serde_json::from_slice(&body).map_err(|e| Problem::bad_request(e.to_string()))?;
-    let queue = app.queues.get(&principal.tenant, &name).await?;
-    let Asked { items, labels, request_id } = body.asked(queue.config.lease_ms)?;
-    let mut told = app.queues.hub(&queue).settle(&items, request_id.as_deref()).await?.told;
-    if told.iter().any(|t| t.status == Status::Lost) {
-        // Perhaps it was another queue of this name that was remembered.
-        app.queues.forget(&principal.tenant, &name).await;
-        let now = app.queues.get(&principal.tenant, &name).await?;
-        if now.id != queue.id {
-            told = app.queues.hub(&now).settle(&items, request_id.as_deref()).await?.told;
-        }
-    }
-    Ok(answer(&labels, &told))
+    let Settlement { items, labels, request_id } = body.settlement()?;
+    let settled = app.engine.queues.settle(&scope, &name, &items, request_id.as_deref()).await?;
+    Ok(answer(&labels, &settled))
 }
 
-fn answer(labels: &[Label], told: &[Told]) -> Response {
-    let mut out = Vec::with_capacity(32 + told.len() * 96);
+fn answer(labels: &[Label], settled: &[Settled]) -> Response {
+    let mut out = Vec::with_capacity(32 + settled.len() * 96);
     out.extend_from_slice(b"{\"results\":[");
-    for (n, (label, told)) in labels.iter().zip(told).enumerate() {
+    for (n, (label, settled)) in labels.iter().zip(settled).enumerate() {
         if n > 0 {
             out.push(b',');
         }
@@ -244,11 +234,11 @@ fn answer(labels: &[Label], told: &[Told]) -> Response {
         };
         write!(out, "{{\"{name}\":").unwrap_or_default();
         serde_json::to_writer(&mut out, text).unwrap_or_default();
-        write!(out, ",\"status\":\"{}\"", told.status.as_str()).unwrap_or_default();
+        write!(out, ",\"status\":\"{}\"", settled.status.as_str()).unwrap_or_default();
         if matches!(label, Label::Lease(_)) {
-            write!(out, ",\"records\":{}", told.records).unwrap_or_default();
+            write!(out, ",\"records\":{}", settled.records).unwrap_or_default();
         }
-        if let Some(deadline) = told.deadline_ms {
+        if let Some(deadline) = settled.deadline_ms {
             write!(out, ",\"deadline_ms\":{deadline}").unwrap_or_default();
         }
         out.push(b'}');

@@ -3,7 +3,7 @@
 use super::settle::send;
 use crate::postgres::error::classify;
 use millpond_core::queue::{Ack, Action, Claim, Entry, Settle};
-use millpond_core::{AgentId, Error, LeaseId, Name, Offset, PartitionId, QueueId};
+use millpond_core::{AgentId, Error, LeaseId, Offset, PartitionId, QueueId, Scope};
 use sqlx::PgConnection;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use uuid::Uuid;
@@ -14,7 +14,7 @@ pub(in crate::postgres) type Held = HashMap<LeaseId, QueueId>;
 /// Holds the leases against everybody else until the transaction ends.
 pub(in crate::postgres) async fn hold(
     connection: &mut PgConnection,
-    tenant: &Name,
+    scope: &Scope,
     acks: &[Ack],
 ) -> Result<Held, Error> {
     let leases: BTreeSet<Uuid> = acks.iter().map(|ack| ack.lease.0).collect();
@@ -23,7 +23,7 @@ pub(in crate::postgres) async fn hold(
     // What is missing is looked for once more, in a new statement: a renewal that the first waited for may
     // have moved the lease to other rows.
     for _ in 0..2 {
-        let statement = sqlx::query_file!("queries/queue/lock_leases.sql", tenant.as_str(), &leases);
+        let statement = sqlx::query_file!("queries/queue/lock_leases.sql", scope.tenant.as_str(), &leases);
         let rows = statement.fetch_all(&mut *connection).await.map_err(classify)?;
         held = rows.into_iter().map(|row| (LeaseId(row.lease_id), QueueId(row.queue_id))).collect();
         if held.len() == leases.len() {
@@ -40,6 +40,7 @@ type Place = (LeaseId, PartitionId, i32);
 /// has to be taken back.
 pub(in crate::postgres) async fn settle(
     connection: &mut PgConnection,
+    scope: &Scope,
     held: &Held,
     acks: &[Ack],
     op: Uuid,
@@ -54,8 +55,16 @@ pub(in crate::postgres) async fn settle(
     let mut done: BTreeSet<(Place, i64)> = BTreeSet::new();
     for (queue, places) in queues {
         let entries: Vec<Entry> = places.iter().flat_map(|(place, offsets)| runs(place, offsets)).collect();
-        let settle =
-            Settle { queue, agent: AgentId(Uuid::nil()), op, keep: false, entries, dice: 0.0, leased: 0 };
+        let settle = Settle {
+            scope: scope.clone(),
+            queue,
+            agent: AgentId(Uuid::nil()),
+            op,
+            keep: false,
+            entries,
+            dice: 0.0,
+            leased: 0,
+        };
         let said = send(&mut *connection, &settle).await.map_err(classify)?;
         if !said.current {
             return Err(Error::NotApplied("the same acks were carried out meanwhile".into()));

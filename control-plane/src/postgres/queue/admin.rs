@@ -6,7 +6,7 @@ use crate::postgres::error::classify;
 use millpond_core::group::Start;
 use millpond_core::queue::{Mode, NoSuchQueue, PutQueueRejected, Queue, QueueChange, QueueConfig, Rate};
 use millpond_core::retry::RetryPolicy;
-use millpond_core::{Error, Name, PartitionId, QueueId, TopicId};
+use millpond_core::{Error, Name, PartitionId, QueueId, Scope, TopicId};
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
@@ -78,11 +78,11 @@ impl Row {
 
 pub(super) async fn put(
     plane: &PostgresControlPlane,
-    tenant: &Name,
+    scope: &Scope,
     name: &Name,
     change: &QueueChange,
 ) -> Result<(Queue, bool), Error<PutQueueRejected>> {
-    let (plane, tenant, name, change) = (plane.clone(), tenant.clone(), name.clone(), change.clone());
+    let (plane, tenant, name, change) = (plane.clone(), scope.tenant.clone(), name.clone(), change.clone());
     let task = tokio::spawn(async move {
         loop {
             let put = sent!(plane, BACKGROUND, c => put_once(c, &tenant, &name, &change));
@@ -214,28 +214,21 @@ pub(in crate::postgres) async fn hold(
 
 pub(super) async fn get(
     plane: &PostgresControlPlane,
-    tenant: &Name,
+    scope: &Scope,
     name: &Name,
 ) -> Result<Queue, Error<NoSuchQueue>> {
-    let row = retried!(
-        plane,
-        c => sqlx::query_file_as!(Row, "queries/queue/get.sql", tenant.as_str(), name.as_str())
-            .fetch_optional(c)
-    )
-    .map_err(Error::from_infallible)?;
-    row.and_then(|row| row.queue(tenant)).ok_or(Error::Rejected(NoSuchQueue))
+    let row = retried!(plane, c => sqlx::query_file_as!(Row, "queries/queue/get.sql", scope.tenant.as_str(), name.as_str()).fetch_optional(c))
+        .map_err(Error::from_infallible)?;
+    row.and_then(|row| row.queue(&scope.tenant)).ok_or(Error::Rejected(NoSuchQueue))
 }
 
-pub(super) async fn all(plane: &PostgresControlPlane, tenant: &Name) -> Result<Vec<Queue>, Error> {
-    let rows = retried!(
-        plane,
-        c => sqlx::query_file_as!(Row, "queries/queue/all.sql", tenant.as_str()).fetch_all(c)
-    )?;
-    Ok(rows.into_iter().filter_map(|row| row.queue(tenant)).collect())
+pub(super) async fn all(plane: &PostgresControlPlane, scope: &Scope) -> Result<Vec<Queue>, Error> {
+    let rows = retried!(plane, c => sqlx::query_file_as!(Row, "queries/queue/all.sql", scope.tenant.as_str()).fetch_all(c))?;
+    Ok(rows.into_iter().filter_map(|row| row.queue(&scope.tenant)).collect())
 }
 
-pub(super) async fn delete(plane: &PostgresControlPlane, tenant: &Name, name: &Name) -> Result<bool, Error> {
-    let (plane, tenant, name) = (plane.clone(), tenant.clone(), name.clone());
+pub(super) async fn delete(plane: &PostgresControlPlane, scope: &Scope, name: &Name) -> Result<bool, Error> {
+    let (plane, tenant, name) = (plane.clone(), scope.tenant.clone(), name.clone());
     let task = tokio::spawn(async move { sent!(plane, BACKGROUND, c => delete_once(c, &tenant, &name))? });
     task.await.unwrap_or_else(|e| Err(Error::MaybeApplied(e.into())))
 }
@@ -253,6 +246,7 @@ async fn delete_once(connection: &mut PgConnection, tenant: &Name, name: &Name) 
 
 pub(super) async fn pause(
     plane: &PostgresControlPlane,
+    _scope: &Scope,
     queue: QueueId,
     paused: bool,
 ) -> Result<(), Error<NoSuchQueue>> {

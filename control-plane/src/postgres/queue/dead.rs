@@ -5,7 +5,7 @@ use crate::postgres::PostgresControlPlane;
 use crate::postgres::connection::{BACKGROUND, sent};
 use crate::postgres::error::classify;
 use millpond_core::queue::{DeadFilter, DeadRejected};
-use millpond_core::{Error, QueueId};
+use millpond_core::{Error, QueueId, Scope};
 
 const SENDINGS_MAX: usize = 50;
 
@@ -43,6 +43,7 @@ fn decided(status: &str, missing: Option<i64>, records: i64) -> Option<Result<i6
 
 pub(super) async fn redrive(
     plane: &PostgresControlPlane,
+    _scope: &Scope,
     queue: QueueId,
     filter: &DeadFilter,
     max_rate: Option<f64>,
@@ -70,6 +71,7 @@ pub(super) async fn redrive(
 
 pub(super) async fn purge(
     plane: &PostgresControlPlane,
+    _scope: &Scope,
     queue: QueueId,
     filter: &DeadFilter,
 ) -> Result<i64, Error<DeadRejected>> {

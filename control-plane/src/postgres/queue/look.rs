@@ -2,9 +2,9 @@
 
 use crate::postgres::PostgresControlPlane;
 use crate::postgres::connection::{BACKGROUND, retried, sent};
-use crate::postgres::error::{classify, read};
+use crate::postgres::error::read;
 use millpond_core::queue::{Ledger, Listed, Listing, NoSuchQueue, QueueCounts};
-use millpond_core::{Error, Offset, PartitionId, QueueId};
+use millpond_core::{Error, Offset, PartitionId, QueueId, Scope};
 
 async fn living(plane: &PostgresControlPlane, queue: QueueId) -> Result<(), Error<NoSuchQueue>> {
     let living =
@@ -15,6 +15,7 @@ async fn living(plane: &PostgresControlPlane, queue: QueueId) -> Result<(), Erro
 /// Goes through all that waits in the queue.
 pub(super) async fn counts(
     plane: &PostgresControlPlane,
+    _scope: &Scope,
     queue: QueueId,
 ) -> Result<QueueCounts, Error<NoSuchQueue>> {
     let statement = sqlx::query_file!("queries/queue/counts.sql", queue.0);
@@ -34,6 +35,7 @@ pub(super) async fn counts(
 
 pub(super) async fn ledger(
     plane: &PostgresControlPlane,
+    _scope: &Scope,
     queue: QueueId,
 ) -> Result<Ledger, Error<NoSuchQueue>> {
     let statement = sqlx::query_file!("queries/queue/ledger.sql", queue.0);
@@ -54,6 +56,7 @@ pub(super) async fn ledger(
 
 pub(super) async fn cursors(
     plane: &PostgresControlPlane,
+    _scope: &Scope,
     queue: QueueId,
 ) -> Result<Vec<(PartitionId, Offset)>, Error<NoSuchQueue>> {
     let rows = retried!(plane, c => sqlx::query_file!("queries/queue/cursors.sql", queue.0).fetch_all(c));
@@ -76,6 +79,7 @@ struct Row {
 
 pub(super) async fn list(
     plane: &PostgresControlPlane,
+    _scope: &Scope,
     queue: QueueId,
     listing: Listing,
     after: Option<(PartitionId, Offset)>,
@@ -120,9 +124,4 @@ pub(super) async fn list(
         gone: row.gone,
     });
     Ok(listed.collect())
-}
-
-pub(super) async fn clamp(plane: &PostgresControlPlane) -> Result<i64, Error> {
-    let statement = sqlx::query_file_scalar!("queries/queue/clamp.sql");
-    sent!(plane, BACKGROUND, c => statement.fetch_one(c))?.map_err(classify)
 }

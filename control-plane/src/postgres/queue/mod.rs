@@ -13,14 +13,12 @@ mod settle;
 use super::PostgresControlPlane;
 pub(super) use admin::hold;
 use async_trait::async_trait;
-use millpond_core::Error;
-use millpond_core::Name;
-use millpond_core::queue::plane::QueuePlane;
+use millpond_core::control_plane::Queues;
 use millpond_core::queue::{
     Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected,
     Queue, QueueChange, QueueCounts, Settle, Settled,
 };
-use millpond_core::{Offset, PartitionId, QueueId};
+use millpond_core::{Error, Name, Offset, PartitionId, QueueId, Scope};
 pub(super) use plain::Manners;
 
 /// Whether a row was made that another was making at the same time: sent again, the statement finds it.
@@ -33,30 +31,35 @@ fn again<R>() -> Error<R> {
 }
 
 #[async_trait]
-impl QueuePlane for PostgresControlPlane {
+impl Queues for PostgresControlPlane {
     async fn put_queue(
         &self,
-        tenant: &Name,
+        scope: &Scope,
         name: &Name,
         change: &QueueChange,
     ) -> Result<(Queue, bool), Error<PutQueueRejected>> {
-        admin::put(self, tenant, name, change).await
+        admin::put(self, scope, name, change).await
     }
 
-    async fn queue(&self, tenant: &Name, name: &Name) -> Result<Queue, Error<NoSuchQueue>> {
-        admin::get(self, tenant, name).await
+    async fn queue(&self, scope: &Scope, name: &Name) -> Result<Queue, Error<NoSuchQueue>> {
+        admin::get(self, scope, name).await
     }
 
-    async fn queues(&self, tenant: &Name) -> Result<Vec<Queue>, Error> {
-        admin::all(self, tenant).await
+    async fn queues(&self, scope: &Scope) -> Result<Vec<Queue>, Error> {
+        admin::all(self, scope).await
     }
 
-    async fn delete_queue(&self, tenant: &Name, name: &Name) -> Result<bool, Error> {
-        admin::delete(self, tenant, name).await
+    async fn delete_queue(&self, scope: &Scope, name: &Name) -> Result<bool, Error> {
+        admin::delete(self, scope, name).await
     }
 
-    async fn pause_queue(&self, queue: QueueId, paused: bool) -> Result<(), Error<NoSuchQueue>> {
-        admin::pause(self, queue, paused).await
+    async fn pause_queue(
+        &self,
+        scope: &Scope,
+        queue: QueueId,
+        paused: bool,
+    ) -> Result<(), Error<NoSuchQueue>> {
+        admin::pause(self, scope, queue, paused).await
     }
 
     async fn grant(&self, grant: &Grant) -> Result<Granted, Error<NoSuchQueue>> {
@@ -71,54 +74,58 @@ impl QueuePlane for PostgresControlPlane {
         settle::settle(self, settle).await
     }
 
-    async fn expire(&self, limit: i64, dice: f64) -> Result<i64, Error> {
-        settle::expire(self, limit, dice).await
+    async fn queue_counts(&self, scope: &Scope, queue: QueueId) -> Result<QueueCounts, Error<NoSuchQueue>> {
+        look::counts(self, scope, queue).await
     }
 
-    async fn clamp(&self) -> Result<i64, Error> {
-        look::clamp(self).await
+    async fn ledger(&self, scope: &Scope, queue: QueueId) -> Result<Ledger, Error<NoSuchQueue>> {
+        look::ledger(self, scope, queue).await
     }
 
-    async fn queue_counts(&self, queue: QueueId) -> Result<QueueCounts, Error<NoSuchQueue>> {
-        look::counts(self, queue).await
-    }
-
-    async fn ledger(&self, queue: QueueId) -> Result<Ledger, Error<NoSuchQueue>> {
-        look::ledger(self, queue).await
-    }
-
-    async fn cursors(&self, queue: QueueId) -> Result<Vec<(PartitionId, Offset)>, Error<NoSuchQueue>> {
-        look::cursors(self, queue).await
+    async fn cursors(
+        &self,
+        scope: &Scope,
+        queue: QueueId,
+    ) -> Result<Vec<(PartitionId, Offset)>, Error<NoSuchQueue>> {
+        look::cursors(self, scope, queue).await
     }
 
     async fn list_queue(
         &self,
+        scope: &Scope,
         queue: QueueId,
         listing: Listing,
         after: Option<(PartitionId, Offset)>,
         limit: i64,
     ) -> Result<Vec<Listed>, Error<NoSuchQueue>> {
-        look::list(self, queue, listing, after, limit).await
+        look::list(self, scope, queue, listing, after, limit).await
     }
 
     async fn redrive(
         &self,
+        scope: &Scope,
         queue: QueueId,
         filter: &DeadFilter,
         max_rate: Option<f64>,
     ) -> Result<i64, Error<DeadRejected>> {
-        dead::redrive(self, queue, filter, max_rate).await
+        dead::redrive(self, scope, queue, filter, max_rate).await
     }
 
-    async fn purge_dead(&self, queue: QueueId, filter: &DeadFilter) -> Result<i64, Error<DeadRejected>> {
-        dead::purge(self, queue, filter).await
+    async fn purge_dead(
+        &self,
+        scope: &Scope,
+        queue: QueueId,
+        filter: &DeadFilter,
+    ) -> Result<i64, Error<DeadRejected>> {
+        dead::purge(self, scope, queue, filter).await
     }
 
     async fn seek(
         &self,
+        scope: &Scope,
         queue: QueueId,
         to: &[(PartitionId, Offset)],
     ) -> Result<(Vec<(PartitionId, Offset)>, i64), Error<NoSuchQueue>> {
-        seek::seek(self, queue, to).await
+        seek::seek(self, scope, queue, to).await
     }
 }

@@ -7,7 +7,7 @@ use crate::postgres::PostgresControlPlane;
 use crate::postgres::connection::{BACKGROUND, sent};
 use crate::postgres::error::classify;
 use millpond_core::queue::NoSuchQueue;
-use millpond_core::{Error, Offset, PartitionId, QueueId};
+use millpond_core::{Error, Offset, PartitionId, QueueId, Scope};
 use sqlx::{Connection, PgConnection};
 
 /// Each time a settlement must have moved renewed records to another part meanwhile.
@@ -17,6 +17,7 @@ type Places = Vec<(PartitionId, Offset)>;
 
 pub(super) async fn seek(
     plane: &PostgresControlPlane,
+    _scope: &Scope,
     queue: QueueId,
     to: &[(PartitionId, Offset)],
 ) -> Result<(Places, i64), Error<NoSuchQueue>> {

@@ -3,7 +3,7 @@
 use super::plain::{self, Manner};
 use super::{again, is_conflict};
 use crate::postgres::PostgresControlPlane;
-use crate::postgres::connection::{BACKGROUND, WRITE, sent};
+use crate::postgres::connection::{WRITE, sent};
 use crate::postgres::error::classify;
 use millpond_core::queue::{Action, Claim, Outcome, Settle, Settled, Verdict};
 use millpond_core::{Error, Offset, PartitionId, limits};
@@ -151,9 +151,4 @@ fn verdict(numbers: &[i64]) -> Option<Verdict> {
     };
     let entry = usize::try_from(what / OUTCOMES).ok()?;
     Some(Verdict { entry, partition: PartitionId(partition), lo: Offset(lo), hi: Offset(hi), outcome })
-}
-
-pub(super) async fn expire(plane: &PostgresControlPlane, limit: i64, dice: f64) -> Result<i64, Error> {
-    let statement = sqlx::query_file_scalar!("queries/queue/expire.sql", limit, dice);
-    sent!(plane, BACKGROUND, c => statement.fetch_one(c))?.map_err(classify)
 }

@@ -107,7 +107,7 @@ impl State {
         self.alive(partition).map_or(0, |row| row.log_start.0)
     }
 
-    pub(super) fn clamp(&mut self) -> i64 {
+    pub(in crate::memory) fn clamp(&mut self) -> i64 {
         let starts: HashMap<PartitionId, i64> =
             self.partitions.iter().map(|(id, row)| (*id, row.log_start.0)).collect();
         let mut all = 0;

@@ -182,7 +182,7 @@ impl QueueRow {
 }
 
 impl State {
-    pub(super) fn expire(&mut self, limit: i64, dice: f64, now: i64) -> i64 {
+    pub(in crate::memory) fn expire(&mut self, limit: i64, dice: f64, now: i64) -> i64 {
         let mut due: Vec<(i64, LeaseId, i32, QueueId)> = Vec::new();
         for (id, row) in &self.queues {
             let parts = row

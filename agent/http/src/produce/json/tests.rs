@@ -20,7 +20,9 @@ fn builder() -> AppendBuilder {
 
 fn read(body: &str) -> Result<AppendBuilder, Code> {
     let mut builder = builder();
-    read_records(body.as_bytes(), &mut builder, &Shared::default()).map_err(|p| p.code).map(|()| builder)
+    read_records(body.as_bytes(), &mut builder, &RecordDefaults::default())
+        .map_err(|p| p.code)
+        .map(|()| builder)
 }
 
 #[test]
@@ -84,7 +86,7 @@ proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(body in prop::collection::vec(any::<u8>(), 0..200)) {
         let mut builder = builder();
-        read_records(&body, &mut builder, &Shared::default()).ok();
+        read_records(&body, &mut builder, &RecordDefaults::default()).ok();
         super::super::batch::read_batch_shape(&body).ok();
     }
 

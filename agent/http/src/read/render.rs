@@ -19,7 +19,7 @@ pub enum Encoding {
 }
 
 /// The part of a record's JSON that does not change within a partition.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Prefix(Vec<u8>);
 
 impl Prefix {

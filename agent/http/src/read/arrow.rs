@@ -1,6 +1,6 @@
 //! Records as an Arrow IPC stream: `partition, offset, timestamp, key, value, headers`.
 
-use super::error::{Code, Problem};
+use crate::error::{Code, Problem};
 use arrow_array::builder::{
     BinaryBuilder, Int32Builder, Int64Builder, ListBuilder, StringBuilder, StructBuilder,
     TimestampMillisecondBuilder,

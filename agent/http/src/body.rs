@@ -8,18 +8,31 @@ use http_body_util::BodyExt;
 use millpond_core::limits;
 use millpond_engine::admission::Admission;
 use millpond_engine::produce::AppendError;
+use millpond_engine::produce::stream::Frames;
+use serde::de::DeserializeOwned;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// Silence on an open body ends it.
-const SILENCE: Duration = Duration::from_secs(60);
-/// A body without a length is admitted in steps.
-const STEP_BYTES: usize = 64 * limits::KIB;
+const BODY_SILENCE_MAX: Duration = Duration::from_secs(60);
+/// A body without a length takes memory in steps of this size.
+const ADMISSION_STEP_BYTES: usize = 64 * limits::KIB;
+
+/// A body that is streamed into the engine.
+pub struct BodyFrames(pub Body);
+
+impl Frames for BodyFrames {
+    type Refusal = Problem;
+
+    async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        next_frame(&mut self.0).await
+    }
+}
 
 /// The next piece of a body, `None` at its end.
-pub async fn next_frame(body: &mut Body) -> Result<Option<Bytes>, Problem> {
+async fn next_frame(body: &mut Body) -> Result<Option<Bytes>, Problem> {
     loop {
-        match tokio::time::timeout(SILENCE, body.frame()).await {
+        match tokio::time::timeout(BODY_SILENCE_MAX, body.frame()).await {
             Err(_) => return Err(Problem::bad_request("the body stopped coming")),
             Ok(None) => return Ok(None),
             Ok(Some(Err(error))) => return Err(Problem::bad_request(format!("the body broke off: {error}"))),
@@ -57,8 +70,8 @@ pub async fn admitted(
     let admit = |bytes: usize| -> Result<Option<OwnedSemaphorePermit>, Problem> {
         admission.map(|a| a.request(bytes).ok_or_else(|| AppendError::Throttled.into())).transpose()
     };
-    let mut permit = admit(known.unwrap_or(STEP_BYTES))?;
-    let mut admitted = known.unwrap_or(STEP_BYTES);
+    let mut permit = admit(known.unwrap_or(ADMISSION_STEP_BYTES))?;
+    let mut admitted = known.unwrap_or(ADMISSION_STEP_BYTES);
     let mut whole: Option<Bytes> = None;
     let mut joined = BytesMut::new();
     while let Some(data) = next_frame(&mut body).await? {
@@ -67,8 +80,8 @@ pub async fn admitted(
             return Err(too_large());
         }
         if so_far > admitted {
-            let more = admit(so_far + STEP_BYTES - admitted)?;
-            admitted = so_far + STEP_BYTES;
+            let more = admit(so_far + ADMISSION_STEP_BYTES - admitted)?;
+            admitted = so_far + ADMISSION_STEP_BYTES;
             if let (Some(permit), Some(more)) = (&mut permit, more) {
                 permit.merge(more);
             }
@@ -82,4 +95,11 @@ pub async fn admitted(
         }
     }
     Ok((whole.unwrap_or_else(|| joined.freeze()), permit))
+}
+
+/// A JSON body, where nothing but white space means no member at all.
+pub async fn json_body<T: DeserializeOwned>(body: Body) -> Result<T, Problem> {
+    let body = collect(body, limits::MIB, None).await?;
+    let body = if body.iter().all(u8::is_ascii_whitespace) { b"{}" } else { &body[..] };
+    serde_json::from_slice(body).map_err(|e| Problem::bad_request(e.to_string()))
 }

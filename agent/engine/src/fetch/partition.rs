@@ -1,0 +1,189 @@
+//! Reading one partition, and finding offsets by time.
+
+use super::fetched::{FetchError, Fetched};
+use super::{Fetch, ReadError, Start};
+use millpond_core::control_plane::FindRequest;
+use millpond_core::{Name, Offset, PartitionId, Scope, Topic};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+#[derive(Debug, Clone)]
+pub struct PartitionRead {
+    pub topic: Name,
+    pub partition: i32,
+    pub start: Start,
+    /// Uncompressed bytes to fetch; one batch at least.
+    pub max_bytes: usize,
+    /// How long to wait for a first record.
+    pub wait: Duration,
+}
+
+/// Whole batches of one partition, the first of which holds `start` if there is anything.
+#[derive(Debug)]
+pub struct PartitionRecords {
+    pub topic: Name,
+    pub partition: i32,
+    /// Records before it are not part of the answer.
+    pub start: Offset,
+    pub fetched: Fetched,
+}
+
+/// One plan of a partition, from an exact offset on.
+pub(crate) fn find_from(
+    scope: &Scope,
+    partition: PartitionId,
+    offset: Offset,
+    max_bytes: usize,
+) -> FindRequest {
+    FindRequest {
+        scope: scope.clone(),
+        partition,
+        offset,
+        end: None,
+        max_bytes: i64::try_from(max_bytes).unwrap_or(i64::MAX),
+    }
+}
+
+impl Fetch {
+    /// Reads a partition, waiting for a first record if asked to. A topic that was deleted, or deleted and made
+    /// again, is looked up once more.
+    pub async fn partition(
+        &self,
+        scope: &Scope,
+        read: &PartitionRead,
+    ) -> Result<PartitionRecords, ReadError> {
+        // A partition that is new is not known yet.
+        let (topic, _) = self.topics.with_partition(scope, &read.topic, read.partition).await?;
+        match self.partition_of(scope, &topic, read).await {
+            Err(ReadError::NoSuchTopic(_)) => {
+                let topic = self.topics.look_up(scope, &read.topic).await?;
+                self.partition_of(scope, &topic, read).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn partition_of(
+        &self,
+        scope: &Scope,
+        topic: &Arc<Topic>,
+        read: &PartitionRead,
+    ) -> Result<PartitionRecords, ReadError> {
+        let deadline = Instant::now() + read.wait;
+        let no_such_partition =
+            || ReadError::NoSuchPartition { topic: topic.name.clone(), count: topic.partition_count() };
+        let id = topic.partition_id(read.partition).ok_or_else(no_such_partition)?;
+        let start = self.start_of(scope, topic, id, read.start).await?;
+        // Watched before the first look, so that nothing falls between.
+        let watch = (!read.wait.is_zero()).then(|| self.watcher.watch(scope, vec![id]));
+        loop {
+            let fetched = self.fetch_one(scope, topic, id, start, read.max_bytes).await?;
+            if start < fetched.log_start_offset || start > fetched.high_watermark {
+                return Err(ReadError::OutOfRange {
+                    offset: start,
+                    log_start_offset: fetched.log_start_offset,
+                    high_watermark: fetched.high_watermark,
+                });
+            }
+            match &watch {
+                Some(watch)
+                    if fetched.batches.is_empty()
+                        && Instant::now() < deadline
+                        && !self.watcher.is_stopping() =>
+                {
+                    watch.saw(id, fetched.high_watermark);
+                    tokio::time::timeout_at(deadline, watch.moved()).await.ok();
+                }
+                _ => {
+                    let (topic, partition) = (topic.name.clone(), read.partition);
+                    return Ok(PartitionRecords { topic, partition, start, fetched });
+                }
+            }
+        }
+    }
+
+    async fn fetch_one(
+        &self,
+        scope: &Scope,
+        topic: &Topic,
+        id: PartitionId,
+        from: Offset,
+        max_bytes: usize,
+    ) -> Result<Fetched, ReadError> {
+        let found = self.reader.fetch(&[find_from(scope, id, from, max_bytes)]).await?;
+        found.into_iter().next().flatten().ok_or_else(|| ReadError::NoSuchTopic(topic.name.clone()))
+    }
+
+    async fn start_of(
+        &self,
+        scope: &Scope,
+        topic: &Topic,
+        id: PartitionId,
+        start: Start,
+    ) -> Result<Offset, ReadError> {
+        let gone = || ReadError::NoSuchTopic(topic.name.clone());
+        match start {
+            Start::Offset(offset) => Ok(offset),
+            Start::Timestamp(timestamp) => {
+                let batches = self.plane.offsets_at(scope, topic.id, timestamp).await?;
+                let (_, _, from) = batches.into_iter().find(|(_, p, _)| *p == id).ok_or_else(gone)?;
+                self.first_at(scope, topic, id, from, timestamp).await
+            }
+            Start::Earliest | Start::Latest => {
+                let status = self.plane.partitions(scope, topic.id).await?;
+                let status = status.into_iter().find(|p| p.id == id).ok_or_else(gone)?;
+                Ok(if start == Start::Latest { status.high_watermark } else { status.log_start_offset })
+            }
+        }
+    }
+
+    /// For every partition of a topic the first offset at or after a timestamp, else the high watermark.
+    pub async fn offsets_at(
+        &self,
+        scope: &Scope,
+        topic: &Topic,
+        timestamp: i64,
+    ) -> Result<Vec<(i32, PartitionId, Offset)>, ReadError> {
+        let mut offsets = self.plane.offsets_at(scope, topic.id, timestamp).await?;
+        for (_, partition, offset) in &mut offsets {
+            *offset = self.first_at(scope, topic, *partition, *offset, timestamp).await?;
+        }
+        Ok(offsets)
+    }
+
+    /// The same for a topic by name, as it is now.
+    pub async fn offsets_of_topic_at(
+        &self,
+        scope: &Scope,
+        topic: &Name,
+        timestamp: i64,
+    ) -> Result<Vec<(i32, PartitionId, Offset)>, ReadError> {
+        let topic = self.topics.look_up(scope, topic).await?;
+        self.offsets_at(scope, &topic, timestamp).await
+    }
+
+    /// The control plane names the batch, its records say the rest.
+    async fn first_at(
+        &self,
+        scope: &Scope,
+        topic: &Topic,
+        partition: PartitionId,
+        batch_start: Offset,
+        timestamp: i64,
+    ) -> Result<Offset, ReadError> {
+        let fetched = self.fetch_one(scope, topic, partition, batch_start, 1).await?;
+        let mut end = batch_start;
+        for batch in &fetched.batches {
+            for record in batch.records() {
+                let corrupt = |source| FetchError::Corrupt { part: batch.batch.part, source: Some(source) };
+                let (offset, record) = record.map_err(corrupt)?;
+                if offset >= batch_start && record.timestamp >= timestamp {
+                    return Ok(offset);
+                }
+            }
+            end = batch.batch.end();
+        }
+        Ok(end)
+    }
+}

@@ -1,0 +1,200 @@
+//! A whole topic, read in chunks over all its partitions, once or as a tail.
+
+use super::fetched::Fetched;
+use super::partition::find_from;
+use super::position::TopicPosition;
+use super::{Fetch, ReadError, ReadLimits, RecordSink, Selection, Start};
+use millpond_core::{Name, Offset, PartitionId, Scope, Topic};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Pause of a tail after a failure that will pass.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Bytes that a partition gets of a chunk at least, however many there are.
+const PARTITION_SHARE_MIN_BYTES: usize = 64 << 10;
+/// Partitions that are read at once: each may give a whole batch, however little is asked for.
+pub(crate) const PARTITIONS_AT_ONCE: usize = 64;
+
+/// Where a read of a whole topic begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TopicStart {
+    /// [`Start::Offset`] begins every partition there.
+    At(Start),
+    /// A token of [`Tail::token`].
+    Position(String),
+}
+
+/// A reader of a whole topic and where it is. It promises no order between partitions.
+pub struct Tail {
+    fetch: Arc<Fetch>,
+    scope: Scope,
+    topic: Arc<Topic>,
+    ids: Vec<(i32, PartitionId)>,
+    position: TopicPosition,
+    /// Partition that the next chunk begins with: each gets its turn.
+    turn: usize,
+}
+
+/// Share of an answer's bytes that each of some partitions is asked for.
+pub(crate) fn share_of(max_bytes: usize, partitions: usize) -> usize {
+    (max_bytes / partitions.max(1)).max(PARTITION_SHARE_MIN_BYTES.min(max_bytes))
+}
+
+impl Fetch {
+    /// Begins to read a whole topic.
+    pub async fn tail(
+        self: &Arc<Self>,
+        scope: &Scope,
+        topic: &Name,
+        start: TopicStart,
+    ) -> Result<Tail, ReadError> {
+        let topic = self.topics.look_up(scope, topic).await?;
+        let position = match start {
+            TopicStart::Position(token) => {
+                TopicPosition::parse(&token, &topic).ok_or(ReadError::NotAPosition)?
+            }
+            TopicStart::At(Start::Timestamp(timestamp)) => {
+                let offsets = self.offsets_at(scope, &topic, timestamp).await?;
+                TopicPosition::new(&topic, offsets.into_iter().map(|(p, _, o)| (p, o)))
+            }
+            TopicStart::At(Start::Offset(offset)) => {
+                TopicPosition::new(&topic, (0..topic.partition_count()).map(|p| (p, offset)))
+            }
+            TopicStart::At(start) => {
+                let status = self.plane.partitions(scope, topic.id).await?;
+                let at = |log_start, high| if start == Start::Latest { high } else { log_start };
+                let next = status.iter().map(|p| (p.partition, at(p.log_start_offset, p.high_watermark)));
+                TopicPosition::new(&topic, next)
+            }
+        };
+        let ids = position.next.keys().filter_map(|p| topic.partition_id(*p).map(|id| (*p, id))).collect();
+        Ok(Tail { fetch: Arc::clone(self), scope: scope.clone(), topic, ids, position, turn: 0 })
+    }
+}
+
+impl Tail {
+    /// Where the reader is: goes on from there as [`TopicStart::Position`].
+    #[must_use]
+    pub fn token(&self) -> String {
+        self.position.token()
+    }
+
+    /// Whether the agent stops: a tail ends then.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.fetch.watcher.is_stopping()
+    }
+
+    /// Records of all partitions in turn, within the limits; waits until the deadline for the first. Returns
+    /// how many.
+    pub async fn read(
+        &mut self,
+        limits: ReadLimits,
+        deadline: Instant,
+        sink: &mut impl RecordSink,
+    ) -> Result<usize, ReadError> {
+        self.chunk(limits, deadline, false, sink).await
+    }
+
+    /// As [`Self::read`], for a tail: it hands on what it has as soon as it has something, and a failure that
+    /// will pass is waited out, as if there had been no records.
+    pub async fn follow(
+        &mut self,
+        limits: ReadLimits,
+        deadline: Instant,
+        sink: &mut impl RecordSink,
+    ) -> Result<usize, ReadError> {
+        match self.chunk(limits, deadline, true, sink).await {
+            Err(error) if error.is_temporary() => {
+                tracing::debug!(error = %crate::error_chain(&error), topic = %self.topic.name, "a tail waits");
+                tokio::time::sleep(RETRY_PAUSE).await;
+                Ok(0)
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn chunk(
+        &mut self,
+        limits: ReadLimits,
+        deadline: Instant,
+        eager: bool,
+        sink: &mut impl RecordSink,
+    ) -> Result<usize, ReadError> {
+        self.grow().await?;
+        let waits = deadline > Instant::now();
+        let ids = || self.ids.iter().map(|(_, id)| *id).collect();
+        let watch = waits.then(|| self.fetch.watcher.watch(&self.scope, ids()));
+        loop {
+            let mut selection = Selection::new(limits);
+            let count = self.ids.len();
+            let turns: Vec<(i32, PartitionId)> =
+                (0..count).map(|n| self.ids[(self.turn + n) % count]).collect();
+            let mut done = 0;
+            for group in turns.chunks(PARTITIONS_AT_ONCE) {
+                let fetched = self.fetch_group(group, limits.max_bytes).await?;
+                for ((partition, id), one) in group.iter().zip(&fetched) {
+                    sink.begin_partition(&self.topic.name, *partition);
+                    let next = self.position.next.entry(*partition).or_insert(Offset::ZERO);
+                    selection.take(one, next, sink)?;
+                    if let Some(watch) = &watch {
+                        watch.saw(*id, one.high_watermark);
+                    }
+                }
+                done += group.len();
+                // Other groups come with the next chunk.
+                if selection.is_full || (eager && selection.records > 0) {
+                    break;
+                }
+            }
+            self.turn = (self.turn + if selection.is_full { 1 } else { done }) % count.max(1);
+            if selection.records > 0 || Instant::now() >= deadline || self.is_stopping() {
+                return Ok(selection.records);
+            }
+            if let Some(watch) = &watch {
+                tokio::time::timeout_at(deadline, watch.moved()).await.ok();
+            }
+        }
+    }
+
+    /// Partitions that were added in the meantime are read from their beginning.
+    async fn grow(&mut self) -> Result<(), ReadError> {
+        let topic = self.fetch.topics.get(&self.scope, &self.topic.name).await?;
+        if topic.id == self.topic.id && topic.partition_count() > self.topic.partition_count() {
+            let added = self.topic.partition_count()..topic.partition_count();
+            self.ids.extend(added.clone().filter_map(|p| topic.partition_id(p).map(|id| (p, id))));
+            self.position.next.extend(added.map(|p| (p, Offset::ZERO)));
+            self.topic = topic;
+        }
+        Ok(())
+    }
+
+    /// One answer per partition, after those that retention has passed were moved up to the log start.
+    async fn fetch_group(
+        &mut self,
+        group: &[(i32, PartitionId)],
+        max_bytes: usize,
+    ) -> Result<Vec<Fetched>, ReadError> {
+        let share = share_of(max_bytes, group.len());
+        loop {
+            let request =
+                |(p, id): &(i32, PartitionId)| find_from(&self.scope, *id, self.position.next[p], share);
+            let requests: Vec<_> = group.iter().map(request).collect();
+            let fetched: Option<Vec<Fetched>> =
+                self.fetch.reader.fetch(&requests).await?.into_iter().collect();
+            let fetched = fetched.ok_or_else(|| ReadError::NoSuchTopic(self.topic.name.clone()))?;
+            let mut moved = false;
+            for ((partition, _), one) in group.iter().zip(&fetched) {
+                let next = self.position.next.entry(*partition).or_insert(Offset::ZERO);
+                if *next < one.log_start_offset {
+                    *next = one.log_start_offset;
+                    moved = true;
+                }
+            }
+            if !moved {
+                return Ok(fetched);
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Records that are wanted by their offsets, and the plans that cover them; pure.
+
+use millpond_core::control_plane::FindRequest;
+use millpond_core::{Offset, PartitionId, Scope};
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Ranges of one partition that lie nearer than this are planned together.
+const GAP: i64 = 512;
+
+/// Offsets by partition.
+#[derive(Debug, Default, Clone)]
+pub struct Wanted(BTreeMap<PartitionId, Vec<Range<i64>>>);
+
+impl Wanted {
+    #[must_use]
+    pub fn new(ranges: impl IntoIterator<Item = (PartitionId, Range<i64>)>) -> Self {
+        let mut wanted: BTreeMap<PartitionId, Vec<Range<i64>>> = BTreeMap::new();
+        for (partition, range) in ranges {
+            wanted.entry(partition).or_default().push(range);
+        }
+        for ranges in wanted.values_mut() {
+            ranges.sort_unstable_by_key(|r| r.start);
+            ranges.dedup_by(|next, last| {
+                let touch = next.start <= last.end;
+                if touch {
+                    last.end = last.end.max(next.end);
+                }
+                touch
+            });
+        }
+        Self(wanted)
+    }
+
+    /// Whether an offset from `start` to before `end` is wanted.
+    pub(super) fn touches(&self, partition: PartitionId, start: Offset, end: Offset) -> bool {
+        let Some(ranges) = self.0.get(&partition) else { return false };
+        let first = ranges.partition_point(|r| r.end <= start.0);
+        ranges.get(first).is_some_and(|r| r.start < end.0)
+    }
+
+    /// Plans that cover all ranges, near ones together.
+    pub(super) fn requests(&self, scope: &Scope) -> Vec<FindRequest> {
+        let mut requests: Vec<FindRequest> = Vec::new();
+        for (partition, ranges) in &self.0 {
+            for range in ranges {
+                match requests.last_mut() {
+                    Some(last)
+                        if last.partition == *partition
+                            && last.end.is_some_and(|end| range.start - end.0 < GAP) =>
+                    {
+                        last.end = Some(Offset(range.end));
+                    }
+                    _ => requests.push(FindRequest {
+                        scope: scope.clone(),
+                        partition: *partition,
+                        offset: Offset(range.start),
+                        end: Some(Offset(range.end)),
+                        max_bytes: i64::MAX,
+                    }),
+                }
+            }
+        }
+        requests
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_join_and_near_ones_are_planned_together() {
+        let (p, q) = (PartitionId(1), PartitionId(2));
+        let wanted =
+            Wanted::new([(p, 5..6), (p, 0..3), (p, 3..5), (q, 7..8), (p, 100..101), (p, 5_000..5_001)]);
+        assert_eq!(wanted.0[&p], [0..6, 100..101, 5_000..5_001]);
+        let planned: Vec<_> = wanted
+            .requests(&Scope::unauthenticated())
+            .iter()
+            .map(|r| (r.partition, r.offset.0, r.end.map(|e| e.0)))
+            .collect();
+        assert_eq!(planned, [(p, 0, Some(101)), (p, 5_000, Some(5_001)), (q, 7, Some(8))]);
+        assert!(wanted.touches(p, Offset(90), Offset(101)) && wanted.touches(p, Offset(5), Offset(90)));
+        assert!(
+            !wanted.touches(p, Offset(6), Offset(100))
+                && !wanted.touches(PartitionId(3), Offset(0), Offset(9))
+        );
+    }
+}

@@ -1,0 +1,201 @@
+//! A member's poll: records of its partitions from where it is, and its sign of life.
+
+use super::position::{MemberPosition, within};
+use super::{Assignments, Groups};
+use crate::fetch::FetchError;
+use crate::fetch::partition::find_from;
+use crate::fetch::tail::{PARTITIONS_AT_ONCE, share_of};
+use crate::fetch::watcher::Watch;
+use crate::fetch::{ReadLimits, RecordSink, Selection};
+use millpond_core::group::{Assigned, RenewRejected, Renewed};
+use millpond_core::{Error, Generation, MemberId, Name, PartitionId, Scope, limits};
+use std::time::Duration;
+use tokio::time::Instant;
+
+#[derive(Debug, Clone)]
+pub struct PollRequest {
+    pub group: Name,
+    pub member: MemberId,
+    /// [`Polled::next`] of the last poll. Left out, and for a partition that is new to the member, reading
+    /// begins at the committed offset, else where the member said when it joined.
+    pub after: Option<String>,
+    /// `max_records` 0 only renews the session.
+    pub limits: ReadLimits,
+    /// How long to wait for a first record.
+    pub wait: Duration,
+}
+
+/// What a poll answers besides records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Polled {
+    /// The member's position, opaque: `after` of its next poll.
+    pub next: String,
+    pub generation: Generation,
+    pub assignments: Assignments,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum PollError {
+    #[error(transparent)]
+    Renew(#[from] Error<RenewRejected>),
+    #[error("this is not a position of the group: leave `after` out to begin at the committed offsets")]
+    NotAPosition,
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+}
+
+/// A session that was renewed, and when.
+struct RenewedAt {
+    renewed: Renewed,
+    at: Instant,
+}
+
+impl RenewedAt {
+    /// A waiting poll renews the session by then.
+    fn renew_again_at(&self) -> Instant {
+        self.at + ms(self.renewed.session_ms / 3)
+    }
+
+    /// Whether the renewal that was written last is old enough for another to be written.
+    fn is_due(&self) -> bool {
+        let noted_ago = self.at.elapsed() + ms(self.renewed.noted_ms_ago);
+        noted_ago >= ms(self.renewed.session_ms / limits::SESSION_NOTED_PARTS)
+    }
+}
+
+fn ms(ms: i64) -> Duration {
+    Duration::from_millis(u64::try_from(ms).unwrap_or(0))
+}
+
+impl Groups {
+    /// Reads on in the member's partitions and renews its session: when the poll starts, while it waits, and
+    /// when it answers. Answers as soon as there are records or another generation, at the latest when the wait
+    /// is over.
+    pub async fn poll(
+        &self,
+        scope: &Scope,
+        poll: &PollRequest,
+        sink: &mut impl RecordSink,
+    ) -> Result<Polled, PollError> {
+        let deadline = Instant::now() + poll.wait;
+        let mut session = self.renew_now(scope, poll).await?;
+        let (mut position, has_news) = MemberPosition::and_news(&session.renewed, poll.after.as_deref())
+            .map_err(|_| PollError::NotAPosition)?;
+        if poll.limits.max_records == 0 {
+            return Ok(polled(&position, &session.renewed));
+        }
+        // The client does not know its generation yet: what has changed between two polls is told as soon as
+        // what changes during one.
+        let waits = !poll.wait.is_zero() && !has_news;
+        let ids: Vec<PartitionId> = session.renewed.partitions.iter().map(|p| p.partition).collect();
+        let watch = waits.then(|| self.fetch.watcher.watch(scope, ids));
+        let generations =
+            waits.then(|| self.watcher.watch(scope, session.renewed.group, session.renewed.generation));
+        loop {
+            let records =
+                self.read(scope, poll, &mut position, &session.renewed, watch.as_ref(), sink).await?;
+            let (Some(watch), Some(generations)) = (&watch, &generations) else {
+                return self.finish(scope, poll, records, position, &session).await;
+            };
+            if records > 0 || Instant::now() >= deadline || self.fetch.watcher.is_stopping() {
+                return self.finish(scope, poll, records, position, &session).await;
+            }
+            tokio::select! {
+                () = watch.moved() => continue,
+                () = generations.moved() => {}
+                () = tokio::time::sleep_until(session.renew_again_at()) => {}
+                () = tokio::time::sleep_until(deadline) => continue,
+            }
+            let now = self.renew_now(scope, poll).await?;
+            if now.renewed.generation != session.renewed.generation {
+                let position = MemberPosition::of(&now.renewed, Some(&position.token()))
+                    .map_err(|_| PollError::NotAPosition)?;
+                return Ok(polled(&position, &now.renewed));
+            }
+            session = now;
+        }
+    }
+
+    async fn renew_now(&self, scope: &Scope, poll: &PollRequest) -> Result<RenewedAt, Error<RenewRejected>> {
+        let at = Instant::now();
+        let renewed = self.renew(scope, &poll.group, poll.member).await?;
+        Ok(RenewedAt { renewed, at })
+    }
+
+    /// Records of all partitions in turn, within the limits; how many.
+    async fn read(
+        &self,
+        scope: &Scope,
+        poll: &PollRequest,
+        position: &mut MemberPosition,
+        renewed: &Renewed,
+        watch: Option<&Watch>,
+        sink: &mut impl RecordSink,
+    ) -> Result<usize, FetchError> {
+        let mut selection = Selection::new(poll.limits);
+        let all = &renewed.partitions;
+        let first = position.turn(all.len());
+        let turns: Vec<&Assigned> = all[first..].iter().chain(&all[..first]).collect();
+        for group in turns.chunks(PARTITIONS_AT_ONCE) {
+            let share = share_of(poll.limits.max_bytes, group.len());
+            let mut left: Vec<&Assigned> = group.to_vec();
+            while !left.is_empty() {
+                let request = |a: &&Assigned| find_from(scope, a.partition, position.get(a.partition), share);
+                let requests: Vec<_> = left.iter().map(request).collect();
+                let fetched = self.fetch.reader.fetch(&requests).await?;
+                let mut moved = Vec::new();
+                for (assigned, one) in left.iter().zip(&fetched) {
+                    // Gone with its topic: the next generation is without it.
+                    let Some(one) = one else { continue };
+                    let at = position.get(assigned.partition);
+                    let mut next = within(Some(at), renewed.from, one.log_start_offset, one.high_watermark);
+                    if next != at {
+                        moved.push(*assigned);
+                    } else {
+                        sink.begin_partition(&assigned.topic, assigned.number);
+                        selection.take(one, &mut next, sink)?;
+                    }
+                    position.set(assigned.partition, next);
+                    if let Some(watch) = watch {
+                        watch.saw(assigned.partition, one.high_watermark);
+                    }
+                }
+                left = moved;
+            }
+            if selection.is_full {
+                break;
+            }
+        }
+        Ok(selection.records)
+    }
+
+    /// Renews the session once more, where that would be written.
+    async fn finish(
+        &self,
+        scope: &Scope,
+        poll: &PollRequest,
+        records: usize,
+        mut position: MemberPosition,
+        session: &RenewedAt,
+    ) -> Result<Polled, PollError> {
+        if records > 0 {
+            position.take_turn();
+        }
+        if session.is_due() {
+            let outcome = self.plane.renew(scope, &poll.group, poll.member).await;
+            // Of other failures the next poll will tell: the records are there.
+            if let Err(rejected @ Error::Rejected(_)) = outcome {
+                return Err(rejected.into());
+            }
+        }
+        Ok(polled(&position, &session.renewed))
+    }
+}
+
+fn polled(position: &MemberPosition, renewed: &Renewed) -> Polled {
+    let mut assignments = Assignments::new();
+    for assigned in &renewed.partitions {
+        assignments.entry(assigned.topic.clone()).or_default().push(assigned.number);
+    }
+    Polled { next: position.token(), generation: renewed.generation, assignments }
+}

@@ -1,0 +1,264 @@
+//! Requests that are stored whole or not at all.
+
+use super::append::{AppendBuilder, Appended, Basis, Place};
+use super::{AppendError, Identity, KeySpace, Produce, ProduceError, RecordSource};
+use crate::group::offsets::{GroupOffsets, OffsetsError, resolve};
+use crate::queue::receipt::Receipt;
+use millpond_core::control_plane::{Guard, RequestKey};
+use millpond_core::group::OffsetsRejected;
+use millpond_core::{Name, Offset, RequestId, Scope, Topic, limits};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
+use uuid::Uuid;
+
+/// Larger inputs are parsed off the async threads.
+const PARSE_INLINE_BYTES: usize = 128 * limits::KIB;
+
+/// Records of one topic or several, group offsets and acks: one commit, or nothing.
+pub struct AtomicRequest<S> {
+    /// Each once; the source numbers them in this order.
+    pub topics: Vec<Name>,
+    pub records: Arc<S>,
+    pub identity: Identity,
+    pub key_space: KeySpace,
+    /// Append only if this is the high watermark of the one partition that all records name.
+    pub expect: Option<Offset>,
+    /// Offsets of a consumer group, committed with the records, of which there may be none.
+    pub offsets: Option<GroupOffsets>,
+    /// Queue records to be acked with the commit, each once.
+    pub acks: Vec<Receipt>,
+    /// Timestamp of records that carry none, in milliseconds since the epoch.
+    pub timestamp: i64,
+    /// Memory that was set aside for the request; held until its outcome is known.
+    pub permit: Option<OwnedSemaphorePermit>,
+}
+
+/// What was stored, or had been before under the same key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// In the order of the request.
+    pub records: Vec<StoredRecord>,
+    /// Whether an earlier request with the same key had stored it.
+    pub duplicate: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredRecord {
+    /// Among the topics of the request.
+    pub topic: usize,
+    pub partition: i32,
+    /// `None` where the window of a dedup id has ended since, and with it the memory of where the first record
+    /// lies.
+    pub offset: Option<Offset>,
+    pub timestamp: i64,
+    pub duplicate: bool,
+}
+
+impl Produce {
+    /// Stores a request, or says why nothing of it was stored or why that is unknown. Safe to repeat under its
+    /// key. A topic that was deleted, or deleted and made again, is looked up once more.
+    pub async fn atomic<S: RecordSource>(
+        &self,
+        scope: &Scope,
+        mut request: AtomicRequest<S>,
+    ) -> Result<Stored, ProduceError<S::Refusal>> {
+        let mut may_look_again = true;
+        loop {
+            let (topics, basis) = self.resolve_topics(scope, &request).await?;
+            let builder = self.parse(&request, &topics, basis).await?;
+            let (guard, missing) = self.guard(scope, &request).await?;
+            if builder.records() == 0 && guard.is_none() {
+                return Ok(Stored { records: Vec::new(), duplicate: false });
+            }
+            if request.expect.is_some() && !builder.names_one_partition() {
+                return Err(ProduceError::NotOnePartition);
+            }
+            let placed = PlacedRecords::of(&builder);
+            let basis = builder.basis.clone();
+            let id = RequestId(self.ids.uuid(self.clock.now_ms()));
+            let mut append = builder.into_append(scope, id, request.key(scope, &topics), request.expect);
+            append.guard = guard;
+            append.permit = request.permit.take();
+            let appended = match self.writer.append(append).await {
+                Ok(appended) => appended,
+                Err(error) if is_partition_gone(&error) && may_look_again => {
+                    may_look_again = false;
+                    self.forget_topics(scope, &request).await;
+                    continue;
+                }
+                Err(AppendError::LeaseLost(lost)) => {
+                    let receipts = lost.iter().filter_map(|n| request.acks.get(*n)).copied().collect();
+                    return Err(ProduceError::LeaseLost(receipts));
+                }
+                Err(error) => {
+                    let missing = missing.filter(|_| is_offset_partition_gone(&error));
+                    return Err(missing.map_or(ProduceError::Append(error), ProduceError::Offsets));
+                }
+            };
+            // A retry under another partition count or sticky partition: the same records, placed as those of
+            // the first request were, have the stored offsets.
+            let placed = match &appended.basis {
+                first if *first == basis => placed,
+                first => PlacedRecords::of(&self.parse(&request, &topics, first.clone()).await?),
+            };
+            let records = self.places(scope, &placed, &topics, &appended).await?;
+            return Ok(Stored { records, duplicate: appended.duplicate });
+        }
+    }
+
+    async fn resolve_topics<S: RecordSource>(
+        &self,
+        scope: &Scope,
+        request: &AtomicRequest<S>,
+    ) -> Result<(Vec<Arc<Topic>>, Basis), ProduceError<S::Refusal>> {
+        let mut topics = Vec::with_capacity(request.topics.len());
+        for name in &request.topics {
+            topics.push(self.topics.get_or_create(scope, name).await?);
+        }
+        let basis_topics = topics.iter().map(|topic| self.basis_of(topic)).collect();
+        Ok((topics, Basis { timestamp: request.timestamp, topics: basis_topics }))
+    }
+
+    async fn forget_topics<S>(&self, scope: &Scope, request: &AtomicRequest<S>) {
+        for name in &request.topics {
+            self.topics.forget(scope, name).await;
+        }
+        for entry in request.offsets.iter().flat_map(|o| &o.offsets) {
+            self.topics.forget(scope, &entry.topic).await;
+        }
+    }
+
+    async fn parse<S: RecordSource>(
+        &self,
+        request: &AtomicRequest<S>,
+        topics: &[Arc<Topic>],
+        basis: Basis,
+    ) -> Result<AppendBuilder, ProduceError<S::Refusal>> {
+        let mut builder = AppendBuilder::new(topics.to_vec(), basis);
+        let records = Arc::clone(&request.records);
+        let read = move || records.read(&mut builder).map(|()| builder).map_err(ProduceError::Records);
+        if request.records.input_bytes() <= PARSE_INLINE_BYTES {
+            return read();
+        }
+        crate::blocking::run(read).await
+    }
+
+    /// What else the commit carries, and what is wrong with the group offsets should they be looked at: the
+    /// retry of a success is a success though a topic is gone by now.
+    async fn guard<S: RecordSource>(
+        &self,
+        scope: &Scope,
+        request: &AtomicRequest<S>,
+    ) -> Result<(Option<Guard>, Option<OffsetsError>), ProduceError<S::Refusal>> {
+        let acks: Option<Vec<_>> =
+            (!request.acks.is_empty()).then(|| request.acks.iter().map(Receipt::ack).collect());
+        let Some(offsets) = &request.offsets else {
+            return Ok((acks.map(|acks| Guard { offsets: None, acks: Some(acks) }), None));
+        };
+        let resolved = resolve(&self.topics, &*self.plane, scope, offsets).await;
+        let (offsets, missing) = resolved.map_err(ProduceError::Offsets)?;
+        match missing {
+            // Without a key nothing can have been stored before.
+            Some(missing) if request.identity.key.is_none() && acks.is_none() => {
+                Err(ProduceError::Offsets(missing))
+            }
+            missing => Ok((Some(Guard { offsets: Some(offsets), acks }), missing)),
+        }
+    }
+
+    /// Where each record lies. A record whose dedup id was known lies where the first of that id does.
+    async fn places<R>(
+        &self,
+        scope: &Scope,
+        placed: &PlacedRecords,
+        topics: &[Arc<Topic>],
+        appended: &Appended,
+    ) -> Result<Vec<StoredRecord>, ProduceError<R>> {
+        let pieces: HashMap<(usize, i32), usize> =
+            appended.pieces.iter().enumerate().map(|(n, p)| ((p.topic, p.partition), n)).collect();
+        let offset_of = |place: &Place| {
+            let piece = pieces.get(&(place.topic, place.partition))?;
+            appended.pieces[*piece].offset(place.position)
+        };
+        let mut first_places: HashMap<(usize, Uuid), (i32, Offset)> = HashMap::new();
+        for (number, topic) in topics.iter().enumerate() {
+            let dropped = placed.records.iter().filter(|r| r.place.topic == number);
+            let dropped = dropped.filter(|r| r.dedup.is_some() && offset_of(&r.place).is_none());
+            let hashes: Vec<Uuid> = dropped.filter_map(|r| r.dedup).collect();
+            if hashes.is_empty() {
+                continue;
+            }
+            let found = self.plane.dedup_offsets(scope, topic.id, &hashes).await?;
+            first_places
+                .extend(hashes.iter().zip(found).filter_map(|(hash, at)| Some(((number, *hash), at?))));
+        }
+        let stored = |record: &PlacedRecord| {
+            let PlacedRecord { place, timestamp, dedup } = record;
+            let own = offset_of(place);
+            let first = dedup.and_then(|hash| first_places.get(&(place.topic, hash)));
+            let (partition, offset) = match (own, first) {
+                (Some(offset), _) => (place.partition, Some(offset)),
+                (None, Some((partition, offset))) => (*partition, Some(*offset)),
+                (None, None) => (place.partition, None),
+            };
+            StoredRecord {
+                topic: place.topic,
+                partition,
+                offset,
+                timestamp: *timestamp,
+                duplicate: own.is_none() || appended.duplicate,
+            }
+        };
+        Ok(placed.records.iter().map(stored).collect())
+    }
+}
+
+fn is_offset_partition_gone(error: &AppendError) -> bool {
+    matches!(error, AppendError::OffsetsRejected(OffsetsRejected::PartitionGone { .. }))
+}
+
+fn is_partition_gone(error: &AppendError) -> bool {
+    matches!(error, AppendError::PartitionGone) || is_offset_partition_gone(error)
+}
+
+impl<S: RecordSource> AtomicRequest<S> {
+    /// The client's key, else the receipts: acks are carried out once.
+    fn key(&self, scope: &Scope, topics: &[Arc<Topic>]) -> Option<RequestKey> {
+        let receipts = || -> Option<String> {
+            let mut texts: Vec<String> = self.acks.iter().map(Receipt::text).collect();
+            texts.sort_unstable();
+            // No header holds a line end, so no client's key is like it.
+            (!texts.is_empty()).then(|| format!("\n{}", texts.join("\n")))
+        };
+        let key = self.identity.key.clone().or_else(receipts)?;
+        let content = self.records.content_hash(&self.identity.shape);
+        let place = match self.key_space {
+            KeySpace::Topic => super::key_place(topics.first().map_or(0, |t| t.id.0), 0),
+            KeySpace::Batch => "batches".to_owned(),
+        };
+        Some(super::request_key(scope, &place, &key, content))
+    }
+}
+
+/// Where the records of a request went, in its order.
+struct PlacedRecords {
+    records: Vec<PlacedRecord>,
+}
+
+struct PlacedRecord {
+    place: Place,
+    timestamp: i64,
+    dedup: Option<Uuid>,
+}
+
+impl PlacedRecords {
+    fn of(builder: &AppendBuilder) -> Self {
+        let record = |place: &Place| PlacedRecord {
+            place: *place,
+            timestamp: builder.timestamp(*place),
+            dedup: builder.dedup_hash(*place),
+        };
+        Self { records: builder.order.iter().map(record).collect() }
+    }
+}

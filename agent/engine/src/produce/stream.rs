@@ -1,0 +1,256 @@
+//! Bodies of any length: cut into chunks at fixed places and committed one chunk after the other, so that what
+//! is stored is always a prefix.
+//!
+//! The next chunk is read and parsed while the last one is on its way, and handed over once that is committed.
+
+use super::append::{AppendBuilder, Appended, Basis};
+use super::{AppendError, Identity, Produce, ProduceError, RecordSource};
+use bytes::Bytes;
+use millpond_core::control_plane::RequestKey;
+use millpond_core::{Name, RequestId, Scope, Topic, limits};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// Bytes of a body that are buffered before memory is set aside for a chunk.
+const UNADMITTED_MAX_BYTES: usize = 64 * limits::KIB;
+/// How long a chunk may hold its memory while it fills, if there is none left for others.
+const CHUNK_FILL_MAX: Duration = Duration::from_secs(30);
+
+/// Cuts a body into chunks. Where it cuts depends on the body alone, since retries rely on it.
+pub trait Chunker: Send + 'static {
+    /// Records of a chunk that was cut off, ready to be parsed on another thread.
+    type Chunk: RecordSource;
+
+    fn add(&mut self, data: Bytes) -> Result<(), <Self::Chunk as RecordSource>::Refusal>;
+
+    /// The next whole chunk, and at the end of the body what is left. `max_record_bytes` is the topic's limit,
+    /// for refusing a record that will never be whole.
+    fn cut(&mut self, max_record_bytes: usize, end: bool) -> CutChunk<Self::Chunk>;
+
+    fn buffered_bytes(&self) -> usize;
+}
+
+/// The outcome of [`Chunker::cut`].
+pub type CutChunk<C> = Result<Option<C>, <C as RecordSource>::Refusal>;
+
+/// The bytes of a body as they arrive.
+pub trait Frames: Send {
+    type Refusal;
+
+    /// `None` at the end of the body.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, Self::Refusal>> + Send;
+}
+
+/// What was stored of a body, by partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StreamStored {
+    pub partitions: BTreeMap<i32, StoredRange>,
+    /// Whether some of it had been stored before under the same key.
+    pub duplicate: bool,
+}
+
+/// Records of one partition; other requests' may lie between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredRange {
+    pub first_offset: i64,
+    pub last_offset: i64,
+    pub count: u64,
+}
+
+/// Why a body was not stored to its end, and what was: a prefix of it.
+#[derive(Debug)]
+pub struct StreamError<R> {
+    pub error: ProduceError<R>,
+    pub committed: StreamStored,
+}
+
+impl StreamStored {
+    fn add(&mut self, appended: &Appended) {
+        self.duplicate |= appended.duplicate;
+        for piece in &appended.pieces {
+            let (Some(base), kept) = (piece.outcome.base, i64::from(piece.kept())) else { continue };
+            if kept == 0 {
+                continue;
+            }
+            let empty = StoredRange { first_offset: base.0, last_offset: base.0, count: 0 };
+            let range = self.partitions.entry(piece.partition).or_insert(empty);
+            range.first_offset = range.first_offset.min(base.0);
+            range.last_offset = range.last_offset.max(base.0 + kept - 1);
+            range.count += u64::try_from(kept).unwrap_or(0);
+        }
+    }
+}
+
+impl Produce {
+    /// Stores a body as it arrives. Each chunk is remembered under the key, so that a retry stores what is
+    /// missing.
+    pub async fn stream<C: Chunker, F>(
+        &self,
+        scope: &Scope,
+        topic: Name,
+        identity: Identity,
+        mut chunker: C,
+        mut frames: F,
+    ) -> Result<StreamStored, StreamError<<C::Chunk as RecordSource>::Refusal>>
+    where
+        F: Frames<Refusal = <C::Chunk as RecordSource>::Refusal>,
+    {
+        let mut stream = Stream {
+            produce: self,
+            scope,
+            topic,
+            identity,
+            chunks: 0,
+            in_flight: None,
+            committed: StreamStored::default(),
+        };
+        let outcome = stream.consume(&mut chunker, &mut frames).await;
+        let finished = stream.finish_in_flight().await;
+        // An outcome that is unknown weighs more than what is wrong with a later chunk: a refusal says that
+        // nothing else was stored.
+        match finished.map_err(ProduceError::Append).and(outcome) {
+            Ok(()) => Ok(stream.committed),
+            Err(error) => Err(StreamError { error, committed: stream.committed }),
+        }
+    }
+}
+
+struct Stream<'a> {
+    produce: &'a Produce,
+    scope: &'a Scope,
+    topic: Name,
+    identity: Identity,
+    /// Chunks handed over so far.
+    chunks: u64,
+    in_flight: Option<JoinHandle<Result<Appended, AppendError>>>,
+    committed: StreamStored,
+}
+
+impl Stream<'_> {
+    async fn consume<C: Chunker, F>(
+        &mut self,
+        chunker: &mut C,
+        frames: &mut F,
+    ) -> Result<(), ProduceError<<C::Chunk as RecordSource>::Refusal>>
+    where
+        F: Frames<Refusal = <C::Chunk as RecordSource>::Refusal>,
+    {
+        let admission = &self.produce.admission;
+        let mut permit: Option<OwnedSemaphorePermit> = None;
+        let mut topic = self.look_up().await?;
+        let mut held_since = Instant::now();
+        loop {
+            let data = frames.next().await.map_err(ProduceError::Records)?;
+            if permit.is_some() && held_since.elapsed() > CHUNK_FILL_MAX && admission.chunks_are_taken() {
+                return Err(ProduceError::TooSlow);
+            }
+            let end = data.is_none();
+            if let Some(data) = data {
+                chunker.add(data).map_err(ProduceError::Records)?;
+            }
+            if permit.is_none() && chunker.buffered_bytes() > UNADMITTED_MAX_BYTES {
+                permit = self.memory_for_chunk().await?;
+                held_since = Instant::now();
+            }
+            let max = usize::try_from(topic.config.max_record_bytes).unwrap_or(limits::REQUEST_MAX_BYTES);
+            while let Some(chunk) = chunker.cut(max, end).map_err(ProduceError::Records)? {
+                self.hand_over(chunk, &mut topic, permit.take()).await?;
+                if chunker.buffered_bytes() > UNADMITTED_MAX_BYTES {
+                    permit = self.memory_for_chunk().await?;
+                    held_since = Instant::now();
+                }
+            }
+            if end {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn look_up<R>(&self) -> Result<Arc<Topic>, ProduceError<R>> {
+        Ok(self.produce.topics.get_or_create(self.scope, &self.topic).await?)
+    }
+
+    /// Memory for a chunk. A stream that holds one already gives it up before it waits for another.
+    async fn memory_for_chunk(&mut self) -> Result<Option<OwnedSemaphorePermit>, AppendError> {
+        let admission = &self.produce.admission;
+        if self.in_flight.is_some() {
+            if let Some(permit) = admission.another_chunk() {
+                return Ok(Some(permit));
+            }
+            self.finish_in_flight().await?;
+        }
+        Ok(admission.chunk().await)
+    }
+
+    async fn finish_in_flight(&mut self) -> Result<(), AppendError> {
+        let Some(task) = self.in_flight.take() else { return Ok(()) };
+        match task.await {
+            Ok(Ok(appended)) => {
+                self.committed.add(&appended);
+                Ok(())
+            }
+            Ok(Err(error)) => Err(error),
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    }
+
+    async fn hand_over<K: RecordSource>(
+        &mut self,
+        chunk: K,
+        topic: &mut Arc<Topic>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<(), ProduceError<K::Refusal>> {
+        let chunk = Arc::new(chunk);
+        let builder = self.parse(&chunk, topic).await?;
+        self.finish_in_flight().await?;
+        if builder.records() == 0 {
+            return Ok(());
+        }
+        let number = self.chunks;
+        self.chunks += 1;
+        let produce = self.produce;
+        let id = || RequestId(produce.ids.uuid(produce.clock.now_ms()));
+        let mut append = builder.into_append(self.scope, id(), self.key(number, topic, &*chunk), None);
+        append.permit = permit;
+        let writer = Arc::clone(&produce.writer);
+        if number > 0 {
+            self.in_flight = Some(tokio::spawn(async move { writer.append(append).await }));
+            return Ok(());
+        }
+        // The first chunk finds out whether the topic is still the one that was remembered.
+        let mut outcome = writer.append(append).await;
+        if matches!(outcome, Err(AppendError::PartitionGone)) {
+            produce.topics.forget(self.scope, &self.topic).await;
+            *topic = self.look_up().await?;
+            let builder = self.parse(&chunk, topic).await?;
+            outcome = writer
+                .append(builder.into_append(self.scope, id(), self.key(number, topic, &*chunk), None))
+                .await;
+        }
+        self.committed.add(&outcome?);
+        Ok(())
+    }
+
+    async fn parse<K: RecordSource>(
+        &self,
+        chunk: &Arc<K>,
+        topic: &Arc<Topic>,
+    ) -> Result<AppendBuilder, ProduceError<K::Refusal>> {
+        let basis =
+            Basis { timestamp: self.produce.clock.now_ms(), topics: vec![self.produce.basis_of(topic)] };
+        let mut builder = AppendBuilder::new(vec![Arc::clone(topic)], basis);
+        let chunk = Arc::clone(chunk);
+        let read = move || chunk.read(&mut builder).map(|()| builder).map_err(ProduceError::Records);
+        crate::blocking::run(read).await
+    }
+
+    fn key<K: RecordSource>(&self, number: u64, topic: &Topic, chunk: &K) -> Option<RequestKey> {
+        let key = self.identity.key.as_ref()?;
+        let content = chunk.content_hash(&self.identity.shape);
+        Some(super::request_key(self.scope, &super::key_place(topic.id.0, number), key, content))
+    }
+}

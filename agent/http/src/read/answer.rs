@@ -1,0 +1,143 @@
+//! Records in one answer, in whatever form was asked for.
+
+use super::arrow::ArrowWriter;
+use super::render::{self, Encoding, Prefix};
+use crate::error::Problem;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{HeaderValue, header};
+use millpond_core::{Name, Offset};
+use millpond_engine::fetch::RecordSink;
+use millpond_format::Corrupt;
+use millpond_format::record::RecordView;
+
+/// Forms of an answer that holds records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnswerForm {
+    Json,
+    NdJson,
+    Arrow,
+    Events,
+}
+
+impl AnswerForm {
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::NdJson => "application/x-ndjson",
+            Self::Arrow => "application/vnd.apache.arrow.stream",
+            Self::Events => "text/event-stream",
+        }
+    }
+
+    /// An answer in this form, which no cache keeps: the next one differs.
+    pub fn response(self, body: impl Into<Body>) -> Response {
+        let mut response = body.into().into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type()));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+}
+
+/// An answer, or one of many of a tail, being written.
+pub struct RecordsAnswer {
+    form: AnswerForm,
+    encoding: Encoding,
+    out: Vec<u8>,
+    arrow: ArrowWriter,
+    prefix: Prefix,
+    partition: i32,
+    pub records: usize,
+    /// SSE: where the last event begins, to put the position before it.
+    last_event: usize,
+}
+
+impl RecordsAnswer {
+    pub fn new(form: AnswerForm, encoding: Encoding) -> Self {
+        Self::with_capacity(form, encoding, 0)
+    }
+
+    pub fn with_capacity(form: AnswerForm, encoding: Encoding, bytes: usize) -> Self {
+        let mut out = if form == AnswerForm::Arrow { Vec::new() } else { Vec::with_capacity(bytes) };
+        if form == AnswerForm::Json {
+            out.extend_from_slice(b"{\"records\":[");
+        }
+        Self {
+            form,
+            encoding,
+            out,
+            arrow: ArrowWriter::default(),
+            prefix: Prefix::default(),
+            partition: 0,
+            records: 0,
+            last_event: 0,
+        }
+    }
+
+    /// Ends with the reader's position, and with more JSON members beside it, each with a comma before it.
+    pub fn finish(mut self, token: &str, more: &str) -> Result<Bytes, Problem> {
+        match self.form {
+            AnswerForm::Arrow => return self.arrow.finish().map(Bytes::from),
+            AnswerForm::Json => self.end_json(&format!("\"next\":\"{token}\"{more}")),
+            AnswerForm::NdJson => {
+                self.out.extend_from_slice(format!("{{\"next\":\"{token}\"{more}}}\n").as_bytes());
+            }
+            AnswerForm::Events => {
+                let last = self.out.split_off(self.last_event);
+                self.out.extend_from_slice(format!("id: {token}\n").as_bytes());
+                self.out.extend_from_slice(&last);
+            }
+        }
+        Ok(self.out.into())
+    }
+
+    /// Ends with JSON members beside the records, where the form has room for them.
+    pub fn finish_with(mut self, members: &str) -> Result<Bytes, Problem> {
+        match self.form {
+            AnswerForm::Arrow => return self.arrow.finish().map(Bytes::from),
+            AnswerForm::Json => self.end_json(members),
+            AnswerForm::NdJson | AnswerForm::Events => {}
+        }
+        Ok(self.out.into())
+    }
+
+    fn end_json(&mut self, members: &str) {
+        self.out.extend_from_slice(format!("],{members}}}").as_bytes());
+    }
+}
+
+impl RecordSink for RecordsAnswer {
+    fn begin_partition(&mut self, topic: &Name, partition: i32) {
+        self.prefix = Prefix::new(topic.as_str(), partition);
+        self.partition = partition;
+    }
+
+    fn push(&mut self, offset: Offset, record: &RecordView<'_>, is_json: bool) -> Result<(), Corrupt> {
+        let out = &mut self.out;
+        let render =
+            |out: &mut Vec<u8>| render::record(out, &self.prefix, offset.0, record, is_json, self.encoding);
+        match self.form {
+            AnswerForm::Arrow => self.arrow.push(self.partition, offset.0, record)?,
+            AnswerForm::Json => {
+                if self.records > 0 {
+                    out.push(b',');
+                }
+                render(out)?;
+            }
+            AnswerForm::NdJson => {
+                render(out)?;
+                out.push(b'\n');
+            }
+            AnswerForm::Events => {
+                self.last_event = out.len();
+                out.extend_from_slice(b"data: ");
+                render(out)?;
+                out.extend_from_slice(b"\n\n");
+            }
+        }
+        self.records += 1;
+        Ok(())
+    }
+}

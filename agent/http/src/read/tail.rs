@@ -1,0 +1,62 @@
+//! A whole topic as one answer, or as a body without end.
+
+use super::TopicQuery;
+use super::answer::{AnswerForm, RecordsAnswer};
+use super::render::Encoding;
+use crate::error::Problem;
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use futures::Stream;
+use millpond_engine::fetch::ReadLimits;
+use millpond_engine::fetch::tail::Tail;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A tail that has nothing to say says so, for proxies cut what is silent.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+pub async fn answer(mut tail: Tail, form: AnswerForm, query: &TopicQuery) -> Result<Response, Problem> {
+    let limits = ReadLimits { max_records: query.max_records, max_bytes: query.max_bytes };
+    if query.follow || form == AnswerForm::Events {
+        return Ok(form.response(Body::from_stream(endless(tail, form, query.encoding, limits))));
+    }
+    let mut answer = RecordsAnswer::new(form, query.encoding);
+    tail.read(limits, Instant::now() + Duration::from_millis(query.wait_ms), &mut answer).await?;
+    Ok(form.response(answer.finish(&tail.token(), "")?))
+}
+
+/// Chunks as they come, until the agent stops. An error that does not pass ends the tail with a problem.
+fn endless(
+    mut tail: Tail,
+    form: AnswerForm,
+    encoding: Encoding,
+    limits: ReadLimits,
+) -> impl Stream<Item = Result<Bytes, std::io::Error>> {
+    async_stream::stream! {
+        while !tail.is_stopping() {
+            let mut answer = RecordsAnswer::new(form, encoding);
+            let outcome = match tail.follow(limits, Instant::now() + KEEP_ALIVE, &mut answer).await {
+                Ok(0) => Ok(keep_alive(form)),
+                Ok(_) => answer.finish(&tail.token(), ""),
+                Err(error) => Err(error.into()),
+            };
+            match outcome {
+                Ok(chunk) => yield Ok(chunk),
+                Err(problem) if form == AnswerForm::Events => {
+                    let event = format!("event: problem\ndata: {}\n\n", problem.body());
+                    yield Ok(event.into());
+                    return;
+                }
+                Err(problem) => {
+                    yield Err(std::io::Error::other(problem.body()));
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn keep_alive(form: AnswerForm) -> Bytes {
+    Bytes::from_static(if form == AnswerForm::Events { b":\n\n" } else { b"\n" })
+}

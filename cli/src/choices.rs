@@ -1,0 +1,39 @@
+//! What consume commands let one choose: how records are printed, and where to begin.
+
+use clap::ValueEnum;
+use std::str::FromStr;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// Each value on a line, byte for byte as produced
+    Ndjson,
+    /// Each record on a line, as the server's JSON
+    Json,
+    /// Columns to look at; long values are cut
+    Table,
+}
+
+/// Where to begin in every partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartAt {
+    Earliest,
+    Latest,
+    Offset(u64),
+    TimestampMs(u64),
+}
+
+impl FromStr for StartAt {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let place = match text {
+            "earliest" => Some(Self::Earliest),
+            "latest" => Some(Self::Latest),
+            _ => match text.strip_prefix("timestamp:") {
+                Some(ms) => ms.parse().ok().map(Self::TimestampMs),
+                None => text.parse().ok().map(Self::Offset),
+            },
+        };
+        place.ok_or_else(|| "expected earliest, latest, an offset, or timestamp:MILLISECONDS".to_owned())
+    }
+}

@@ -1,0 +1,205 @@
+//! Wrappers of a control plane: what is done around every call, written once for all of them.
+
+use super::{
+    Beat, Commit, Committed, ControlPlane, DrainBatch, FindRequest, Found, Groups, Jobs, Log, PayloadRange,
+    Queues, Swap, SwapRejected, Topics,
+};
+use crate::error::Error;
+use crate::group::{
+    DeleteGroupRejected, GenerationMoved, GroupState, NoSuchGroup, OffsetCommit, OffsetsRejected, Progress,
+    Regroup, RenewRejected, Renewed, ResetRejected,
+};
+use crate::id::{AgentId, Generation, GroupId, MemberId, Offset, PartId, PartitionId, QueueId, TopicId};
+use crate::name::Name;
+use crate::queue::{
+    Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected,
+    Queue, QueueChange, QueueCounts, Settle, Settled,
+};
+use crate::scope::Scope;
+use crate::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected, Topic, TopicChange};
+use async_trait::async_trait;
+use bytes::Bytes;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// A call as wrappers see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The method's name, for metrics and messages.
+    pub name: &'static str,
+    pub class: Class,
+}
+
+/// How long a call may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Reads and changes of a few rows, for which a caller waits: an answer comes within seconds, or is given
+    /// up.
+    Serving,
+    /// Commits, background work, and whatever touches all rows of a topic or queue: may run as long as the
+    /// server lets a statement run.
+    Heavy,
+}
+
+/// Every method of the seam, once: its class, its arguments (`&` before the name of one that is passed by
+/// reference), its answer. `$callback!` makes of them what it likes.
+macro_rules! calls {
+    ($callback:ident) => {
+        $callback! {
+            Topics {
+                Heavy put_topic(&scope: Scope, &name: Name, &change: TopicChange, default_partitions: i32)
+                    -> Result<(Topic, bool), Error<PutTopicRejected>>;
+                Serving topic(&scope: Scope, &name: Name) -> Result<Topic, Error<NoSuchTopic>>;
+                Serving topics(&scope: Scope) -> Result<Vec<Topic>, Error>;
+                Serving partitions(&scope: Scope, topic: TopicId) -> Result<Vec<PartitionStatus>, Error>;
+                Heavy delete_topic(&scope: Scope, &name: Name) -> Result<bool, Error>;
+            }
+            Log {
+                Serving register_parts(agent: AgentId, &ids: [PartId]) -> Result<(), Error>;
+                Heavy commit(&commit: Commit) -> Result<Committed, Error>;
+                Serving dedup_offsets(&scope: Scope, topic: TopicId, &id_hashes: [Uuid])
+                    -> Result<Vec<Option<(i32, Offset)>>, Error>;
+                Serving find(&requests: [FindRequest]) -> Result<Vec<Option<Found>>, Error>;
+                Serving payloads(&ranges: [PayloadRange]) -> Result<Vec<Option<Bytes>>, Error>;
+                Serving high_watermarks(&partitions: [(Scope, PartitionId)])
+                    -> Result<Vec<(PartitionId, Offset)>, Error>;
+                Serving offsets_at(&scope: Scope, topic: TopicId, timestamp_ms: i64)
+                    -> Result<Vec<(i32, PartitionId, Offset)>, Error>;
+            }
+            Groups {
+                Serving group(&scope: Scope, &name: Name, &also: [Name])
+                    -> Result<GroupState, Error<NoSuchGroup>>;
+                Serving make_group(&scope: Scope, &name: Name) -> Result<(), Error>;
+                Serving groups(&scope: Scope) -> Result<Vec<Name>, Error>;
+                Serving progress(&scope: Scope, group: GroupId) -> Result<Vec<Progress>, Error>;
+                Serving regroup(&change: Regroup) -> Result<Generation, Error<GenerationMoved>>;
+                Serving renew(&scope: Scope, &group: Name, member: MemberId)
+                    -> Result<Renewed, Error<RenewRejected>>;
+                Serving generations(&groups: [(Scope, GroupId)])
+                    -> Result<Vec<(GroupId, Generation, bool)>, Error>;
+                Serving commit_offsets(&commit: OffsetCommit)
+                    -> Result<Vec<(PartitionId, Offset)>, Error<OffsetsRejected>>;
+                Serving reset_offsets(&scope: Scope, &group: Name, &offsets: [(PartitionId, Offset)])
+                    -> Result<(), Error<ResetRejected>>;
+                Serving delete_group(&scope: Scope, &group: Name) -> Result<(), Error<DeleteGroupRejected>>;
+            }
+            Queues {
+                Heavy put_queue(&scope: Scope, &name: Name, &change: QueueChange)
+                    -> Result<(Queue, bool), Error<PutQueueRejected>>;
+                Serving queue(&scope: Scope, &name: Name) -> Result<Queue, Error<NoSuchQueue>>;
+                Serving queues(&scope: Scope) -> Result<Vec<Queue>, Error>;
+                Heavy delete_queue(&scope: Scope, &name: Name) -> Result<bool, Error>;
+                Heavy pause_queue(&scope: Scope, queue: QueueId, paused: bool)
+                    -> Result<(), Error<NoSuchQueue>>;
+                Serving grant(&grant: Grant) -> Result<Granted, Error<NoSuchQueue>>;
+                Serving admit(&admit: Admit) -> Result<bool, Error<NoSuchQueue>>;
+                Serving settle(&settle: Settle) -> Result<Settled, Error>;
+                Heavy queue_counts(&scope: Scope, queue: QueueId) -> Result<QueueCounts, Error<NoSuchQueue>>;
+                Serving ledger(&scope: Scope, queue: QueueId) -> Result<Ledger, Error<NoSuchQueue>>;
+                Serving cursors(&scope: Scope, queue: QueueId)
+                    -> Result<Vec<(PartitionId, Offset)>, Error<NoSuchQueue>>;
+                Serving list_queue(&scope: Scope, queue: QueueId, listing: Listing,
+                    after: Option<(PartitionId, Offset)>, limit: i64)
+                    -> Result<Vec<Listed>, Error<NoSuchQueue>>;
+                Heavy redrive(&scope: Scope, queue: QueueId, &filter: DeadFilter, max_rate: Option<f64>)
+                    -> Result<i64, Error<DeadRejected>>;
+                Heavy purge_dead(&scope: Scope, queue: QueueId, &filter: DeadFilter)
+                    -> Result<i64, Error<DeadRejected>>;
+                Heavy seek(&scope: Scope, queue: QueueId, &to: [(PartitionId, Offset)])
+                    -> Result<(Vec<(PartitionId, Offset)>, i64), Error<NoSuchQueue>>;
+            }
+            Jobs {
+                Serving beat(agent: AgentId) -> Result<Beat, Error>;
+                Heavy drain_plan(max_bytes: i64) -> Result<Vec<DrainBatch>, Error>;
+                Heavy swap(&swap: Swap) -> Result<(), Error<SwapRejected>>;
+                Heavy retain(limit: i64) -> Result<i64, Error>;
+                Heavy forget(limit: i64) -> Result<i64, Error>;
+                Heavy sweep_plan(limit: i64) -> Result<Vec<PartId>, Error>;
+                Heavy swept(&parts: [PartId]) -> Result<(), Error>;
+                Heavy expire(limit: i64, dice: f64) -> Result<i64, Error>;
+                Heavy clamp() -> Result<i64, Error>;
+                Serving ping() -> Result<(), Error>;
+            }
+        }
+    };
+}
+
+/// A method of [`Around`] for each call, which passes it on as it is.
+macro_rules! pass_on {
+    ($($noun:ident {
+        $($class:ident $name:ident($($(&$by_ref:ident)? $($by_value:ident)?: $type:ty),*) -> $answer:ty;)*
+    })*) => {
+        $($(
+            #[doc = concat!("What is sent for `", stringify!($noun), "::", stringify!($name), "`.")]
+            fn $name(
+                &self,
+                next: &Arc<dyn ControlPlane>,
+                $($($by_ref: &$type)? $($by_value: $type)?),*
+            ) -> impl Future<Output = $answer> + Send {
+                async move { next.$name($($($by_ref)? $($by_value)?),*).await }
+            }
+        )*)*
+    };
+}
+
+/// What a wrapper does around every call; and, for those that it changes, what it does instead: each call is
+/// a method here, with the wrapped control plane as its first argument, that passes the call on unless it is
+/// overridden.
+pub trait Around: Send + Sync + 'static {
+    /// Carries out a call. `send` sends it and borrows the caller's arguments; `detached` sends it with
+    /// copies of its own, for what outlives its caller. Neither does anything before it is called and
+    /// awaited; both may be called any number of times.
+    fn around<T, R, F, G>(
+        &self,
+        call: Call,
+        send: impl Fn() -> F + Send + Sync,
+        detached: impl Fn() -> G + Send + Sync,
+    ) -> impl Future<Output = Result<T, Error<R>>> + Send
+    where
+        T: Send + 'static,
+        R: Send + 'static,
+        F: Future<Output = Result<T, Error<R>>> + Send,
+        G: Future<Output = Result<T, Error<R>>> + Send + 'static,
+    {
+        let _ = (call, detached);
+        send()
+    }
+
+    calls!(pass_on);
+}
+
+/// A control plane behind another that does something around every call.
+pub struct Wrapped<A> {
+    next: Arc<dyn ControlPlane>,
+    around: Arc<A>,
+}
+
+impl<A: Around> Wrapped<A> {
+    pub fn new(next: Arc<dyn ControlPlane>, around: Arc<A>) -> Self {
+        Self { next, around }
+    }
+}
+
+macro_rules! wrapped {
+    ($($noun:ident {
+        $($class:ident $name:ident($($(&$by_ref:ident)? $($by_value:ident)?: $type:ty),*) -> $answer:ty;)*
+    })*) => {
+        $(
+            #[async_trait]
+            impl<A: Around> $noun for Wrapped<A> {
+                $(async fn $name(&self, $($($by_ref: &$type)? $($by_value: $type)?),*) -> $answer {
+                    let call = Call { name: stringify!($name), class: Class::$class };
+                    let send = || A::$name(&self.around, &self.next, $($($by_ref)? $($by_value)?),*);
+                    let detached = || {
+                        let (around, next) = (Arc::clone(&self.around), Arc::clone(&self.next));
+                        $($(let $by_ref = $by_ref.to_owned();)?)*
+                        async move { A::$name(&around, &next, $($(&$by_ref)? $($by_value)?),*).await }
+                    };
+                    self.around.around(call, send, detached).await
+                })*
+            }
+        )*
+    };
+}
+
+calls!(wrapped);
