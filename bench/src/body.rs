@@ -12,6 +12,7 @@ use futures::stream;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use millpond_core::Ids;
+use millpond_core::saturated;
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -115,7 +116,7 @@ fn pieces(bytes: Bytes) -> impl Iterator<Item = Bytes> {
 
 /// A JSON value of the size asked, half of it incompressible.
 fn value(number: u32, bytes: u32, ids: &Ids) -> String {
-    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    let bytes = saturated::<usize, _>(bytes);
     let start = format!(
         "{{\"due_us\":\"{:0DUE_DIGITS$}\",\"key\":\"k{:08x}\",\"number\":{number},\"noise\":\"",
         0,

@@ -6,6 +6,7 @@ use super::http::Client;
 use crate::Outcome;
 use millpond_control_plane::embedded::{DATABASE, EmbeddedPostgres, Settings};
 use millpond_control_plane::{DatabaseOptions, PostgresControlPlane};
+use millpond_core::saturated;
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
@@ -91,7 +92,7 @@ impl Cluster {
     /// Agents take requests in turn.
     pub fn turn(&self, number: u32) -> &Arc<Client> {
         let count = u32::try_from(self.clients.len()).unwrap_or(1);
-        self.clients.get(usize::try_from(number % count).unwrap_or(0)).unwrap_or(&self.clients[0])
+        self.clients.get(saturated::<usize, _>(number % count)).unwrap_or(&self.clients[0])
     }
 
     /// `None` when a running server is measured.

@@ -7,6 +7,7 @@ use super::{LoadArgs, TargetArgs, float, fresh_topic, pace};
 use crate::Outcome;
 use crate::bare::BareInserts;
 use millpond_core::Ids;
+use millpond_core::saturated;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -70,7 +71,7 @@ impl Measured {
         report.add(
             "acknowledged",
             "requests/s",
-            f64::from(u32::try_from(self.acks.count()).unwrap_or(u32::MAX)) / self.seconds,
+            f64::from(saturated::<u32, _>(self.acks.count())) / self.seconds,
         );
         report.add("records", "records/s", records);
         report.add("bytes of values", "MiB/s", records * f64::from(load.record_bytes) / 1_048_576.0);

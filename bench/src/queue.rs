@@ -30,8 +30,8 @@ pub struct QueueArgs {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     workers: u32,
     /// How leases are answered
-    #[arg(long, value_enum, default_value_t = Form::Json)]
-    format: Form,
+    #[arg(long, value_enum, default_value_t = AnswerFormat::Json)]
+    format: AnswerFormat,
     /// How records are settled: each by its receipt, or the whole lease
     #[arg(long, value_enum, default_value_t = Settle::Receipts)]
     settle: Settle,
@@ -72,7 +72,7 @@ pub struct QueueArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Form {
+enum AnswerFormat {
     Json,
     Arrow,
 }

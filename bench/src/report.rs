@@ -2,6 +2,7 @@
 
 use crate::Outcome;
 use hdrhistogram::Histogram;
+use millpond_core::saturated;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ impl Latencies {
     }
 
     pub fn record(&mut self, took: Duration) {
-        self.0.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        self.0.saturating_record(saturated::<u64, _>(took.as_micros()));
     }
 
     pub fn add(&mut self, other: &Self) {
@@ -27,7 +28,7 @@ impl Latencies {
     }
 
     pub fn ms(&self, quantile: f64) -> f64 {
-        f64::from(u32::try_from(self.0.value_at_quantile(quantile)).unwrap_or(u32::MAX)) / 1_000.0
+        f64::from(saturated::<u32, _>(self.0.value_at_quantile(quantile))) / 1_000.0
     }
 }
 

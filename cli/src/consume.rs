@@ -18,7 +18,7 @@ use super::client::Client;
 use super::error::CliError;
 use super::humane;
 use super::member;
-use super::partition::{Batch, PartitionReader, Position};
+use super::partition::{Batch, PartitionReader, ReadFrom};
 use super::record;
 use super::retry::Patience;
 use super::topic::{self, Partition};
@@ -223,10 +223,10 @@ impl<'a> Readers<'a> {
             topic: self.args.topic.clone(),
             partition: partition.partition,
             position: match from {
-                StartAt::Earliest => Position::Offset(partition.log_start_offset),
-                StartAt::Latest => Position::Offset(partition.high_watermark),
-                StartAt::Offset(offset) => Position::Offset(offset),
-                StartAt::TimestampMs(ms) => Position::TimestampMs(ms),
+                StartAt::Earliest => ReadFrom::Offset(partition.log_start_offset),
+                StartAt::Latest => ReadFrom::Offset(partition.high_watermark),
+                StartAt::Offset(offset) => ReadFrom::Offset(offset),
+                StartAt::TimestampMs(ms) => ReadFrom::TimestampMs(ms),
             },
             end: (!self.args.follow).then_some(partition.high_watermark),
             max_records: self.args.max.unwrap_or(u64::MAX),

@@ -40,7 +40,7 @@ pub struct Batch {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Position {
+pub enum ReadFrom {
     Offset(u64),
     /// The first record at or after this instant.
     TimestampMs(u64),
@@ -51,7 +51,7 @@ pub struct PartitionReader {
     pub client: Client,
     pub topic: String,
     pub partition: u32,
-    pub position: Position,
+    pub position: ReadFrom,
     /// Stop before this offset; without it, wait for more for ever.
     pub end: Option<u64>,
     /// No answer needs to hold more records than this.
@@ -103,7 +103,7 @@ impl PartitionReader {
                 Err(Stop::Failed(error)) => error,
             };
             if let Some(start) = self.log_start_after(&error) {
-                self.position = Position::Offset(start);
+                self.position = ReadFrom::Offset(start);
                 continue;
             }
             if !error.is_transient() {
@@ -120,7 +120,7 @@ impl PartitionReader {
     }
 
     fn is_done(&self) -> bool {
-        matches!((self.position, self.end), (Position::Offset(at), Some(end)) if at >= end)
+        matches!((self.position, self.end), (ReadFrom::Offset(at), Some(end)) if at >= end)
     }
 
     /// The log's start, where it lies beyond the position and that is to be borne.
@@ -128,7 +128,7 @@ impl PartitionReader {
         let problem = error.problem().filter(|problem| problem.code == "offset_out_of_range")?;
         let start = problem.log_start_offset?;
         match self.position {
-            Position::Offset(at) if self.skip_lost && start > at => {
+            ReadFrom::Offset(at) if self.skip_lost && start > at => {
                 eprintln!("partition {}: records {at} to {} are no longer kept", self.partition, start - 1);
                 Some(start)
             }
@@ -166,8 +166,8 @@ impl PartitionReader {
         let partition = self.partition.to_string();
         let path = ["v1", "topics", &self.topic, "partitions", &partition, "records"];
         let (name, value) = match self.position {
-            Position::Offset(offset) => ("offset", offset),
-            Position::TimestampMs(ms) => ("timestamp", ms),
+            ReadFrom::Offset(offset) => ("offset", offset),
+            ReadFrom::TimestampMs(ms) => ("timestamp", ms),
         };
         let wait_ms = if self.end.is_none() { LONG_POLL.as_millis() } else { 0 };
         self.client
@@ -184,22 +184,22 @@ impl PartitionReader {
             return Ok(());
         }
         let record = Record::parse(line)?;
-        let printed = matches!(self.position, Position::Offset(at) if record.offset < at);
+        let printed = matches!(self.position, ReadFrom::Offset(at) if record.offset < at);
         if printed || self.end.is_some_and(|end| record.offset >= end) {
             return Ok(());
         }
         let begin = batch.bytes.len();
         record.render(line, self.format, &mut batch.bytes).inspect_err(|_| batch.bytes.truncate(begin))?;
         batch.ends.push(batch.bytes.len());
-        self.position = Position::Offset(record.offset.saturating_add(1));
+        self.position = ReadFrom::Offset(record.offset.saturating_add(1));
         Ok(())
     }
 
     /// Moves on over offsets that hold no record.
     fn advance(&mut self, next: u64) {
         match self.position {
-            Position::Offset(at) if at >= next => {}
-            _ => self.position = Position::Offset(next),
+            ReadFrom::Offset(at) if at >= next => {}
+            _ => self.position = ReadFrom::Offset(next),
         }
     }
 }

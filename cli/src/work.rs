@@ -57,7 +57,7 @@ pub struct WorkArgs {
     pub command: Vec<OsString>,
 }
 
-type Call<T> = Option<Pin<Box<dyn Future<Output = Result<T, CliError>> + Send>>>;
+type PendingCall<T> = Option<Pin<Box<dyn Future<Output = Result<T, CliError>> + Send>>>;
 
 pub async fn run(client: &Client, args: &WorkArgs) -> Result<(), CliError> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -79,7 +79,7 @@ pub async fn run(client: &Client, args: &WorkArgs) -> Result<(), CliError> {
 /// As [`run`]; each message of `signals` is a wish to end.
 async fn work(client: &Client, args: &WorkArgs, mut signals: mpsc::Receiver<()>) -> Result<(), CliError> {
     let mut worker = Worker::new(client, args);
-    let (mut leasing, mut settling): (Call<String>, Call<Vec<Verdict>>) = (None, None);
+    let (mut leasing, mut settling): (PendingCall<String>, PendingCall<Vec<Verdict>>) = (None, None);
     loop {
         let Step { lease, drop_lease, settle, wake_at, end } = worker.plan.next(Instant::now());
         if end {
@@ -106,7 +106,7 @@ async fn work(client: &Client, args: &WorkArgs, mut signals: mpsc::Receiver<()>)
 }
 
 /// The answer of the call under way, once there is one.
-async fn answer<T>(call: &mut Call<T>) -> Result<T, CliError> {
+async fn answer<T>(call: &mut PendingCall<T>) -> Result<T, CliError> {
     let Some(future) = call else { return std::future::pending().await };
     let answer = future.await;
     *call = None;

@@ -3,6 +3,7 @@
 
 use crate::control_plane::{Answer, Batch, Commit, Committed, PieceOutcome, Verdict};
 use crate::id::{Offset, PartitionId, TopicId};
+use crate::number::saturated;
 use crate::scope::Scope;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
@@ -74,7 +75,7 @@ pub fn decide(commit: &Commit, view: &impl View, at_ms: i64) -> Decision {
                 .unwrap_or(Offset::ZERO);
             let mut positions = dropped.remove(&number).unwrap_or_default();
             positions.sort_unstable();
-            kept = piece.records - i32::try_from(positions.len()).unwrap_or(i32::MAX);
+            kept = piece.records - saturated::<i32, _>(positions.len());
             skip.extend(positions.iter().map(|p| piece.first + p..piece.first + p + 1));
             outcome = PieceOutcome { base: (kept > 0).then_some(next), dropped: positions };
             if kept > 0 {
@@ -159,7 +160,7 @@ pub fn recover(first: i32, records: i32, batch: &Batch) -> PieceOutcome {
         .flat_map(|r| r.start.max(first)..r.end.min(first + records))
         .map(|p| p - first)
         .collect();
-    let all = dropped.len() == usize::try_from(records).unwrap_or(0);
+    let all = dropped.len() == saturated::<usize, _>(records);
     let base = Offset(batch.base.0 + i64::from(first - skipped_before(first)));
     PieceOutcome { base: (!all).then_some(base), dropped }
 }

@@ -1,6 +1,7 @@
 //! Time and identity as inputs. Instants that decide anything come from Postgres; an agent's clock stamps
 //! records and serves time-outs.
 
+use crate::number::saturated;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -19,7 +20,7 @@ impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
     fn now_ms(&self) -> i64 {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        saturated::<i64, _>(since.as_millis())
     }
 }
 
@@ -44,7 +45,7 @@ impl Ids {
     #[must_use]
     pub fn uuid(&self, now_ms: i64) -> Uuid {
         let random: [u8; 10] = self.rng.lock().random();
-        uuid::Builder::from_unix_timestamp_millis(u64::try_from(now_ms).unwrap_or(0), &random).into_uuid()
+        uuid::Builder::from_unix_timestamp_millis(saturated::<u64, _>(now_ms), &random).into_uuid()
     }
 
     /// 122 random bits (RFC 9562, version 4): nobody guesses them.

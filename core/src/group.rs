@@ -8,6 +8,7 @@ pub mod assignor;
 
 use crate::id::{Generation, GroupId, MemberId, Offset, PartitionId, TopicId};
 use crate::name::Name;
+use crate::number::saturated;
 use crate::scope::Scope;
 use assignor::{Assignor, Subscriber};
 use serde::{Deserialize, Serialize};
@@ -236,8 +237,7 @@ impl GroupState {
 pub fn basis<'m>(topics: &[GroupTopic], members: impl Iterator<Item = &'m Member>) -> Basis {
     let names: BTreeSet<&Name> = members.flat_map(|m| &m.topics).collect();
     let subscribed = topics.iter().filter(|t| names.contains(&t.name));
-    let mut basis: Basis =
-        subscribed.map(|t| (t.id, i32::try_from(t.partitions.len()).unwrap_or(i32::MAX))).collect();
+    let mut basis: Basis = subscribed.map(|t| (t.id, saturated::<i32, _>(t.partitions.len()))).collect();
     basis.sort_unstable();
     basis
 }

@@ -14,6 +14,7 @@ pub mod id;
 pub mod limits;
 pub mod memory;
 pub mod name;
+pub mod number;
 pub mod partition;
 pub mod queue;
 pub mod retry;
@@ -28,5 +29,6 @@ pub use id::{
 };
 pub use memory::MemoryControlPlane;
 pub use name::{Name, NameError};
+pub use number::saturated;
 pub use scope::Scope;
 pub use topic::{Placement, Topic, TopicChange, TopicConfig};

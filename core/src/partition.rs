@@ -1,11 +1,13 @@
 //! Which partition a record goes to: Kafka's default partitioner.
 
+use crate::number::saturated;
+
 /// murmur2 as Kafka's `Utils.murmur2` computes it (seed 0x9747b28c, signed bytes widened without sign).
 #[must_use]
 pub fn murmur2(key: &[u8]) -> u32 {
     const M: u32 = 0x5bd1_e995;
     const SEED: u32 = 0x9747_b28c;
-    let length = u32::try_from(key.len()).unwrap_or(u32::MAX);
+    let length = saturated::<u32, _>(key.len());
     let mut hash = SEED ^ length;
     let mut words = key.chunks_exact(4);
     for word in &mut words {

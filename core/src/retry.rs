@@ -1,5 +1,7 @@
 //! When a record that failed is given out again, pure.
 
+use crate::number::saturated;
+
 /// `delay = min(cap, base × factor^(failures − 1))`, spread by jitter; after `max_failures` failures a record
 /// is dead.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -56,7 +58,7 @@ impl RetryPolicy {
 /// `expire.sql`.
 #[must_use]
 pub fn delay_ms(ladder: &[i64], jitter: f64, failures: i32, offset: i64, dice: f64) -> i64 {
-    let step = usize::try_from(failures - 1).unwrap_or(0).min(ladder.len().saturating_sub(1));
+    let step = saturated::<usize, _>(failures - 1).min(ladder.len().saturating_sub(1));
     let delay = ladder.get(step).copied().unwrap_or(0);
     let place = dice + f64_of(offset % 1_000_000) * SPREAD;
     let unit = place - place.floor();

@@ -3,6 +3,7 @@
 use crate::id::{Offset, PartitionId, TopicId};
 use crate::limits;
 use crate::name::Name;
+use crate::number::saturated;
 use serde::{Deserialize, Serialize};
 
 /// Where a topic's records go first.
@@ -90,7 +91,7 @@ pub struct Topic {
 impl Topic {
     #[must_use]
     pub fn partition_count(&self) -> i32 {
-        i32::try_from(self.partitions.len()).unwrap_or(i32::MAX)
+        saturated::<i32, _>(self.partitions.len())
     }
 
     #[must_use]

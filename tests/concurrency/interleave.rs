@@ -5,7 +5,7 @@ use millpond_core::control_plane::{Commit, Committed, Guard, SwapRejected, Verdi
 use millpond_core::group::OffsetsRejected;
 use millpond_core::{Offset, TopicChange};
 use millpond_tests::postgres::Database;
-use millpond_tests::stage::{BOTH, Draft, HOUR, Home, MINUTE, Place, Stage, home, name};
+use millpond_tests::stage::{BOTH, Draft, HOUR, Home, MINUTE, PartKind, Stage, home, name};
 use millpond_tests::world::PostgresWorld;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor};
@@ -126,15 +126,15 @@ async fn a_key_used_twice_at_once_has_one_answer() {
             let before = s.tags(p).await.len();
             s.advance(2 * HOUR).await;
             if expired {
-                s.send(Place::Inline, &[Draft::new().to(q, &[0]).key(7, 9)]).await;
+                s.send(PartKind::Inline, &[Draft::new().to(q, &[0]).key(7, 9)]).await;
                 s.advance(2 * HOUR).await;
             } else {
                 s.plane.forget(1_000).await.expect("an answer");
             }
             let others = s.tags(q).await;
             let first =
-                s.prepare(Place::Inline, &[Draft::new().to(p, &[1]).once(p, 2, STOPPER).key(7, 1)]).await;
-            let second = s.prepare(Place::Segment, &[Draft::new().to(q, &[3]).key(7, body)]).await;
+                s.prepare(PartKind::Inline, &[Draft::new().to(p, &[1]).once(p, 2, STOPPER).key(7, 1)]).await;
+            let second = s.prepare(PartKind::Segment, &[Draft::new().to(q, &[3]).key(7, body)]).await;
             let holder = Holder::stop(&database, p).await;
             let first = commit(&s, &first);
             waiting(&database, 1).await;
@@ -158,8 +158,8 @@ async fn a_dedup_id_used_twice_at_once_is_stored_once() {
     let (s, database) = stage().await;
     let t = s.topic("t", 2).await;
     let (p, q) = (home(&t, 0), home(&t, 1));
-    let first = s.prepare(Place::Inline, &[Draft::new().once(p, 1, 1).once(p, 2, STOPPER)]).await;
-    let second = s.prepare(Place::Inline, &[Draft::new().once(q, 3, 1).to(q, &[4])]).await;
+    let first = s.prepare(PartKind::Inline, &[Draft::new().once(p, 1, 1).once(p, 2, STOPPER)]).await;
+    let second = s.prepare(PartKind::Inline, &[Draft::new().once(q, 3, 1).to(q, &[4])]).await;
     let holder = Holder::stop(&database, p).await;
     let first = commit(&s, &first);
     waiting(&database, 1).await;
@@ -177,8 +177,8 @@ async fn a_dedup_id_used_twice_at_once_is_stored_once() {
 async fn of_two_that_expect_the_same_offset_one_is_stored() {
     let (s, database) = stage().await;
     let p = home(&s.topic("t", 1).await, 0);
-    let one = s.prepare(Place::Inline, &[Draft::new().to(p, &[1, 2]).expect(0)]).await;
-    let two = s.prepare(Place::Segment, &[Draft::new().to(p, &[3]).expect(0)]).await;
+    let one = s.prepare(PartKind::Inline, &[Draft::new().to(p, &[1, 2]).expect(0)]).await;
+    let two = s.prepare(PartKind::Segment, &[Draft::new().to(p, &[3]).expect(0)]).await;
     let holder = Holder::lock(&database, p).await;
     let one = commit(&s, &one);
     waiting(&database, 1).await;
@@ -197,7 +197,7 @@ async fn a_commit_that_waits_for_the_end_of_its_topic_stores_nothing() {
     let (t, kept) = (s.topic("t", 1).await, home(&s.topic("kept", 1).await, 0));
     let p = home(&t, 0);
     let sending = s
-        .prepare(Place::Inline, &[Draft::new().to(p, &[1]).to(kept, &[2]), Draft::new().to(kept, &[3])])
+        .prepare(PartKind::Inline, &[Draft::new().to(p, &[1]).to(kept, &[2]), Draft::new().to(kept, &[3])])
         .await;
     let holder = Holder::lock(&database, p).await;
     let deletion = tokio::spawn({
@@ -218,7 +218,7 @@ async fn a_commit_that_waits_for_the_end_of_its_topic_stores_nothing() {
 async fn a_topic_ends_after_the_commit_that_was_first() {
     let (s, database) = stage().await;
     let p = home(&s.topic("t", 1).await, 0);
-    let sending = s.prepare(Place::Segment, &[Draft::new().once(p, 1, STOPPER)]).await;
+    let sending = s.prepare(PartKind::Segment, &[Draft::new().once(p, 1, STOPPER)]).await;
     let holder = Holder::stop(&database, p).await;
     let commit = commit(&s, &sending);
     waiting(&database, 1).await;
@@ -281,7 +281,7 @@ async fn a_topic_made_twice_at_once_is_one() {
 async fn a_commit_that_waits_for_the_sweep_stores_nothing() {
     let (s, database) = stage().await;
     let p = home(&s.topic("t", 1).await, 0);
-    let sending = s.prepare(Place::Segment, &[Draft::new().to(p, &[1])]).await;
+    let sending = s.prepare(PartKind::Segment, &[Draft::new().to(p, &[1])]).await;
     let abandon = format!(
         "update segment set state = 'u', delete_at = clock_timestamp() where segment_id = '{}'",
         sending.parts[0].id
@@ -299,7 +299,7 @@ async fn a_commit_that_waits_for_the_sweep_stores_nothing() {
 async fn the_sweep_passes_over_a_segment_that_is_being_committed() {
     let (s, database) = stage().await;
     let p = home(&s.topic("t", 1).await, 0);
-    let sending = s.prepare(Place::Segment, &[Draft::new().once(p, 1, STOPPER)]).await;
+    let sending = s.prepare(PartKind::Segment, &[Draft::new().once(p, 1, STOPPER)]).await;
     s.advance(2 * HOUR).await;
     let holder = Holder::stop(&database, p).await;
     let commit = commit(&s, &sending);
@@ -316,8 +316,8 @@ async fn the_sweep_passes_over_a_segment_that_is_being_committed() {
 async fn inputs_go_into_one_of_two_swaps() {
     let (s, database) = stage().await;
     let p = home(&s.topic("t", 1).await, 0);
-    s.append(Place::Inline, p, &[1, 2]).await;
-    s.append(Place::Inline, p, &[3]).await;
+    s.append(PartKind::Inline, p, &[1, 2]).await;
+    s.append(PartKind::Inline, p, &[3]).await;
     s.advance(MINUTE).await;
     let plan = s.plane.drain_plan(i64::MAX).await.expect("a plan");
     let swaps = [s.rewrite(&plan).await, s.rewrite(&plan).await];
@@ -346,10 +346,10 @@ async fn a_swap_and_retention_leave_no_hole() {
         let change = TopicChange { retention_ms: Some(Some(HOUR)), ..TopicChange::default() };
         let p = home(&s.topic_with("t", change).await, 0);
         for n in 0..3 {
-            s.append(Place::Inline, p, &[n]).await;
+            s.append(PartKind::Inline, p, &[n]).await;
         }
         s.advance(HOUR - MINUTE).await;
-        s.append(Place::Inline, p, &[3]).await;
+        s.append(PartKind::Inline, p, &[3]).await;
         s.advance(2 * MINUTE).await;
         let plan = s.plane.drain_plan(i64::MAX).await.expect("a plan");
         let swap = s.rewrite(&plan).await;
@@ -385,7 +385,7 @@ async fn two_retentions_at_once_let_go_what_is_too_much_and_no_more() {
     let change = TopicChange { retention_bytes: Some(Some(40)), ..TopicChange::default() };
     let p = home(&s.topic_with("t", change).await, 0);
     for n in 0..10 {
-        s.append(Place::Segment, p, &[n]).await;
+        s.append(PartKind::Segment, p, &[n]).await;
     }
     let holder = Holder::lock(&database, p).await;
     let retain = || {
@@ -405,12 +405,12 @@ async fn two_retentions_at_once_let_go_what_is_too_much_and_no_more() {
 async fn offsets_that_wait_for_a_generation_are_judged_by_it() {
     let (s, database) = stage().await;
     let p = home(&s.topic("t", 1).await, 0);
-    s.append(Place::Inline, p, &[1, 2, 3]).await;
+    s.append(PartKind::Inline, p, &[1, 2, 3]).await;
     let out = home(&s.topic("out", 1).await, 0);
     let member = s.join("g", &["t"]).await;
     let state = s.group("g").await;
     let offsets = s.offsets("g", member, state.generation, &[(p, 2)]);
-    let sending = s.prepare(Place::Inline, &[Draft::new().to(out, &[1])]).await;
+    let sending = s.prepare(PartKind::Inline, &[Draft::new().to(out, &[1])]).await;
     let sending = Commit { guard: Some(Guard { offsets: Some(offsets.clone()), acks: None }), ..sending };
     let taken = format!(
         "update consumer_group set generation = generation + 1; update group_assignment set member_id = '{}', since = {}",
@@ -436,7 +436,7 @@ async fn offsets_that_wait_for_a_generation_are_judged_by_it() {
 async fn offsets_and_records_sent_twice_at_once_are_stored_once() {
     let (s, database) = stage().await;
     let p = home(&s.topic("t", 1).await, 0);
-    s.append(Place::Inline, p, &[1, 2, 3]).await;
+    s.append(PartKind::Inline, p, &[1, 2, 3]).await;
     let out = home(&s.topic("out", 1).await, 0);
     let member = s.join("g", &["t"]).await;
     let generation = s.generation("g").await;

@@ -11,7 +11,7 @@ use millpond_core::queue::{
 use millpond_core::{AgentId, Error, LeaseId, Offset, PartitionId};
 use millpond_tests::postgres::Database;
 use millpond_tests::queues::plain;
-use millpond_tests::stage::{Home, Place, Stage, home};
+use millpond_tests::stage::{Home, PartKind, Stage, home};
 use millpond_tests::world::PostgresWorld;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -269,7 +269,7 @@ impl Storm {
         let queue = stage.put_queue("q", &change).await;
         for home in &homes {
             for part in (0..RECORDS).collect::<Vec<_>>().chunks(100) {
-                stage.append(Place::Inline, *home, part).await;
+                stage.append(PartKind::Inline, *home, part).await;
             }
         }
         Arc::new(Self {

@@ -6,7 +6,7 @@
 
 use millpond_core::control_plane::{Answer, Commit, Committed, Verdict};
 use millpond_core::{Error, TopicChange};
-use millpond_tests::stage::{Draft, Home, Log, MINUTE, Place, Stage, Tag, home};
+use millpond_tests::stage::{Draft, Home, Log, MINUTE, PartKind, Stage, Tag, home};
 use millpond_tests::world::PostgresWorld;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -111,7 +111,7 @@ impl Storm {
     async fn write(&self, rng: &mut StdRng) {
         let mut keys = BTreeSet::new();
         let plans: Vec<Plan> = (0..rng.random_range(1..5)).map(|_| self.plan(rng, &mut keys)).collect();
-        let place = if rng.random() { Place::Inline } else { Place::Segment };
+        let place = if rng.random() { PartKind::Inline } else { PartKind::Segment };
         let drafts: Vec<Draft> = plans.iter().map(|p| p.draft.clone()).collect();
         let commit = self.stage.prepare(place, &drafts).await;
         let committed = if rng.random_bool(0.4) {
@@ -221,7 +221,7 @@ async fn a_storm_leaves_every_record_once_in_its_place() {
     let mut history = History::default();
     for tag in 0..DRAINED {
         let at = lasting[usize::try_from(tag).expect("small") % lasting.len()];
-        let offset = stage.append(Place::Inline, at, &[tag]).await;
+        let offset = stage.append(PartKind::Inline, at, &[tag]).await;
         history.sendings.insert(tag, Sending { home: at, id: None });
         history.stored.insert(tag, offset);
     }

@@ -3,7 +3,7 @@
 use crate::{assert_refused, other};
 use millpond_core::control_plane::Verdict;
 use millpond_core::{Offset, PartId};
-use millpond_tests::stage::{BOTH, Draft, HOUR, MINUTE, Place, Stage, home};
+use millpond_tests::stage::{BOTH, Draft, HOUR, MINUTE, PartKind, Stage, home};
 
 suite!(
     gives_dense_offsets,
@@ -22,9 +22,9 @@ suite!(
 
 async fn gives_dense_offsets(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
-    assert_eq!(s.append(Place::Inline, p, &[1, 2]).await, 0);
-    assert_eq!(s.append(Place::Segment, p, &[3]).await, 2);
-    assert_eq!(s.append(Place::Inline, p, &[4, 5, 6]).await, 3);
+    assert_eq!(s.append(PartKind::Inline, p, &[1, 2]).await, 0);
+    assert_eq!(s.append(PartKind::Segment, p, &[3]).await, 2);
+    assert_eq!(s.append(PartKind::Inline, p, &[4, 5, 6]).await, 3);
     let log = s.log(p).await.expect("a partition");
     assert_eq!(log.start, 0);
     assert_eq!(log.end, 6);
@@ -56,8 +56,8 @@ async fn folds_requests_of_several_partitions(s: &Stage) {
 async fn carries_several_parts(s: &Stage) {
     let topic = s.topic("t", 2).await;
     let (p, q) = (home(&topic, 0), home(&topic, 1));
-    let mut whole = s.prepare(Place::Inline, &[Draft::new().to(p, &[1])]).await;
-    for (place, records) in [(Place::Segment, [2, 3]), (Place::Inline, [4, 5])] {
+    let mut whole = s.prepare(PartKind::Inline, &[Draft::new().to(p, &[1])]).await;
+    for (place, records) in [(PartKind::Segment, [2, 3]), (PartKind::Inline, [4, 5])] {
         let more = s.prepare(place, &[Draft::new().to(p, &records[..1]).to(q, &records[1..])]).await;
         let (parts, runs, requests) = (whole.parts.len(), whole.runs.len(), whole.requests.len());
         whole.parts.extend(more.parts);
@@ -104,7 +104,7 @@ async fn passes_over_a_refused_neighbour(s: &Stage) {
 
 async fn finds_its_partition_gone(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
-    s.append(Place::Segment, p, &[1]).await;
+    s.append(PartKind::Segment, p, &[1]).await;
     s.delete_topic("t").await;
     for place in BOTH {
         assert_eq!(s.refusal(place, &Draft::new().to(p, &[2])).await, Verdict::PartitionGone);
@@ -138,7 +138,7 @@ async fn with_the_expected_offset_is_stored(s: &Stage) {
 
 async fn with_another_offset_is_refused(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
-    s.append(Place::Inline, p, &[1, 2]).await;
+    s.append(PartKind::Inline, p, &[1, 2]).await;
     for place in BOTH {
         for expected in [0, 1, 3] {
             let verdict = s.refusal(place, &Draft::new().to(p, &[3]).expect(expected)).await;
@@ -168,15 +168,15 @@ async fn with_a_known_key_is_a_duplicate_whatever_it_expects(s: &Stage) {
 
 async fn of_an_unknown_segment_stores_nothing(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
-    let commit = s.lay_out(Place::Segment, &[Draft::new().to(p, &[1]).key(1, 1)]);
+    let commit = s.lay_out(PartKind::Segment, &[Draft::new().to(p, &[1]).key(1, 1)]);
     assert_eq!(s.commit(&commit).await.verdicts, [Verdict::Unknown]);
     assert!(s.tags(p).await.is_empty());
-    assert_eq!(s.send(Place::Segment, &[Draft::new().to(p, &[2]).key(1, 2)]).await.base(0, p), Some(0));
+    assert_eq!(s.send(PartKind::Segment, &[Draft::new().to(p, &[2]).key(1, 2)]).await.base(0, p), Some(0));
 }
 
 async fn of_an_abandoned_segment_stores_nothing(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
-    let late = s.prepare(Place::Segment, &[Draft::new().to(p, &[1])]).await;
+    let late = s.prepare(PartKind::Segment, &[Draft::new().to(p, &[1])]).await;
     let part = late.parts[0].id;
     s.advance(HOUR - MINUTE).await;
     assert!(s.sweep_plan().await.is_empty());
@@ -190,7 +190,7 @@ async fn of_an_abandoned_segment_stores_nothing(s: &Stage) {
 
 async fn before_the_sweep_wins(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
-    let commit = s.prepare(Place::Segment, &[Draft::new().to(p, &[1])]).await;
+    let commit = s.prepare(PartKind::Segment, &[Draft::new().to(p, &[1])]).await;
     s.advance(2 * HOUR).await;
     assert_eq!(s.commit(&commit).await.verdicts, [Verdict::Stored]);
     assert!(s.sweep_plan().await.is_empty());

@@ -2,7 +2,7 @@
 
 use millpond_core::control_plane::{PayloadRange, SwapRejected};
 use millpond_core::{PartId, TopicChange, limits};
-use millpond_tests::stage::{BOTH, DAY, Draft, HOUR, MINUTE, Place, SECOND, Stage, home};
+use millpond_tests::stage::{BOTH, DAY, Draft, HOUR, MINUTE, PartKind, SECOND, Stage, home};
 use std::collections::BTreeSet;
 
 suite!(
@@ -27,13 +27,13 @@ async fn moves_what_is_old_enough(s: &Stage) {
     let topic = s.topic("t", 2).await;
     let (p, q) = (home(&topic, 0), home(&topic, 1));
     for n in 0..5 {
-        s.send(Place::Inline, &[Draft::new().to(p, &[n, n + 10]), Draft::new().to(q, &[n])]).await;
+        s.send(PartKind::Inline, &[Draft::new().to(p, &[n, n + 10]), Draft::new().to(q, &[n])]).await;
     }
-    s.append(Place::Segment, p, &[99]).await;
+    s.append(PartKind::Segment, p, &[99]).await;
     let before = [s.log(p).await, s.log(q).await];
     assert_eq!(s.drain(i64::MAX).await, 0);
     s.advance(MINUTE).await;
-    s.append(Place::Inline, p, &[100]).await;
+    s.append(PartKind::Inline, p, &[100]).await;
     assert_eq!(s.drain(i64::MAX).await, 10);
     assert_eq!(s.drain(i64::MAX).await, 0);
     let after = s.log(p).await.expect("a partition");
@@ -50,7 +50,7 @@ async fn plans_payloads_whole_and_within_bounds(s: &Stage) {
     let topic = s.topic("t", 2).await;
     let (p, q) = (home(&topic, 0), home(&topic, 1));
     for n in 0..4 {
-        s.send(Place::Inline, &[Draft::new().to(q, &[n]).to(p, &[n])]).await;
+        s.send(PartKind::Inline, &[Draft::new().to(q, &[n]).to(p, &[n])]).await;
         s.advance(SECOND).await;
     }
     s.advance(MINUTE).await;
@@ -81,7 +81,7 @@ async fn leaves_what_commits_passed_over(s: &Stage) {
         Draft::new().to(p, &[3]).to(g, &[4]),
         Draft::new().to(p, &[5]),
     ];
-    s.send(Place::Inline, &drafts).await;
+    s.send(PartKind::Inline, &drafts).await;
     let before = s.log(p).await;
     s.advance(MINUTE).await;
     assert_eq!(s.drain(i64::MAX).await, 1);
@@ -91,7 +91,7 @@ async fn leaves_what_commits_passed_over(s: &Stage) {
 
 async fn sent_twice_swaps_once(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
-    s.append(Place::Inline, p, &[1, 2]).await;
+    s.append(PartKind::Inline, p, &[1, 2]).await;
     s.advance(MINUTE).await;
     let plan = s.plane.drain_plan(i64::MAX).await.expect("a plan");
     let swap = s.rewrite(&plan).await;
@@ -104,8 +104,8 @@ async fn sent_twice_swaps_once(s: &Stage) {
 
 async fn with_changed_input_is_refused(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
-    s.append(Place::Inline, p, &[1, 2]).await;
-    s.append(Place::Inline, p, &[3]).await;
+    s.append(PartKind::Inline, p, &[1, 2]).await;
+    s.append(PartKind::Inline, p, &[3]).await;
     s.advance(MINUTE).await;
     let plan = s.plane.drain_plan(i64::MAX).await.expect("a plan");
     let (first, second) = (s.rewrite(&plan).await, s.rewrite(&plan).await);
@@ -120,7 +120,7 @@ async fn with_changed_input_is_refused(s: &Stage) {
 
 async fn into_an_unknown_segment_is_refused(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
-    let sent = s.send(Place::Inline, &[Draft::new().to(p, &[1])]).await;
+    let sent = s.send(PartKind::Inline, &[Draft::new().to(p, &[1])]).await;
     s.advance(MINUTE).await;
     let plan = s.plane.drain_plan(i64::MAX).await.expect("a plan");
     let mut swap = s.rewrite(&plan).await;
@@ -131,7 +131,7 @@ async fn into_an_unknown_segment_is_refused(s: &Stage) {
 
 async fn into_an_abandoned_segment_is_refused(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
-    s.append(Place::Inline, p, &[1]).await;
+    s.append(PartKind::Inline, p, &[1]).await;
     s.advance(MINUTE).await;
     let plan = s.plane.drain_plan(i64::MAX).await.expect("a plan");
     let swap = s.rewrite(&plan).await;
@@ -143,7 +143,7 @@ async fn into_an_abandoned_segment_is_refused(s: &Stage) {
 
 async fn forgets_a_payload_after_the_last_plan(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
-    let part = s.send(Place::Inline, &[Draft::new().to(p, &[1])]).await.commit.parts[0].id;
+    let part = s.send(PartKind::Inline, &[Draft::new().to(p, &[1])]).await.commit.parts[0].id;
     s.advance(MINUTE).await;
     s.plane.forget(100).await.expect("an answer");
     assert_eq!(s.drain(i64::MAX).await, 1);
@@ -161,8 +161,8 @@ async fn skips_a_payload_that_holds_nothing(s: &Stage) {
         &s.topic_with("t", TopicChange { retention_ms: Some(Some(HOUR)), ..TopicChange::default() }).await,
         0,
     );
-    let unlinked = s.send(Place::Inline, &[Draft::new().to(p, &[1])]).await.commit.parts[0].id;
-    let refused = s.send(Place::Inline, &[Draft::new().to(p, &[2]).expect(9)]).await.commit.parts[0].id;
+    let unlinked = s.send(PartKind::Inline, &[Draft::new().to(p, &[1])]).await.commit.parts[0].id;
+    let refused = s.send(PartKind::Inline, &[Draft::new().to(p, &[2]).expect(9)]).await.commit.parts[0].id;
     s.advance(DAY).await;
     s.retain().await;
     assert_eq!(s.drain(i64::MAX).await, 0);

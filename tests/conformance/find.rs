@@ -3,7 +3,7 @@
 use millpond_core::Offset;
 use millpond_core::control_plane::PayloadRange;
 use millpond_core::{PartId, PartitionId, TopicChange, limits};
-use millpond_tests::stage::{BOTH, DAY, Draft, HOUR, Place, Stage, home, int};
+use millpond_tests::stage::{BOTH, DAY, Draft, HOUR, PartKind, Stage, home, int};
 
 suite!(
     begins_with_the_batch_that_holds_the_offset,
@@ -30,7 +30,7 @@ async fn bases(s: &Stage, partition: PartitionId, offset: i64, max_bytes: i64) -
 
 async fn begins_with_the_batch_that_holds_the_offset(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
-    for place in [Place::Inline, Place::Segment, Place::Inline] {
+    for place in [PartKind::Inline, PartKind::Segment, PartKind::Inline] {
         s.append(place, p, &[1, 2, 3, 4]).await;
     }
     for (offset, expected) in
@@ -43,7 +43,7 @@ async fn begins_with_the_batch_that_holds_the_offset(s: &Stage) {
 async fn outside_the_log_is_empty(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
     assert_eq!(s.find(p.id, 0, 1).await.expect("a partition").batches, []);
-    s.append(Place::Inline, p, &[1, 2]).await;
+    s.append(PartKind::Inline, p, &[1, 2]).await;
     for offset in [2, 3, i64::MAX] {
         let found = s.find(p.id, offset, i64::MAX).await.expect("a partition");
         assert_eq!(
@@ -59,10 +59,10 @@ async fn below_the_log_start_is_empty(s: &Stage) {
         &s.topic_with("t", TopicChange { retention_ms: Some(Some(HOUR)), ..TopicChange::default() }).await,
         0,
     );
-    s.append(Place::Inline, p, &[1, 2]).await;
-    s.append(Place::Segment, p, &[3]).await;
+    s.append(PartKind::Inline, p, &[1, 2]).await;
+    s.append(PartKind::Segment, p, &[3]).await;
     s.advance(DAY).await;
-    s.append(Place::Inline, p, &[4]).await;
+    s.append(PartKind::Inline, p, &[4]).await;
     s.retain().await;
     for (offset, batches) in [(0, 0), (2, 0), (3, 1), (4, 0)] {
         let found = s.find(p.id, offset, i64::MAX).await.expect("a partition");
@@ -76,7 +76,7 @@ async fn below_the_log_start_is_empty(s: &Stage) {
 async fn keeps_to_its_budget(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
     for _ in 0..4 {
-        s.append(Place::Inline, p, &[1, 2]).await;
+        s.append(PartKind::Inline, p, &[1, 2]).await;
     }
     let raw = i64::from(s.find(p.id, 0, 1).await.expect("a partition").batches[0].raw_bytes);
     for (max_bytes, expected) in
@@ -91,7 +91,7 @@ async fn plans_a_bounded_number_of_batches(s: &Stage) {
     let most = usize::try_from(limits::PLAN_MAX_BATCHES).expect("small");
     // A run takes three pieces, so that this makes some more batches than a plan may hold.
     let drafts = vec![Draft::new().to(p, &[1]); 3 * most + 6];
-    s.send(Place::Segment, &drafts).await;
+    s.send(PartKind::Segment, &drafts).await;
     assert_eq!(bases(s, p.id, 0, i64::MAX).await.len(), most);
     assert_eq!(bases(s, p.id, 3 * limits::PLAN_MAX_BATCHES, i64::MAX).await.len(), 2);
     assert_eq!(s.tags(p).await.len(), drafts.len());
@@ -99,8 +99,8 @@ async fn plans_a_bounded_number_of_batches(s: &Stage) {
 
 async fn answers_several_partitions_in_order(s: &Stage) {
     let (t, gone) = (s.topic("t", 2).await, s.topic("gone", 1).await);
-    s.append(Place::Inline, home(&t, 0), &[1]).await;
-    s.append(Place::Inline, home(&t, 1), &[1, 2]).await;
+    s.append(PartKind::Inline, home(&t, 0), &[1]).await;
+    s.append(PartKind::Inline, home(&t, 1), &[1, 2]).await;
     s.delete_topic("gone").await;
     let ask = |partition, offset| s.finding(partition, offset, 1);
     let (p, q, g) = (t.partitions[0], t.partitions[1], gone.partitions[0]);
@@ -119,7 +119,7 @@ async fn describes_a_batch_as_it_was_committed(s: &Stage) {
         let sent = s.send(place, &[Draft::new().to(home(&topic, 0), &[9]).to(p, &[1, 2]).at(p, 77)]).await;
         let found = s.find(p.id, before, 1).await.expect("a partition");
         let (batch, run) = (&found.batches[0], &sent.commit.runs[1]);
-        assert_eq!((batch.part, batch.inline), (sent.commit.parts[0].id, place == Place::Inline));
+        assert_eq!((batch.part, batch.inline), (sent.commit.parts[0].id, place == PartKind::Inline));
         assert_eq!(
             (batch.byte_offset, batch.byte_length, batch.raw_bytes),
             (run.byte_offset, run.byte_length, run.raw_bytes)
@@ -134,7 +134,7 @@ async fn describes_a_batch_as_it_was_committed(s: &Stage) {
 
 async fn reads_ranges_of_payloads(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
-    let sent = s.send(Place::Inline, &[Draft::new().to(p, &[1, 2, 3])]).await;
+    let sent = s.send(PartKind::Inline, &[Draft::new().to(p, &[1, 2, 3])]).await;
     let part = sent.commit.parts[0].id;
     let range = |part, byte_offset, byte_length| PayloadRange { part, byte_offset, byte_length };
     let asked = [range(part, 8, 8), range(PartId(s.uuid()), 0, 8), range(part, 0, 24), range(part, 20, 4)];
@@ -146,8 +146,8 @@ async fn reads_ranges_of_payloads(s: &Stage) {
 
 async fn tells_high_watermarks(s: &Stage) {
     let (t, gone) = (s.topic("t", 3).await, s.topic("gone", 1).await);
-    s.append(Place::Inline, home(&t, 0), &[1, 2]).await;
-    s.append(Place::Segment, home(&t, 2), &[1]).await;
+    s.append(PartKind::Inline, home(&t, 0), &[1, 2]).await;
+    s.append(PartKind::Segment, home(&t, 2), &[1]).await;
     s.delete_topic("gone").await;
     let asked = [t.partitions[2], gone.partitions[0], t.partitions[0], t.partitions[1]]
         .map(|partition| (s.scope.clone(), partition));
@@ -164,9 +164,9 @@ async fn tells_offsets_at_a_time(s: &Stage) {
     let t = s.topic_with("t", change).await;
     let (p, q) = (home(&t, 0), home(&t, 2));
     for (n, timestamp) in (0..).zip([100, 300, 200, 400]) {
-        s.send(Place::Inline, &[Draft::new().to(p, &[n, n]).at(p, timestamp)]).await;
+        s.send(PartKind::Inline, &[Draft::new().to(p, &[n, n]).at(p, timestamp)]).await;
     }
-    s.send(Place::Segment, &[Draft::new().to(q, &[1]).at(q, 250)]).await;
+    s.send(PartKind::Segment, &[Draft::new().to(q, &[1]).at(q, 250)]).await;
     for (timestamp, in_p, in_q) in
         [(0, 0, 0), (100, 0, 0), (101, 2, 0), (250, 2, 0), (251, 2, 1), (301, 6, 1), (400, 6, 1), (401, 8, 1)]
     {

@@ -3,7 +3,7 @@
 use millpond_core::group::{DeleteGroupRejected, NoSuchGroup, RenewRejected};
 use millpond_core::{Error, Generation, MemberId, Scope};
 use millpond_tests::members::SESSION_MS;
-use millpond_tests::stage::{DAY, HOUR, MINUTE, Place, Stage, home, name};
+use millpond_tests::stage::{DAY, HOUR, MINUTE, PartKind, Stage, home, name};
 use uuid::Uuid;
 
 suite!(
@@ -190,7 +190,7 @@ async fn is_told_from_others(s: &Stage) {
 
 async fn without_members_can_be_deleted(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
-    s.append(Place::Inline, p, &[1, 2]).await;
+    s.append(PartKind::Inline, p, &[1, 2]).await;
     let delete = async || match s.plane.delete_group(&s.scope, &name("g")).await {
         Ok(()) => Ok(()),
         Err(Error::Rejected(rejected)) => Err(rejected),
@@ -213,7 +213,7 @@ async fn without_members_can_be_deleted(s: &Stage) {
 
 async fn forgets_its_dead_and_itself(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
-    s.append(Place::Inline, p, &[1]).await;
+    s.append(PartKind::Inline, p, &[1]).await;
     for group in ["kept", "empty"] {
         let member = s.join(group, &["t"]).await;
         if group == "kept" {

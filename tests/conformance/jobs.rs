@@ -2,7 +2,7 @@
 
 use millpond_core::AgentId;
 use millpond_core::control_plane::Beat;
-use millpond_tests::stage::{Draft, MINUTE, Place, SECOND, Stage, home};
+use millpond_tests::stage::{Draft, MINUTE, PartKind, SECOND, Stage, home};
 use millpond_tests::world::PostgresWorld;
 use uuid::Uuid;
 
@@ -18,11 +18,11 @@ async fn beat(s: &Stage, agent: AgentId) -> Beat {
 async fn measures_undrained_payload(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
     assert_eq!(beat(s, A).await.inline_live_bytes, 0);
-    s.append(Place::Inline, p, &[1, 2]).await;
-    s.append(Place::Segment, p, &[3]).await;
+    s.append(PartKind::Inline, p, &[1, 2]).await;
+    s.append(PartKind::Segment, p, &[3]).await;
     assert_eq!(beat(s, A).await.inline_live_bytes, 16);
     s.advance(MINUTE).await;
-    s.append(Place::Inline, p, &[4]).await;
+    s.append(PartKind::Inline, p, &[4]).await;
     s.drain(i64::MAX).await;
     assert_eq!(beat(s, B).await.inline_live_bytes, 8);
 }
@@ -40,8 +40,8 @@ async fn gives_a_job_to_one_agent() {
     assert_eq!((first.drain, first.sweep, first.retain), (false, false, true));
     let second = beat(&s, A).await;
     assert!(!second.retain, "retention is not due again");
-    s.append(Place::Inline, p, &[1]).await;
-    s.prepare(Place::Segment, &[Draft::new().to(p, &[2])]).await;
+    s.append(PartKind::Inline, p, &[1]).await;
+    s.prepare(PartKind::Segment, &[Draft::new().to(p, &[2])]).await;
     s.advance(61 * MINUTE).await;
 
     let (a, b) = tokio::join!(beat(&s, A), beat(&s, B));

@@ -2,7 +2,7 @@
 
 use crate::other;
 use millpond_core::control_plane::{Answer, Verdict};
-use millpond_tests::stage::{BOTH, Draft, MINUTE, Place, REMEMBERED_MS, Sent, Stage, home};
+use millpond_tests::stage::{BOTH, Draft, MINUTE, PartKind, REMEMBERED_MS, Sent, Stage, home};
 
 suite!(
     used_again_answers_the_same,
@@ -26,7 +26,7 @@ async fn used_again_answers_the_same(s: &Stage) {
         let draft = Draft::new().to(p, &[1, 2]).to(q, &[3]).key(key, 1);
         let first = s.send(place, &[Draft::new().to(p, &[4]), draft.clone()]).await;
         for place in [place, other(place)] {
-            s.append(Place::Inline, p, &[5]).await;
+            s.append(PartKind::Inline, p, &[5]).await;
             let again = s.send(place, std::slice::from_ref(&draft)).await;
             assert_eq!(*again.verdict(0), answer_of(&first, 1));
         }
@@ -52,19 +52,19 @@ async fn past_its_time_is_free(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
     for forgets in [false, true] {
         let draft = Draft::new().to(p, &[1]).key(1, 1);
-        let first = s.send(Place::Inline, std::slice::from_ref(&draft)).await;
+        let first = s.send(PartKind::Inline, std::slice::from_ref(&draft)).await;
         s.advance(REMEMBERED_MS - MINUTE).await;
         s.plane.forget(100).await.expect("an answer");
-        assert_eq!(s.refusal(Place::Inline, &draft).await, answer_of(&first, 0));
+        assert_eq!(s.refusal(PartKind::Inline, &draft).await, answer_of(&first, 0));
         s.advance(2 * MINUTE).await;
         if forgets {
             s.plane.forget(100).await.expect("an answer");
         }
         let other = Draft::new().to(p, &[2]).key(1, 2);
-        let second = s.send(Place::Inline, std::slice::from_ref(&other)).await;
+        let second = s.send(PartKind::Inline, std::slice::from_ref(&other)).await;
         assert_eq!(second.base(0, p), Some(first.base(0, p).expect("a base") + 1));
-        assert_eq!(s.refusal(Place::Inline, &other).await, answer_of(&second, 0));
-        assert_eq!(s.refusal(Place::Inline, &draft).await, Verdict::Conflict);
+        assert_eq!(s.refusal(PartKind::Inline, &other).await, answer_of(&second, 0));
+        assert_eq!(s.refusal(PartKind::Inline, &draft).await, Verdict::Conflict);
         s.advance(2 * REMEMBERED_MS).await;
     }
 }
@@ -112,11 +112,14 @@ async fn in_a_fold_refuses_its_request_only(s: &Stage) {
 async fn outlives_the_end_of_its_topic(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
     let draft = Draft::new().to(p, &[1]).key(1, 1);
-    let first = s.send(Place::Inline, std::slice::from_ref(&draft)).await;
+    let first = s.send(PartKind::Inline, std::slice::from_ref(&draft)).await;
     s.delete_topic("t").await;
-    assert_eq!(s.refusal(Place::Segment, &draft).await, answer_of(&first, 0));
-    assert_eq!(s.refusal(Place::Segment, &Draft::new().to(p, &[1]).key(1, 2)).await, Verdict::Conflict);
-    assert_eq!(s.refusal(Place::Segment, &Draft::new().to(p, &[1]).key(2, 1)).await, Verdict::PartitionGone);
+    assert_eq!(s.refusal(PartKind::Segment, &draft).await, answer_of(&first, 0));
+    assert_eq!(s.refusal(PartKind::Segment, &Draft::new().to(p, &[1]).key(1, 2)).await, Verdict::Conflict);
+    assert_eq!(
+        s.refusal(PartKind::Segment, &Draft::new().to(p, &[1]).key(2, 1)).await,
+        Verdict::PartitionGone
+    );
 }
 
 async fn with_dedup_ids_answers_the_same(s: &Stage) {

@@ -1,7 +1,7 @@
 //! One suite for everything that implements the seam: what a caller may rely on, whatever stands behind it.
 
 use millpond_core::control_plane::Verdict;
-use millpond_tests::stage::{Place, Stage};
+use millpond_tests::stage::{PartKind, Stage};
 use millpond_tests::world::{FaultyWorld, MemoryWorld, PostgresWorld, World};
 
 /// Runs cases (`async fn(&Stage)`) in every world.
@@ -48,6 +48,7 @@ mod queue_seek;
 mod queue_settle;
 mod repeat;
 mod retention;
+mod tenants;
 mod topic;
 
 async fn memory(_: &str) -> Box<dyn World> {
@@ -81,9 +82,9 @@ fn assert_refused(stage: &Stage, verdict: &Verdict, reason: &Verdict) {
 }
 
 /// The other placement.
-fn other(place: Place) -> Place {
+fn other(place: PartKind) -> PartKind {
     match place {
-        Place::Inline => Place::Segment,
-        Place::Segment => Place::Inline,
+        PartKind::Inline => PartKind::Segment,
+        PartKind::Segment => PartKind::Inline,
     }
 }

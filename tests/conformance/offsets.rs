@@ -4,7 +4,7 @@ use millpond_core::control_plane::{Answer, Commit, Guard, Verdict};
 use millpond_core::group::{OffsetCommit, OffsetsRejected, ResetRejected};
 use millpond_core::{Generation, Offset};
 use millpond_tests::members::SESSION_MS;
-use millpond_tests::stage::{BOTH, Draft, Home, MINUTE, Place, Stage, home};
+use millpond_tests::stage::{BOTH, Draft, Home, MINUTE, PartKind, Stage, home};
 
 suite!(
     never_go_back,
@@ -23,7 +23,7 @@ async fn filled(s: &Stage) -> (Home, Home) {
     let topic = s.topic("t", 2).await;
     let (p, q) = (home(&topic, 0), home(&topic, 1));
     for home in [p, q] {
-        s.append(Place::Inline, home, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]).await;
+        s.append(PartKind::Inline, home, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]).await;
     }
     (p, q)
 }
@@ -147,7 +147,7 @@ fn guarded(commit: Commit, offsets: OffsetCommit) -> Commit {
 
 /// A commit of offsets alone.
 async fn alone(s: &Stage, draft: Draft, offsets: OffsetCommit) -> Commit {
-    let commit = s.lay_out(Place::Inline, &[draft]);
+    let commit = s.lay_out(PartKind::Inline, &[draft]);
     guarded(Commit { parts: Vec::new(), ..commit }, offsets)
 }
 
@@ -189,7 +189,7 @@ async fn are_committed_with_records_or_not_at_all(s: &Stage) {
     s.delete_topic("gone").await;
     let offsets = s.offsets("g", b, s.generation("g").await, &[(lost, 9)]);
     let commit =
-        guarded(s.prepare(Place::Inline, &[Draft::new().to(out, &[3]).to(gone, &[4])]).await, offsets);
+        guarded(s.prepare(PartKind::Inline, &[Draft::new().to(out, &[3]).to(gone, &[4])]).await, offsets);
     assert_eq!(s.commit(&commit).await.verdicts, [Verdict::PartitionGone]);
     assert_eq!(s.tags(out).await, [1, 2, 1, 2]);
     assert_eq!(s.committed("g").await, at(&[(0, 2), (1, 4)]));

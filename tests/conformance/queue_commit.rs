@@ -5,7 +5,7 @@ use millpond_core::group::OffsetsRejected;
 use millpond_core::queue::{Ack, Action, LeasePart, Listing, Mode, Outcome};
 use millpond_core::{LeaseId, Offset, Scope};
 use millpond_tests::queues::{Given, all, given, nack, offsets};
-use millpond_tests::stage::{BOTH, Draft, Place, Stage, home, name};
+use millpond_tests::stage::{BOTH, Draft, PartKind, Stage, home, name};
 
 suite!(
     are_acked_with_records,
@@ -37,7 +37,7 @@ fn with(commit: Commit, acks: Vec<Ack>) -> Commit {
 
 /// A commit without records.
 async fn alone(s: &Stage, draft: Draft, acks: Vec<Ack>) -> Commit {
-    let commit = s.prepare(Place::Inline, &[draft]).await;
+    let commit = s.prepare(PartKind::Inline, &[draft]).await;
     with(Commit { parts: Vec::new(), ..commit }, acks)
 }
 
@@ -89,7 +89,7 @@ async fn are_all_acked_or_nothing_happens(s: &Stage) {
     assert_eq!(s.ledger(&q).await.acked, 4);
     assert_eq!(s.listed(&q, Listing::InFlight).await, [0, 1, 2, 3]);
     s.outlive().await;
-    let late = with(s.prepare(Place::Inline, &[Draft::new().to(out, &[2])]).await, held);
+    let late = with(s.prepare(PartKind::Inline, &[Draft::new().to(out, &[2])]).await, held);
     assert_eq!(s.commit(&late).await.verdicts, [Verdict::LeaseLost(vec![0, 1, 2, 3])]);
     assert!(s.tags(out).await.is_empty());
     assert_eq!(s.listed(&q, Listing::Waiting).await, [0, 1, 2, 3]);
@@ -131,19 +131,19 @@ async fn are_acked_in_many_queues_with_group_offsets(s: &Stage) {
         let offsets = s.offsets("g", a, generation, &[(homes[0], to)]);
         Commit { guard: Some(Guard { offsets: Some(offsets), acks: Some(given.to_vec()) }), ..prepared }
     };
-    let beyond = commit(99, &given[..4], Place::Inline).await;
+    let beyond = commit(99, &given[..4], PartKind::Inline).await;
     let rejected = OffsetsRejected::BeyondHighWatermark { nth: 0, high_watermark: Offset(6) };
     assert_eq!(s.commit(&beyond).await.verdicts, [Verdict::OffsetsRejected(rejected)]);
     assert_eq!(s.ledger(&q).await.acked, 0);
     assert_eq!(s.ledger(&other).await.acked, 0);
     assert_eq!(s.committed("g").await.len(), 0);
-    let good = commit(4, &given[..4], Place::Inline).await;
+    let good = commit(4, &given[..4], PartKind::Inline).await;
     assert_eq!(s.commit(&good).await.verdicts, [Verdict::Stored]);
     assert_eq!(s.ledger(&q).await.acked, 1);
     assert_eq!(s.ledger(&other).await.acked, 3);
     assert_eq!(s.committed("g").await[&("q".to_owned(), 0)], 4);
     assert_eq!(s.tags(homes[0]).await.len(), 7);
-    let lost = commit(5, &given[3..5], Place::Segment).await;
+    let lost = commit(5, &given[3..5], PartKind::Segment).await;
     assert_eq!(s.commit(&lost).await.verdicts, [Verdict::LeaseLost(vec![0])]);
     assert_eq!(s.committed("g").await[&("q".to_owned(), 0)], 4);
     assert_eq!(s.ledger(&q).await.acked, 1);
@@ -172,12 +172,13 @@ async fn are_looked_at_after_the_key_and_before_the_rest(s: &Stage) {
     let gone = home(&s.topic("gone", 1).await, 0);
     s.delete_topic("gone").await;
     let beyond = s.offsets("g", a, s.generation("g").await, &[(homes[0], 99)]);
-    let commit = s.prepare(Place::Inline, &[Draft::new().to(gone, &[1]).key(2, 1)]).await;
+    let commit = s.prepare(PartKind::Inline, &[Draft::new().to(gone, &[1]).key(2, 1)]).await;
     let guard = Guard { offsets: Some(beyond), acks: Some(acks(&parts)[..1].to_vec()) };
     let commit = Commit { guard: Some(guard), ..commit };
     assert_eq!(s.commit(&commit).await.verdicts, [Verdict::LeaseLost(vec![0])]);
     let held = s.lease(&q, 2).await;
-    let commit = with(s.prepare(Place::Inline, &[Draft::new().to(gone, &[1]).key(3, 1)]).await, acks(&held));
+    let commit =
+        with(s.prepare(PartKind::Inline, &[Draft::new().to(gone, &[1]).key(3, 1)]).await, acks(&held));
     assert_eq!(s.commit(&commit).await.verdicts, [Verdict::PartitionGone]);
     assert_eq!(s.listed(&q, Listing::InFlight).await, offsets(&held));
 }

@@ -4,7 +4,7 @@ use millpond_core::Offset;
 use millpond_core::PartitionId;
 use millpond_core::queue::{Action, Admit, Granted, Listing, QueueCounts};
 use millpond_tests::queues::{Given, NONE, all, given, offsets};
-use millpond_tests::stage::{DAY, HOUR, MINUTE, Place, Stage};
+use millpond_tests::stage::{DAY, HOUR, MINUTE, PartKind, Stage};
 use std::ops::Range;
 
 suite!(
@@ -124,7 +124,7 @@ async fn stay_so_when_batches_are_joined(s: &Stage) {
     s.fill_delayed(homes[0], 2).await;
     let parts = s.lease(&q, 9).await;
     s.settles(&q, &all(&parts, &Action::Ack)).await;
-    s.append(Place::Inline, homes[0], &[7]).await;
+    s.append(PartKind::Inline, homes[0], &[7]).await;
     s.advance(MINUTE).await;
     s.drain(i64::MAX).await;
     let granted = s.grants(&q, &[9]).await;

@@ -3,7 +3,7 @@
 use millpond_core::queue::{Action, DeadFilter, Listing, Mode, Queue, QueueChange};
 use millpond_core::{Offset, Topic, TopicChange};
 use millpond_tests::queues::{all, nack, offsets, plain, reject, run};
-use millpond_tests::stage::{HOUR, Home, MINUTE, Place, SECOND, Stage, home, name};
+use millpond_tests::stage::{HOUR, Home, MINUTE, PartKind, SECOND, Stage, home, name};
 
 suite!(
     holds_what_is_not_settled,
@@ -26,7 +26,7 @@ async fn some(s: &Stage, change: TopicChange, keyed: bool) -> (Queue, Topic, Hom
     let q = s.put_queue("q", &QueueChange { mode: Some(mode), ..plain(&topic) }).await;
     let p = home(&topic, 0);
     for n in 0..5 {
-        s.append(Place::Inline, p, &[2 * n, 2 * n + 1]).await;
+        s.append(PartKind::Inline, p, &[2 * n, 2 * n + 1]).await;
         s.advance(SECOND).await;
     }
     (q, topic, p)
@@ -79,7 +79,7 @@ async fn holds_from_the_lowest_on(s: &Stage) {
 async fn ends_after_a_time(s: &Stage) {
     let (q, _, p) = some(s, hour(), false).await;
     s.advance(HOUR + HOLD - 10 * MINUTE).await;
-    s.append(Place::Inline, p, &[10]).await;
+    s.append(PartKind::Inline, p, &[10]).await;
     assert_eq!(start(s, p).await, 0);
     s.advance(20 * MINUTE).await;
     assert_eq!(start(s, p).await, 10);
@@ -149,7 +149,7 @@ async fn shows_the_dead_as_gone(s: &Stage) {
     s.settles(&q, &all(&parts, &reject("no"))).await;
     s.advance(2 * HOUR + HOLD).await;
     assert_eq!(start(s, p).await, 10);
-    s.append(Place::Inline, p, &[10]).await;
+    s.append(PartKind::Inline, p, &[10]).await;
     let dead: Vec<_> = s.list(&q, Listing::Dead).await.iter().map(|l| (l.offset.0, l.gone)).collect();
     assert_eq!(dead, [(0, true), (1, true), (2, true)]);
     assert_eq!(s.redrive(&q, &DeadFilter::All, None).await, Ok(0));

@@ -1,7 +1,7 @@
 //! The same commit sent again: it answers the same and stores nothing more.
 
 use millpond_core::control_plane::Verdict;
-use millpond_tests::stage::{BOTH, Draft, Place, REMEMBERED_MS, Sent, Stage, home};
+use millpond_tests::stage::{BOTH, Draft, PartKind, REMEMBERED_MS, Sent, Stage, home};
 
 suite!(
     answers_the_same,
@@ -65,7 +65,7 @@ async fn answers_the_same_with_dedup_ids(s: &Stage) {
     let topic = s.topic("t", 2).await;
     let (p, q) = (home(&topic, 0), home(&topic, 1));
     for (id, place) in (1..).zip(BOTH) {
-        s.send(Place::Inline, &[Draft::new().once(q, 1, id)]).await;
+        s.send(PartKind::Inline, &[Draft::new().once(q, 1, id)]).await;
         let drafts = [
             Draft::new().once(p, 2, id).to(p, &[3]).once(q, 4, id),
             Draft::new().once(p, 5, id + 9).once(p, 6, id + 9).key(id, 1),
@@ -141,7 +141,8 @@ async fn of_a_refused_request_never_stores_it(s: &Stage) {
 
 async fn with_a_key_answers_the_same_after_the_drain(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
-    let sent = s.send(Place::Inline, &[Draft::new().to(p, &[1]).key(1, 1), Draft::new().once(p, 2, 1)]).await;
+    let sent =
+        s.send(PartKind::Inline, &[Draft::new().to(p, &[1]).key(1, 1), Draft::new().once(p, 2, 1)]).await;
     s.advance(60_000).await;
     assert_eq!(s.drain(i64::MAX).await, 1);
     assert_repeats(s, &sent).await;
@@ -162,7 +163,7 @@ async fn with_a_key_that_others_use_now_keeps_its_answer(s: &Stage) {
 
 async fn without_a_key_stores_nothing_after_the_drain(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
-    let sent = s.send(Place::Inline, &[Draft::new().to(p, &[1])]).await;
+    let sent = s.send(PartKind::Inline, &[Draft::new().to(p, &[1])]).await;
     s.advance(60_000).await;
     assert_eq!(s.drain(i64::MAX).await, 1);
     assert_eq!(s.commit(&sent.commit).await.verdicts, [Verdict::Unknown]);

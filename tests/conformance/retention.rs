@@ -1,7 +1,7 @@
 //! Batches that go by age, by size or with their topic, and the segments that nobody refers to any more.
 
 use millpond_core::{TopicChange, limits};
-use millpond_tests::stage::{BOTH, DAY, Draft, HOUR, MINUTE, Place, SECOND, Stage, home};
+use millpond_tests::stage::{BOTH, DAY, Draft, HOUR, MINUTE, PartKind, SECOND, Stage, home};
 use std::ops::Range;
 
 suite!(
@@ -50,7 +50,7 @@ async fn lets_go_by_age(s: &Stage) {
     s.retain().await;
     assert_eq!(kept(s, p).await, 4..4);
     assert_eq!(kept(s, q).await, 2..2);
-    assert_eq!(s.append(Place::Inline, p, &[3]).await, 4);
+    assert_eq!(s.append(PartKind::Inline, p, &[3]).await, 4);
     assert_eq!(s.tags(p).await, [3]);
     assert_eq!(
         s.plane.partitions(&s.scope, t.id).await.expect("a list").iter().map(|p| p.bytes).collect::<Vec<_>>(),
@@ -60,7 +60,7 @@ async fn lets_go_by_age(s: &Stage) {
 
 async fn keeps_for_ever_without_limits(s: &Stage) {
     let p = home(&s.topic_with("t", retention(1, None, None)).await, 0);
-    s.append(Place::Inline, p, &[1]).await;
+    s.append(PartKind::Inline, p, &[1]).await;
     s.advance(4_000 * DAY).await;
     assert_eq!(s.retain().await, 0);
     assert_eq!(s.tags(p).await, [1]);
@@ -73,7 +73,7 @@ async fn lets_go_by_bytes(s: &Stage) {
     }
     s.retain().await;
     assert_eq!(kept(s, p).await, 5..10);
-    s.append(Place::Inline, p, &[10, 11]).await;
+    s.append(PartKind::Inline, p, &[10, 11]).await;
     s.retain().await;
     assert_eq!(s.tags(p).await, [7, 8, 9, 10, 11]);
 }
@@ -81,7 +81,7 @@ async fn lets_go_by_bytes(s: &Stage) {
 async fn by_bytes_keeps_the_rest_without_an_age(s: &Stage) {
     let p = home(&s.topic_with("t", retention(1, None, Some(40))).await, 0);
     for n in 0..10 {
-        s.append(Place::Segment, p, &[n]).await;
+        s.append(PartKind::Segment, p, &[n]).await;
     }
     s.retain().await;
     assert_eq!(s.tags(p).await, [5, 6, 7, 8, 9]);
@@ -91,11 +91,11 @@ async fn by_bytes_takes_the_oldest_of_all_partitions(s: &Stage) {
     let t = s.topic_with("t", retention(3, None, Some(48))).await;
     let (p, q) = (home(&t, 0), home(&t, 1));
     for n in 0..4 {
-        s.append(Place::Inline, q, &[n]).await;
+        s.append(PartKind::Inline, q, &[n]).await;
         s.advance(SECOND).await;
     }
     for n in 0..4 {
-        s.append(Place::Inline, p, &[n]).await;
+        s.append(PartKind::Inline, p, &[n]).await;
         s.advance(SECOND).await;
     }
     s.retain().await;
@@ -108,18 +108,18 @@ async fn by_bytes_keeps_what_the_limit_allows(s: &Stage) {
     let t = s.topic_with("t", retention(4, None, Some(100))).await;
     let homes = [0, 1, 2, 3].map(|n| home(&t, n));
     for p in homes {
-        s.append(Place::Inline, p, &[1, 2, 3]).await;
+        s.append(PartKind::Inline, p, &[1, 2, 3]).await;
         s.advance(SECOND).await;
     }
     assert_eq!(s.retain().await, 0);
-    s.append(Place::Inline, homes[0], &[4, 5]).await;
+    s.append(PartKind::Inline, homes[0], &[4, 5]).await;
     s.retain().await;
     let mut all = Vec::new();
     for p in homes {
         all.push(kept(s, p).await);
     }
     assert_eq!(all, [0..5, 0..3, 0..3, 0..3]);
-    s.append(Place::Inline, homes[3], &[6, 7]).await;
+    s.append(PartKind::Inline, homes[3], &[6, 7]).await;
     s.retain().await;
     assert_eq!(kept(s, homes[0]).await, 3..5);
 }
@@ -127,8 +127,8 @@ async fn by_bytes_keeps_what_the_limit_allows(s: &Stage) {
 async fn an_age_beyond_the_calendar_stops_nobody(s: &Stage) {
     let old = home(&s.topic_with("old", retention(1, Some(i64::MAX / 2_000), None)).await, 0);
     let young = home(&s.topic_with("young", retention(1, Some(HOUR), None)).await, 0);
-    s.append(Place::Inline, old, &[1]).await;
-    s.append(Place::Inline, young, &[2]).await;
+    s.append(PartKind::Inline, old, &[1]).await;
+    s.append(PartKind::Inline, young, &[2]).await;
     s.advance(2 * HOUR).await;
     s.retain().await;
     assert_eq!(s.tags(old).await, [1]);
@@ -139,10 +139,10 @@ async fn an_age_beyond_the_calendar_stops_nobody(s: &Stage) {
 async fn topics_that_cannot_give_starve_nobody(s: &Stage) {
     let stuck = s.topic_with("stuck", retention(6, None, Some(90))).await;
     for number in 0..6 {
-        s.append(Place::Inline, home(&stuck, number), &[1, 2]).await;
+        s.append(PartKind::Inline, home(&stuck, number), &[1, 2]).await;
     }
     let young = home(&s.topic_with("young", retention(1, Some(HOUR), None)).await, 0);
-    s.append(Place::Inline, young, &[3]).await;
+    s.append(PartKind::Inline, young, &[3]).await;
     s.advance(2 * HOUR).await;
     while s.plane.retain(2).await.expect("an answer") > 0 {}
     assert!(s.tags(young).await.is_empty());
@@ -155,7 +155,7 @@ async fn lets_a_deleted_topic_go(s: &Stage) {
         s.send(place, &[Draft::new().to(home(&t, 0), &[1]).to(home(&t, 1), &[2])]).await;
     }
     let shared = s
-        .send(Place::Segment, &[Draft::new().to(home(&t, 0), &[3]), Draft::new().to(kept, &[4])])
+        .send(PartKind::Segment, &[Draft::new().to(home(&t, 0), &[3]), Draft::new().to(kept, &[4])])
         .await
         .commit
         .parts[0]
@@ -177,8 +177,8 @@ async fn goes_in_bounded_steps(s: &Stage) {
     let t = s.topic_with("t", retention(2, Some(HOUR), None)).await;
     let (p, q) = (home(&t, 0), home(&t, 1));
     for n in 0..6 {
-        s.append(Place::Segment, p, &[n]).await;
-        s.append(Place::Inline, q, &[n]).await;
+        s.append(PartKind::Segment, p, &[n]).await;
+        s.append(PartKind::Inline, q, &[n]).await;
     }
     s.advance(DAY).await;
     let mut left = 12;
@@ -193,7 +193,7 @@ async fn goes_in_bounded_steps(s: &Stage) {
 
 async fn deletes_a_segment_twice_and_forgets_it(s: &Stage) {
     let p = home(&s.topic_with("t", retention(1, Some(HOUR), None)).await, 0);
-    let part = s.send(Place::Segment, &[Draft::new().to(p, &[1])]).await.commit.parts[0].id;
+    let part = s.send(PartKind::Segment, &[Draft::new().to(p, &[1])]).await.commit.parts[0].id;
     s.advance(DAY).await;
     s.retain().await;
     assert!(s.sweep_plan().await.is_empty());
@@ -217,10 +217,10 @@ async fn deletes_a_segment_twice_and_forgets_it(s: &Stage) {
 
 async fn deletes_a_segment_that_holds_nothing(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
-    s.send(Place::Inline, &[Draft::new().once(p, 1, 1)]).await;
+    s.send(PartKind::Inline, &[Draft::new().once(p, 1, 1)]).await;
     let mut expected = std::collections::BTreeSet::new();
     for draft in [Draft::new().once(p, 2, 1), Draft::new().to(p, &[3]).expect(9)] {
-        expected.insert(s.send(Place::Segment, &[draft]).await.commit.parts[0].id);
+        expected.insert(s.send(PartKind::Segment, &[draft]).await.commit.parts[0].id);
     }
     assert_eq!(s.sweep_plan().await, expected);
     assert_eq!(s.tags(p).await, [1]);
@@ -231,7 +231,8 @@ async fn keeps_a_segment_while_a_batch_lives(s: &Stage) {
         home(&s.topic_with("old", retention(1, Some(HOUR), None)).await, 0),
         home(&s.topic("young", 1).await, 0),
     );
-    let part = s.send(Place::Segment, &[Draft::new().to(old, &[1]).to(young, &[2])]).await.commit.parts[0].id;
+    let part =
+        s.send(PartKind::Segment, &[Draft::new().to(old, &[1]).to(young, &[2])]).await.commit.parts[0].id;
     s.advance(DAY).await;
     s.retain().await;
     s.advance(DAY).await;

@@ -3,7 +3,7 @@
 use millpond_core::control_plane::Verdict;
 use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
 use millpond_core::{Error, Offset, Placement, Scope, Topic, TopicChange, TopicConfig, limits};
-use millpond_tests::stage::{BOTH, Draft, Place, Stage, home, name};
+use millpond_tests::stage::{BOTH, Draft, PartKind, Stage, home, name};
 
 suite!(
     is_made_with_defaults,
@@ -62,13 +62,13 @@ async fn is_changed_field_by_field(s: &Stage) {
 
 async fn grows_and_keeps_its_partitions(s: &Stage) {
     let small = s.topic("t", 2).await;
-    s.append(Place::Inline, home(&small, 1), &[1, 2]).await;
+    s.append(PartKind::Inline, home(&small, 1), &[1, 2]).await;
     let large = s.topic("t", 5).await;
     assert_eq!(large.partitions[..2], small.partitions[..]);
     assert_eq!(large.partition_count(), 5);
     assert_eq!(s.topic_with("t", TopicChange::default()).await, large);
     assert_eq!(s.tags(home(&large, 1)).await, [1, 2]);
-    assert_eq!(s.append(Place::Segment, home(&large, 4), &[3]).await, 0);
+    assert_eq!(s.append(PartKind::Segment, home(&large, 4), &[3]).await, 0);
 }
 
 async fn never_shrinks(s: &Stage) {
@@ -107,7 +107,7 @@ async fn lists_by_name(s: &Stage) {
 async fn is_gone_after_its_end(s: &Stage) {
     let topic = s.topic("t", 2).await;
     let p = home(&topic, 0);
-    s.append(Place::Inline, p, &[1]).await;
+    s.append(PartKind::Inline, p, &[1]).await;
     s.delete_topic("t").await;
     assert!(!s.plane.delete_topic(&s.scope, &name("t")).await.expect("an answer"));
     assert!(matches!(s.plane.topic(&s.scope, &name("t")).await, Err(Error::Rejected(NoSuchTopic))));
@@ -140,7 +140,7 @@ async fn of_another_tenant_is_another(s: &Stage) {
     let (theirs, made) = s.plane.put_topic(&them, &name("t"), &partitions(2), 1).await.expect("a topic");
     assert!(made || s.resends());
     assert_ne!(ours.id, theirs.id);
-    let mut commit = s.prepare(Place::Inline, &[Draft::new().to(home(&theirs, 0), &[1])]).await;
+    let mut commit = s.prepare(PartKind::Inline, &[Draft::new().to(home(&theirs, 0), &[1])]).await;
     commit.requests[0].scope = them.clone();
     assert_eq!(s.commit(&commit).await.verdicts, [Verdict::Stored]);
     assert!(s.tags(home(&ours, 0)).await.is_empty());
@@ -153,8 +153,8 @@ async fn of_another_tenant_is_another(s: &Stage) {
 
 async fn reports_its_partitions(s: &Stage) {
     let topic = s.topic("t", 2).await;
-    s.append(Place::Inline, home(&topic, 1), &[1, 2, 3]).await;
-    s.append(Place::Segment, home(&topic, 1), &[4]).await;
+    s.append(PartKind::Inline, home(&topic, 1), &[1, 2, 3]).await;
+    s.append(PartKind::Segment, home(&topic, 1), &[4]).await;
     let status = s.plane.partitions(&s.scope, topic.id).await.expect("a list");
     let empty = PartitionStatus {
         partition: 0,

@@ -1,7 +1,7 @@
 //! What happens next. Few names, keys and ids, so that they meet.
 
 use crate::pair::Pair;
-use millpond_tests::stage::{HOUR, MINUTE, Place};
+use millpond_tests::stage::{HOUR, MINUTE, PartKind};
 use rand::Rng;
 use rand::rngs::StdRng;
 use std::collections::BTreeSet;
@@ -41,7 +41,7 @@ pub enum Operation {
         name: usize,
     },
     Commit {
-        place: Place,
+        place: PartKind,
         calls: Vec<Call>,
     },
     /// Uploads without committing.
@@ -106,7 +106,7 @@ pub enum GroupOperation {
     Commit(Offsets),
     /// With records in the same commit, or without.
     Guarded {
-        place: Place,
+        place: PartKind,
         call: Call,
         offsets: Offsets,
     },
@@ -218,8 +218,8 @@ impl Generator {
         homes.into_iter().map(&mut offset).collect()
     }
 
-    fn place(&mut self) -> Place {
-        if self.rng.random_bool(0.6) { Place::Inline } else { Place::Segment }
+    fn place(&mut self) -> PartKind {
+        if self.rng.random_bool(0.6) { PartKind::Inline } else { PartKind::Segment }
     }
 
     fn put(&mut self) -> Operation {

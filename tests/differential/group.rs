@@ -5,7 +5,7 @@ use crate::pair::{Pair, topic_name};
 use millpond_core::control_plane::{Commit, Guard};
 use millpond_core::group::{GroupState, NoSuchGroup, OffsetCommit};
 use millpond_core::{Error, MemberId, Offset, PartitionId};
-use millpond_tests::stage::{Draft, MINUTE, Place, Stage};
+use millpond_tests::stage::{Draft, MINUTE, PartKind, Stage};
 use std::collections::BTreeMap;
 
 fn group_name(n: usize) -> &'static str {
@@ -167,7 +167,7 @@ impl Pair {
         Some((commit(&self.memory, memory), commit(&self.postgres, postgres)))
     }
 
-    async fn guarded(&mut self, place: Place, call: &Call, offsets: &Offsets) {
+    async fn guarded(&mut self, place: PartKind, call: &Call, offsets: &Offsets) {
         let Some(guards) = self.offsets(offsets).await else { return };
         let (memory, postgres) = self.drafts(std::slice::from_ref(call));
         let memory = guard(&self.memory, place, &memory, guards.0).await;
@@ -177,13 +177,13 @@ impl Pair {
     }
 }
 
-async fn guard(stage: &Stage, place: Place, drafts: &[Draft], offsets: OffsetCommit) -> Commit {
+async fn guard(stage: &Stage, place: PartKind, drafts: &[Draft], offsets: OffsetCommit) -> Commit {
     let guard = Some(Guard { offsets: Some(offsets), acks: None });
     let commit = stage.lay_out(place, drafts);
     if commit.runs.is_empty() {
         return Commit { parts: Vec::new(), guard, ..commit };
     }
-    if place == Place::Segment {
+    if place == PartKind::Segment {
         stage.register(&[commit.parts[0].id]).await;
     }
     Commit { guard, ..commit }

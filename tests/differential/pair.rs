@@ -6,7 +6,7 @@ use millpond_core::control_plane::{
 };
 use millpond_core::topic::{NoSuchTopic, PutTopicRejected};
 use millpond_core::{Error, MemberId, Name, Offset, Topic, TopicChange};
-use millpond_tests::stage::{Draft, Home, MINUTE, Place, Stage, home, name};
+use millpond_tests::stage::{Draft, Home, MINUTE, PartKind, Stage, home, name};
 use millpond_tests::world::{MemoryWorld, PostgresWorld};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -100,7 +100,7 @@ impl Pair {
             }
             Operation::Delete { name } => self.delete(name).await,
             Operation::Commit { place, calls } => self.commit(place, &calls, true).await,
-            Operation::Prepare { calls } => self.commit(Place::Segment, &calls, false).await,
+            Operation::Prepare { calls } => self.commit(PartKind::Segment, &calls, false).await,
             Operation::Resend { nth } => {
                 if let Some((memory, postgres)) = self.commits.iter().rev().nth(nth).cloned() {
                     self.send(memory, postgres).await;
@@ -228,7 +228,7 @@ impl Pair {
         (memory, postgres)
     }
 
-    async fn commit(&mut self, place: Place, calls: &[Call], sends: bool) {
+    async fn commit(&mut self, place: PartKind, calls: &[Call], sends: bool) {
         let (memory, postgres) = self.drafts(calls);
         let memory = self.memory.prepare(place, &memory).await;
         let postgres = self.postgres.prepare(place, &postgres).await;

@@ -2,7 +2,7 @@
 
 use crate::fate::{Fates, Fault, Step};
 use millpond_core::Error;
-use millpond_core::control_plane::around::{Around, Call};
+use millpond_core::control_plane::around::{Around, CallInfo};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +32,7 @@ impl Around for Link {
     /// Every call is sent detached: it can outlive its caller.
     async fn around<T, R, F, G>(
         &self,
-        call: Call,
+        call: CallInfo,
         _: impl Fn() -> F + Send + Sync,
         detached: impl Fn() -> G + Send + Sync,
     ) -> Result<T, Error<R>>

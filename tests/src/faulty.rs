@@ -5,7 +5,7 @@
 //! sends the same call until its outcome is known.
 
 use millpond_core::Error;
-use millpond_core::control_plane::around::{Around, Call};
+use millpond_core::control_plane::around::{Around, CallInfo};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -86,7 +86,7 @@ impl Faulty {
 impl Around for Faulty {
     async fn around<T, R, F, G>(
         &self,
-        call: Call,
+        call: CallInfo,
         send: impl Fn() -> F + Send + Sync,
         detached: impl Fn() -> G + Send + Sync,
     ) -> Result<T, Error<R>>
@@ -121,7 +121,7 @@ pub struct Resending;
 impl Around for Resending {
     async fn around<T, R, F, G>(
         &self,
-        _: Call,
+        _: CallInfo,
         send: impl Fn() -> F + Send + Sync,
         _: impl Fn() -> G + Send + Sync,
     ) -> Result<T, Error<R>>

@@ -1,7 +1,7 @@
 //! Queues on a stage: leasing, settling, and what became of the records. After each step the sums must hold.
 
 use crate::draft::{Draft, Home, Tag, home, name};
-use crate::stage::{AGENT, MINUTE, Place, Stage};
+use crate::stage::{AGENT, MINUTE, PartKind, Stage};
 use millpond_core::queue::{
     Action, Admit, Admitted, Claim, DeadFilter, DeadRejected, Entry, Grant, Granted, LeasePart, Ledger,
     Listed, Listing, Outcome, Queue, QueueChange, QueueCounts, Settle, Settled, Verdict, Want,
@@ -156,14 +156,14 @@ impl Stage {
     pub async fn fill(&self, home: Home, records: u64) {
         if records > 0 {
             let tags: Vec<Tag> = (0..records).collect();
-            self.append(Place::Inline, home, &tags).await;
+            self.append(PartKind::Inline, home, &tags).await;
         }
     }
 
     /// As [`fill`](Self::fill), in a batch that has to be admitted.
     pub async fn fill_delayed(&self, home: Home, records: u64) {
         let tags: Vec<Tag> = (0..records).collect();
-        self.send(Place::Inline, &[Draft::new().to(home, &tags).delayed(home)]).await;
+        self.send(PartKind::Inline, &[Draft::new().to(home, &tags).delayed(home)]).await;
     }
 
     #[must_use]

@@ -35,12 +35,12 @@ const PIECES_PER_RUN: usize = 3;
 const TIMESTAMP: i64 = 1_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum PartKind {
     Inline,
     Segment,
 }
 
-pub const BOTH: [Place; 2] = [Place::Inline, Place::Segment];
+pub const BOTH: [PartKind; 2] = [PartKind::Inline, PartKind::Segment];
 
 /// A commit and what was answered.
 #[derive(Clone, Debug)]
@@ -163,9 +163,9 @@ impl Stage {
     }
 
     /// Lays requests out in one part of its own, uploads it and makes it known where it is a segment.
-    pub async fn prepare(&self, place: Place, drafts: &[Draft]) -> Commit {
+    pub async fn prepare(&self, place: PartKind, drafts: &[Draft]) -> Commit {
         let commit = self.lay_out(place, drafts);
-        if place == Place::Segment {
+        if place == PartKind::Segment {
             let ids: Vec<PartId> = commit.parts.iter().map(|p| p.id).collect();
             self.register(&ids).await;
         }
@@ -173,7 +173,7 @@ impl Stage {
     }
 
     /// As [`prepare`](Self::prepare), but a segment is not registered.
-    pub fn lay_out(&self, place: Place, drafts: &[Draft]) -> Commit {
+    pub fn lay_out(&self, place: PartKind, drafts: &[Draft]) -> Commit {
         let id = PartId(self.uuid());
         let mut bytes = Vec::new();
         let mut commit =
@@ -192,8 +192,8 @@ impl Stage {
         }
         let bytes = Bytes::from(bytes);
         let body = match place {
-            Place::Inline => PartBody::Inline(bytes),
-            Place::Segment => {
+            PartKind::Inline => PartBody::Inline(bytes),
+            PartKind::Segment => {
                 let length = i64::try_from(bytes.len()).expect("small");
                 self.objects.lock().insert(id, bytes);
                 PartBody::Segment { bytes: length, crc: 1 }
@@ -221,21 +221,21 @@ impl Stage {
         committed
     }
 
-    pub async fn send(&self, place: Place, drafts: &[Draft]) -> Sent {
+    pub async fn send(&self, place: PartKind, drafts: &[Draft]) -> Sent {
         let commit = self.prepare(place, drafts).await;
         let committed = self.commit(&commit).await;
         Sent { commit, committed }
     }
 
     /// Sends records to one partition; the offset of the first.
-    pub async fn append(&self, place: Place, home: Home, records: &[Tag]) -> i64 {
+    pub async fn append(&self, place: PartKind, home: Home, records: &[Tag]) -> i64 {
         let sent = self.send(place, &[Draft::new().to(home, records)]).await;
         sent.base(0, home).expect("a base")
     }
 
     /// The verdict on a request that is to be refused. Its first sending may be lost with its answer; its
     /// caller then sends anew.
-    pub async fn refusal(&self, place: Place, draft: &Draft) -> Verdict {
+    pub async fn refusal(&self, place: PartKind, draft: &Draft) -> Verdict {
         loop {
             let sent = self.send(place, std::slice::from_ref(draft)).await;
             match sent.verdict(0) {

@@ -17,7 +17,7 @@ mod report;
 mod rig;
 mod silent;
 
-use client::produce::{Form, spawn};
+use client::produce::{BodyFormat, spawn};
 use client::work::Shift;
 use client::{Book, GUARDED, LARGE, SMALL, WORK, guard, logs, read, tail};
 use millpond_tests::harness::wait::within;
@@ -33,18 +33,18 @@ fn setting(name: &str, default: u64) -> u64 {
 
 fn start_clients(book: &Arc<Book>, seed: u64) -> Vec<JoinHandle<()>> {
     let mut clients = vec![
-        spawn(book, seed, Form::Atomic, SMALL, true),
-        spawn(book, seed, Form::Atomic, SMALL, true),
-        spawn(book, seed, Form::Atomic, LARGE, true),
-        spawn(book, seed, Form::Atomic, LARGE, true),
-        spawn(book, seed, Form::Atomic, SMALL, false),
-        spawn(book, seed, Form::Atomic, LARGE, false),
-        spawn(book, seed, Form::Stream, SMALL, true),
-        spawn(book, seed, Form::Stream, LARGE, true),
-        spawn(book, seed, Form::Batches, SMALL, true),
-        spawn(book, seed, Form::Batches, SMALL, true),
-        spawn(book, seed, Form::Atomic, WORK, true),
-        spawn(book, seed, Form::Atomic, WORK, true),
+        spawn(book, seed, BodyFormat::Atomic, SMALL, true),
+        spawn(book, seed, BodyFormat::Atomic, SMALL, true),
+        spawn(book, seed, BodyFormat::Atomic, LARGE, true),
+        spawn(book, seed, BodyFormat::Atomic, LARGE, true),
+        spawn(book, seed, BodyFormat::Atomic, SMALL, false),
+        spawn(book, seed, BodyFormat::Atomic, LARGE, false),
+        spawn(book, seed, BodyFormat::Stream, SMALL, true),
+        spawn(book, seed, BodyFormat::Stream, LARGE, true),
+        spawn(book, seed, BodyFormat::Batches, SMALL, true),
+        spawn(book, seed, BodyFormat::Batches, SMALL, true),
+        spawn(book, seed, BodyFormat::Atomic, WORK, true),
+        spawn(book, seed, BodyFormat::Atomic, WORK, true),
         guard::spawn(book, seed),
         guard::spawn(book, seed),
         read::spawn_random(book, seed),

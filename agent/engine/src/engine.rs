@@ -10,7 +10,7 @@ use crate::fetch::watcher::Watcher;
 use crate::group::Groups;
 use crate::health::Health;
 use crate::metrics;
-use crate::plane::Timed;
+use crate::plane::TimeLimits;
 use crate::produce::Produce;
 use crate::produce::committer::Committer;
 use crate::produce::flush::Origin;
@@ -80,7 +80,7 @@ impl Engine {
     #[must_use]
     pub fn start(parts: Parts, config: &Config) -> Arc<Self> {
         let Parts { plane, store, clock, ids, cluster, epoch, prometheus } = parts;
-        let plane = Timed::around(plane);
+        let plane = TimeLimits::around(plane);
         let agent = AgentId(ids.uuid(clock.now_ms()));
         let origin = Origin { cluster: cluster.clone(), epoch, agent: agent.to_string() };
         let health = Health::start(Arc::clone(&plane));

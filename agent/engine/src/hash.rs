@@ -1,5 +1,6 @@
 //! 128 bits of SHA-256 over length-prefixed fields: identity of keys, bodies and dedup ids.
 
+use millpond_core::saturated;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -7,7 +8,7 @@ use uuid::Uuid;
 pub fn of(fields: &[&[u8]]) -> Uuid {
     let mut hash = Sha256::new();
     for field in fields {
-        hash.update(u64::try_from(field.len()).unwrap_or(u64::MAX).to_le_bytes());
+        hash.update(saturated::<u64, _>(field.len()).to_le_bytes());
         hash.update(field);
     }
     let digest = hash.finalize();

@@ -2,6 +2,7 @@
 
 use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use millpond_core::saturated;
 use std::time::Duration;
 
 pub const COMMITS: &str = "millpond_produce_commits_total";
@@ -25,11 +26,11 @@ pub fn install() -> Option<PrometheusHandle> {
 }
 
 fn count(n: usize) -> u64 {
-    u64::try_from(n).unwrap_or(u64::MAX)
+    saturated::<u64, _>(n)
 }
 
 fn size(n: usize) -> f64 {
-    f64::from(u32::try_from(n).unwrap_or(u32::MAX))
+    f64::from(saturated::<u32, _>(n))
 }
 
 /// Time from arrival in the batcher to the flush.
@@ -127,7 +128,7 @@ pub fn http_answered(route: String, status: u16, took: Duration) {
 
 pub fn memory(admitted_bytes: usize, cached_bytes: u64) {
     gauge!("millpond_agent_admitted_bytes").set(size(admitted_bytes));
-    gauge!("millpond_agent_cached_bytes").set(size(usize::try_from(cached_bytes).unwrap_or(usize::MAX)));
+    gauge!("millpond_agent_cached_bytes").set(size(saturated::<usize, _>(cached_bytes)));
 }
 
 /// One grant: how many calls it served, and with how many records.
@@ -135,7 +136,7 @@ pub fn grant_statement(took: Duration, calls: usize, records: i64) {
     histogram!("millpond_queue_grant_seconds").record(took);
     counter!(GRANTS).increment(1);
     counter!("millpond_queue_granted_calls_total").increment(count(calls));
-    counter!("millpond_queue_leased_records_total").increment(u64::try_from(records).unwrap_or(0));
+    counter!("millpond_queue_leased_records_total").increment(saturated::<u64, _>(records));
 }
 
 pub fn settle_statement(took: Duration, calls: usize) {
@@ -150,11 +151,11 @@ pub fn settled(outcome: &'static str, records: usize) {
 
 /// Parts of leases whose deadline had passed.
 pub fn leases_expired(parts: i64) {
-    counter!("millpond_queue_expired_leases_total").increment(u64::try_from(parts).unwrap_or(0));
+    counter!("millpond_queue_expired_leases_total").increment(saturated::<u64, _>(parts));
 }
 
 /// From records' timestamps to their first leases.
 pub fn waited_in_queue(ms: impl Iterator<Item = i64>) {
     let waited = histogram!("millpond_queue_wait_seconds");
-    ms.for_each(|ms| waited.record(Duration::from_millis(u64::try_from(ms).unwrap_or(0))));
+    ms.for_each(|ms| waited.record(Duration::from_millis(saturated::<u64, _>(ms))));
 }

@@ -4,7 +4,7 @@
 //! of time may have been applied.
 
 use crate::metrics;
-use millpond_core::control_plane::around::{Around, Call, Class, Wrapped};
+use millpond_core::control_plane::around::{Around, CallInfo, Class, Wrapped};
 use millpond_core::{ControlPlane, Error};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,18 +16,18 @@ const SERVING: Duration = Duration::from_secs(6);
 /// without saying so.
 const HEAVY: Duration = Duration::from_secs(35);
 
-pub struct Timed;
+pub struct TimeLimits;
 
-impl Timed {
+impl TimeLimits {
     pub fn around(inner: Arc<dyn ControlPlane>) -> Arc<dyn ControlPlane> {
         Arc::new(Wrapped::new(inner, Arc::new(Self)))
     }
 }
 
-impl Around for Timed {
+impl Around for TimeLimits {
     async fn around<T, R, F, G>(
         &self,
-        call: Call,
+        call: CallInfo,
         send: impl Fn() -> F + Send + Sync,
         _: impl Fn() -> G + Send + Sync,
     ) -> Result<T, Error<R>>

@@ -58,7 +58,7 @@ pub enum OpenError {
 }
 
 /// Where a URL says that objects lie.
-pub enum Place {
+pub enum StoreLocation {
     Memory,
     Folder(PathBuf),
     /// With the rest of the usual AWS variables.
@@ -69,7 +69,7 @@ pub enum Place {
     },
 }
 
-impl Place {
+impl StoreLocation {
     /// `s3://bucket/prefix`, `file:///folder`, or `memory:`, which ends with the process.
     pub fn parse(url: &str) -> Result<Self, OpenError> {
         let url = Url::parse(url).map_err(|e| OpenError::Url(e.to_string()))?;
@@ -117,15 +117,15 @@ impl Store {
         }
     }
 
-    /// What a URL names, see [`Place::parse`].
+    /// What a URL names, see [`StoreLocation::parse`].
     pub fn open(url: &str) -> Result<Self, OpenError> {
-        match Place::parse(url)? {
-            Place::Memory => Ok(Self::new(Arc::new(InMemory::new()))),
-            Place::Folder(folder) => {
+        match StoreLocation::parse(url)? {
+            StoreLocation::Memory => Ok(Self::new(Arc::new(InMemory::new()))),
+            StoreLocation::Folder(folder) => {
                 std::fs::create_dir_all(&folder).map_err(OpenError::Folder)?;
                 Ok(Self::local(&folder)?)
             }
-            Place::Bucket { s3, prefix, .. } => Ok(Self::bucket(s3.build()?, &prefix)),
+            StoreLocation::Bucket { s3, prefix, .. } => Ok(Self::bucket(s3.build()?, &prefix)),
         }
     }
 

@@ -7,6 +7,7 @@ use super::Corrupt;
 use super::record::{RecordSet, RecordView, put_varint, take_varint, varint_len};
 use bytes::Bytes;
 use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
+use millpond_core::saturated;
 use std::io::{Read, Write};
 use std::sync::OnceLock;
 
@@ -63,7 +64,7 @@ impl BatchEncoder {
         let delta = timestamp - self.base_timestamp;
         let position = i64::from(self.count);
         let length = 1 + varint_len(delta) + varint_len(position) + tail.len();
-        put_varint(&mut self.records, i64::try_from(length).unwrap_or(i64::MAX));
+        put_varint(&mut self.records, saturated::<i64, _>(length));
         self.records.push(0);
         put_varint(&mut self.records, delta);
         put_varint(&mut self.records, position);
@@ -92,7 +93,7 @@ impl BatchEncoder {
             out.truncate(start + HEADER_BYTES);
             out.extend_from_slice(&self.records);
         }
-        let length = i32::try_from(out.len() - start - 12).unwrap_or(i32::MAX);
+        let length = saturated::<i32, _>(out.len() - start - 12);
         let header = &mut out[start..start + HEADER_BYTES];
         header[8..12].copy_from_slice(&length.to_be_bytes());
         header[12..16].copy_from_slice(&(-1_i32).to_be_bytes());
@@ -158,7 +159,7 @@ impl DecodedBatch {
             0 => body,
             LZ4 => {
                 let mut raw = Vec::with_capacity(raw_bytes);
-                let limit = u64::try_from(raw_bytes).unwrap_or(u64::MAX).saturating_add(1);
+                let limit = saturated::<u64, _>(raw_bytes).saturating_add(1);
                 FrameDecoder::new(&body[..])
                     .take(limit)
                     .read_to_end(&mut raw)
@@ -207,10 +208,10 @@ impl DecodedBatch {
 
     /// Ends at the first record that is cut short.
     fn scan(&self) -> Vec<u32> {
-        let mut starts = Vec::with_capacity(usize::try_from(self.count).unwrap_or(0));
+        let mut starts = Vec::with_capacity(saturated::<usize, _>(self.count));
         let mut rest = &self.records[..];
         for _ in 0..self.count {
-            starts.push(u32::try_from(self.records.len() - rest.len()).unwrap_or(u32::MAX));
+            starts.push(saturated::<u32, _>(self.records.len() - rest.len()));
             let Some(length) = take_varint(&mut rest)
                 .ok()
                 .and_then(|l| usize::try_from(l).ok())

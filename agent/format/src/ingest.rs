@@ -9,6 +9,7 @@ use super::record::RecordSet;
 use bytes::Bytes;
 use lz4_flex::frame::{FrameDecoder, FrameEncoder};
 use millpond_core::control_plane::TopicLabel;
+use millpond_core::saturated;
 use serde::{Deserialize, Serialize};
 use std::io::{Read, Write};
 
@@ -124,7 +125,7 @@ impl SegmentWriter {
         let written = encoder.write_all(&text).is_ok() && encoder.finish().is_ok();
         debug_assert!(written, "writing to memory does not fail");
         let footer = &self.out[start..];
-        let length = u32::try_from(footer.len()).unwrap_or(u32::MAX);
+        let length = saturated::<u32, _>(footer.len());
         let crc = crc32c::crc32c(footer);
         self.out.extend_from_slice(&length.to_le_bytes());
         self.out.extend_from_slice(&crc.to_le_bytes());

@@ -6,6 +6,7 @@
 
 use super::Corrupt;
 use millpond_core::control_plane::BatchFlags;
+use millpond_core::saturated;
 
 /// Reserved prefix of header names.
 pub const RESERVED: &str = "millpond.";
@@ -17,7 +18,7 @@ pub const HEADER_TRACEPARENT: &str = "millpond.traceparent";
 pub fn put_varint(out: &mut Vec<u8>, value: i64) {
     let mut rest = ((value << 1) ^ (value >> 63)).cast_unsigned();
     loop {
-        let low = u8::try_from(rest & 0x7f).unwrap_or(0);
+        let low = saturated::<u8, _>(rest & 0x7f);
         rest >>= 7;
         if rest == 0 {
             out.push(low);
@@ -48,7 +49,7 @@ pub fn take_varint(bytes: &mut &[u8]) -> Result<i64, Corrupt> {
 }
 
 fn length(n: usize) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
+    saturated::<i64, _>(n)
 }
 
 /// Records of one partition in the order in which they are to be stored.
@@ -125,7 +126,7 @@ impl RecordSet {
             }
             None => self.unexpiring = true,
         }
-        let end = u32::try_from(self.tails.len()).unwrap_or(u32::MAX);
+        let end = saturated::<u32, _>(self.tails.len());
         self.index.push(Entry { end, timestamp: record.timestamp.unwrap_or(timestamp) });
     }
 
@@ -161,8 +162,8 @@ impl RecordSet {
         let start = position.checked_sub(1).and_then(|p| self.index.get(p)).map_or(0, |e| e.end);
         let rest = self.index.get(position..).unwrap_or_default();
         rest.iter().scan(start, |start, entry| {
-            let from = usize::try_from(std::mem::replace(start, entry.end)).unwrap_or(0);
-            let to = usize::try_from(entry.end).unwrap_or(0);
+            let from = saturated::<usize, _>(std::mem::replace(start, entry.end));
+            let to = saturated::<usize, _>(entry.end);
             Some((entry.timestamp, &self.tails[from..to]))
         })
     }

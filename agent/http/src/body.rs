@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use millpond_core::limits;
+use millpond_core::saturated;
 use millpond_engine::admission::Admission;
 use millpond_engine::produce::AppendError;
 use millpond_engine::produce::stream::Frames;
@@ -63,7 +64,7 @@ pub async fn admitted(
             format!("an atomic request has at most {max} bytes: stream NDJSON or Arrow for more"),
         )
     };
-    let known = body.size_hint().exact().map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+    let known = body.size_hint().exact().map(|n| saturated::<usize, _>(n));
     if known.is_some_and(|n| n > max) {
         return Err(too_large());
     }

@@ -13,7 +13,7 @@ mod tests;
 
 use millpond_control_plane::DatabaseOptions;
 use millpond_core::{Clock, Ids, SystemClock};
-use millpond_engine::store::Place;
+use millpond_engine::store::StoreLocation;
 use report::Report;
 use std::process::ExitCode;
 
@@ -40,12 +40,12 @@ pub async fn run(args: DoctorArgs) -> ExitCode {
     }
     if let Some(url) = args.store {
         let probe = format!("doctor/{}", Ids::from_os().uuid(clock.now_ms()));
-        match Place::parse(&url) {
-            Ok(Place::Bucket { s3, bucket, prefix }) => {
+        match StoreLocation::parse(&url) {
+            Ok(StoreLocation::Bucket { s3, bucket, prefix }) => {
                 bucket::check(*s3, &bucket, &prefix, &probe, &clock, &mut report).await
             }
-            Ok(Place::Folder(folder)) => folder::check(&folder, &probe, &mut report).await,
-            Ok(Place::Memory) => {
+            Ok(StoreLocation::Folder(folder)) => folder::check(&folder, &probe, &mut report).await,
+            Ok(StoreLocation::Memory) => {
                 report.warn(
                     "store.place",
                     "in memory",

@@ -9,6 +9,7 @@ use crate::report::Latencies;
 use crate::{Format, LoadArgs, consume, fresh_topic, pace};
 use http::{Method, header};
 use millpond_core::Ids;
+use millpond_core::saturated;
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -39,7 +40,7 @@ impl Acked {
 
     pub fn leased(&self, at: Instant, took: Duration) {
         let Some(from) = *self.from.lock() else { return };
-        let minute = usize::try_from(at.saturating_duration_since(from).as_secs() / 60).unwrap_or(0);
+        let minute = saturated::<usize, _>(at.saturating_duration_since(from).as_secs() / 60);
         let mut minutes = self.minutes.lock();
         while minutes.len() <= minute {
             match Latencies::new() {

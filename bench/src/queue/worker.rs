@@ -1,7 +1,7 @@
 //! A worker: leases, settles, leases again.
 
 use super::load::Acked;
-use super::{Form, QueueArgs, Settle};
+use super::{AnswerFormat, QueueArgs, Settle};
 use crate::Outcome;
 use crate::http::{Client, whole};
 use crate::report::Latencies;
@@ -54,7 +54,7 @@ pub struct Worker {
     settlements: String,
     body: String,
     accept: &'static str,
-    form: Form,
+    form: AnswerFormat,
     settle: Settle,
     failures: f64,
     rng: SmallRng,
@@ -90,8 +90,8 @@ impl Worker {
         let wait_ms = if args.rate.is_some() { 500 } else { 50 };
         let body = format!(r#"{{"max_records":{},"max_bytes":16777216,"wait_ms":{wait_ms}}}"#, args.batch);
         let accept = match args.format {
-            Form::Json => "application/json",
-            Form::Arrow => "application/vnd.apache.arrow.stream",
+            AnswerFormat::Json => "application/json",
+            AnswerFormat::Arrow => "application/vnd.apache.arrow.stream",
         };
         Self {
             client,
@@ -120,8 +120,12 @@ impl Worker {
                 .ok()?;
             let answered = Instant::now();
             let lease = match self.form {
-                Form::Json => json(&answer.bytes, self.settle == Settle::Receipts || self.failures > 0.0)?,
-                Form::Arrow => arrow(&answer.bytes, self.settle == Settle::Receipts || self.failures > 0.0)?,
+                AnswerFormat::Json => {
+                    json(&answer.bytes, self.settle == Settle::Receipts || self.failures > 0.0)?
+                }
+                AnswerFormat::Arrow => {
+                    arrow(&answer.bytes, self.settle == Settle::Receipts || self.failures > 0.0)?
+                }
             };
             let Some(lease) = lease else { continue };
             self.done.leased.fetch_add(lease.records, Ordering::Relaxed);

@@ -4,6 +4,7 @@ use axum::routing::get;
 
 use super::super::testing;
 use super::*;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 
 fn parse(status: u16, content_type: &'static str, body: &str) -> Problem {
     let mut headers = HeaderMap::new();

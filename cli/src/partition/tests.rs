@@ -8,7 +8,7 @@ use super::super::testing::{FakeLog, Fault, line};
 use super::*;
 
 /// Reads partition 0 of `log` up to its high watermark: what would be printed, and how it ended.
-async fn read(log: &Arc<FakeLog>, position: Position, skip_lost: bool) -> (String, Result<(), CliError>) {
+async fn read(log: &Arc<FakeLog>, position: ReadFrom, skip_lost: bool) -> (String, Result<(), CliError>) {
     let client = log.serve().await;
     let end = log.partitions.lock()[0].high_watermark();
     let (batches, mut printed) = mpsc::channel(100);
@@ -48,7 +48,7 @@ async fn faults_leave_neither_gaps_nor_repeats() {
         Fault::Problem(StatusCode::TOO_MANY_REQUESTS, "throttled"),
     ]);
     let log = Arc::new(log);
-    let (printed, result) = read(&log, Position::Offset(0), true).await;
+    let (printed, result) = read(&log, ReadFrom::Offset(0), true).await;
     result.expect("read");
     assert_eq!(printed, values(0..500));
     let offsets: Vec<u64> =
@@ -60,7 +60,7 @@ async fn faults_leave_neither_gaps_nor_repeats() {
 #[tokio::test]
 async fn many_answers_make_one_log() {
     let log = Arc::new(FakeLog { answer_records: 7, ..FakeLog::filled(&[50]) });
-    let (printed, result) = read(&log, Position::Offset(3), true).await;
+    let (printed, result) = read(&log, ReadFrom::Offset(3), true).await;
     result.expect("read");
     assert_eq!(printed, values(3..50));
     assert_eq!(log.queries.lock().len(), 7);
@@ -72,7 +72,7 @@ async fn records_at_the_end_or_before_the_position_are_left_out() {
     // As a server would that answers with whole chunks.
     log.partitions.lock()[0].lines.splice(0..0, [line(0, 0, ",\"value\":0"), line(0, 99, ",\"value\":99")]);
     let log = Arc::new(log);
-    let (printed, result) = read(&log, Position::Offset(0), true).await;
+    let (printed, result) = read(&log, ReadFrom::Offset(0), true).await;
     result.expect("read");
     assert!(printed.starts_with("0\n{\"p\":0,\"n\":1}\n"), "{printed}");
     assert!(!printed.contains("99"));
@@ -87,11 +87,11 @@ async fn lost_records_are_passed_over_or_an_error() {
         partitions[0].lines = (20..25).map(|n| line(0, n, &format!(",\"value\":{n}"))).collect();
     }
     let log = Arc::new(log);
-    let (printed, result) = read(&log, Position::Offset(3), true).await;
+    let (printed, result) = read(&log, ReadFrom::Offset(3), true).await;
     result.expect("read");
     assert_eq!(printed, "20\n21\n22\n23\n24\n");
 
-    let (printed, result) = read(&log, Position::Offset(3), false).await;
+    let (printed, result) = read(&log, ReadFrom::Offset(3), false).await;
     assert_eq!(printed, "");
     let error = result.expect_err("out of range");
     assert_eq!(error.problem().map(|problem| problem.code.as_str()), Some("offset_out_of_range"));
@@ -102,7 +102,7 @@ async fn an_instant_is_asked_for_until_a_record_is_known() {
     let log = FakeLog::filled(&[5]);
     log.faults.lock().extend([Fault::CutAfter(0), Fault::CutAfter(300)]);
     let log = Arc::new(log);
-    let (printed, result) = read(&log, Position::TimestampMs(1_760_000_000_000), true).await;
+    let (printed, result) = read(&log, ReadFrom::TimestampMs(1_760_000_000_000), true).await;
     result.expect("read");
     assert_eq!(printed, values(0..5));
     let queries = log.queries.lock();
@@ -115,7 +115,7 @@ async fn patience_ends_where_nothing_more_comes() {
     let log = FakeLog::filled(&[5]);
     let fault = Fault::Problem(StatusCode::SERVICE_UNAVAILABLE, "object_store_unavailable");
     log.faults.lock().extend([Fault::CutAfter(300)].into_iter().chain(std::iter::repeat_n(fault, 30)));
-    let (printed, result) = read(&Arc::new(log), Position::Offset(0), true).await;
+    let (printed, result) = read(&Arc::new(log), ReadFrom::Offset(0), true).await;
     assert!(values(0..5).starts_with(&printed) && !printed.is_empty(), "{printed}");
     assert!(matches!(result, Err(CliError::GaveUp { .. })));
 }

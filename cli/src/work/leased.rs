@@ -86,13 +86,13 @@ impl Fields {
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
         let key = match (self.key, self.key_base64) {
-            (Some(text), _) => Some(Form::of_text(text)),
-            (None, Some(base64)) => Some(Form::of_base64(base64)?),
+            (Some(text), _) => Some(PayloadForm::of_text(text)),
+            (None, Some(base64)) => Some(PayloadForm::of_base64(base64)?),
             (None, None) => None,
         };
         match key {
-            Some(Form::Text(text)) => variables.insert(KEY.to_owned(), text),
-            Some(Form::Base64(base64)) => variables.insert(KEY_BASE64.to_owned(), base64),
+            Some(PayloadForm::Text(text)) => variables.insert(KEY.to_owned(), text),
+            Some(PayloadForm::Base64(base64)) => variables.insert(KEY_BASE64.to_owned(), base64),
             None => None,
         };
         for (name, header) in self.headers {
@@ -102,8 +102,8 @@ impl Fields {
                 Header::Many(mut values) => values.pop(),
             };
             let (suffix, value) = match value.map(HeaderValue::form).transpose()? {
-                Some(Form::Text(text)) => ("", text),
-                Some(Form::Base64(base64)) => ("_BASE64", base64),
+                Some(PayloadForm::Text(text)) => ("", text),
+                Some(PayloadForm::Base64(base64)) => ("_BASE64", base64),
                 None => continue,
             };
             variables.insert(format!("{HEADER}{}{suffix}", variable_name(&name)), value);
@@ -113,12 +113,12 @@ impl Fields {
 }
 
 /// Bytes as a variable can hold them: text without NUL as it is, all else as base64.
-enum Form {
+enum PayloadForm {
     Text(String),
     Base64(String),
 }
 
-impl Form {
+impl PayloadForm {
     fn of_text(text: String) -> Self {
         if text.contains('\0') { Self::Base64(base64(text.as_bytes())) } else { Self::Text(text) }
     }
@@ -136,10 +136,10 @@ impl Form {
 }
 
 impl HeaderValue {
-    fn form(self) -> Result<Form, CliError> {
+    fn form(self) -> Result<PayloadForm, CliError> {
         match self {
-            Self::Text(text) => Ok(Form::of_text(text)),
-            Self::Bytes { base64 } => Form::of_base64(base64),
+            Self::Text(text) => Ok(PayloadForm::of_text(text)),
+            Self::Bytes { base64 } => PayloadForm::of_base64(base64),
         }
     }
 }

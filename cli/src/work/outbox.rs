@@ -40,7 +40,7 @@ struct Ended {
 }
 
 /// A settlement call under way.
-struct Call {
+struct OutgoingCall {
     since: Instant,
     /// Names by receipt.
     ended: BTreeMap<String, String>,
@@ -64,7 +64,7 @@ pub struct Outbox {
     ended: Vec<Ended>,
     /// When the first of `ended` ended.
     since: Option<Instant>,
-    call: Option<Call>,
+    call: Option<OutgoingCall>,
     pub tally: Tally,
 }
 
@@ -108,7 +108,7 @@ impl Outbox {
             return None;
         }
         let mut call =
-            Call { since: now, ended: BTreeMap::new(), renewed: renewals.iter().cloned().collect() };
+            OutgoingCall { since: now, ended: BTreeMap::new(), renewed: renewals.iter().cloned().collect() };
         let mut settlement = Settlement::default();
         settlement.renew.extend(renewals.into_iter().map(|receipt| Renewal { receipt, lease_ms }));
         let count = self.ended.len().min(ENTRIES);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::account::{run, run_well};
 use super::binaries::Binaries;
-use super::place::{Place, UNFINISHED};
+use super::place::{DataPlace, UNFINISHED};
 use super::{EmbeddedError, sync};
 
 const MAX_INITDB: Duration = Duration::from_secs(120);
@@ -14,7 +14,7 @@ const MAX_INITDB: Duration = Duration::from_secs(120);
 const STOPS: [(&str, u64); 2] = [("fast", 30), ("immediate", 10)];
 
 /// The major version that made the database; `None` if there is no database yet.
-pub(super) fn made_by(place: &Place) -> Result<Option<u32>, EmbeddedError> {
+pub(super) fn made_by(place: &DataPlace) -> Result<Option<u32>, EmbeddedError> {
     if !place.existing {
         return Ok(None);
     }
@@ -31,7 +31,11 @@ pub(super) fn made_by(place: &Place) -> Result<Option<u32>, EmbeddedError> {
 ///
 /// Everything is written without sync and synced once at the end, by many threads: the tools' own way, one
 /// file after another, took 9 s where this takes 1 s.
-pub(super) async fn create(place: &Place, binaries: &Binaries, durable: bool) -> Result<(), EmbeddedError> {
+pub(super) async fn create(
+    place: &DataPlace,
+    binaries: &Binaries,
+    durable: bool,
+) -> Result<(), EmbeddedError> {
     let unfinished = fresh_folder(place).await?;
     let mut initdb = place.account.command(binaries.program("initdb"));
     initdb
@@ -59,7 +63,7 @@ pub(super) async fn create(place: &Place, binaries: &Binaries, durable: bool) ->
 
 /// An empty folder of the server's user. An `initdb` that outlived its Millpond may still write to an old
 /// one, which is then neither removed nor used.
-async fn fresh_folder(place: &Place) -> Result<PathBuf, EmbeddedError> {
+async fn fresh_folder(place: &DataPlace) -> Result<PathBuf, EmbeddedError> {
     let entries = std::fs::read_dir(&place.home).map_err(EmbeddedError::io("list", &place.home))?;
     for entry in entries.flatten() {
         if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
@@ -91,7 +95,7 @@ enum Holder {
 
 /// Leaves no server on the database: one that runs or is still stopping, after its Millpond was killed, is
 /// stopped and waited for. The caller holds the place's lock.
-pub(super) async fn clear(place: &Place, binaries: &Binaries) -> Result<(), EmbeddedError> {
+pub(super) async fn clear(place: &DataPlace, binaries: &Binaries) -> Result<(), EmbeddedError> {
     let cluster = place.cluster();
     for (mode, seconds) in STOPS {
         match holder(&cluster).await {

@@ -1,5 +1,6 @@
 //! What the server says: a file that does not grow for ever, and its end kept in memory for errors.
 
+use millpond_core::saturated;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,7 +43,7 @@ impl Log {
                 log.remember(said);
                 if let Some((open_file, written)) = &mut file {
                     let kept = open_file.write_all(said).await.is_ok() && open_file.flush().await.is_ok();
-                    *written = written.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
+                    *written = written.saturating_add(saturated::<u64, _>(length));
                     if !kept || *written >= MAX_FILE_BYTES {
                         file = open(&log.path).await;
                     }

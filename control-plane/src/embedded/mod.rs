@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 use binaries::Binaries;
 pub use error::EmbeddedError;
 use log::Log;
-use place::{Locks, Place};
+use place::{DataPlace, Locks};
 use server::Server;
 
 /// The database that Millpond keeps its control plane in.
@@ -63,7 +63,7 @@ impl EmbeddedPostgres {
     /// started again. Needs a Tokio runtime with I/O and time, which must outlive the server.
     pub async fn start(settings: Settings) -> Result<Self, EmbeddedError> {
         let Settings { data_dir, durable } = settings;
-        let (place, locks) = Place::open(&data_dir, durable).await?;
+        let (place, locks) = DataPlace::open(&data_dir, durable).await?;
         let location = place.cluster();
         let made_by = cluster::made_by(&place)?;
         let binaries = Binaries::find(place.account, &location, made_by).await?;

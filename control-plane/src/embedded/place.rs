@@ -35,7 +35,7 @@ const NAME: &str = "millpond-";
 const MAX_SOCKET_FOLDER_BYTES: usize = 103 - "/.s.PGSQL.5432".len();
 
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct DataPlace {
     pub account: Account,
     /// Holds `postgres` and `run`; the server's user can write there or, if it is the data folder, at least
     /// pass.
@@ -52,7 +52,7 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) struct Locks(#[expect(dead_code, reason = "held, not read")] Vec<File>);
 
-impl Place {
+impl DataPlace {
     /// Finds or makes the place of `data_dir`'s database, and locks it.
     pub async fn open(data_dir: &Path, durable: bool) -> Result<(Self, Locks), EmbeddedError> {
         std::fs::create_dir_all(data_dir).map_err(EmbeddedError::io("make", data_dir))?;

@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use super::account::run;
 use super::binaries::Binaries;
 use super::log::Log;
-use super::place::Place;
+use super::place::DataPlace;
 use super::{EmbeddedError, cluster, settings};
 
 /// Becomes the server, after leaving behind a watcher that reads our end of a pipe. When the pipe ends before
@@ -59,7 +59,7 @@ const CANNOT_CONNECT_NOW: &str = "57P03";
 
 #[derive(Debug)]
 pub(super) struct Server {
-    pub place: Place,
+    pub place: DataPlace,
     pub binaries: Binaries,
     pub durable: bool,
     pub log: Log,

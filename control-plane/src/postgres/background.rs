@@ -1,4 +1,4 @@
-//! Background work: heartbeat, drain, retention, sweep, leases that nobody settles.
+//! Background work: heartbeat, drain, retention, sweep, leases that end.
 
 use super::PostgresControlPlane;
 use super::connection::{BACKGROUND, READ, retried, sent};

@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 /// A call as wrappers see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Call {
+pub struct CallInfo {
     /// The method's name, for metrics and messages.
     pub name: &'static str,
     pub class: Class,
@@ -151,7 +151,7 @@ pub trait Around: Send + Sync + 'static {
     /// awaited; both may be called any number of times.
     fn around<T, R, F, G>(
         &self,
-        call: Call,
+        call: CallInfo,
         send: impl Fn() -> F + Send + Sync,
         detached: impl Fn() -> G + Send + Sync,
     ) -> impl Future<Output = Result<T, Error<R>>> + Send
@@ -188,7 +188,7 @@ macro_rules! wrapped {
             #[async_trait]
             impl<A: Around> $noun for Wrapped<A> {
                 $(async fn $name(&self, $($($by_ref: &$type)? $($by_value: $type)?),*) -> $answer {
-                    let call = Call { name: stringify!($name), class: Class::$class };
+                    let call = CallInfo { name: stringify!($name), class: Class::$class };
                     let send = || A::$name(&self.around, &self.next, $($($by_ref)? $($by_value)?),*);
                     let detached = || {
                         let (around, next) = (Arc::clone(&self.around), Arc::clone(&self.next));

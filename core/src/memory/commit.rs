@@ -4,6 +4,7 @@ use super::{BatchRow, DedupRow, KeyRow, PayloadRow, SegmentState, State};
 use crate::assign::{self, View};
 use crate::control_plane::{Answer, Commit, Committed, PartBody, PieceOutcome, Verdict};
 use crate::id::{Offset, PartitionId, TopicId};
+use crate::number::saturated;
 use crate::scope::Scope;
 use uuid::Uuid;
 
@@ -91,7 +92,7 @@ impl State {
                 PartBody::Segment { .. } => {
                     let live = decision.batches.iter().filter(|(_, b)| b.part == part.id).count();
                     if let Some(row) = state.segments.get_mut(&part.id) {
-                        row.live = i64::try_from(live).unwrap_or(i64::MAX);
+                        row.live = saturated::<i64, _>(live);
                         let unlinked = SegmentState::Unlinked { delete_at_ms: now, again: false };
                         row.state = if live == 0 { unlinked } else { SegmentState::Committed };
                     }

@@ -5,6 +5,7 @@ use crate::control_plane::{Beat, DrainBatch, Jobs, Swap, SwapInput, SwapRejected
 use crate::error::Error;
 use crate::id::{AgentId, PartId};
 use crate::limits;
+use crate::number::saturated;
 use async_trait::async_trait;
 use std::collections::BTreeSet;
 
@@ -13,7 +14,7 @@ impl Jobs for MemoryControlPlane {
     async fn beat(&self, _agent: AgentId) -> Result<Beat, Error> {
         let state = self.state.lock();
         let live = state.payloads.values().filter(|p| p.drained_ms.is_none());
-        let inline_live_bytes = live.map(|p| i64::try_from(p.bytes.len()).unwrap_or(i64::MAX)).sum();
+        let inline_live_bytes = live.map(|p| saturated::<i64, _>(p.bytes.len())).sum();
         Ok(Beat { inline_live_bytes, drain: true, sweep: true, retain: true, expire: true })
     }
 
@@ -31,7 +32,7 @@ impl Jobs for MemoryControlPlane {
         due.sort_unstable();
         let mut chosen = BTreeSet::new();
         for (_, id) in due {
-            let size = i64::try_from(state.payloads[&id].bytes.len()).unwrap_or(i64::MAX);
+            let size = saturated::<i64, _>(state.payloads[&id].bytes.len());
             if !chosen.is_empty() && size > budget {
                 break;
             }
@@ -47,8 +48,8 @@ impl Jobs for MemoryControlPlane {
             else {
                 continue;
             };
-            let from = usize::try_from(row.batch.byte_offset).unwrap_or(0);
-            let to = from + usize::try_from(row.batch.byte_length).unwrap_or(0);
+            let from = saturated::<usize, _>(row.batch.byte_offset);
+            let to = from + saturated::<usize, _>(row.batch.byte_length);
             plan.push(DrainBatch {
                 topic: TopicLabel {
                     tenant: topic.tenant.clone(),
@@ -97,7 +98,7 @@ impl Jobs for MemoryControlPlane {
         }
         if let Some(segment) = state.segments.get_mut(&swap.segment) {
             segment.state = SegmentState::Committed;
-            segment.live = i64::try_from(swap.outputs.len()).unwrap_or(i64::MAX);
+            segment.live = saturated::<i64, _>(swap.outputs.len());
         }
         for id in &swap.drained {
             if let Some(p) = state.payloads.get_mut(id) {
@@ -131,7 +132,7 @@ impl Jobs for MemoryControlPlane {
             }
         }
         let due = |row: &SegmentRow| matches!(row.state, SegmentState::Unlinked { delete_at_ms, .. } if delete_at_ms <= now);
-        let limit = usize::try_from(limit).unwrap_or(0);
+        let limit = saturated::<usize, _>(limit);
         Ok(state.segments.iter().filter(|(_, row)| due(row)).take(limit).map(|(id, _)| *id).collect())
     }
 

@@ -5,6 +5,7 @@ use crate::control_plane::{Commit, Committed, FindRequest, Found, Log, PayloadRa
 use crate::error::Error;
 use crate::id::{AgentId, Offset, PartId, PartitionId, TopicId};
 use crate::limits;
+use crate::number::saturated;
 use crate::scope::Scope;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -58,7 +59,7 @@ impl Log for MemoryControlPlane {
                     raw += i64::from(b.batch.raw_bytes);
                     before < r.max_bytes.max(1)
                 })
-                .take(usize::try_from(limits::PLAN_MAX_BATCHES).unwrap_or(usize::MAX))
+                .take(saturated::<usize, _>(limits::PLAN_MAX_BATCHES))
                 .map(|b| b.batch.clone())
                 .collect();
             let batches = if r.offset < row.log_start { Vec::new() } else { batches };

@@ -2,6 +2,7 @@
 
 use super::State;
 use crate::id::{Offset, PartitionId};
+use crate::number::saturated;
 use crate::topic::Topic;
 
 struct Row {
@@ -19,7 +20,7 @@ impl State {
         };
         let mut doomed: Vec<(PartitionId, Offset)> = self.dead_topics.iter().flat_map(of_dead).collect();
         doomed.extend(self.topics.values().flat_map(|topic| self.let_go(topic, now)));
-        doomed.truncate(usize::try_from(limit).unwrap_or(0));
+        doomed.truncate(saturated::<usize, _>(limit));
         for key in &doomed {
             let end = self.batches.get(key).map(|b| b.batch.end());
             self.unlink(*key, now);

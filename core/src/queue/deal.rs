@@ -1,6 +1,7 @@
 //! What a grant takes from which supply, and who gets it, pure. The same arithmetic stands in
 //! `queries/queue/grant*.sql`.
 
+use crate::number::saturated;
 use std::ops::Range;
 
 /// What is there, each supply in the order in which it is given out: lengths in records.
@@ -34,7 +35,7 @@ fn half(count: i64, dice: f64) -> i64 {
 }
 
 fn count(n: usize) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
+    saturated::<i64, _>(n)
 }
 
 /// Records wanted by each caller, how many may be given out to all, and what is there. By want, each want's
@@ -44,7 +45,7 @@ pub fn deal(wants: &[i64], allowed: i64, supply: &Supply, dice: f64) -> Vec<Deal
     let fresh: i64 = supply.fresh.iter().sum();
     let others = fresh > 0 || !supply.due.is_empty();
     let callers = if others { half(count(wants.len()), dice) } else { count(wants.len()) };
-    let apart = supply.alone.len().min(usize::try_from(callers).unwrap_or(0));
+    let apart = supply.alone.len().min(saturated::<usize, _>(callers));
     let mut left = allowed.max(0);
     let mut dealt = Vec::new();
     for (n, (run, want)) in supply.alone.iter().zip(wants).take(apart).enumerate() {

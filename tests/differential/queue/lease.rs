@@ -7,7 +7,7 @@ use millpond_core::queue::{
     Verdict, Want,
 };
 use millpond_core::{AgentId, Clock, LeaseId, Offset, QueueId, SystemClock};
-use millpond_tests::stage::{Draft, HOUR, MINUTE, Place};
+use millpond_tests::stage::{Draft, HOUR, MINUTE, PartKind};
 use rand::Rng;
 use rand::rngs::StdRng;
 use uuid::Uuid;
@@ -322,8 +322,8 @@ impl Pair {
             Commit { parts, guard: Some(Guard { offsets: None, acks: Some(acks) }), ..commit }
         };
         let steps = acks.len().max(1);
-        let memory = guarded(self.memory.prepare(Place::Inline, &[drafts.memory]).await, acks);
-        let postgres = guarded(self.postgres.prepare(Place::Inline, &[drafts.postgres]).await, there);
+        let memory = guarded(self.memory.prepare(PartKind::Inline, &[drafts.memory]).await, acks);
+        let postgres = guarded(self.postgres.prepare(PartKind::Inline, &[drafts.postgres]).await, there);
         self.commits.push(Both { memory, postgres });
         let over = self.commits.len().saturating_sub(4);
         self.commits.drain(..over);

@@ -4,7 +4,7 @@ use super::pair::{Pair, QueueSlot, TAME_TOPIC, TopicSlot, known};
 use millpond_core::group::Start;
 use millpond_core::queue::{DeadFilter, Listing, Mode, QueueChange, Rate};
 use millpond_core::{Name, Offset, PartitionId, TopicChange};
-use millpond_tests::stage::{Draft, HOUR, MINUTE, Place, Tag, name};
+use millpond_tests::stage::{Draft, HOUR, MINUTE, PartKind, Tag, name};
 use rand::Rng;
 use rand::rngs::StdRng;
 
@@ -307,7 +307,7 @@ impl Pair {
         for (stage, home) in [(&self.memory, homes.memory), (&self.postgres, homes.postgres)] {
             let draft = Draft::new().to(home, &tags);
             let draft = if delayed { draft.delayed(home) } else { draft };
-            stage.send(Place::Inline, &[draft]).await;
+            stage.send(PartKind::Inline, &[draft]).await;
         }
         1
     }

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 /// How a producer sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum BodyFormat {
     /// `{"records":[…]}` to one topic.
     Atomic,
     /// `/v1/batches` to two topics.
@@ -23,7 +23,7 @@ pub enum Form {
 
 /// One request, ready to be sent as often as it takes.
 struct Request {
-    form: Form,
+    form: BodyFormat,
     topic: &'static str,
     produce: Produce,
     body: String,
@@ -31,7 +31,7 @@ struct Request {
 
 /// Sends request after request until the book is closed. With keys, each until it is acknowledged; else each
 /// once.
-pub fn spawn(book: &Arc<Book>, seed: u64, form: Form, topic: Topic, keyed: bool) -> JoinHandle<()> {
+pub fn spawn(book: &Arc<Book>, seed: u64, form: BodyFormat, topic: Topic, keyed: bool) -> JoinHandle<()> {
     let mut client = book.client(seed);
     tokio::spawn(async move {
         while !client.book.is_stopped() {
@@ -43,15 +43,15 @@ pub fn spawn(book: &Arc<Book>, seed: u64, form: Form, topic: Topic, keyed: bool)
 }
 
 impl Client {
-    fn draw(&mut self, form: Form, topic: Topic, keyed: bool) -> Request {
-        let topics = if form == Form::Batches { vec![LARGE, SMALL] } else { vec![topic] };
+    fn draw(&mut self, form: BodyFormat, topic: Topic, keyed: bool) -> Request {
+        let topics = if form == BodyFormat::Batches { vec![LARGE, SMALL] } else { vec![topic] };
         let mut produce = Produce::default();
         let mut bodies: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
         for topic in topics {
             for _ in 0..self.rng.random_range(1..=4) {
                 let id = self.record_id();
                 let key = self.rng.random_bool(0.5).then(|| format!("k{}", self.rng.random_range(0..20)));
-                let chosen = form == Form::Stream || self.rng.random_bool(0.6);
+                let chosen = form == BodyFormat::Stream || self.rng.random_bool(0.6);
                 let partition = chosen.then(|| self.rng.random_range(0..topic.partitions));
                 let filler_bytes = self.rng.random_range(0..=topic.filler_bytes);
                 let mut record = json!({"text": payload(id, key.as_deref(), filler_bytes)});
@@ -70,9 +70,9 @@ impl Client {
         }
         produce.key = keyed.then(|| format!("{}-{}", self.number, self.counter));
         let body = match form {
-            Form::Atomic => json!({"records": bodies[topic.name]}).to_string(),
-            Form::Batches => json!({"topics": bodies}).to_string(),
-            Form::Stream => bodies[topic.name].iter().map(|record| format!("{record}\n")).collect(),
+            BodyFormat::Atomic => json!({"records": bodies[topic.name]}).to_string(),
+            BodyFormat::Batches => json!({"topics": bodies}).to_string(),
+            BodyFormat::Stream => bodies[topic.name].iter().map(|record| format!("{record}\n")).collect(),
         };
         Request { form, topic: topic.name, produce, body }
     }
@@ -91,10 +91,10 @@ impl Client {
     async fn attempt(&mut self, api: &Api, request: &Request) -> bool {
         let op = self.invoke(Call::Produce(request.produce.clone()));
         let what = match (request.form, request.produce.key.is_some()) {
-            (Form::Atomic, true) => "produce with key",
-            (Form::Atomic, false) => "produce once",
-            (Form::Batches, _) => "batches",
-            (Form::Stream, _) => "stream",
+            (BodyFormat::Atomic, true) => "produce with key",
+            (BodyFormat::Atomic, false) => "produce once",
+            (BodyFormat::Batches, _) => "batches",
+            (BodyFormat::Stream, _) => "stream",
         };
         let reply = self.send(what, request.http(api)).await;
         let outcome = match &reply {
@@ -111,7 +111,7 @@ impl Client {
 
     /// One keyed record to one agent until that agent acknowledges it.
     pub async fn acknowledged_by(&mut self, agent: usize) {
-        let request = self.draw(Form::Atomic, SMALL, true);
+        let request = self.draw(BodyFormat::Atomic, SMALL, true);
         let api = self.at(agent);
         while !self.attempt(&api, &request).await {
             self.pause(100).await;
@@ -122,11 +122,11 @@ impl Client {
 impl Request {
     fn http(&self, api: &Api) -> RequestBuilder {
         let request = match self.form {
-            Form::Atomic => api.post(self.topic, "application/json"),
-            Form::Batches => {
+            BodyFormat::Atomic => api.post(self.topic, "application/json"),
+            BodyFormat::Batches => {
                 api.request(Method::POST, "/v1/batches").header("content-type", "application/json")
             }
-            Form::Stream => {
+            BodyFormat::Stream => {
                 let path = format!("/v1/topics/{}/records?records=true", self.topic);
                 api.request(Method::POST, &path).header("content-type", "application/x-ndjson")
             }
@@ -140,9 +140,9 @@ impl Request {
 
     fn outcome(&self, answer: &Value) -> Outcome {
         let placed = match self.form {
-            Form::Stream => self.places_in_ranges(answer),
-            Form::Atomic => list(answer, "results").iter().map(place).collect(),
-            Form::Batches => {
+            BodyFormat::Stream => self.places_in_ranges(answer),
+            BodyFormat::Atomic => list(answer, "results").iter().map(place).collect(),
+            BodyFormat::Batches => {
                 let mut results: HashMap<&str, std::slice::Iter<'_, Value>> = HashMap::new();
                 let mut next = |topic: &'static str| {
                     results.entry(topic).or_insert_with(|| list(&answer["results"], topic).iter()).next()

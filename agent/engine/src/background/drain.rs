@@ -2,6 +2,7 @@
 
 use super::Jobs;
 use millpond_core::control_plane::{Batch, BatchFlags, DrainBatch, Swap, SwapInput, SwapOutput};
+use millpond_core::saturated;
 use millpond_core::{Error, PartId, Source, limits};
 use millpond_format::batch::DecodedBatch;
 use millpond_format::ingest::SegmentWriter;
@@ -15,7 +16,7 @@ impl Jobs {
     pub(super) async fn drain(&self) -> Result<usize, Source> {
         let mut drained = 0;
         for _ in 0..ROUNDS {
-            let max = i64::try_from(limits::SEGMENT_MAX_BYTES).unwrap_or(i64::MAX);
+            let max = saturated::<i64, _>(limits::SEGMENT_MAX_BYTES);
             let plan = self.plane.drain_plan(max).await?;
             if plan.is_empty() {
                 break;
@@ -58,7 +59,7 @@ fn rewrite(
         let continues = |o: &Open<'_>| {
             o.first.partition_id == drained.partition_id
                 && o.end == drained.batch.base
-                && writer.batch_bytes() + usize::try_from(drained.batch.raw_bytes).unwrap_or(0)
+                && writer.batch_bytes() + saturated::<usize, _>(drained.batch.raw_bytes)
                     <= limits::BATCH_MAX_BYTES
         };
         if !open.as_ref().is_some_and(continues)
@@ -66,7 +67,7 @@ fn rewrite(
         {
             outputs.push(open.close(&mut writer, part));
         }
-        let raw = usize::try_from(drained.batch.raw_bytes).unwrap_or(0);
+        let raw = saturated::<usize, _>(drained.batch.raw_bytes);
         let decoded = DecodedBatch::decode(&drained.bytes, drained.batch.crc.cast_unsigned(), raw)?;
         let mut kept = 0;
         for record in decoded.records() {
@@ -93,7 +94,7 @@ fn rewrite(
     let segment = writer.into_segment();
     let swap = Swap {
         segment: part,
-        bytes: i64::try_from(segment.len()).unwrap_or(i64::MAX),
+        bytes: saturated::<i64, _>(segment.len()),
         crc: crc32c::crc32c(&segment).cast_signed(),
         inputs,
         outputs,
@@ -134,7 +135,7 @@ impl<'a> Open<'a> {
 
     fn close(self, writer: &mut SegmentWriter, part: PartId) -> SwapOutput {
         let (byte_offset, encoded) = writer.finish_batch(&self.first.topic);
-        let int = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+        let int = |n: usize| saturated::<i32, _>(n);
         SwapOutput {
             partition: self.first.partition_id,
             expires_at_ms: self.latest_expiry.filter(|_| !self.unexpiring),

@@ -9,6 +9,7 @@ use crate::produce::flush::Origin;
 use crate::produce::parts::PartPool;
 use crate::produce::writer::Writer;
 use crate::store::Store;
+use millpond_core::saturated;
 use millpond_core::{AgentId, Clock, ControlPlane, Ids, limits};
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,7 +94,7 @@ impl Jobs {
             let outcome = run().await;
             let done = *outcome.as_ref().unwrap_or(&0);
             all += done;
-            self.log(job, outcome.map(|n| usize::try_from(n).unwrap_or(0)).map_err(Into::into));
+            self.log(job, outcome.map(|n| saturated::<usize, _>(n)).map_err(Into::into));
             if done < ROWS {
                 break;
             }

@@ -6,6 +6,7 @@
 use crate::metrics;
 use crate::store::{Store, StoreError};
 use bytes::Bytes;
+use millpond_core::saturated;
 use millpond_core::{PartId, limits};
 use millpond_format::key;
 use moka::future::Cache;
@@ -30,7 +31,7 @@ impl BlockCache {
     pub fn new(capacity_bytes: u64, store: Store, cluster: String) -> Arc<Self> {
         let blocks = Cache::builder()
             .max_capacity(capacity_bytes)
-            .weigher(|_, block: &Bytes| u32::try_from(block.len() + 128).unwrap_or(u32::MAX))
+            .weigher(|_, block: &Bytes| saturated::<u32, _>(block.len() + 128))
             .eviction_policy(EvictionPolicy::lru())
             .build();
         Arc::new(Self {
@@ -44,7 +45,7 @@ impl BlockCache {
 
     /// Keeps a part that was just committed, so that tail reads need no GET.
     pub async fn insert_part(&self, part: PartId, bytes: &Bytes) {
-        let size = usize::try_from(limits::CACHE_BLOCK_BYTES).unwrap_or(usize::MAX);
+        let size = saturated::<usize, _>(limits::CACHE_BLOCK_BYTES);
         for (number, start) in (0_u64..).zip((0..bytes.len()).step_by(size)) {
             let end = (start + size).min(bytes.len());
             self.blocks.insert((part, number), bytes.slice(start..end)).await;

@@ -6,13 +6,14 @@
 use super::fetched::FetchedBatch;
 use millpond_core::PartId;
 use millpond_core::control_plane::Batch;
+use millpond_core::saturated;
 use millpond_format::batch::DecodedBatch;
 use moka::future::Cache;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Decoded batches by part and byte offset.
-pub type Kept = HashMap<(PartId, i32), Arc<DecodedBatch>>;
+pub type DecodedBatches = HashMap<(PartId, i32), Arc<DecodedBatch>>;
 
 /// What a batch takes besides its bytes.
 const OVERHEAD_BYTES: usize = 256;
@@ -28,7 +29,7 @@ impl DecodedCache {
     #[must_use]
     pub fn new(bytes: u64) -> Self {
         let weigh = |_: &(PartId, i32), batch: &Arc<DecodedBatch>| {
-            u32::try_from(batch.raw_bytes() + OVERHEAD_BYTES).unwrap_or(u32::MAX)
+            saturated::<u32, _>(batch.raw_bytes() + OVERHEAD_BYTES)
         };
         Self {
             batches: Cache::builder().max_capacity(bytes).weigher(weigh).build(),
@@ -36,8 +37,8 @@ impl DecodedCache {
         }
     }
 
-    pub async fn kept(&self, batches: impl Iterator<Item = &Batch>) -> Kept {
-        let mut kept = Kept::new();
+    pub async fn kept(&self, batches: impl Iterator<Item = &Batch>) -> DecodedBatches {
+        let mut kept = DecodedBatches::new();
         for batch in batches {
             let key = (batch.part, batch.byte_offset);
             if let Some(decoded) = self.batches.get(&key).await {
@@ -51,9 +52,7 @@ impl DecodedCache {
         for fetched in batches {
             let key = (fetched.batch.part, fetched.batch.byte_offset);
             let decoded = fetched.decoded();
-            if u64::try_from(decoded.raw_bytes()).unwrap_or(u64::MAX) <= self.largest
-                && !self.batches.contains_key(&key)
-            {
+            if saturated::<u64, _>(decoded.raw_bytes()) <= self.largest && !self.batches.contains_key(&key) {
                 self.batches.insert(key, Arc::new(DecodedBatch::clone(decoded).detached())).await;
             }
         }

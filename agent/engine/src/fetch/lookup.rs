@@ -12,7 +12,7 @@ use std::ops::Range;
 
 /// What was found of them.
 #[derive(Debug, Default)]
-pub struct Records(BTreeMap<PartitionId, Found>);
+pub struct Records(BTreeMap<PartitionId, FoundPartition>);
 
 /// One record in the batch that it lies in.
 #[derive(Debug, Clone)]
@@ -34,7 +34,7 @@ impl FoundRecord {
 }
 
 #[derive(Debug, Default)]
-struct Found {
+struct FoundPartition {
     log_start: Offset,
     /// By first offset.
     batches: BTreeMap<Offset, FetchedBatch>,

@@ -3,6 +3,7 @@
 use super::fetched::{FetchError, Fetched};
 use super::{Fetch, ReadError, Start};
 use millpond_core::control_plane::FindRequest;
+use millpond_core::saturated;
 use millpond_core::{Name, Offset, PartitionId, Scope, Topic};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +42,7 @@ pub(crate) fn find_from(
         partition,
         offset,
         end: None,
-        max_bytes: i64::try_from(max_bytes).unwrap_or(i64::MAX),
+        max_bytes: saturated::<i64, _>(max_bytes),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which blocks and payload ranges a read needs: pure.
 
 use millpond_core::control_plane::{Batch, PayloadRange};
+use millpond_core::saturated;
 use millpond_core::{PartId, limits};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -19,8 +20,8 @@ pub struct Plan {
 /// Blocks of a segment that hold a byte range.
 #[must_use]
 pub fn blocks_of(batch: &Batch) -> RangeInclusive<u64> {
-    let start = u64::try_from(batch.byte_offset).unwrap_or(0);
-    let last = start + u64::try_from(batch.byte_length).unwrap_or(0).max(1) - 1;
+    let start = saturated::<u64, _>(batch.byte_offset);
+    let last = start + saturated::<u64, _>(batch.byte_length).max(1) - 1;
     start / limits::CACHE_BLOCK_BYTES..=last / limits::CACHE_BLOCK_BYTES
 }
 

@@ -2,7 +2,7 @@
 //! error, never a skipped offset.
 
 use super::cache::BlockCache;
-use super::decoded::{DecodedCache, Kept};
+use super::decoded::{DecodedBatches, DecodedCache};
 use super::fetched::{FetchError, Fetched, FetchedBatch};
 use super::planner::{self, blocks_of, payload_ranges};
 use super::wanted::Wanted;
@@ -11,6 +11,7 @@ use crate::store::StoreError;
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use millpond_core::control_plane::{Batch, FindRequest, Found, PayloadRange};
+use millpond_core::saturated;
 use millpond_core::{ControlPlane, Offset, PartId, limits};
 use millpond_format::Corrupt;
 use millpond_format::batch::DecodedBatch;
@@ -46,9 +47,8 @@ impl Reader {
         decoded_bytes: u64,
     ) -> Self {
         let memory_kib =
-            u32::try_from((memory_bytes / limits::KIB).max(2 * limits::READ_MAX_BYTES / limits::KIB))
-                .unwrap_or(u32::MAX);
-        let permits = usize::try_from(memory_kib).unwrap_or(usize::MAX);
+            saturated::<u32, _>((memory_bytes / limits::KIB).max(2 * limits::READ_MAX_BYTES / limits::KIB));
+        let permits = saturated::<usize, _>(memory_kib);
         let decoded = DecodedCache::new(decoded_bytes);
         Self { plane, cache, decoded, memory: Arc::new(Semaphore::new(permits)), memory_kib }
     }
@@ -95,7 +95,7 @@ impl Reader {
         let planned = start.elapsed();
         let ends: Vec<Option<Offset>> =
             found.iter().map(|f| f.as_ref()?.batches.last().map(Batch::end)).collect();
-        let mut kept = Kept::default();
+        let mut kept = DecodedBatches::default();
         let mut unread = vec![None; found.len()];
         if let Some((wanted, mut left)) = wanted {
             for ((request, found), unread) in requests.iter().zip(&mut found).zip(&mut unread) {
@@ -124,7 +124,7 @@ impl Reader {
             .map(|b| i64::from(b.raw_bytes))
             .sum();
         let memory = if raw > 0 {
-            let kib = u32::try_from(raw / 1_024 + 1).unwrap_or(u32::MAX).min(self.memory_kib);
+            let kib = saturated::<u32, _>(raw / 1_024 + 1).min(self.memory_kib);
             Arc::clone(&self.memory).acquire_many_owned(kib).await.ok()
         } else {
             None
@@ -152,8 +152,8 @@ impl Reader {
         if wanted.is_some() {
             self.decoded.keep(batches()).await;
         }
-        let records = batches().map(|b| usize::try_from(b.batch.records).unwrap_or(0)).sum();
-        metrics::fetched(planned, start.elapsed(), records, usize::try_from(raw).unwrap_or(0));
+        let records = batches().map(|b| saturated::<usize, _>(b.batch.records)).sum();
+        metrics::fetched(planned, start.elapsed(), records, saturated::<usize, _>(raw));
         fetched
     }
 
@@ -238,7 +238,7 @@ impl Stored {
 fn decode_partition(
     found: Found,
     stored: &Stored,
-    kept: &Kept,
+    kept: &DecodedBatches,
     memory: Option<tokio::sync::OwnedSemaphorePermit>,
 ) -> Result<Fetched, FetchError> {
     let decode = |batch: Batch| {
@@ -250,7 +250,7 @@ fn decode_partition(
         let bytes = stored
             .bytes_of(&batch)
             .ok_or_else(|| corrupt(Some(Corrupt("an object is shorter than it was"))))?;
-        let raw = usize::try_from(batch.raw_bytes).unwrap_or(0);
+        let raw = saturated::<usize, _>(batch.raw_bytes);
         let decoded =
             DecodedBatch::decode(&bytes, batch.crc.cast_unsigned(), raw).map_err(|e| corrupt(Some(e)))?;
         Ok(FetchedBatch { batch, decoded: Arc::new(decoded) })

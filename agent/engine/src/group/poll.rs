@@ -8,6 +8,7 @@ use crate::fetch::tail::{PARTITIONS_AT_ONCE, share_of};
 use crate::fetch::watcher::Watch;
 use crate::fetch::{ReadLimits, RecordSink, Selection};
 use millpond_core::group::{Assigned, RenewRejected, Renewed};
+use millpond_core::saturated;
 use millpond_core::{Error, Generation, MemberId, Name, PartitionId, Scope, limits};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -64,7 +65,7 @@ impl RenewedAt {
 }
 
 fn ms(ms: i64) -> Duration {
-    Duration::from_millis(u64::try_from(ms).unwrap_or(0))
+    Duration::from_millis(saturated::<u64, _>(ms))
 }
 
 impl Groups {

@@ -1,6 +1,7 @@
 //! One atomic request, or one chunk of a stream, on its way to a commit.
 
 use millpond_core::control_plane::{Guard, PieceOutcome, RequestKey};
+use millpond_core::saturated;
 use millpond_core::{Offset, RequestId, Scope, Topic, partition};
 use millpond_format::record::{NewRecord, RecordSet};
 use serde::{Deserialize, Serialize};
@@ -142,7 +143,7 @@ pub struct AppendBuilder {
     pub basis: Basis,
     pieces: BTreeMap<(usize, i32), AppendPiece>,
     /// Where each record went, in the order of the request: topic, partition, position.
-    pub order: Vec<Place>,
+    pub order: Vec<RecordPlace>,
     /// Whether every record named its partition.
     pub explicit: bool,
     /// Size of all records together, if that is known.
@@ -152,7 +153,7 @@ pub struct AppendBuilder {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct RecordPlace {
     pub topic: usize,
     pub partition: i32,
     pub position: i32,
@@ -216,12 +217,12 @@ impl AppendBuilder {
                 dedups: Vec::new(),
             }
         });
-        let position = i32::try_from(piece.records.len()).unwrap_or(i32::MAX);
+        let position = saturated::<i32, _>(piece.records.len());
         if let Some(id) = record.dedup_id.filter(|_| of.config.dedup_window_ms > 0) {
             piece.dedups.push((position, crate::hash::of(&[id.as_bytes()])));
         }
         piece.records.push(record, self.basis.timestamp);
-        self.order.push(Place { topic, partition, position });
+        self.order.push(RecordPlace { topic, partition, position });
         Ok(())
     }
 
@@ -251,14 +252,14 @@ impl AppendBuilder {
 
     /// Timestamp of a record that was pushed.
     #[must_use]
-    pub fn timestamp(&self, place: Place) -> i64 {
+    pub fn timestamp(&self, place: RecordPlace) -> i64 {
         let set = self.pieces.get(&(place.topic, place.partition)).map(|p| &p.records);
         usize::try_from(place.position).ok().and_then(|at| set?.timestamp(at)).unwrap_or(self.basis.timestamp)
     }
 
     /// Ids of the records whose dedup id was known, by place.
     #[must_use]
-    pub fn dedup_hash(&self, place: Place) -> Option<Uuid> {
+    pub fn dedup_hash(&self, place: RecordPlace) -> Option<Uuid> {
         let dedups = &self.pieces.get(&(place.topic, place.partition))?.dedups;
         dedups.binary_search_by_key(&place.position, |d| d.0).ok().map(|n| dedups[n].1)
     }

@@ -1,6 +1,6 @@
 //! Requests that are stored whole or not at all.
 
-use super::append::{AppendBuilder, Appended, Basis, Place};
+use super::append::{AppendBuilder, Appended, Basis, RecordPlace};
 use super::{AppendError, Identity, KeySpace, Produce, ProduceError, RecordSource};
 use crate::group::offsets::{GroupOffsets, OffsetsError, resolve};
 use crate::queue::receipt::Receipt;
@@ -177,7 +177,7 @@ impl Produce {
     ) -> Result<Vec<StoredRecord>, ProduceError<R>> {
         let pieces: HashMap<(usize, i32), usize> =
             appended.pieces.iter().enumerate().map(|(n, p)| ((p.topic, p.partition), n)).collect();
-        let offset_of = |place: &Place| {
+        let offset_of = |place: &RecordPlace| {
             let piece = pieces.get(&(place.topic, place.partition))?;
             appended.pieces[*piece].offset(place.position)
         };
@@ -247,14 +247,14 @@ struct PlacedRecords {
 }
 
 struct PlacedRecord {
-    place: Place,
+    place: RecordPlace,
     timestamp: i64,
     dedup: Option<Uuid>,
 }
 
 impl PlacedRecords {
     fn of(builder: &AppendBuilder) -> Self {
-        let record = |place: &Place| PlacedRecord {
+        let record = |place: &RecordPlace| PlacedRecord {
             place: *place,
             timestamp: builder.timestamp(*place),
             dedup: builder.dedup_hash(*place),

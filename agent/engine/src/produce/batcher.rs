@@ -4,6 +4,7 @@
 //! segment, for the linger, or for a spare PUT token; size and linger take their token on credit, so that
 //! money never stops the flow. No lane waits for the other.
 
+use millpond_core::saturated;
 use millpond_core::{Placement, limits};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -170,7 +171,7 @@ impl Batcher {
         waiting.bytes += bytes;
         waiting.oldest.get_or_insert(now);
         if lane == Lane::Small {
-            self.inline_bytes.take(f64::from(u32::try_from(bytes).unwrap_or(u32::MAX)), now);
+            self.inline_bytes.take(f64::from(saturated::<u32, _>(bytes)), now);
         }
     }
 

@@ -8,6 +8,7 @@ use crate::fetch::watcher::Watcher;
 use crate::health::Health;
 use crate::metrics;
 use millpond_core::control_plane::{Commit, Committed, Verdict};
+use millpond_core::saturated;
 use millpond_core::{ControlPlane, Error, Offset, PartitionId, limits};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -88,7 +89,7 @@ impl Committer {
             tell_unknown(&mut flushes);
             return;
         };
-        let records = commit.pieces.iter().map(|p| usize::try_from(p.records).unwrap_or(0)).sum();
+        let records = commit.pieces.iter().map(|p| saturated::<usize, _>(p.records)).sum();
         metrics::committed(start.elapsed(), flushes.len(), records);
         self.publish(&flushes, &commit, &committed).await;
         answer(flushes, committed);

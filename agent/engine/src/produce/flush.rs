@@ -4,6 +4,7 @@ use super::AppendError;
 use super::append::{Append, Appended, Context};
 use bytes::Bytes;
 use millpond_core::control_plane::{Commit, Dedup, Part, PartBody, Piece, Request, Run, TopicLabel};
+use millpond_core::saturated;
 use millpond_core::{PartId, PartitionId, limits};
 use millpond_format::ingest::SegmentWriter;
 use tokio::sync::{OwnedMutexGuard, oneshot};
@@ -45,7 +46,7 @@ pub struct Flush {
 }
 
 fn int(n: usize) -> i32 {
-    i32::try_from(n).unwrap_or(i32::MAX)
+    saturated::<i32, _>(n)
 }
 
 impl Flush {
@@ -191,7 +192,7 @@ pub fn fold(flushes: &[Flush]) -> Commit {
         let (part, runs, pieces, requests) =
             (commit.parts.len(), commit.runs.len(), commit.pieces.len(), commit.requests.len());
         let segment = || PartBody::Segment {
-            bytes: i64::try_from(flush.bytes.len()).unwrap_or(i64::MAX),
+            bytes: saturated::<i64, _>(flush.bytes.len()),
             crc: crc32c::crc32c(&flush.bytes).cast_signed(),
         };
         let body = if flush.inline { PartBody::Inline(flush.bytes.clone()) } else { segment() };

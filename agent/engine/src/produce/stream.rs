@@ -7,6 +7,7 @@ use super::append::{AppendBuilder, Appended, Basis};
 use super::{AppendError, Identity, Produce, ProduceError, RecordSource};
 use bytes::Bytes;
 use millpond_core::control_plane::RequestKey;
+use millpond_core::saturated;
 use millpond_core::{Name, RequestId, Scope, Topic, limits};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -80,7 +81,7 @@ impl StreamStored {
             let range = self.partitions.entry(piece.partition).or_insert(empty);
             range.first_offset = range.first_offset.min(base.0);
             range.last_offset = range.last_offset.max(base.0 + kept - 1);
-            range.count += u64::try_from(kept).unwrap_or(0);
+            range.count += saturated::<u64, _>(kept);
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::fetch::watcher::Watch;
 use crate::metrics;
 use crate::resend::Resend;
 use millpond_core::queue::{Grant, Granted, LeasePart, LimitedBy, Mode, NoSuchQueue, Queue, Want};
+use millpond_core::saturated;
 use millpond_core::{Error, LeaseId, PartitionId, Scope, limits};
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -355,6 +356,6 @@ fn wanted(call: &LeaseCall, average: usize) -> usize {
 }
 
 fn want(call: &LeaseCall, average: usize) -> Want {
-    let records = i32::try_from(wanted(call, average)).unwrap_or(i32::MAX);
+    let records = saturated::<i32, _>(wanted(call, average));
     Want { lease: call.lease, records, lease_ms: call.lease_ms }
 }

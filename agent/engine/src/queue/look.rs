@@ -6,6 +6,7 @@ use crate::fetch::lookup::{FoundRecord, Records};
 use crate::fetch::partition::find_from;
 use crate::fetch::wanted::Wanted;
 use millpond_core::queue::{Listed, Listing, Queue};
+use millpond_core::saturated;
 use millpond_core::{Name, Offset, PartitionId, Scope, limits};
 
 /// A page of a listing, by partition and offset.
@@ -52,7 +53,7 @@ impl Queues {
                 Some((id, offset))
             }
         };
-        let limit = i64::try_from(max_records).unwrap_or(i64::MAX);
+        let limit = saturated::<i64, _>(max_records);
         // One more than the page holds tells whether there is another.
         let mut listed = self.runtime.plane.list_queue(scope, queue.id, listing, after, limit + 1).await?;
         let mut has_more = listed.len() > max_records;
@@ -89,7 +90,7 @@ impl Queues {
     ) -> Result<(Name, Vec<PeekedRecord>), QueueAdminError> {
         let queue = self.look_up(scope, name).await?;
         let now = self.runtime.clock.now_ms();
-        let limit = i64::try_from(limits::LEASE_MAX_RECORDS).unwrap_or(i64::MAX);
+        let limit = saturated::<i64, _>(limits::LEASE_MAX_RECORDS);
         let waiting = self.runtime.plane.list_queue(scope, queue.id, Listing::Waiting, None, limit).await?;
         let due = waiting.iter().filter(|w| w.at_ms.is_none_or(|at| at <= now));
         let mut next: Vec<(PartitionId, Offset)> =
@@ -130,7 +131,7 @@ impl Queues {
         for (request, found) in requests.iter().zip(self.runtime.plane.find(&requests).await?) {
             let Some(found) = found else { continue };
             let from = request.offset.max(found.log_start_offset).0;
-            let room = i64::try_from(max_records - places.len()).unwrap_or(i64::MAX);
+            let room = saturated::<i64, _>(max_records - places.len());
             let offsets = from..found.high_watermark.0.min(from.saturating_add(room));
             places.extend(offsets.map(|offset| (request.partition, Offset(offset))));
             if places.len() >= max_records {

@@ -6,6 +6,7 @@ use super::{QueueError, QueueRuntime, ServedQueue};
 use crate::metrics;
 use crate::resend::Resend;
 use millpond_core::queue::{Settle, Settled as Verdicts};
+use millpond_core::saturated;
 use millpond_core::{LeaseId, Scope};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::Ordering;
@@ -69,7 +70,7 @@ pub async fn settle(
 fn counted(told: &[Settled]) -> BTreeMap<&'static str, usize> {
     let mut counts = BTreeMap::new();
     for one in told {
-        let records = usize::try_from(one.records).unwrap_or(0).max(1);
+        let records = saturated::<usize, _>(one.records).max(1);
         *counts.entry(one.status.as_str()).or_default() += records;
     }
     counts

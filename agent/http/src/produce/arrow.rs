@@ -17,6 +17,7 @@ use arrow_ipc::{CompressionType, MessageHeader, root_as_message};
 use arrow_schema::{DataType, TimeUnit};
 use bytes::{Bytes, BytesMut};
 use millpond_core::limits;
+use millpond_core::saturated;
 use millpond_engine::produce::RecordSource;
 use millpond_engine::produce::append::AppendBuilder;
 use millpond_engine::produce::stream::Chunker;
@@ -260,7 +261,7 @@ fn metadata_of(bytes: &[u8]) -> Option<Range<usize>> {
         CONTINUATION => (8, word(bytes, 4)?),
         size => (4, size),
     };
-    Some(start..start.saturating_add(usize::try_from(size).unwrap_or(usize::MAX)))
+    Some(start..start.saturating_add(saturated::<usize, _>(size)))
 }
 
 /// Refuses a message that names, or unpacks to, more than a message may hold.
@@ -283,11 +284,11 @@ fn check_unpacked(message: &[u8]) -> Result<(), Problem> {
             .ok_or_else(|| unreadable("a buffer lies outside"))?;
         // The unpacked size stands before the bytes; -1 says that they are not packed.
         let Some((size, packed)) = packed.split_first_chunk::<8>() else { continue };
-        let size = usize::try_from(i64::from_le_bytes(*size)).unwrap_or(0);
+        let size = saturated::<usize, _>(i64::from_le_bytes(*size));
         total = total.checked_add(size).filter(|total| *total <= MESSAGE_MAX_BYTES).ok_or_else(too_large)?;
         if size > 0 && compression.codec() == CompressionType::LZ4_FRAME {
             // The decoder unpacks these to their end, whatever they say.
-            let most = u64::try_from(size).unwrap_or(u64::MAX).saturating_add(1);
+            let most = saturated::<u64, _>(size).saturating_add(1);
             let mut unpacked = lz4_flex::frame::FrameDecoder::new(packed).take(most);
             let found = std::io::copy(&mut unpacked, &mut std::io::sink()).map_err(unreadable)?;
             if found == most {
@@ -410,7 +411,7 @@ impl RecordSource for RowChunk {
     fn content_hash(&self, shape: &[u8]) -> Uuid {
         let mut hash = Sha256::new();
         let mut field = |bytes: Option<&[u8]>| {
-            let length = bytes.map_or(u64::MAX, |b| u64::try_from(b.len()).unwrap_or(u64::MAX));
+            let length = bytes.map_or(u64::MAX, |b| saturated::<u64, _>(b.len()));
             hash.update(length.to_le_bytes());
             hash.update(bytes.unwrap_or_default());
         };

@@ -12,6 +12,7 @@ use answer::{AnswerForm, RecordsAnswer};
 use axum::extract::State;
 use axum::response::{Json, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use millpond_core::saturated;
 use millpond_core::{Offset, limits};
 use millpond_engine::blocking;
 use millpond_engine::fetch::partition::{PartitionRead, PartitionRecords};
@@ -234,7 +235,7 @@ async fn partition_records(
     };
     let records = app.engine.fetch.partition(&scope, &read).await?;
     let raw_bytes: i64 = records.fetched.batches.iter().map(|b| i64::from(b.batch.raw_bytes)).sum();
-    let raw_bytes = usize::try_from(raw_bytes).unwrap_or(0);
+    let raw_bytes = saturated::<usize, _>(raw_bytes);
     let render = move || partition_answer(&records, &query, form, raw_bytes);
     if raw_bytes <= RENDER_INLINE_BYTES { render() } else { blocking::run(render).await }
 }

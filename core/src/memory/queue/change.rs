@@ -1,6 +1,6 @@
 //! Making, changing and ending queues, and what is done to them as a whole.
 
-use super::row::{AdmittedRow, Counts, Position, QueueRow, Rates, Waiting, count, partition_range};
+use super::row::{AdmittedRow, Counts, CursorRow, QueueRow, Rates, Waiting, count, partition_range};
 use crate::group::Start;
 use crate::id::{Offset, PartitionId, QueueId, TopicId};
 use crate::memory::State;
@@ -13,7 +13,7 @@ use uuid::Uuid;
 /// Of a queue's secret: a model has none.
 const SECRET: u64 = 0x5ec2e7;
 
-type Place = (PartitionId, Offset);
+type PartitionOffset = (PartitionId, Offset);
 
 #[expect(
     clippy::as_conversions,
@@ -66,7 +66,7 @@ impl State {
         let cursor = |partition: &PartitionId| {
             let row = self.alive(*partition)?;
             let start = if queue.from == Start::Latest { row.high_watermark.0 } else { row.log_start.0 };
-            Some((*partition, Position { start, next: start }))
+            Some((*partition, CursorRow { start, next: start }))
         };
         QueueRow {
             cursors: queue.partitions.iter().filter_map(cursor).collect(),
@@ -89,7 +89,7 @@ impl State {
     pub(in crate::memory) fn grow_queues(&mut self, topic: TopicId, partitions: &[PartitionId]) {
         for row in self.queues.values_mut().filter(|row| row.queue.topic_id == topic) {
             for partition in partitions {
-                row.cursors.entry(*partition).or_insert(Position { start: 0, next: 0 });
+                row.cursors.entry(*partition).or_insert(CursorRow { start: 0, next: 0 });
             }
             row.queue.partitions = partitions.to_vec();
         }
@@ -151,7 +151,7 @@ impl State {
         Ok(count(chosen.len()))
     }
 
-    pub(super) fn seek(&self, row: &mut QueueRow, to: &[Place]) -> (Vec<Place>, i64) {
+    pub(super) fn seek(&self, row: &mut QueueRow, to: &[PartitionOffset]) -> (Vec<PartitionOffset>, i64) {
         let mut skipped = 0;
         let mut cursors = Vec::new();
         for (partition, offset) in to {

@@ -1,10 +1,11 @@
 //! Giving records out, and admitting them.
 
-use super::row::{AdmittedRow, Part, Position, QueueRow, Waiting, count};
+use super::row::{AdmittedRow, CursorRow, LeasePartRow, QueueRow, Waiting, count};
 use crate::control_plane::{Batch, BatchFlags};
 use crate::id::{LeaseId, Offset, PartitionId};
 use crate::limits;
 use crate::memory::State;
+use crate::number::saturated;
 use crate::queue::deal::{Dealt, Source, Supply, deal};
 use crate::queue::{Admit, Grant, Granted, LeasePart, LimitedBy, Rate, Unadmitted, Want};
 use std::ops::Range;
@@ -94,7 +95,7 @@ impl State {
     }
 
     /// Fresh records of a shared queue: up to the first batch that has to be looked at.
-    fn fresh_of(&self, partition: PartitionId, cursor: Position) -> Option<Run> {
+    fn fresh_of(&self, partition: PartitionId, cursor: CursorRow) -> Option<Run> {
         let end = self.alive(partition)?.high_watermark.0;
         let delayed = self.batch_after(partition, cursor.next, |b| b.flags.has(BatchFlags::DELAY));
         let stop = delayed.map_or(end, |b| b.base.0.clamp(cursor.next, end));
@@ -147,14 +148,14 @@ impl State {
         if row.queue.paused || full {
             return Vec::new();
         }
-        let before = |(partition, cursor): (&PartitionId, &Position)| {
+        let before = |(partition, cursor): (&PartitionId, &CursorRow)| {
             let batch = self.batch_after(*partition, cursor.next, |_| true)?;
             let stops = batch.base.0 <= cursor.next && (row.is_keyed() || batch.flags.has(BatchFlags::DELAY));
             stops.then(|| Unadmitted { partition: *partition, from: Offset(cursor.next), end: batch.end() })
         };
         let mut all: Vec<Unadmitted> = row.cursors.iter().filter_map(before).collect();
         all.sort_by_key(|u| (u.partition < from, u.partition));
-        all.truncate(usize::try_from(limits::UNADMITTED_MAX).unwrap_or(usize::MAX));
+        all.truncate(saturated::<usize, _>(limits::UNADMITTED_MAX));
         all
     }
 
@@ -236,12 +237,13 @@ impl QueueRow {
     fn lease(&mut self, lease: LeaseId, deadline_ms: i64, run: &Run, range: Range<i64>) {
         let parts = self.leases.entry(lease).or_default();
         let (partition, attempt, failures) = (run.partition, run.attempt + 1, run.failures);
-        let same = |p: &&mut Part| (p.partition, p.attempt, p.failures) == (partition, attempt, failures);
+        let same =
+            |p: &&mut LeasePartRow| (p.partition, p.attempt, p.failures) == (partition, attempt, failures);
         if let Some(part) = parts.iter_mut().find(same) {
             return part.pending.add(range);
         }
-        let number = i32::try_from(parts.len()).unwrap_or(i32::MAX);
-        parts.push(Part {
+        let number = saturated::<i32, _>(parts.len());
+        parts.push(LeasePartRow {
             number,
             partition,
             attempt,
@@ -252,7 +254,7 @@ impl QueueRow {
     }
 
     fn lease_parts(&self, lease: LeaseId) -> Vec<LeasePart> {
-        let part = |p: &Part| LeasePart {
+        let part = |p: &LeasePartRow| LeasePart {
             lease,
             partition: p.partition,
             ranges: p.pending.to_vec(),

@@ -4,6 +4,7 @@ use super::row::{QueueRow, count};
 use crate::control_plane::Batch;
 use crate::id::{Offset, PartitionId};
 use crate::memory::State;
+use crate::number::saturated;
 use crate::queue::{Listed, Listing, QueueCounts};
 use std::collections::BTreeMap;
 
@@ -67,7 +68,7 @@ impl State {
         after: Option<(PartitionId, Offset)>,
         limit: i64,
     ) -> Vec<Listed> {
-        let limit = usize::try_from(limit).unwrap_or(0);
+        let limit = saturated::<usize, _>(limit);
         let after = after.map(|(partition, offset)| (partition, offset.0));
         let page = row.page(listing).into_iter().filter(|(at, _)| after.is_none_or(|after| *at > after));
         let gone = |l: &Listed| self.alive(l.partition).is_some_and(|p| l.offset < p.log_start);

@@ -1,6 +1,7 @@
 //! A queue's rows, and the moves between them; each keeps the counts.
 
 use crate::id::{AgentId, LeaseId, PartitionId};
+use crate::number::saturated;
 use crate::queue::ranges::Ranges;
 use crate::queue::{Ledger, Mode, Queue, Settled};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -9,9 +10,9 @@ use uuid::Uuid;
 
 pub(in crate::memory) struct QueueRow {
     pub queue: Queue,
-    pub cursors: BTreeMap<PartitionId, Position>,
+    pub cursors: BTreeMap<PartitionId, CursorRow>,
     /// None is empty; parts by number.
-    pub leases: BTreeMap<LeaseId, Vec<Part>>,
+    pub leases: BTreeMap<LeaseId, Vec<LeasePartRow>>,
     pub waiting: BTreeMap<(PartitionId, i64), Waiting>,
     pub dead: BTreeMap<(PartitionId, i64), Dead>,
     /// Keyed queues: what is admitted and not settled for good, and its keys.
@@ -28,13 +29,13 @@ pub(in crate::memory) struct QueueRow {
 }
 
 #[derive(Clone, Copy)]
-pub(in crate::memory) struct Position {
+pub(in crate::memory) struct CursorRow {
     pub start: i64,
     pub next: i64,
 }
 
 #[derive(Clone)]
-pub(in crate::memory) struct Part {
+pub(in crate::memory) struct LeasePartRow {
     pub number: i32,
     pub partition: PartitionId,
     pub attempt: i32,
@@ -198,5 +199,5 @@ pub(in crate::memory) fn partition_range(
 }
 
 pub(in crate::memory) fn count(n: usize) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
+    saturated::<i64, _>(n)
 }

@@ -1,10 +1,11 @@
 //! Settlements, acks of commits, and the end of leases whose deadline is past.
 
-use super::row::{Dead, Part, QueueRow, Rates, Waiting, count};
+use super::row::{Dead, LeasePartRow, QueueRow, Rates, Waiting, count};
 use crate::id::{LeaseId, Offset, PartitionId, QueueId};
 use crate::limits;
 use crate::memory::State;
 use crate::name::Name;
+use crate::number::saturated;
 use crate::queue::fate::{Fate, Judge, Run};
 use crate::queue::ranges::Ranges;
 use crate::queue::{Ack, Action, Claim, Entry, Outcome, Settle, Settled, Verdict};
@@ -19,13 +20,13 @@ struct Claimed {
     records: Ranges,
 }
 
-fn of_part(part: &Part, partition: PartitionId, attempt: i32) -> bool {
+fn of_part(part: &LeasePartRow, partition: PartitionId, attempt: i32) -> bool {
     part.partition == partition && part.attempt == attempt
 }
 
 /// What is claimed of a lease by entries, which are disjoint but for whole leases: those mean what the others
 /// leave.
-fn claimed(parts: &[Part], entries: &[(usize, &Entry)]) -> Vec<Claimed> {
+fn claimed(parts: &[LeasePartRow], entries: &[(usize, &Entry)]) -> Vec<Claimed> {
     let mut all = Vec::new();
     for (number, part) in parts.iter().enumerate() {
         let mut rest = part.pending.clone();
@@ -48,7 +49,7 @@ fn claimed(parts: &[Part], entries: &[(usize, &Entry)]) -> Vec<Claimed> {
 }
 
 /// Renewals change a part where they mean all that is left of it, else they make new ones.
-fn apply_renewals(parts: &mut Vec<Part>, renewals: &[(usize, Ranges, i64)]) {
+fn apply_renewals(parts: &mut Vec<LeasePartRow>, renewals: &[(usize, Ranges, i64)]) {
     let mut next = parts.iter().map(|p| p.number).max().unwrap_or(0);
     let left: Vec<Ranges> = parts.iter().map(|p| p.pending.clone()).collect();
     for (number, records, deadline_ms) in renewals {
@@ -59,8 +60,12 @@ fn apply_renewals(parts: &mut Vec<Part>, renewals: &[(usize, Ranges, i64)]) {
         }
         part.pending = part.pending.without(records);
         next += 1;
-        let moved =
-            Part { number: next, deadline_ms: *deadline_ms, pending: records.clone(), ..part.clone() };
+        let moved = LeasePartRow {
+            number: next,
+            deadline_ms: *deadline_ms,
+            pending: records.clone(),
+            ..part.clone()
+        };
         parts.push(moved);
     }
 }
@@ -133,7 +138,7 @@ impl QueueRow {
     }
 
     /// What its fate does to records that have left their lease.
-    fn meet(&mut self, part: &Part, range: Range<i64>, fate: Fate, now: i64) {
+    fn meet(&mut self, part: &LeasePartRow, range: Range<i64>, fate: Fate, now: i64) {
         let partition = part.partition;
         match fate {
             Fate::Renewed { .. } => {}
@@ -192,7 +197,7 @@ impl State {
             due.extend(parts.filter(|(deadline, ..)| *deadline <= now));
         }
         due.sort_unstable();
-        due.truncate(usize::try_from(limit).unwrap_or(0));
+        due.truncate(saturated::<usize, _>(limit));
         for (_, lease, number, queue) in &due {
             if let Some(row) = self.queues.get_mut(queue) {
                 row.expire(*lease, *number, dice, now);

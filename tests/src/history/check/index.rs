@@ -1,6 +1,6 @@
 //! Requests, what was answered to them, and whether the answers agree with each other and with what was read.
 
-use super::{Checker, Place, Record, Request};
+use super::{Appearance, Checker, Record, Request};
 use crate::history::op::{Call, Outcome, Placed, Produce, RecordId};
 use crate::history::violation::Kind;
 use std::collections::HashMap;
@@ -84,7 +84,8 @@ impl<'a> Checker<'a> {
 
     fn acknowledge(&mut self, op: usize, produce: &'a Produce, placed: &[Placed]) {
         for (sent, placed) in produce.records.iter().zip(placed) {
-            let place = Place { log: self.log(&sent.topic, placed.partition), offset: placed.offset, op };
+            let place =
+                Appearance { log: self.log(&sent.topic, placed.partition), offset: placed.offset, op };
             let at = (place.log, place.offset);
             if sent.partition.is_some_and(|p| p != placed.partition) {
                 self.say(Kind::Misplaced, at, &[op], "stored in another partition than asked");
@@ -136,7 +137,7 @@ impl<'a> Checker<'a> {
 
     /// Answers against reads, requests as wholes, and what must be there in the end.
     pub(super) fn compare(&mut self) {
-        let mut acknowledged: Vec<(RecordId, Place)> =
+        let mut acknowledged: Vec<(RecordId, Appearance)> =
             self.records.iter().filter_map(|(id, record)| Some((*id, record.acknowledged?))).collect();
         acknowledged.sort_unstable_by_key(|(id, place)| (place.log, place.offset, *id));
         for (id, place) in acknowledged {
@@ -160,7 +161,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn compare_acknowledged(&mut self, id: RecordId, place: Place) {
+    fn compare_acknowledged(&mut self, id: RecordId, place: Appearance) {
         let at = (place.log, place.offset);
         let elsewhere = self.records[&id].read.filter(|read| (read.log, read.offset) != at);
         match self.read_at.get(&at).copied() {
@@ -213,7 +214,7 @@ impl<'a> Checker<'a> {
             {
                 inverted = Some(place);
             }
-            let in_final = |place: &Place| {
+            let in_final = |place: &Appearance| {
                 let answer = self.final_answer(place.log);
                 answer.is_some_and(|a| a.records.binary_search_by_key(&place.offset, |r| r.0).is_ok())
             };

@@ -44,7 +44,7 @@ type LogNumber = usize;
 type OpNumber = usize;
 
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct Appearance {
     log: LogNumber,
     offset: i64,
     op: OpNumber,
@@ -60,8 +60,8 @@ struct Request {
 
 struct Record {
     request: usize,
-    acknowledged: Option<Place>,
-    read: Option<Place>,
+    acknowledged: Option<Appearance>,
+    read: Option<Appearance>,
     /// Contradicted already: it is no evidence for anything else.
     tainted: bool,
 }

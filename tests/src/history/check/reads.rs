@@ -1,6 +1,6 @@
 //! What reads returned: by itself, and one read against another.
 
-use super::{Checker, LogNumber, Place};
+use super::{Appearance, Checker, LogNumber};
 use crate::history::op::{Call, From, Outcome, Read, ReadAnswer, RecordId, Seen};
 use crate::history::violation::Kind;
 use std::collections::HashMap;
@@ -27,7 +27,7 @@ impl Checker<'_> {
             };
             self.check_offsets(number, log, from, answer);
             for (offset, seen) in &answer.records {
-                self.place(Place { log, offset: *offset, op: number }, *seen);
+                self.place(Appearance { log, offset: *offset, op: number }, *seen);
             }
         }
     }
@@ -128,7 +128,7 @@ impl Checker<'_> {
         }
     }
 
-    fn place(&mut self, place: Place, seen: Seen) {
+    fn place(&mut self, place: Appearance, seen: Seen) {
         let at = (place.log, place.offset);
         let Seen::Record(id) = seen else {
             self.say(Kind::Phantom, at, &[place.op], "bytes that nobody sent");
@@ -155,7 +155,7 @@ impl Checker<'_> {
         }
     }
 
-    fn was_sent(&mut self, place: Place, id: RecordId) -> bool {
+    fn was_sent(&mut self, place: Appearance, id: RecordId) -> bool {
         let at = (place.log, place.offset);
         let Some(record) = self.records.get(&id) else {
             self.say(

@@ -7,11 +7,12 @@ use crate::history::queue::{Dead, Intent, Rest, Status};
 use crate::history::violation::Kind;
 use std::collections::HashMap;
 
-type Place = (i32, i64);
+type RecordAt = (i32, i64);
 
 impl<'a> Checker<'a> {
     pub(super) fn ends(&mut self) {
-        let mut records: Vec<HashMap<Place, Span>> = (0..self.queues.len()).map(|_| HashMap::new()).collect();
+        let mut records: Vec<HashMap<RecordAt, Span>> =
+            (0..self.queues.len()).map(|_| HashMap::new()).collect();
         for (from, to) in self.records() {
             let hand = &self.hands[from];
             records[hand.queue].insert((hand.partition, hand.offset), (from, to));
@@ -59,10 +60,10 @@ impl<'a> Checker<'a> {
         queue: QueueNumber,
         rest_op: usize,
         rest: &Rest,
-        records: &HashMap<Place, Span>,
+        records: &HashMap<RecordAt, Span>,
     ) {
         let Some((make, spec)) = self.queues[queue].specs.first().copied() else { return };
-        let dead: HashMap<Place, ()> =
+        let dead: HashMap<RecordAt, ()> =
             rest.dead_listed.iter().map(|d| ((d.partition, d.offset), ())).collect();
         let began = self.ops[make].ended();
         let is_due = |known: &&Known| {
@@ -81,7 +82,7 @@ impl<'a> Checker<'a> {
         });
         let alive = due.filter(|(at, _)| at.1 >= start(at.0) && !dead.contains_key(at));
         let missing = alive.filter(|(at, known)| !self.is_over(queue, *at, known, records.get(at).copied()));
-        let missing: Vec<(Place, usize)> = missing.map(|(at, known)| (at, known.op)).collect();
+        let missing: Vec<(RecordAt, usize)> = missing.map(|(at, known)| (at, known.op)).collect();
         for (at, sent) in missing {
             match records.get(&at).map(|(_, to)| self.hands[to - 1]) {
                 Some(last) => {
@@ -94,7 +95,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Whether a record may be done with, of those that are not dead in the end.
-    fn is_over(&self, queue: QueueNumber, at: Place, known: &Known, hands: Option<Span>) -> bool {
+    fn is_over(&self, queue: QueueNumber, at: RecordAt, known: &Known, hands: Option<Span>) -> bool {
         let last = self.queues[queue].breaks_of(at.0).max_by_key(|b| b.invoked);
         let passed = last.is_some_and(|b| match b.cursors.get(&at.0) {
             Some(cursor) => at.1 < *cursor,
@@ -139,8 +140,8 @@ impl<'a> Checker<'a> {
         by_touch.chain((sure.is_none() && failures >= limit).then_some((failures, None)))
     }
 
-    fn dead(&mut self, queue: QueueNumber, op: usize, rest: &Rest, records: &HashMap<Place, Span>) {
-        let mut listed: HashMap<Place, ()> = HashMap::new();
+    fn dead(&mut self, queue: QueueNumber, op: usize, rest: &Rest, records: &HashMap<RecordAt, Span>) {
+        let mut listed: HashMap<RecordAt, ()> = HashMap::new();
         for dead in &rest.dead_listed {
             let at = (dead.partition, dead.offset);
             if listed.insert(at, ()).is_some() {
