@@ -8,7 +8,8 @@ use millpond_engine::metrics;
 use millpond_engine::store::Store;
 use millpond_engine::store::latency::{Pace, StoreLatency};
 use millpond_engine::{Engine, Parts};
-use millpond_http::{self as http, Door};
+use millpond_http::origin::AllowedOrigins;
+use millpond_http::{self as http, Door, DoorConfig};
 use std::error::Error;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -30,6 +31,9 @@ pub struct ServerArgs {
     /// Send everything to segments, nothing inline
     #[arg(long, env = "MILLPOND_NO_INLINE", value_parser = FalseyValueParser::new())]
     no_inline: bool,
+    /// Origin of web pages that may use the API, as https://app.example.org; several with commas
+    #[arg(long, env = "MILLPOND_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    allow_origin: Vec<String>,
     /// For measurements: let every request to the store take as long as one far away would, as
     /// p50=100ms,p99=300ms
     #[arg(long, env = "MILLPOND_STORE_LATENCY")]
@@ -50,6 +54,7 @@ pub async fn run(
     listener: TcpListener,
     ready: impl FnOnce(),
 ) -> Outcome<()> {
+    let door = DoorConfig { loopback_only, allowed_origins: AllowedOrigins::parse(&args.allow_origin)? };
     let (cluster, epoch) = plane.cluster().await?;
     let mut config = Config {
         default_partitions: args.default_partitions,
@@ -77,7 +82,7 @@ pub async fn run(
         waiting.stop_waiting();
     };
     ready();
-    http::server::serve(listener, http::router(Door::new(Arc::clone(&engine), loopback_only)), stop).await;
+    http::server::serve(listener, http::router(Door::new(Arc::clone(&engine), door)), stop).await;
     tracing::info!("stopping");
     engine.close().await;
     plane.close().await;

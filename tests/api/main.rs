@@ -12,6 +12,7 @@ mod octets;
 mod offsets;
 mod openapi;
 mod operations;
+mod origins;
 mod queues;
 mod read;
 mod stale;

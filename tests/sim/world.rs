@@ -223,8 +223,12 @@ impl World {
             prometheus: None,
         };
         let engine = Engine::start(parts, &self.config);
-        let router =
-            self.http.then(|| millpond_http::router(millpond_http::Door::new(Arc::clone(&engine), true)));
+        let router = self.http.then(|| {
+            millpond_http::router(millpond_http::Door::new(
+                Arc::clone(&engine),
+                millpond_http::DoorConfig::default(),
+            ))
+        });
         Agent { number, engine, router, dead }
     }
 

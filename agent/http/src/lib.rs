@@ -6,6 +6,7 @@ pub mod extract;
 pub mod group;
 mod linger;
 pub mod operations;
+pub mod origin;
 pub mod produce;
 pub mod queue;
 pub mod read;
@@ -20,6 +21,7 @@ use error::{Code, Problem};
 use http::{HeaderName, HeaderValue, header};
 use millpond_engine::Engine;
 use millpond_engine::metrics;
+use origin::AllowedOrigins;
 use std::sync::Arc;
 use tokio::time::Instant;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -31,14 +33,20 @@ pub type AppState = Arc<Door>;
 /// What the routes work on.
 pub struct Door {
     pub engine: Arc<Engine>,
+    pub config: DoorConfig,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct DoorConfig {
     /// Answer to loopback host names only.
     pub loopback_only: bool,
+    pub allowed_origins: AllowedOrigins,
 }
 
 impl Door {
     #[must_use]
-    pub fn new(engine: Arc<Engine>, loopback_only: bool) -> AppState {
-        Arc::new(Self { engine, loopback_only })
+    pub fn new(engine: Arc<Engine>, config: DoorConfig) -> AppState {
+        Arc::new(Self { engine, config })
     }
 }
 
@@ -71,7 +79,8 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 }
 
 pub fn router(app: AppState) -> Router {
-    described()
+    let cors = app.config.allowed_origins.cors();
+    let router = described()
         .0
         .fallback(|| async { Problem::new(Code::NotFound, "there is nothing at this path") })
         .method_not_allowed_fallback(|| async {
@@ -81,7 +90,11 @@ pub fn router(app: AppState) -> Router {
             Problem::new(Code::Internal, "the request ended in a panic; it is logged").into_response()
         }))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), around))
-        .with_state(app)
+        .with_state(app);
+    match cors {
+        Some(cors) => router.layer(cors),
+        None => router,
+    }
 }
 
 /// What holds for every request: known host, id, metrics.
@@ -93,7 +106,10 @@ async fn around(State(app): State<AppState>, request: Request, next: Next) -> Re
             .unwrap_or(HeaderValue::from_static("-"))
     });
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    let mut response = if app.loopback_only && !is_loopback_host(&request) {
+    let foreign = app.config.allowed_origins.refusal(request.method(), request.headers(), request.uri());
+    let mut response = if let Some(why) = foreign {
+        Problem::new(Code::Forbidden, why).into_response()
+    } else if app.config.loopback_only && !is_loopback_host(&request) {
         Problem::new(
             Code::Forbidden,
             "without authentication only the host names localhost, 127.0.0.1 and [::1] are answered",
