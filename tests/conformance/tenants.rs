@@ -15,34 +15,7 @@ use millpond_tests::stage::{BOTH, Draft, PartKind, Stage, home, name};
 use std::fmt::Debug;
 use uuid::Uuid;
 
-/// Whether the statements of Postgres compare the tenant of what they are given by id. While they do not,
-/// these cases run in memory alone.
-const POSTGRES_CHECKS_TENANTS: bool = false;
-
-macro_rules! in_memory_first {
-    (@on $world:ident, $($case:ident),+) => {
-        mod $world {
-            $(
-                #[tokio::test]
-                async fn $case() {
-                    if super::POSTGRES_CHECKS_TENANTS {
-                        let stage = millpond_tests::stage::Stage::on(crate::$world(stringify!($case)).await);
-                        super::$case(&stage).await;
-                        stage.close().await;
-                    }
-                }
-            )+
-        }
-    };
-    ($($case:ident),+ $(,)?) => {
-        suite!(@on memory, $($case),+);
-        suite!(@on faulty_memory, $($case),+);
-        in_memory_first!(@on postgres, $($case),+);
-        in_memory_first!(@on faulty_postgres, $($case),+);
-    };
-}
-
-in_memory_first!(
+suite!(
     names_are_those_of_one_tenant,
     partitions_of_another_are_none,
     commit_to_another_finds_the_partition_gone,

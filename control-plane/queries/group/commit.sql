@@ -6,13 +6,13 @@
 --   $4 generation (int8, generation of the assignment that the member works with);
 --   one element each per offset: $5 partition_id (int8[]), $6 committed (int8[], offset of the next record to
 --     read).
--- Returns: a row per offset, in their order: why it is refused ('gone': the partition's topic was deleted,
---   'fenced': the partition is not the member's, 'beyond': above the high watermark; null: it is not), the
---   partition's high watermark, the offset that is committed now. One row without a partition when no offset
---   was named; no row when there is no such group. `current` is false when the group changed while the
---   statement waited for its lock: nothing was done, and it has to be sent again. The check is needed because
---   assignments are read from the statement's snapshot, which agrees with the locked row only if it holds the
---   same generation.
+-- Returns: a row per offset, in their order: why it is refused ('gone': the partition's topic was deleted, or
+--   is another tenant's, 'fenced': the partition is not the member's, 'beyond': above the high watermark;
+--   null: it is not), the partition's high watermark, the offset that is committed now. One row without a
+--   partition when no offset was named; no row when there is no such group. `current` is false when the group
+--   changed while the statement waited for its lock: nothing was done, and it has to be sent again. The check
+--   is needed because assignments are read from the statement's snapshot, which agrees with the locked row
+--   only if it holds the same generation.
 -- Locks: the group in share mode, then the offsets in the order of partitions.
 -- Index: consumer_group_name, topic_partition_pkey, group_assignment_pkey, group_offset_pkey.
 with locked as materialized (
@@ -31,7 +31,8 @@ judged as materialized (
         end as refused
     from seen
     cross join unnest($5::int8[], $6::int8[]) with ordinality as u(partition_id, committed, nth)
-    left join topic_partition p on p.partition_id = u.partition_id and not p.deleted
+    left join topic_partition p on p.partition_id = u.partition_id and p.tenant_id = $1
+        and not p.deleted
     left join group_assignment own on own.group_id = seen.group_id and own.partition_id = u.partition_id
         and own.member_id = $3 and own.since <= $4
 ),

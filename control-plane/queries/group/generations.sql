@@ -1,8 +1,9 @@
 -- Reads the current generation of several consumer groups, and whether a new assignment is due: because a
 -- member's session is over, or because the topics that the members subscribe to, or their partition counts,
 -- are no longer those that the assignment was made from.
--- Takes: $1 group_id (int8[], the groups).
--- Returns: a row per group that exists: id, generation, `stale`: a new assignment is due.
+-- Takes: one element each per group: $1 group_id (int8[]), $2 tenant_id (text[], on whose behalf).
+-- Returns: a row per group that exists and is that tenant's: id, generation, `stale`: a new assignment is
+--   due.
 -- Locks: nothing.
 -- Index: consumer_group_pkey, group_member_group, topic_name, topic_partition_number.
 with at as materialized (select clock_timestamp() as now)
@@ -28,4 +29,7 @@ select g.group_id, g.generation,
             ) s
         ), false)
     ) as "stale!"
-from consumer_group g, at where g.group_id = any ($1::int8[])
+from unnest($1::int8[], $2::text[]) as u(group_id, tenant_id)
+cross join lateral (select x.* from consumer_group x where x.group_id = u.group_id limit 1) g
+cross join at
+where g.tenant_id = u.tenant_id

@@ -9,16 +9,17 @@
 --   $6 member_id (uuid), $7 client_id (text), $8 topics (text[]), $9 session_ms (int8), $10 latest (bool, it
 --     starts reading at the end of the log where nothing is committed): the member that joins; $6 is null
 --     when none does;
---   $11 partition_id (int8[]), $12 member_id (uuid[]): the assignment, one element each per partition.
--- Returns: the new generation, or no row when the group is no longer at the generation named. Whoever changes
---   members or assignment changes the generation, so what was read at a generation is still true when the
---   change names it.
+--   $11 partition_id (int8[]), $12 member_id (uuid[]): the assignment, one element each per partition;
+--   $13 tenant_id (text).
+-- Returns: the new generation, or no row when the group is no longer at the generation named, or is not the
+--   tenant's. Whoever changes members or assignment changes the generation, so what was read at a generation
+--   is still true when the change names it.
 -- Locks: the group, then members, then its assignment.
 -- Index: consumer_group_pkey, group_member_pkey, group_assignment_pkey.
 with moved as (
     update consumer_group
     set generation = generation + 1, topic_ids = $3, partition_counts = $4, changed_at = clock_timestamp()
-    where group_id = $1 and generation = $2
+    where group_id = $1 and tenant_id || '' = $13 and generation = $2
     returning group_id, generation
 ),
 removed as (

@@ -60,7 +60,7 @@ from g
 cross join at
 left join own m on true
 left join group_assignment a on a.member_id = m.member_id
-left join topic_partition p on p.partition_id = a.partition_id and not p.deleted
+left join topic_partition p on p.partition_id = a.partition_id and p.tenant_id = $1 and not p.deleted
 left join topic t on t.topic_id = p.topic_id
 left join group_offset o on o.group_id = g.group_id and o.partition_id = p.partition_id
 order by t.name collate "C", p.number

@@ -4,11 +4,11 @@
 -- Takes: $1 tenant_id (text), $2 name (text): the group;
 --   one element each per offset: $3 partition_id (int8[]), $4 committed (int8[], offset of the next record to
 --     read).
--- Returns: a row per offset, in their order: why it is refused ('gone': the partition's topic was deleted,
---   'beyond': above the high watermark; null: it is not) and the partition's high watermark. One row without
---   a reason when no offset was named; no row when there is no such group. `current` is false when the group
---   changed while the statement waited for its lock: nothing was done, and it has to be sent again. `alive`
---   is true when a member is alive: nothing was done.
+-- Returns: a row per offset, in their order: why it is refused ('gone': the partition's topic was deleted, or
+--   is another tenant's, 'beyond': above the high watermark; null: it is not) and the partition's high
+--   watermark. One row without a reason when no offset was named; no row when there is no such group.
+--   `current` is false when the group changed while the statement waited for its lock: nothing was done, and
+--   it has to be sent again. `alive` is true when a member is alive: nothing was done.
 -- Locks: the group, then members, assignment and offsets.
 -- Index: consumer_group_name, group_member_group, group_assignment_member, group_offset_pkey,
 --   topic_partition_pkey.
@@ -34,7 +34,8 @@ judged as materialized (
             when u.committed > p.high_watermark then 'beyond'
         end as refused
     from unnest($3::int8[], $4::int8[]) with ordinality as u(partition_id, committed, nth)
-    left join topic_partition p on p.partition_id = u.partition_id and not p.deleted
+    left join topic_partition p on p.partition_id = u.partition_id and p.tenant_id = $1
+        and not p.deleted
 ),
 agreed as materialized (
     select group_id from seen

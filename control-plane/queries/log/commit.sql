@@ -19,7 +19,8 @@
 --   one element each per request: $20 request_id (uuid[]), $21 key_hash (uuid[], its idempotency key, null:
 --     none), $22 body_hash (uuid[], hash of what a retry may not change, null without a key),
 --     $23 keep_ms (int8[], how long its answer is kept, null: not at all), $24 expect (int8[], the high
---     watermark it requires, null: any), $25 context (bytea[], given back to a retry);
+--     watermark it requires, null: any), $25 context (bytea[], given back to a retry),
+--     $36 tenant_id (text[]);
 --   one element each per record with a dedup id, by piece and position: $26 piece (int4[], number of its
 --     piece, from 0), $27 position (int4[], of the record in the piece), $28 topic_id (int8[]),
 --     $29 id_hash (uuid[]), $30 window_ms (int8[], how long the id is remembered), $31 partition (int4[],
@@ -28,8 +29,8 @@
 -- Returns: a row per piece, in order: base offset (null: no record was stored), positions of the records
 --   dropped as duplicates, why its request was refused, the partition's high watermark before the commit,
 --   commit time. `refused` is null or one of: 'repeat': a part is not open any more: an earlier sending of
---   the commit took it, or it was abandoned; 'gone': a partition was deleted; 'mismatch': the high watermark
---   is not the required one; 'key': another request holds the idempotency key.
+--   the commit took it, or it was abandoned; 'gone': a partition was deleted, or is another tenant's;
+--   'mismatch': the high watermark is not the required one; 'key': another request holds the idempotency key.
 -- Locks: each in the order of ids: segments, inline payloads, partitions, request keys, dedup ids. Each step
 --   reads the one before, which forces this order. A verdict is reached from locked rows or by a unique
 --   index, never from the statement's snapshot, which may be older than the locks.
@@ -67,23 +68,26 @@ run as materialized (
         )
 ),
 request as materialized (
-    select u.* from unnest($20::uuid[], $21::uuid[], $22::uuid[], $23::int8[], $24::int8[], $25::bytea[])
-        with ordinality as u(request_id, key_hash, body_hash, keep_ms, expect, context, req)
+    select u.*
+    from unnest(
+        $20::uuid[], $21::uuid[], $22::uuid[], $23::int8[], $24::int8[], $25::bytea[], $36::text[]
+    )
+        with ordinality as u(request_id, key_hash, body_hash, keep_ms, expect, context, tenant_id, req)
 ),
 dedup_id as materialized (
     select u.* from unnest($26::int4[], $27::int4[], $28::int8[], $29::uuid[], $30::int8[], $31::int4[])
         as u(piece, position, topic_id, id_hash, window_ms, partition)
 ),
--- The high watermark of each partition that is not deleted.
+-- The high watermark of each partition that is not deleted, and whose it is.
 locked as materialized (
-    select p.partition_id, p.high_watermark
+    select p.partition_id, p.high_watermark, p.tenant_id
     from unnest($33::int8[]) u(partition_id)
     join topic_partition p on p.partition_id = u.partition_id
     where not p.deleted and exists (select from mine)
     order by p.partition_id for no key update of p
 ),
 piece as materialized (
-    select u.*, l.high_watermark
+    select u.*, l.high_watermark, l.tenant_id
     from unnest($16::int4[], $17::int4[], $18::int4[], $19::int4[], $32::int4[], $34::int8[], $35::uuid[])
         with ordinality as u(req, run, first, records, nth, partition_id, part_id, piece)
     left join locked l on l.partition_id = u.partition_id
@@ -93,35 +97,35 @@ refused as materialized (
     select p.req,
         case
             when bool_or(m.part_id is null) then 'repeat'
-            when bool_or(p.high_watermark is null) then 'gone'
+            when bool_or(p.tenant_id is distinct from q.tenant_id) then 'gone'
             else 'mismatch'
         end as why
     from piece p
     join request q on q.req = p.req
     left join mine m on m.part_id = p.part_id
-    where m.part_id is null or p.high_watermark is null or q.expect <> p.high_watermark
+    where m.part_id is null or p.tenant_id is distinct from q.tenant_id or q.expect <> p.high_watermark
     group by p.req
 ),
 -- Takes idempotency keys, those that are new or have expired; a request without its key is refused.
 keyed as (
-    insert into request_key as k (key_hash, body_hash, request_id, expires_at)
-    select q.key_hash, q.body_hash, q.request_id, at.now + q.keep_ms * interval '1 ms'
+    insert into request_key as k (key_hash, body_hash, request_id, expires_at, tenant_id)
+    select q.key_hash, q.body_hash, q.request_id, at.now + q.keep_ms * interval '1 ms', q.tenant_id
     from request q, at
     where q.key_hash is not null and q.req not in (select req from refused)
     order by q.key_hash
     on conflict (key_hash) do update set body_hash = excluded.body_hash, request_id = excluded.request_id,
-        expires_at = excluded.expires_at
+        expires_at = excluded.expires_at, tenant_id = excluded.tenant_id
         where k.expires_at <= clock_timestamp()
     returning k.request_id
 ),
 accepted as materialized (
-    select q.req, q.request_id from request q
+    select q.req, q.request_id, q.tenant_id from request q
     where q.req not in (select req from refused)
         and (q.key_hash is null or q.request_id in (select request_id from keyed))
 ),
 -- Of the records of this commit with the same dedup id, the first.
 offered as materialized (
-    select distinct on (d.topic_id, d.id_hash) d.*, a.request_id, p.nth
+    select distinct on (d.topic_id, d.id_hash) d.*, a.request_id, a.tenant_id, p.nth
     from dedup_id d
     join piece p on p.piece = d.piece + 1
     join accepted a on a.req = p.req
@@ -129,13 +133,16 @@ offered as materialized (
 ),
 -- Takes their dedup ids, those that are new or have expired.
 fresh as (
-    insert into dedup as d (topic_id, id_hash, request_id, piece, position, partition, expires_at)
+    insert into dedup as d (
+        topic_id, id_hash, request_id, piece, position, partition, expires_at, tenant_id
+    )
     select o.topic_id, o.id_hash, o.request_id, o.nth, o.position, o.partition,
-        at.now + o.window_ms * interval '1 ms'
+        at.now + o.window_ms * interval '1 ms', o.tenant_id
     from offered o, at
     order by o.topic_id, o.id_hash
     on conflict (topic_id, id_hash) do update set request_id = excluded.request_id, piece = excluded.piece,
-        position = excluded.position, partition = excluded.partition, expires_at = excluded.expires_at
+        position = excluded.position, partition = excluded.partition, expires_at = excluded.expires_at,
+        tenant_id = excluded.tenant_id
         where d.expires_at <= clock_timestamp()
     returning d.topic_id, d.id_hash
 ),
@@ -224,19 +231,20 @@ segments as (
 ),
 -- Kept for retries of requests that have a key or dedup ids.
 answers as (
-    insert into answer (request_id, expires_at, context, bases, dropped)
+    insert into answer (request_id, expires_at, context, bases, dropped, tenant_id)
     select q.request_id, max(at.now) + max(q.keep_ms) * interval '1 ms', q.context,
         array_agg(case when p.records > 0 then p.base end order by p.nth),
         coalesce((
             select array_agg(x.nth::int8 << 32 | d.position order by x.nth, d.position)
             from dropped d join piece x on x.piece = d.piece
             where x.req = q.req
-        ), '{}')
+        ), '{}'),
+        q.tenant_id
     from request q
     join placed p on p.req = q.req
     cross join at
     where q.keep_ms is not null
-    group by q.request_id, q.context, q.req
+    group by q.request_id, q.context, q.req, q.tenant_id
 )
 select p.piece as "piece!", case when k.records > 0 then k.base end as "base?",
     coalesce(k.positions, '{}') as "dropped!",

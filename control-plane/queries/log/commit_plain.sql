@@ -8,10 +8,10 @@
 --     $13 max_timestamp (int8[]), $14 expires_at (int8[]), $15 flags (int2[]), all as in commit.sql,
 --     $19 records (int4[], how many);
 --   one element each per partition, sorted by id: $16 partition_id (int8[]), $17 records (int8[]) and
---     $18 bytes (int8[]) that the commit adds to it.
+--     $18 bytes (int8[]) that the commit adds to it, $21 tenant_id (text[], on whose behalf).
 -- Returns: a row per run, in order: base offset, commit time. No row when a part is not open any more; the
---   error division_by_zero when a partition was deleted. Nothing was changed in either case, and commit.sql
---   finds out which request is concerned.
+--   error division_by_zero when a partition was deleted or is another tenant's. Nothing was changed in either
+--   case, and commit.sql finds out which request is concerned.
 -- Locks: each in the order of ids: segments, inline payloads, partitions. A partition is locked by the update
 --   of its high watermark, which takes them in the order of the array.
 -- Index: segment_pkey, inline_payload_pkey, topic_partition_pkey, batch_pkey. Each step reads the one before,
@@ -35,11 +35,13 @@ claimed as materialized (
 ),
 advanced as (
     update topic_partition p set high_watermark = p.high_watermark + u.records, bytes = p.bytes + u.bytes
-    from unnest($16::int8[], $17::int8[], $18::int8[]) as u(partition_id, records, bytes)
-    where p.partition_id = u.partition_id and not p.deleted and (select yes from claimed)
+    from unnest($16::int8[], $17::int8[], $18::int8[], $21::text[])
+        as u(partition_id, records, bytes, tenant_id)
+    where p.partition_id = u.partition_id and p.tenant_id = u.tenant_id and not p.deleted
+        and (select yes from claimed)
     returning p.partition_id, p.high_watermark - u.records as base
 ),
--- Divides by zero when a partition was deleted, which undoes what was done to the others.
+-- Divides by zero when a partition was left out, which undoes what was done to the others.
 whole as materialized (
     select 1 / (
         not (select yes from claimed) or (select count(*) from advanced) = cardinality($16::int8[])

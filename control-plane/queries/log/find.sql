@@ -2,10 +2,11 @@
 -- end and until their uncompressed size reaches a budget, but at least one.
 -- Takes: one element each per request: $1 partition_id (int8[]), $2 from_offset (int8[], the first offset
 --   wanted), $3 max_bytes (int8[], budget in uncompressed bytes), $5 end_offset (int8[], batches that begin
---   here or later are not wanted);
+--   here or later are not wanted), $6 tenant_id (text[], on whose behalf);
 --   $4 max_batches (int8, batches per request, at most).
 -- Returns: a row per batch, by request (counted from 1) and offset; one row without a batch when there is
---   none, or when the offset lies before the start of the log; no row for a partition that was deleted.
+--   none, or when the offset lies before the start of the log; no row for a partition that was deleted or
+--   is another tenant's.
 --   `skip_from`, `skip_to`: ranges of positions in the encoded batch that have no offset.
 -- Locks: nothing.
 -- Index: topic_partition_pkey, batch_pkey.
@@ -17,9 +18,9 @@ select u.request as "request!", p.log_start_offset as "log_start_offset!",
     (extract(epoch from b.committed_at) * 1000)::int8 as "committed_at_ms?",
     array(select lower(r) from unnest(b.skip) r) as "skip_from!: Vec<i32>",
     array(select upper(r) from unnest(b.skip) r) as "skip_to!: Vec<i32>"
-from unnest($1::int8[], $2::int8[], $3::int8[], $5::int8[])
-    with ordinality as u(partition_id, from_offset, max_bytes, end_offset, request)
-join topic_partition p on p.partition_id = u.partition_id and not p.deleted
+from unnest($1::int8[], $2::int8[], $3::int8[], $5::int8[], $6::text[])
+    with ordinality as u(partition_id, from_offset, max_bytes, end_offset, tenant_id, request)
+join topic_partition p on p.partition_id = u.partition_id and p.tenant_id = u.tenant_id and not p.deleted
 left join lateral (
     select * from (
         select x.*, sum(x.raw_bytes) over (order by x.base_offset) - x.raw_bytes as before

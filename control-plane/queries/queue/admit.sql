@@ -8,9 +8,10 @@
 --   for shared queues, one element each per run of records: $6 lo (int8[], first offset), $7 hi (int8[],
 --     offset after the last), $8 due_ms (int8[], when they may be given out in ms since 1970, null: at once);
 --   for keyed queues, one element each per record: $9 record_offset (int8[]), $10 key_hash (int8[]),
---     $11 due_ms (int8[], as above).
+--     $11 due_ms (int8[], as above);
+--   $12 tenant_id (text).
 -- Returns: one row: 'moved'; 'stale': the cursor stands elsewhere; 'again': the queue changed while the
---   statement waited for its lock, nothing was done, send it again; 'gone': there is no such queue.
+--   statement waited for its lock, nothing was done, send it again; 'gone': the tenant has no such queue.
 -- Locks: the queue's flow in share mode, the cursor, the keys in order, the agent's row.
 -- Index: queue_flow_pkey, queue_pkey, queue_cursor_pkey, waiting_pkey, admitted_pkey, queue_key_pkey,
 --   queue_agent_pkey.
@@ -22,7 +23,7 @@ flow as materialized (
     select date_trunc('milliseconds', clock_timestamp()) as now
     from held h
     join queue_flow f on f.queue_id = $1 and f.turn = h.turn
-    join queue q on q.queue_id = $1 and q.deleted_at is null
+    join queue q on q.queue_id = $1 and q.tenant_id || '' = $12 and q.deleted_at is null
 ),
 moved as (
     update queue_cursor c set next_offset = $5::int8
@@ -62,6 +63,8 @@ noted as (
 select case
         when exists (select from moved) then 'moved'
         when exists (select from flow) then 'stale'
-        when exists (select from queue where queue_id = $1 and deleted_at is null) then 'again'
+        when exists (
+            select from queue where queue_id = $1 and tenant_id || '' = $12 and deleted_at is null
+        ) then 'again'
         else 'gone'
     end as "status!"

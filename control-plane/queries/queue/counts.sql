@@ -1,12 +1,15 @@
 -- Counts the records of a queue: ready, delayed, waiting for a retry, in flight, dead; and reads its rates
 -- and the commit time of its oldest record that was never given out.
--- Takes: $1 queue_id (int8).
--- Returns: one row, or none when there is no such queue.
+-- Takes: $1 queue_id (int8);
+--   $2 tenant_id (text).
+-- Returns: one row, or none when the tenant has no such queue.
 -- Locks: nothing.
 -- Index: queue_pkey, queue_cursor_pkey, topic_partition_pkey, batch_pkey, queue_agent_pkey, waiting_due,
 --   admitted_pkey.
 with at as materialized (select clock_timestamp() as now),
-own as materialized (select queue_id, keyed from queue where queue_id = $1 and deleted_at is null),
+own as materialized (
+    select queue_id, keyed from queue where queue_id = $1 and tenant_id || '' = $2 and deleted_at is null
+),
 place as materialized (
     select c.partition_id, c.next_offset, c.start_offset, p.high_watermark
     from own

@@ -15,12 +15,13 @@
 --   $6 from_partition (int8, partition whose fresh records are taken first; the others follow by id, around);
 --   $7 dice (float8, 0 to 1, drawn by the agent: whether the odd caller, or the odd record, gets a retry);
 --   $8 patient (bool, wait for cursors that others hold instead of passing over them);
---   $9 max_unadmitted (int8, cursors that are reported as standing before a batch to be admitted, at most).
+--   $9 max_unadmitted (int8, cursors that are reported as standing before a batch to be admitted, at most);
+--   $10 tenant_id (text).
 -- Returns: one row with a `status`, and, if that is 'given', a row per lease part. 'given': done; 'again':
 --   the queue changed while the statement waited for its lock, nothing was done, send it again; 'keyed': a
---   keyed queue, which grant_keyed.sql serves; 'gone': there is no such queue. A caller whose lease is alive
---   already, since the statement was sent before, gets what is left of it. The first row also says why less
---   was given out than there is, whether others held fresh records, when the next run is due, and which
+--   keyed queue, which grant_keyed.sql serves; 'gone': the tenant has no such queue. A caller whose lease is
+--   alive already, since the statement was sent before, gets what is left of it. The first row also says why
+--   less was given out than there is, whether others held fresh records, when the next run is due, and which
 --   cursors stand before a batch to be admitted. Fails with 23505 (unique violation) when the same lease is
 --   being made at the same time; sent again, it is found alive.
 -- Locks: the queue's flow, in share mode unless the queue is limited; due runs, and cursors by partition,
@@ -50,7 +51,7 @@ flow as materialized (
         ) as tokens
     from held h
     join queue_flow f on f.queue_id = $1 and f.turn = h.turn
-    join queue q on q.queue_id = $1 and q.deleted_at is null and not q.keyed
+    join queue q on q.queue_id = $1 and q.tenant_id || '' = $10 and q.deleted_at is null and not q.keyed
 ),
 -- Leases that an earlier sending made.
 alive as materialized (select l.* from lease l where l.lease_id = any ($3::uuid[]) and l.queue_id = $1),
@@ -342,7 +343,7 @@ from (
             (select 'given' from flow),
             (
                 select case when keyed then 'keyed' else 'again' end from queue
-                where queue_id = $1 and deleted_at is null
+                where queue_id = $1 and tenant_id || '' = $10 and deleted_at is null
             ),
             'gone'
         ) as status,

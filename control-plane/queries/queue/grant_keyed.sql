@@ -11,7 +11,8 @@
 --   $6 from_partition (int8), $10 from_key (int8, a key hash): where to start with fresh records;
 --   $7 dice (float8, 0 to 1, drawn by the agent: whether the odd caller, or the odd record, gets a retry);
 --   $8 window (int8, records that may be admitted and not settled; from there on no more are to be admitted);
---   $9 max_unadmitted (int8, cursors that are reported as having records to admit, at most).
+--   $9 max_unadmitted (int8, cursors that are reported as having records to admit, at most);
+--   $11 tenant_id (text).
 -- Returns: as grant.sql; 'shared' instead of 'keyed': a shared queue, which grant.sql serves.
 -- Locks: the queue's flow, in share mode unless the queue is limited; due runs and free keys, passing over
 --   those that others hold or have changed; the agent's row.
@@ -36,7 +37,7 @@ flow as materialized (
         ) as tokens
     from held h
     join queue_flow f on f.queue_id = $1 and f.turn = h.turn
-    join queue q on q.queue_id = $1 and q.deleted_at is null and q.keyed
+    join queue q on q.queue_id = $1 and q.tenant_id || '' = $11 and q.deleted_at is null and q.keyed
 ),
 alive as materialized (select l.* from lease l where l.lease_id = any ($3::uuid[]) and l.queue_id = $1),
 want as materialized (
@@ -309,7 +310,7 @@ from (
             (select 'given' from flow),
             (
                 select case when keyed then 'again' else 'shared' end from queue
-                where queue_id = $1 and deleted_at is null
+                where queue_id = $1 and tenant_id || '' = $11 and deleted_at is null
             ),
             'gone'
         ) as status,

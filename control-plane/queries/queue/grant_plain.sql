@@ -4,7 +4,8 @@
 -- Takes: $1 queue_id (int8);
 --   one element each per caller, in the order in which they asked: $2 lease_id (uuid[], drawn by the agent),
 --     $3 records (int4[], how many are wanted at most), $4 lease_ms (int8[], how long the lease lasts);
---   $5 from_partition (int8, partition whose fresh records are taken first; the others follow by id, around).
+--   $5 from_partition (int8, partition whose fresh records are taken first; the others follow by id, around);
+--   $6 tenant_id (text).
 -- Returns: a row per lease part, each with what grant.sql says in its first row; one row without a part when
 --   there are no fresh records. `status` is 'given', or 'other': nothing was done, send grant.sql instead.
 --   Fails with 23505 as that does.
@@ -26,7 +27,7 @@ head as materialized (
     ) as due_at
     from open o
     join queue_flow f on f.queue_id = $1 and f.turn = o.turn
-    join queue q on q.queue_id = $1 and q.deleted_at is null and not q.keyed
+    join queue q on q.queue_id = $1 and q.tenant_id || '' = $6 and q.deleted_at is null and not q.keyed
     where not exists (select from lease l where l.lease_id = any ($2::uuid[]))
 ),
 -- The callers on a line: each has the places from w_lo to before w_hi.

@@ -1,8 +1,9 @@
 -- Reads the sums that prove that a queue has lost no record: what the cursors have passed must equal what was
 -- acked, expired, purged, died, waits and is leased. Dead and waiting records are counted in two ways, by the
 -- running counts and by the rows.
--- Takes: $1 queue_id (int8).
--- Returns: one row, or none when there is no such queue.
+-- Takes: $1 queue_id (int8);
+--   $2 tenant_id (text).
+-- Returns: one row, or none when the tenant has no such queue.
 -- Locks: nothing.
 -- Index: queue_pkey, queue_cursor_pkey, queue_agent_pkey, dead_pkey, waiting_due, admitted_pkey; the leases
 --   are scanned.
@@ -30,4 +31,4 @@ cross join lateral (
         sum(x.dead)::int8 as dead, sum(x.waiting)::int8 as waiting
     from queue_agent x where x.queue_id = q.queue_id
 ) a
-where q.queue_id = $1 and q.deleted_at is null
+where q.queue_id = $1 and q.tenant_id || '' = $2 and q.deleted_at is null

@@ -2,12 +2,16 @@
 -- leased and in no run.
 -- Takes: $1 queue_id (int8);
 --   $2 partition_id (int8), $3 record_offset (int8): the last record of the page before;
---   $4 limit (int8, records of a page).
+--   $4 limit (int8, records of a page);
+--   $5 tenant_id (text).
 -- Returns: a row per record, by partition and offset; `at_ms`: when it is due, null: as soon as its key is
---   free; `gone`: retention has unlinked the record.
+--   free; `gone`: retention has unlinked the record; no row when the queue is not the tenant's.
 -- Locks: nothing.
--- Index: queue_cursor_pkey, waiting_pkey, admitted_pkey, topic_partition_pkey; the leases are scanned.
-with own as materialized (select q.queue_id from queue q where q.queue_id = $1 and q.keyed),
+-- Index: queue_pkey, queue_cursor_pkey, waiting_pkey, admitted_pkey, topic_partition_pkey; the leases are
+--   scanned.
+with own as materialized (
+    select q.queue_id from queue q where q.queue_id = $1 and q.tenant_id || '' = $5 and q.keyed
+),
 leased as materialized (
     select l.partition_id, o as record_offset from own join lease l on l.queue_id = own.queue_id
     cross join lateral unnest(l.pending) r cross join lateral generate_series(lower(r), upper(r) - 1) o
@@ -18,6 +22,7 @@ place as materialized (
     from queue_cursor c
     join topic_partition p on p.partition_id = c.partition_id
     where c.queue_id = $1 and c.partition_id >= $2
+        and exists (select from queue q where q.queue_id = $1 and q.tenant_id || '' = $5)
 ),
 run as materialized (
     select c.partition_id, c.first, c.log_start_offset, w.lo, w.hi, w.due_at, w.attempt, w.failures, w.reason

@@ -3,7 +3,8 @@
 -- Takes: $1 queue_id (int8);
 --   $2 named (bool, the records are named by $3 and $4);
 --   one element each per record named: $3 partition_id (int8[]), $4 record_offset (int8[]);
---   $5 pattern (text, for `like`, null: all), if not $2.
+--   $5 pattern (text, for `like`, null: all), if not $2;
+--   $6 tenant_id (text).
 -- Returns: one row, as redrive.sql does.
 -- Locks: the queue's flow in share mode, dead records by partition and offset, the counts that belong to no
 --   agent.
@@ -16,7 +17,7 @@ flow as materialized (
     select date_trunc('milliseconds', clock_timestamp()) as now
     from held h
     join queue_flow f on f.queue_id = $1 and f.turn = h.turn
-    join queue q on q.queue_id = $1 and q.deleted_at is null
+    join queue q on q.queue_id = $1 and q.tenant_id || '' = $6 and q.deleted_at is null
 ),
 named as materialized (
     select u.nth, d.* from (
@@ -59,7 +60,9 @@ noted as (
 )
 select case
         when exists (select from flow) then 'done'
-        when exists (select from queue where queue_id = $1 and deleted_at is null) then 'again'
+        when exists (
+            select from queue where queue_id = $1 and tenant_id || '' = $6 and deleted_at is null
+        ) then 'again'
         else 'gone'
     end as "status!",
     (select nth from missing) as "missing?", c.n as "records!"

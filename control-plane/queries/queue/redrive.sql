@@ -4,10 +4,11 @@
 --   $2 named (bool, the records are named by $3 and $4);
 --   one element each per record named: $3 partition_id (int8[]), $4 record_offset (int8[]);
 --   $5 pattern (text, for `like`, null: all), if not $2;
---   $6 max_rate (float8, records a second at which they become due; null: all at once).
+--   $6 max_rate (float8, records a second at which they become due; null: all at once);
+--   $7 tenant_id (text).
 -- Returns: one row: 'done'; 'again': the queue changed while the statement waited for its lock, nothing was
---   done, send it again; or 'gone': there is no such queue. `missing`: number, from 1, of the first record
---   named that is not dead: nothing was done. `records`: how many were given back.
+--   done, send it again; or 'gone': the tenant has no such queue. `missing`: number, from 1, of the first
+--   record named that is not dead: nothing was done. `records`: how many were given back.
 -- Locks: the queue's flow in share mode, dead records by partition and offset, keys by partition and key, the
 --   counts that belong to no agent.
 -- Index: queue_flow_pkey, queue_pkey, dead_pkey, topic_partition_pkey, waiting_pkey, admitted_pkey,
@@ -20,7 +21,7 @@ flow as materialized (
     select q.keyed, date_trunc('milliseconds', clock_timestamp()) as now
     from held h
     join queue_flow f on f.queue_id = $1 and f.turn = h.turn
-    join queue q on q.queue_id = $1 and q.deleted_at is null
+    join queue q on q.queue_id = $1 and q.tenant_id || '' = $7 and q.deleted_at is null
 ),
 named as materialized (
     select u.nth, d.* from (
@@ -106,7 +107,9 @@ noted as (
 )
 select case
         when exists (select from flow) then 'done'
-        when exists (select from queue where queue_id = $1 and deleted_at is null) then 'again'
+        when exists (
+            select from queue where queue_id = $1 and tenant_id || '' = $7 and deleted_at is null
+        ) then 'again'
         else 'gone'
     end as "status!",
     (select nth from missing) as "missing?", c.n as "records!"

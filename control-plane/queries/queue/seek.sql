@@ -3,16 +3,21 @@
 -- Takes: $1 queue_id (int8);
 --   one element each per partition: $2 partition_id (int8[]), $3 at (int8[], where its cursor goes);
 --   $4 leased (int8, records that were leased in these partitions);
---   $5 leased_below (int8, how many of these lie below the new cursors).
+--   $5 leased_below (int8, how many of these lie below the new cursors);
+--   $6 tenant_id (text).
 -- Returns: one row: how many records that were not settled the cursors now pass over, without those that were
---   leased.
+--   leased; no row when the queue is not the tenant's.
 -- Locks: cursors, waiting runs, admitted records, keys, dead records, the counts that belong to no agent; the
 --   caller holds the queue's flow.
--- Index: queue_cursor_pkey, waiting_pkey, admitted_pkey, queue_key_pkey, dead_pkey, queue_agent_pkey.
-with target as materialized (select * from unnest($2::int8[], $3::int8[]) as u(partition_id, at)),
+-- Index: queue_pkey, queue_cursor_pkey, waiting_pkey, admitted_pkey, queue_key_pkey, dead_pkey,
+--   queue_agent_pkey.
+with own as materialized (
+    select q.queue_id, q.keyed from queue q where q.queue_id = $1 and q.tenant_id || '' = $6
+),
+target as materialized (select * from unnest($2::int8[], $3::int8[]) as u(partition_id, at)),
 at as materialized (
     select c.partition_id, c.next_offset from queue_cursor c
-    where c.queue_id = $1 and c.partition_id = any ($2)
+    where c.queue_id = (select queue_id from own) and c.partition_id = any ($2)
     order by c.partition_id for update
 ),
 moved as (
@@ -22,23 +27,26 @@ moved as (
 ),
 runs as (
     delete from waiting w
-    where w.partition_id = any ($2) and w.queue_id + 0 = $1
+    where w.partition_id = any ($2) and w.queue_id + 0 = (select queue_id from own)
     returning w.partition_id, w.lo, w.hi
 ),
 unlisted as (
     delete from admitted a
-    where a.queue_id = $1 and a.partition_id = any ($2)
+    where a.queue_id = (select queue_id from own) and a.partition_id = any ($2)
     returning a.partition_id, a.record_offset
 ),
-keys as (delete from queue_key k where k.queue_id = $1 and k.partition_id = any ($2)),
+keys as (
+    delete from queue_key k where k.queue_id = (select queue_id from own) and k.partition_id = any ($2)
+),
 buried as (
     delete from dead d using target t
-    where d.queue_id = $1 and d.partition_id = t.partition_id and d.record_offset >= t.at
+    where d.queue_id = (select queue_id from own) and d.partition_id = t.partition_id
+        and d.record_offset >= t.at
     returning 1
 ),
 -- What was dropped, and how much of it lay below the new cursors.
 total as materialized (
-    select q.keyed,
+    select own.keyed,
         (select coalesce(sum(records), 0)::int8 from moved) as moved,
         (select coalesce(sum(records), 0)::int8 from moved where records > 0) as over,
         (select coalesce(sum(hi - lo), 0)::int8 from runs) as runs,
@@ -55,7 +63,7 @@ total as materialized (
             where u.record_offset < t.at
         ) as admitted_below,
         (select count(*) from buried) as dead
-    from queue q where q.queue_id = $1
+    from own
 ),
 -- The nil id stands for no agent in particular.
 noted as (

@@ -16,7 +16,8 @@
 --     a nack, null: by the retry policy; new length of a renewed lease), $14 counts (bool[], a nack counts as
 --     a failure), $15 reason (text[], of a nack or reject); $8 to $11 are null when the entry names the whole
 --     lease;
---   $16 operation_ttl_ms (int8, how long the outcome is stored if $4).
+--   $16 operation_ttl_ms (int8, how long the outcome is stored if $4);
+--   $17 tenant_id (text, in the queue of another nothing is held).
 -- Returns: one row: verdicts, four numbers for each run of records that was settled: (entry, from 0) * 8 +
 --   outcome, partition, lo, hi; the outcomes are 0 acked, 1 released, 2 renewed, 3 dead, 4 expired (stored
 --   like this, and read by `verdict` in control-plane/src/postgres/queue/settle.rs); and the time.
@@ -27,17 +28,23 @@
 -- Locks: lease parts by lease and part, then keys by partition and key, then the agent's row.
 -- Index: queue_operation_pkey, queue_agent_pkey, queue_pkey, lease_pkey, waiting_pkey, dead_pkey,
 --   admitted_pkey, queue_key_pkey, queue_key_hash.
-with done as materialized (
-    -- The outcome of an earlier sending of this settlement.
-    select o.at, o.verdicts from queue_operation o where o.op = $3::uuid and o.queue_id = $1::int8
+with own as materialized (
+    -- The queue, also when it was deleted.
+    select q.queue_id, q.keyed, q.max_failures, q.ladder, q.jitter, q.deleted_at from queue q
+    where q.queue_id = $1::int8 and q.tenant_id || '' = $17::text
+),
+-- The outcome of an earlier sending of this settlement.
+done as materialized (
+    select o.at, o.verdicts from queue_operation o
+    where o.op = $3::uuid and o.queue_id = (select queue_id from own)
     union all
     select a.settle_at, a.settle_verdicts from queue_agent a
-    where a.queue_id = $1 and a.agent_id = $2::uuid and a.settle_op = $3
+    where a.queue_id = (select queue_id from own) and a.agent_id = $2::uuid and a.settle_op = $3
 ),
 -- The queue's retry policy; empty if the settlement was carried out before, and then nothing is done below.
 target as materialized (
-    select q.keyed, q.max_failures, q.ladder, q.jitter from queue q
-    where q.queue_id = $1 and q.deleted_at is null and not exists (select from done)
+    select o.keyed, o.max_failures, o.ladder, o.jitter from own o
+    where o.deleted_at is null and not exists (select from done)
 ),
 entry as materialized (
     select u.*

@@ -4,13 +4,15 @@
 --   $2 agent_id (uuid, the agent that counts it), $3 op (uuid, identity of this settlement);
 --   $4 leased (int8, records that the agent leased out since its last settlement, for the rate);
 --   one element each per entry: $5 lease_id (uuid[]), $6 partition_id (int8[]), $7 attempt (int4[]),
---     $8 lo (int8[]), $9 hi (int8[]), all as in settle.sql.
+--     $8 lo (int8[]), $9 hi (int8[]), all as in settle.sql;
+--   $10 tenant_id (text).
 -- Returns: one row, as settle.sql does. `plain` is false when nothing was done and settle.sql has to be sent
 --   instead; `keyed` says that this is so for every settlement of the queue.
 -- Locks: lease parts by lease and part, then the agent's row.
 -- Index: queue_pkey, lease_pkey, queue_agent_pkey.
 with target as materialized (
-    select q.queue_id from queue q where q.queue_id = $1::int8 and q.deleted_at is null and not q.keyed
+    select q.queue_id from queue q
+    where q.queue_id = $1::int8 and q.tenant_id || '' = $10::text and q.deleted_at is null and not q.keyed
         and not exists (
             select from queue_agent a
             where a.queue_id = $1 and a.agent_id = $2::uuid and a.settle_op = $3::uuid
@@ -105,5 +107,5 @@ noted as (
 )
 select v.verdicts as "verdicts!", (extract(epoch from v.now) * 1000)::int8 as "at_ms!",
     (v.runs = 0 or exists (select from noted)) as "current!", exists (select from target) as "plain!",
-    exists (select from queue where queue_id = $1 and keyed) as "keyed!"
+    exists (select from queue where queue_id = $1 and tenant_id || '' = $10 and keyed) as "keyed!"
 from verdict v

@@ -1,4 +1,4 @@
-//! Background work: heartbeat, drain, retention, sweep, leases that end.
+//! Background work: heartbeat, drain, retention, sweep, leases that nobody settles.
 
 use super::PostgresControlPlane;
 use super::connection::{BACKGROUND, READ, retried, sent};
@@ -40,7 +40,13 @@ impl Jobs for PostgresControlPlane {
     }
 
     async fn drain_plan(&self, max_bytes: i64) -> Result<Vec<DrainBatch>, Error> {
-        let rows = retried!(self, c => sqlx::query_file!("queries/inline/drain_plan.sql", limits::INLINE_DRAIN_AFTER_MS, max_bytes).fetch_all(c))?;
+        let rows = retried!(
+            self,
+            c => sqlx::query_file!(
+                "queries/inline/drain_plan.sql", limits::INLINE_DRAIN_AFTER_MS, max_bytes
+            )
+            .fetch_all(c)
+        )?;
         let mut plan = Vec::with_capacity(rows.len());
         let mut empty: Vec<Uuid> = Vec::new();
         for row in rows {
@@ -78,7 +84,11 @@ impl Jobs for PostgresControlPlane {
             });
         }
         if !empty.is_empty() {
-            sent!(self, BACKGROUND, c => sqlx::query_file!("queries/inline/mark_drained.sql", &empty).execute(c))?.map_err(classify)?;
+            sent!(
+                self, BACKGROUND,
+                c => sqlx::query_file!("queries/inline/mark_drained.sql", &empty).execute(c)
+            )?
+            .map_err(classify)?;
         }
         Ok(plan)
     }

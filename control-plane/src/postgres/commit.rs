@@ -7,9 +7,9 @@ use super::find::ranges;
 use bytes::Bytes;
 use millpond_core::assign;
 use millpond_core::control_plane::{
-    Answer, Batch, BatchFlags, Commit, Committed, PartBody, Piece, PieceOutcome, Verdict,
+    Answer, Batch, BatchFlags, Commit, Committed, PartBody, Piece, PieceOutcome, Run, Verdict,
 };
-use millpond_core::{Error, Offset, limits};
+use millpond_core::{Error, Offset, PartitionId, limits};
 use sqlx::PgConnection;
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -19,7 +19,8 @@ fn int(n: usize) -> i32 {
     i32::try_from(n).unwrap_or(i32::MAX)
 }
 
-/// How the plain statement says that a partition is gone: an error undoes what it did to the others.
+/// How the plain statement says that a partition is gone or another tenant's: an error undoes what it did to
+/// the others.
 const DIVISION_BY_ZERO: &str = "22012";
 
 /// What the statement said of a request as a whole.
@@ -38,7 +39,10 @@ pub(super) async fn commit(plane: &PostgresControlPlane, commit: &Commit) -> Res
     }
     let plain =
         commit.dedups.is_empty() && commit.requests.iter().all(|r| r.key.is_none() && r.expect.is_none());
-    if plain && let Some(committed) = send_plain(plane, commit).await? {
+    if plain
+        && let Some(tenants) = tenants(commit)
+        && let Some(committed) = send_plain(plane, commit, &tenants).await?
+    {
         return Ok(committed);
     }
     let (mut committed, said) = sent!(plane, WRITE, c => send(c, commit))??;
@@ -108,8 +112,25 @@ impl<'a> Columns<'a> {
     }
 }
 
+/// On whose behalf the commit adds to each of its partitions; `None` if it adds to one for several tenants,
+/// of whom all but one are wrong.
+fn tenants(commit: &Commit) -> Option<HashMap<PartitionId, &str>> {
+    let mut tenants = HashMap::new();
+    for piece in &commit.pieces {
+        let tenant = commit.requests[piece.request].scope.tenant.as_str();
+        if *tenants.entry(commit.runs[piece.run].partition).or_insert(tenant) != tenant {
+            return None;
+        }
+    }
+    Some(tenants)
+}
+
 /// The statement of `queries/log/commit_plain.sql`; `None` when it changed nothing.
-async fn send_plain(plane: &PostgresControlPlane, commit: &Commit) -> Result<Option<Committed>, Error> {
+async fn send_plain(
+    plane: &PostgresControlPlane,
+    commit: &Commit,
+    tenants: &HashMap<PartitionId, &str>,
+) -> Result<Option<Committed>, Error> {
     let c = Columns::of(commit);
     let mut records = vec![0; commit.runs.len()];
     for piece in &commit.pieces {
@@ -123,6 +144,8 @@ async fn send_plain(plane: &PostgresControlPlane, commit: &Commit) -> Result<Opt
             partition_bytes[at] += i64::from(run.byte_length);
         }
     }
+    let tenants: Vec<&str> =
+        c.distinct.iter().map(|p| tenants.get(&PartitionId(*p)).copied().unwrap_or_default()).collect();
     let live: Vec<i32> =
         c.segment_ids.iter().map(|id| int(c.parts.iter().filter(|p| *p == id).count())).collect();
     let statement = sqlx::query_file!(
@@ -146,7 +169,8 @@ async fn send_plain(plane: &PostgresControlPlane, commit: &Commit) -> Result<Opt
         &partition_records,
         &partition_bytes,
         &records,
-        &live
+        &live,
+        &tenants as _
     );
     let rows = match sent!(plane, WRITE, c => statement.fetch_all(c))? {
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(DIVISION_BY_ZERO) => {
@@ -199,6 +223,7 @@ pub(super) async fn send(
     let body_hashes: Vec<Option<Uuid>> = requests.iter().map(|r| r.key.map(|k| k.body_hash)).collect();
     let expects: Vec<Option<i64>> = requests.iter().map(|r| r.expect.map(|o| o.0)).collect();
     let contexts: Vec<&[u8]> = requests.iter().map(|r| &r.context[..]).collect();
+    let tenants: Vec<&str> = requests.iter().map(|r| r.scope.tenant.as_str()).collect();
     let dedups = &commit.dedups;
     let dedup_pieces: Vec<i32> = dedups.iter().map(|d| int(d.piece)).collect();
     let dedup_positions: Vec<i32> = dedups.iter().map(|d| d.position).collect();
@@ -243,7 +268,8 @@ pub(super) async fn send(
         &piece_nths,
         &c.distinct,
         &piece_partitions,
-        &piece_parts
+        &piece_parts,
+        &tenants as _
     );
     let rows = statement.fetch_all(connection).await.map_err(classify)?;
 
@@ -291,9 +317,11 @@ async fn resolve_answers(
     let numbers: Vec<i32> = open.iter().map(|n| int(*n)).collect();
     let ids: Vec<Uuid> = open.iter().map(|n| commit.requests[*n].id.0).collect();
     let keys: Vec<Option<Uuid>> = open.iter().map(|n| commit.requests[*n].key.map(|k| k.key_hash)).collect();
+    let tenants: Vec<&str> = open.iter().map(|n| commit.requests[*n].scope.tenant.as_str()).collect();
     let rows = retried!(
         plane,
-        c => sqlx::query_file!("queries/log/answers.sql", &numbers, &ids, &keys as _).fetch_all(c)
+        c => sqlx::query_file!("queries/log/answers.sql", &numbers, &ids, &keys as _, &tenants as _)
+            .fetch_all(c)
     )?;
     for row in rows {
         let number = usize::try_from(row.req).unwrap_or(0);
@@ -343,20 +371,26 @@ async fn resolve_repeats(
     if pieces.is_empty() {
         return Ok(());
     }
-    let mut numbers: Vec<usize> = pieces.iter().map(|n| commit.pieces[*n].run).collect();
-    numbers.dedup();
-    let runs: Vec<i32> = numbers.iter().map(|n| int(*n)).collect();
-    let partitions: Vec<i64> = numbers.iter().map(|n| commit.runs[*n].partition.0).collect();
-    let parts: Vec<Uuid> = numbers.iter().map(|n| commit.parts[commit.runs[*n].part].id.0).collect();
-    let offsets: Vec<i32> = numbers.iter().map(|n| commit.runs[*n].byte_offset).collect();
+    let sought = |piece: &Piece| (piece.run, commit.requests[piece.request].scope.tenant.as_str());
+    let mut asked: Vec<(usize, &str)> = pieces.iter().map(|n| sought(&commit.pieces[*n])).collect();
+    asked.dedup();
+    let numbers: Vec<i32> = (0..asked.len()).map(int).collect();
+    let tenants: Vec<&str> = asked.iter().map(|(_, tenant)| *tenant).collect();
+    let runs: Vec<&Run> = asked.iter().map(|(run, _)| &commit.runs[*run]).collect();
+    let partitions: Vec<i64> = runs.iter().map(|r| r.partition.0).collect();
+    let parts: Vec<Uuid> = runs.iter().map(|r| commit.parts[r.part].id.0).collect();
+    let offsets: Vec<i32> = runs.iter().map(|r| r.byte_offset).collect();
     let rows = retried!(
         plane,
-        c => sqlx::query_file!("queries/log/repeats.sql", &runs, &partitions, &parts, &offsets).fetch_all(c)
+        c => sqlx::query_file!(
+            "queries/log/repeats.sql", &numbers, &partitions, &parts, &offsets, &tenants as _
+        )
+        .fetch_all(c)
     )?;
-    let mut batches: HashMap<usize, Batch> = HashMap::new();
+    let mut batches: HashMap<(usize, &str), Batch> = HashMap::new();
     for row in rows {
         let number = usize::try_from(row.run).unwrap_or(0);
-        let run = &commit.runs[number];
+        let run = runs[number];
         let batch = Batch {
             base: Offset(row.base_offset),
             records: row.records,
@@ -371,12 +405,12 @@ async fn resolve_repeats(
             flags: BatchFlags::default(),
             skip: ranges(&row.skip_from, &row.skip_to),
         };
-        batches.insert(number, batch);
+        batches.insert(asked[number], batch);
     }
     for number in &pieces {
         let piece = &commit.pieces[*number];
         let outcome = batches
-            .get(&piece.run)
+            .get(&sought(piece))
             .map(|b| assign::recover(piece.first, piece.records, b))
             .unwrap_or_default();
         committed.pieces[*number] = outcome;

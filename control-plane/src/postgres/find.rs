@@ -21,11 +21,12 @@ pub(super) async fn find(
     let offsets: Vec<i64> = requests.iter().map(|r| r.offset.0).collect();
     let budgets: Vec<i64> = requests.iter().map(|r| r.max_bytes).collect();
     let ends: Vec<i64> = requests.iter().map(|r| r.end.map_or(i64::MAX, |end| end.0)).collect();
+    let tenants: Vec<&str> = requests.iter().map(|r| r.scope.tenant.as_str()).collect();
     let rows = retried!(
         plane,
         c => sqlx::query_file!(
             "queries/log/find.sql",
-            &partitions, &offsets, &budgets, limits::PLAN_MAX_BATCHES, &ends
+            &partitions, &offsets, &budgets, limits::PLAN_MAX_BATCHES, &ends, &tenants as _
         )
         .fetch_all(c)
     )?;

@@ -39,10 +39,16 @@ impl Groups for PostgresControlPlane {
         name: &Name,
         also: &[Name],
     ) -> Result<GroupState, Error<NoSuchGroup>> {
-        // The generation first: what is read after it is as new or newer, and a change that names it fails
-        // if it was newer.
-        let row = retried!(self, c => sqlx::query_file!("queries/group/get.sql", scope.tenant.as_str(), name.as_str()).fetch_optional(c))
-            .map_err(Error::from_infallible)?;
+        // The generation first: what is read after it is as new or newer, and a change that names it fails if
+        // it was newer.
+        let row = retried!(
+            self,
+            c => sqlx::query_file!(
+                "queries/group/get.sql", scope.tenant.as_str(), name.as_str()
+            )
+            .fetch_optional(c)
+        )
+        .map_err(Error::from_infallible)?;
         let row = row.ok_or(Error::Rejected(NoSuchGroup))?;
         let id = row.group_id;
         let members = retried!(self, c => sqlx::query_file!("queries/group/members.sql", id).fetch_all(c))
@@ -54,8 +60,11 @@ impl Groups for PostgresControlPlane {
             .collect();
         wanted.sort_unstable();
         wanted.dedup();
-        let topics = retried!(self, c => sqlx::query_file!("queries/group/topics.sql", scope.tenant.as_str(), &wanted).fetch_all(c))
-            .map_err(Error::from_infallible)?;
+        let topics = retried!(
+            self,
+            c => sqlx::query_file!("queries/group/topics.sql", scope.tenant.as_str(), &wanted).fetch_all(c)
+        )
+        .map_err(Error::from_infallible)?;
         let owners = retried!(self, c => sqlx::query_file!("queries/group/owners.sql", id).fetch_all(c))
             .map_err(Error::from_infallible)?;
         Ok(GroupState {
@@ -101,13 +110,18 @@ impl Groups for PostgresControlPlane {
     }
 
     async fn groups(&self, scope: &Scope) -> Result<Vec<Name>, Error> {
-        let rows = retried!(self, c => sqlx::query_file_scalar!("queries/group/list.sql", scope.tenant.as_str()).fetch_all(c))?;
+        let rows = retried!(
+            self,
+            c => sqlx::query_file_scalar!("queries/group/list.sql", scope.tenant.as_str()).fetch_all(c)
+        )?;
         Ok(names(&rows))
     }
 
-    async fn progress(&self, _scope: &Scope, group: GroupId) -> Result<Vec<Progress>, Error> {
-        let rows =
-            retried!(self, c => sqlx::query_file!("queries/group/progress.sql", group.0).fetch_all(c))?;
+    async fn progress(&self, scope: &Scope, group: GroupId) -> Result<Vec<Progress>, Error> {
+        let rows = retried!(
+            self,
+            c => sqlx::query_file!("queries/group/progress.sql", group.0, scope.tenant.as_str()).fetch_all(c)
+        )?;
         let progress = rows.into_iter().filter_map(|row| {
             Some(Progress {
                 topic: Name::new(&row.name).ok()?,
@@ -143,7 +157,8 @@ impl Groups for PostgresControlPlane {
             add.map_or(0, |m| m.session_ms),
             add.is_some_and(|m| m.from == Start::Latest),
             &partitions,
-            &members
+            &members,
+            change.scope.tenant.as_str()
         );
         let generation =
             sent!(self, WRITE, c => statement.fetch_optional(c)).and_then(|sent| sent.map_err(classify));
@@ -157,8 +172,14 @@ impl Groups for PostgresControlPlane {
         group: &Name,
         member: MemberId,
     ) -> Result<Renewed, Error<RenewRejected>> {
-        let rows = retried!(self, c => sqlx::query_file!("queries/group/renew.sql", scope.tenant.as_str(), group.as_str(), member.0,
-                limits::SESSION_NOTED_PARTS).fetch_all(c))
+        let rows = retried!(
+            self,
+            c => sqlx::query_file!(
+                "queries/group/renew.sql",
+                scope.tenant.as_str(), group.as_str(), member.0, limits::SESSION_NOTED_PARTS
+            )
+            .fetch_all(c)
+        )
         .map_err(Error::from_infallible)?;
         let first = rows.first().ok_or(Error::Rejected(RenewRejected::NoSuchGroup))?;
         let (Some(_), Some(session_ms)) = (first.member_id, first.session_ms) else {
@@ -191,8 +212,11 @@ impl Groups for PostgresControlPlane {
         groups: &[(Scope, GroupId)],
     ) -> Result<Vec<(GroupId, Generation, bool)>, Error> {
         let ids: Vec<i64> = groups.iter().map(|(_, g)| g.0).collect();
-        let rows =
-            retried!(self, c => sqlx::query_file!("queries/group/generations.sql", &ids).fetch_all(c))?;
+        let tenants: Vec<&str> = groups.iter().map(|(scope, _)| scope.tenant.as_str()).collect();
+        let rows = retried!(
+            self,
+            c => sqlx::query_file!("queries/group/generations.sql", &ids, &tenants as _).fetch_all(c)
+        )?;
         Ok(rows.into_iter().map(|r| (GroupId(r.group_id), Generation(r.generation), r.stale)).collect())
     }
 

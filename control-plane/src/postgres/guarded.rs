@@ -57,8 +57,8 @@ async fn decide(tx: &mut Transaction<'_, Postgres>, commit: &Commit) -> Result<C
         share.fetch_optional(&mut **tx).await.map_err(classify)?;
     }
     let partitions: Vec<i64> = commit.runs.iter().map(|r| r.partition.0).collect();
-    if !partitions.is_empty() {
-        sqlx::query_file!("queries/log/lock.sql", &partitions)
+    if let Some(scope) = scope.filter(|_| !partitions.is_empty()) {
+        sqlx::query_file!("queries/log/lock.sql", &partitions, scope.tenant.as_str())
             .fetch_all(&mut **tx)
             .await
             .map_err(classify)?;
@@ -94,7 +94,9 @@ async fn decide(tx: &mut Transaction<'_, Postgres>, commit: &Commit) -> Result<C
 async fn look(connection: &mut PgConnection, commit: &Commit) -> Result<Option<Committed>, Error> {
     let Some(request) = commit.requests.first() else { return Ok(None) };
     let keys: [Option<Uuid>; 1] = [request.key.map(|k| k.key_hash)];
-    let statement = sqlx::query_file!("queries/log/answers.sql", &[0], &[request.id.0], &keys as _);
+    let tenants = [request.scope.tenant.as_str()];
+    let statement =
+        sqlx::query_file!("queries/log/answers.sql", &[0], &[request.id.0], &keys as _, &tenants as _);
     let Some(row) = statement.fetch_optional(connection).await.map_err(classify)? else { return Ok(None) };
     let pieces = outcomes(&row.bases, &row.dropped);
     if row.request_id == request.id.0 {
@@ -120,7 +122,8 @@ async fn alone(connection: &mut PgConnection, commit: &Commit) -> Result<Committ
         key.map(|k| k.key_hash) as _,
         key.map(|k| k.body_hash) as _,
         keep_ms,
-        &request.context[..]
+        &request.context[..],
+        request.scope.tenant.as_str()
     );
     if statement.fetch_one(connection).await.map_err(classify)? {
         Ok(told(commit, Verdict::Stored))

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use millpond_core::control_plane::{Commit, Committed, FindRequest, Found, Log, PayloadRange};
 use millpond_core::{AgentId, Error, Offset, PartId, PartitionId, Scope, TopicId};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
 #[async_trait]
@@ -25,11 +25,15 @@ impl Log for PostgresControlPlane {
 
     async fn dedup_offsets(
         &self,
-        _scope: &Scope,
+        scope: &Scope,
         topic: TopicId,
         id_hashes: &[Uuid],
     ) -> Result<Vec<Option<(i32, Offset)>>, Error> {
-        let rows = retried!(self, c => sqlx::query_file!("queries/log/dedup_offsets.sql", topic.0, id_hashes).fetch_all(c))?;
+        let tenant = scope.tenant.as_str();
+        let rows = retried!(
+            self,
+            c => sqlx::query_file!("queries/log/dedup_offsets.sql", topic.0, id_hashes, tenant).fetch_all(c)
+        )?;
         let known: HashMap<Uuid, (i32, Offset)> =
             rows.into_iter().map(|r| (r.id_hash, (r.partition, Offset(r.record_offset)))).collect();
         Ok(id_hashes.iter().map(|h| known.get(h).copied()).collect())
@@ -48,18 +52,30 @@ impl Log for PostgresControlPlane {
         partitions: &[(Scope, PartitionId)],
     ) -> Result<Vec<(PartitionId, Offset)>, Error> {
         let ids: Vec<i64> = partitions.iter().map(|(_, p)| p.0).collect();
-        let rows =
-            retried!(self, c => sqlx::query_file!("queries/log/high_watermarks.sql", &ids).fetch_all(c))?;
-        Ok(rows.into_iter().map(|r| (PartitionId(r.partition_id), Offset(r.high_watermark))).collect())
+        let asked: HashSet<(i64, &str)> =
+            partitions.iter().map(|(scope, p)| (p.0, scope.tenant.as_str())).collect();
+        let mut tenants: Vec<&str> = partitions.iter().map(|(scope, _)| scope.tenant.as_str()).collect();
+        tenants.sort_unstable();
+        tenants.dedup();
+        let rows = retried!(
+            self,
+            c => sqlx::query_file!("queries/log/high_watermarks.sql", &ids, &tenants as _).fetch_all(c)
+        )?;
+        let own = rows.into_iter().filter(|r| asked.contains(&(r.partition_id, r.tenant_id.as_str())));
+        Ok(own.map(|r| (PartitionId(r.partition_id), Offset(r.high_watermark))).collect())
     }
 
     async fn offsets_at(
         &self,
-        _scope: &Scope,
+        scope: &Scope,
         topic: TopicId,
         timestamp_ms: i64,
     ) -> Result<Vec<(i32, PartitionId, Offset)>, Error> {
-        let rows = retried!(self, c => sqlx::query_file!("queries/log/offsets_at.sql", topic.0, timestamp_ms).fetch_all(c))?;
+        let tenant = scope.tenant.as_str();
+        let rows = retried!(
+            self,
+            c => sqlx::query_file!("queries/log/offsets_at.sql", topic.0, timestamp_ms, tenant).fetch_all(c)
+        )?;
         Ok(rows
             .into_iter()
             .map(|r| (r.number, PartitionId(r.partition_id), Offset(r.record_offset)))

@@ -71,8 +71,14 @@ impl Topics for PostgresControlPlane {
     }
 
     async fn topic(&self, scope: &Scope, name: &Name) -> Result<Topic, Error<NoSuchTopic>> {
-        let row = retried!(self, c => sqlx::query_file!("queries/topic/get.sql", scope.tenant.as_str(), name.as_str()).fetch_optional(c))
-            .map_err(Error::from_infallible)?;
+        let row = retried!(
+            self,
+            c => sqlx::query_file!(
+                "queries/topic/get.sql", scope.tenant.as_str(), name.as_str()
+            )
+            .fetch_optional(c)
+        )
+        .map_err(Error::from_infallible)?;
         let row = row.ok_or(Error::Rejected(NoSuchTopic))?;
         let partitions = row.partitions.iter().copied().map(PartitionId).collect();
         Ok(Topic {
@@ -85,7 +91,10 @@ impl Topics for PostgresControlPlane {
     }
 
     async fn topics(&self, scope: &Scope) -> Result<Vec<Topic>, Error> {
-        let rows = retried!(self, c => sqlx::query_file!("queries/topic/list.sql", scope.tenant.as_str()).fetch_all(c))?;
+        let rows = retried!(
+            self,
+            c => sqlx::query_file!("queries/topic/list.sql", scope.tenant.as_str()).fetch_all(c)
+        )?;
         let topic = rows.into_iter().filter_map(|row| {
             let name = Name::new(&row.name).ok()?;
             let partitions = row.partitions.iter().copied().map(PartitionId).collect();
@@ -100,9 +109,14 @@ impl Topics for PostgresControlPlane {
         Ok(topic.collect())
     }
 
-    async fn partitions(&self, _scope: &Scope, topic: TopicId) -> Result<Vec<PartitionStatus>, Error> {
-        let rows =
-            retried!(self, c => sqlx::query_file!("queries/topic/partitions.sql", topic.0).fetch_all(c))?;
+    async fn partitions(&self, scope: &Scope, topic: TopicId) -> Result<Vec<PartitionStatus>, Error> {
+        let rows = retried!(
+            self,
+            c => sqlx::query_file!(
+                "queries/topic/partitions.sql", topic.0, scope.tenant.as_str()
+            )
+            .fetch_all(c)
+        )?;
         let status = rows.into_iter().map(|row| PartitionStatus {
             partition: row.number,
             id: PartitionId(row.partition_id),
@@ -187,7 +201,10 @@ async fn put_once(
         update.execute(&mut *tx).await.map_err(lift)?;
     }
     if wanted > current {
-        sqlx::query_file!("queries/topic/grow.sql", id, wanted).execute(&mut *tx).await.map_err(lift)?;
+        sqlx::query_file!("queries/topic/grow.sql", id, wanted, tenant.as_str())
+            .execute(&mut *tx)
+            .await
+            .map_err(lift)?;
         sqlx::query_file!("queries/queue/grow.sql", id).execute(&mut *tx).await.map_err(lift)?;
     }
     let partitions = sqlx::query_file_scalar!("queries/topic/partition_ids.sql", id)
@@ -211,7 +228,7 @@ async fn delete_once(connection: &mut PgConnection, tenant: &Name, name: &Name) 
             .fetch_all(&mut *tx)
             .await
             .map_err(classify)?;
-        hold(&mut tx, &queues).await.map_err(classify)?;
+        hold(&mut tx, tenant, &queues).await.map_err(classify)?;
         sqlx::query_file!("queries/topic/close.sql", id).execute(&mut *tx).await.map_err(classify)?;
     }
     tx.commit().await.map_err(classify)?;

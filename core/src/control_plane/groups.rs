@@ -10,6 +10,7 @@ use crate::name::Name;
 use crate::scope::Scope;
 use async_trait::async_trait;
 
+/// Consumer groups of a tenant. The rules of generations are those of [`crate::group`].
 #[async_trait]
 pub trait Groups: Send + Sync + 'static {
     /// The group, with the topics that its members subscribe to and those named in `also`. Written to by

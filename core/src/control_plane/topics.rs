@@ -7,6 +7,7 @@ use crate::scope::Scope;
 use crate::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected, Topic, TopicChange};
 use async_trait::async_trait;
 
+/// Topics of a tenant, by name, and what their partitions hold.
 #[async_trait]
 pub trait Topics: Send + Sync + 'static {
     /// Makes the topic or changes it; `bool` says that it was made. Partitions only grow.

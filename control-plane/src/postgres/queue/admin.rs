@@ -125,7 +125,7 @@ async fn put_once(
             let current = config_of!(row);
             let config = change.apply(&current);
             if config != current {
-                update(&mut tx, row.queue_id, &config).await?;
+                update(&mut tx, tenant, row.queue_id, &config).await?;
             }
         }
     }
@@ -181,10 +181,11 @@ async fn make(
 
 async fn update(
     connection: &mut PgConnection,
+    tenant: &Name,
     id: i64,
     c: &QueueConfig,
 ) -> Result<(), Error<PutQueueRejected>> {
-    hold(connection, &[id]).await.map_err(lift)?;
+    hold(connection, tenant, &[id]).await.map_err(lift)?;
     let update = sqlx::query_file!(
         "queries/queue/update.sql",
         id,
@@ -207,9 +208,11 @@ async fn update(
 /// Keeps grants, admissions and redrives of these queues away until the transaction ends.
 pub(in crate::postgres) async fn hold(
     connection: &mut PgConnection,
+    tenant: &Name,
     queues: &[i64],
 ) -> Result<(), sqlx::Error> {
-    sqlx::query_file!("queries/queue/hold.sql", queues).execute(connection).await.map(|_| ())
+    let statement = sqlx::query_file!("queries/queue/hold.sql", queues, tenant.as_str());
+    statement.execute(connection).await.map(|_| ())
 }
 
 pub(super) async fn get(
@@ -217,13 +220,22 @@ pub(super) async fn get(
     scope: &Scope,
     name: &Name,
 ) -> Result<Queue, Error<NoSuchQueue>> {
-    let row = retried!(plane, c => sqlx::query_file_as!(Row, "queries/queue/get.sql", scope.tenant.as_str(), name.as_str()).fetch_optional(c))
-        .map_err(Error::from_infallible)?;
+    let row = retried!(
+        plane,
+        c => sqlx::query_file_as!(
+            Row, "queries/queue/get.sql", scope.tenant.as_str(), name.as_str()
+        )
+        .fetch_optional(c)
+    )
+    .map_err(Error::from_infallible)?;
     row.and_then(|row| row.queue(&scope.tenant)).ok_or(Error::Rejected(NoSuchQueue))
 }
 
 pub(super) async fn all(plane: &PostgresControlPlane, scope: &Scope) -> Result<Vec<Queue>, Error> {
-    let rows = retried!(plane, c => sqlx::query_file_as!(Row, "queries/queue/all.sql", scope.tenant.as_str()).fetch_all(c))?;
+    let rows = retried!(
+        plane,
+        c => sqlx::query_file_as!(Row, "queries/queue/all.sql", scope.tenant.as_str()).fetch_all(c)
+    )?;
     Ok(rows.into_iter().filter_map(|row| row.queue(&scope.tenant)).collect())
 }
 
@@ -238,7 +250,7 @@ async fn delete_once(connection: &mut PgConnection, tenant: &Name, name: &Name) 
     let ended = sqlx::query_file_scalar!("queries/queue/delete.sql", tenant.as_str(), name.as_str());
     let ended = ended.fetch_optional(&mut *tx).await.map_err(classify)?;
     if let Some(id) = ended {
-        hold(&mut tx, &[id]).await.map_err(classify)?;
+        hold(&mut tx, tenant, &[id]).await.map_err(classify)?;
     }
     tx.commit().await.map_err(classify)?;
     Ok(ended.is_some())
@@ -246,11 +258,12 @@ async fn delete_once(connection: &mut PgConnection, tenant: &Name, name: &Name) 
 
 pub(super) async fn pause(
     plane: &PostgresControlPlane,
-    _scope: &Scope,
+    scope: &Scope,
     queue: QueueId,
     paused: bool,
 ) -> Result<(), Error<NoSuchQueue>> {
-    let statement = sqlx::query_file_scalar!("queries/queue/pause.sql", queue.0, paused);
+    let statement =
+        sqlx::query_file_scalar!("queries/queue/pause.sql", queue.0, paused, scope.tenant.as_str());
     let found = sent!(plane, WRITE, c => statement.fetch_optional(c)).and_then(|sent| sent.map_err(classify));
     found.map_err(Error::from_infallible)?.map(|_| ()).ok_or(Error::Rejected(NoSuchQueue))
 }

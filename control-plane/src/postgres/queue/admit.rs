@@ -29,7 +29,8 @@ pub(super) async fn admit(plane: &PostgresControlPlane, admit: &Admit) -> Result
             &run_dues as _,
             &offsets,
             &hashes,
-            &dues as _
+            &dues as _,
+            admit.scope.tenant.as_str()
         );
         let status = sent!(plane, WRITE, c => statement.fetch_one(c)).and_then(|sent| sent.map_err(classify));
         match status.map_err(Error::from_infallible)?.as_str() {

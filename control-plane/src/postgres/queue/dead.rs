@@ -43,7 +43,7 @@ fn decided(status: &str, missing: Option<i64>, records: i64) -> Option<Result<i6
 
 pub(super) async fn redrive(
     plane: &PostgresControlPlane,
-    _scope: &Scope,
+    scope: &Scope,
     queue: QueueId,
     filter: &DeadFilter,
     max_rate: Option<f64>,
@@ -57,7 +57,8 @@ pub(super) async fn redrive(
             &c.partitions,
             &c.offsets,
             c.reason.as_deref() as _,
-            max_rate as _
+            max_rate as _,
+            scope.tenant.as_str()
         );
         let row =
             sent!(plane, BACKGROUND, c => statement.fetch_one(c)).and_then(|sent| sent.map_err(classify));
@@ -71,7 +72,7 @@ pub(super) async fn redrive(
 
 pub(super) async fn purge(
     plane: &PostgresControlPlane,
-    _scope: &Scope,
+    scope: &Scope,
     queue: QueueId,
     filter: &DeadFilter,
 ) -> Result<i64, Error<DeadRejected>> {
@@ -83,7 +84,8 @@ pub(super) async fn purge(
             c.named,
             &c.partitions,
             &c.offsets,
-            c.reason.as_deref() as _
+            c.reason.as_deref() as _,
+            scope.tenant.as_str()
         );
         let row =
             sent!(plane, BACKGROUND, c => statement.fetch_one(c)).and_then(|sent| sent.map_err(classify));

@@ -40,17 +40,17 @@ pub(super) async fn grant(
     plane: &PostgresControlPlane,
     grant: &Grant,
 ) -> Result<Granted, Error<NoSuchQueue>> {
-    let learn = |manner| plane.manners.write().insert(grant.queue, manner);
+    // Nothing is learnt before the queue is known to be there, and the tenant's.
+    let mut manner = plane.manners.read().get(&grant.queue).copied();
     let mut patient = false;
     for _ in 0..SENDINGS_MAX {
-        let manner = plane.manners.read().get(&grant.queue).copied();
         if manner.is_none() {
             match plain::grant(plane, grant).await.map_err(Error::from_infallible)? {
                 Ok(Some(granted)) => return Ok(granted),
-                Ok(None) => learn(MIXED),
+                Ok(None) => manner = Some(MIXED),
                 Err(e) if is_conflict(&e) => continue,
                 Err(e) => return Err(Error::from_infallible(classify(e))),
-            };
+            }
         }
         let rows = match send(plane, grant, manner == Some(Manner::Keyed), patient)
             .await
@@ -64,7 +64,8 @@ pub(super) async fn grant(
             Some("given") => {}
             Some("again") => continue,
             Some("keyed") => {
-                learn(Manner::Keyed);
+                manner = Some(Manner::Keyed);
+                plane.manners.write().insert(grant.queue, Manner::Keyed);
                 continue;
             }
             _ => return Err(Error::Rejected(NoSuchQueue)),
@@ -102,7 +103,8 @@ async fn send(
             grant.dice,
             limits::KEYED_WINDOW,
             limits::UNADMITTED_MAX,
-            grant.from_key
+            grant.from_key,
+            grant.scope.tenant.as_str()
         );
         return sent!(plane, WRITE, c => statement.fetch_all(c));
     }
@@ -117,7 +119,8 @@ async fn send(
         grant.from.0,
         grant.dice,
         patient,
-        limits::UNADMITTED_MAX
+        limits::UNADMITTED_MAX,
+        grant.scope.tenant.as_str()
     );
     sent!(plane, WRITE, c => statement.fetch_all(c))
 }

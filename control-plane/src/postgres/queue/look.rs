@@ -6,19 +6,26 @@ use crate::postgres::error::read;
 use millpond_core::queue::{Ledger, Listed, Listing, NoSuchQueue, QueueCounts};
 use millpond_core::{Error, Offset, PartitionId, QueueId, Scope};
 
-async fn living(plane: &PostgresControlPlane, queue: QueueId) -> Result<(), Error<NoSuchQueue>> {
-    let living =
-        retried!(plane, c => sqlx::query_file_scalar!("queries/queue/living.sql", queue.0).fetch_one(c));
+async fn living(
+    plane: &PostgresControlPlane,
+    scope: &Scope,
+    queue: QueueId,
+) -> Result<(), Error<NoSuchQueue>> {
+    let tenant = scope.tenant.as_str();
+    let living = retried!(
+        plane,
+        c => sqlx::query_file_scalar!("queries/queue/living.sql", queue.0, tenant).fetch_one(c)
+    );
     if living.map_err(Error::from_infallible)? { Ok(()) } else { Err(Error::Rejected(NoSuchQueue)) }
 }
 
 /// Goes through all that waits in the queue.
 pub(super) async fn counts(
     plane: &PostgresControlPlane,
-    _scope: &Scope,
+    scope: &Scope,
     queue: QueueId,
 ) -> Result<QueueCounts, Error<NoSuchQueue>> {
-    let statement = sqlx::query_file!("queries/queue/counts.sql", queue.0);
+    let statement = sqlx::query_file!("queries/queue/counts.sql", queue.0, scope.tenant.as_str());
     let row = sent!(plane, BACKGROUND, c => statement.fetch_optional(c)).and_then(|sent| sent.map_err(read));
     let row = row.map_err(Error::from_infallible)?.ok_or(Error::Rejected(NoSuchQueue))?;
     Ok(QueueCounts {
@@ -35,10 +42,10 @@ pub(super) async fn counts(
 
 pub(super) async fn ledger(
     plane: &PostgresControlPlane,
-    _scope: &Scope,
+    scope: &Scope,
     queue: QueueId,
 ) -> Result<Ledger, Error<NoSuchQueue>> {
-    let statement = sqlx::query_file!("queries/queue/ledger.sql", queue.0);
+    let statement = sqlx::query_file!("queries/queue/ledger.sql", queue.0, scope.tenant.as_str());
     let row = sent!(plane, BACKGROUND, c => statement.fetch_optional(c)).and_then(|sent| sent.map_err(read));
     let row = row.map_err(Error::from_infallible)?.ok_or(Error::Rejected(NoSuchQueue))?;
     Ok(Ledger {
@@ -56,13 +63,15 @@ pub(super) async fn ledger(
 
 pub(super) async fn cursors(
     plane: &PostgresControlPlane,
-    _scope: &Scope,
+    scope: &Scope,
     queue: QueueId,
 ) -> Result<Vec<(PartitionId, Offset)>, Error<NoSuchQueue>> {
-    let rows = retried!(plane, c => sqlx::query_file!("queries/queue/cursors.sql", queue.0).fetch_all(c));
+    let tenant = scope.tenant.as_str();
+    let rows =
+        retried!(plane, c => sqlx::query_file!("queries/queue/cursors.sql", queue.0, tenant).fetch_all(c));
     let rows = rows.map_err(Error::from_infallible)?;
     if rows.is_empty() {
-        living(plane, queue).await?;
+        living(plane, scope, queue).await?;
     }
     Ok(rows.into_iter().map(|row| (PartitionId(row.partition_id), Offset(row.next_offset))).collect())
 }
@@ -79,20 +88,20 @@ struct Row {
 
 pub(super) async fn list(
     plane: &PostgresControlPlane,
-    _scope: &Scope,
+    scope: &Scope,
     queue: QueueId,
     listing: Listing,
     after: Option<(PartitionId, Offset)>,
     limit: i64,
 ) -> Result<Vec<Listed>, Error<NoSuchQueue>> {
     let (partition, offset) = after.map_or((0, -1), |(partition, offset)| (partition.0, offset.0));
-    let q = queue.0;
+    let (q, tenant) = (queue.0, scope.tenant.as_str());
     let rows = match listing {
         Listing::InFlight => {
             retried!(
                 plane,
                 c => sqlx::query_file_as!(
-                    Row, "queries/queue/list_in_flight.sql", q, partition, offset, limit
+                    Row, "queries/queue/list_in_flight.sql", q, partition, offset, limit, tenant
                 )
                 .fetch_all(c)
             )
@@ -100,20 +109,24 @@ pub(super) async fn list(
         Listing::Waiting => {
             retried!(
                 plane,
-                c => sqlx::query_file_as!(Row, "queries/queue/list_waiting.sql", q, partition, offset, limit)
-                    .fetch_all(c)
+                c => sqlx::query_file_as!(
+                    Row, "queries/queue/list_waiting.sql", q, partition, offset, limit, tenant
+                )
+                .fetch_all(c)
             )
         }
         Listing::Dead => {
             retried!(
                 plane,
-                c => sqlx::query_file_as!(Row, "queries/queue/list_dead.sql", q, partition, offset, limit)
-                    .fetch_all(c)
+                c => sqlx::query_file_as!(
+                    Row, "queries/queue/list_dead.sql", q, partition, offset, limit, tenant
+                )
+                .fetch_all(c)
             )
         }
     };
     let rows = rows.map_err(Error::from_infallible)?;
-    living(plane, queue).await?;
+    living(plane, scope, queue).await?;
     let listed = rows.into_iter().map(|row| Listed {
         partition: PartitionId(row.partition_id),
         offset: Offset(row.record_offset),

@@ -53,7 +53,8 @@ pub(super) async fn grant(
         &leases,
         &records,
         &lease_ms,
-        grant.from.0
+        grant.from.0,
+        grant.scope.tenant.as_str()
     );
     let rows = match sent!(plane, WRITE, c => statement.fetch_all(c))? {
         Ok(rows) => rows,
@@ -117,7 +118,8 @@ pub(super) async fn settle(
         &columns.partitions as _,
         &columns.attempts as _,
         &columns.los as _,
-        &columns.his as _
+        &columns.his as _,
+        settle.scope.tenant.as_str()
     );
     let row = statement.fetch_one(connection).await?;
     let settled = Settled { at_ms: row.at_ms, verdicts: verdicts(&row.verdicts) };

@@ -7,7 +7,7 @@ use crate::postgres::PostgresControlPlane;
 use crate::postgres::connection::{BACKGROUND, sent};
 use crate::postgres::error::classify;
 use millpond_core::queue::NoSuchQueue;
-use millpond_core::{Error, Offset, PartitionId, QueueId, Scope};
+use millpond_core::{Error, Name, Offset, PartitionId, QueueId, Scope};
 use sqlx::{Connection, PgConnection};
 
 /// Each time a settlement must have moved renewed records to another part meanwhile.
@@ -17,13 +17,13 @@ type Places = Vec<(PartitionId, Offset)>;
 
 pub(super) async fn seek(
     plane: &PostgresControlPlane,
-    _scope: &Scope,
+    scope: &Scope,
     queue: QueueId,
     to: &[(PartitionId, Offset)],
 ) -> Result<(Places, i64), Error<NoSuchQueue>> {
-    let (plane, to) = (plane.clone(), to.to_vec());
+    let (plane, tenant, to) = (plane.clone(), scope.tenant.clone(), to.to_vec());
     let task = tokio::spawn(async move {
-        let sent = sent!(plane, BACKGROUND, c => seek_once(c, queue, &to));
+        let sent = sent!(plane, BACKGROUND, c => seek_once(c, &tenant, queue, &to));
         sent.map_err(Error::from_infallible)?
     });
     task.await.unwrap_or_else(|e| Err(Error::MaybeApplied(e.into())))
@@ -35,25 +35,34 @@ fn lift(error: sqlx::Error) -> Error<NoSuchQueue> {
 
 async fn seek_once(
     connection: &mut PgConnection,
+    tenant: &Name,
     queue: QueueId,
     to: &[(PartitionId, Offset)],
 ) -> Result<(Places, i64), Error<NoSuchQueue>> {
     let mut tx = connection.begin().await.map_err(|e| Error::NotApplied(e.into()))?;
-    hold(&mut tx, &[queue.0]).await.map_err(lift)?;
+    hold(&mut tx, tenant, &[queue.0]).await.map_err(lift)?;
     let (partitions, offsets): (Vec<i64>, Vec<i64>) =
         to.iter().map(|(partition, offset)| (partition.0, offset.0)).unzip();
-    let rows = sqlx::query_file!("queries/queue/targets.sql", queue.0, &partitions, &offsets)
-        .fetch_all(&mut *tx)
-        .await
-        .map_err(lift)?;
+    let rows =
+        sqlx::query_file!("queries/queue/targets.sql", queue.0, &partitions, &offsets, tenant.as_str())
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(lift)?;
     if rows.is_empty() {
         return Err(Error::Rejected(NoSuchQueue));
     }
     let places = rows.into_iter().filter_map(|row| row.partition_id.zip(row.target));
     let (partitions, targets): (Vec<i64>, Vec<i64>) = places.unzip();
-    let (leased, below) = end_leases(&mut tx, queue, &partitions, &targets).await?;
-    let seek =
-        sqlx::query_file_scalar!("queries/queue/seek.sql", queue.0, &partitions, &targets, leased, below);
+    let (leased, below) = end_leases(&mut tx, tenant, queue, &partitions, &targets).await?;
+    let seek = sqlx::query_file_scalar!(
+        "queries/queue/seek.sql",
+        queue.0,
+        &partitions,
+        &targets,
+        leased,
+        below,
+        tenant.as_str()
+    );
     let passed = seek.fetch_one(&mut *tx).await.map_err(lift)?;
     tx.commit().await.map_err(lift)?;
     let places = partitions.into_iter().map(PartitionId).zip(targets.into_iter().map(Offset));
@@ -63,13 +72,15 @@ async fn seek_once(
 /// How many records were leased, and how many of those lie below the targets.
 async fn end_leases(
     connection: &mut PgConnection,
+    tenant: &Name,
     queue: QueueId,
     partitions: &[i64],
     targets: &[i64],
 ) -> Result<(i64, i64), Error<NoSuchQueue>> {
     let (mut leased, mut below) = (0, 0);
     for _ in 0..ROUNDS_MAX {
-        let statement = sqlx::query_file!("queries/queue/end_leases.sql", queue.0, partitions, targets);
+        let statement =
+            sqlx::query_file!("queries/queue/end_leases.sql", queue.0, partitions, targets, tenant.as_str());
         let row = statement.fetch_one(&mut *connection).await.map_err(lift)?;
         if row.seen == 0 {
             return Ok((leased, below));

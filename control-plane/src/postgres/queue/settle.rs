@@ -125,7 +125,8 @@ pub(in crate::postgres) async fn send(
         &columns.ms as _,
         &columns.counts,
         &columns.reasons as _,
-        limits::OPERATION_TTL_MS
+        limits::OPERATION_TTL_MS,
+        settle.scope.tenant.as_str()
     );
     let row = statement.fetch_one(connection).await?;
     let current = row.current || row.repeated;
