@@ -25,7 +25,7 @@ const DIVISION_BY_ZERO: &str = "22012";
 
 /// What the statement said of a request as a whole.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Said {
+pub(super) enum RequestOutcome {
     Stored,
     Repeat,
     Gone,
@@ -34,9 +34,6 @@ pub(super) enum Said {
 }
 
 pub(super) async fn commit(plane: &PostgresControlPlane, commit: &Commit) -> Result<Committed, Error> {
-    if commit.guard.is_some() {
-        return super::guarded::commit(plane, commit).await;
-    }
     let plain =
         commit.dedups.is_empty() && commit.requests.iter().all(|r| r.key.is_none() && r.expect.is_none());
     if plain
@@ -194,7 +191,7 @@ async fn send_plain(
 pub(super) async fn send(
     connection: &mut PgConnection,
     commit: &Commit,
-) -> Result<(Committed, Vec<Said>), Error> {
+) -> Result<(Committed, Vec<RequestOutcome>), Error> {
     let c = Columns::of(commit);
     let pieces = &commit.pieces;
     let piece_requests: Vec<i32> = pieces.iter().map(|p| int(p.request) + 1).collect();
@@ -278,19 +275,19 @@ pub(super) async fn send(
         verdicts: vec![Verdict::Stored; requests.len()],
         pieces: Vec::with_capacity(rows.len()),
     };
-    let mut said = vec![Said::Stored; requests.len()];
+    let mut said = vec![RequestOutcome::Stored; requests.len()];
     for (piece, row) in pieces.iter().zip(rows) {
         committed.at_ms = row.at_ms;
         committed.pieces.push(PieceOutcome { base: row.base.map(Offset), dropped: row.dropped });
         let (now_said, verdict) = match row.refused.as_deref() {
             None => continue,
-            Some("repeat") => (Said::Repeat, Verdict::Unknown),
-            Some("gone") => (Said::Gone, Verdict::PartitionGone),
+            Some("repeat") => (RequestOutcome::Repeat, Verdict::Unknown),
+            Some("gone") => (RequestOutcome::Gone, Verdict::PartitionGone),
             Some("mismatch") => {
                 let current = Offset(row.high_watermark.unwrap_or(0));
-                (Said::Mismatch(current), Verdict::OffsetMismatch { current })
+                (RequestOutcome::Mismatch(current), Verdict::OffsetMismatch { current })
             }
-            Some(_) => (Said::Key, Verdict::Unknown),
+            Some(_) => (RequestOutcome::Key, Verdict::Unknown),
         };
         said[piece.request] = now_said;
         committed.verdicts[piece.request] = verdict;
@@ -303,14 +300,15 @@ pub(super) async fn send(
 async fn resolve_answers(
     plane: &PostgresControlPlane,
     commit: &Commit,
-    said: &[Said],
+    said: &[RequestOutcome],
     committed: &mut Committed,
 ) -> Result<(), Error> {
     let keyed = |n: &usize| {
         commit.requests[*n].key.is_some()
             || commit.dedups.iter().any(|d| commit.pieces[d.piece].request == *n)
     };
-    let open: Vec<usize> = (0..said.len()).filter(|n| said[*n] != Said::Stored).filter(keyed).collect();
+    let open: Vec<usize> =
+        (0..said.len()).filter(|n| said[*n] != RequestOutcome::Stored).filter(keyed).collect();
     if open.is_empty() {
         return Ok(());
     }
@@ -340,7 +338,7 @@ async fn resolve_answers(
             committed.verdicts[number] = Verdict::Conflict;
         }
     }
-    if open.iter().any(|n| said[*n] == Said::Key && committed.verdicts[*n] == Verdict::Unknown) {
+    if open.iter().any(|n| said[*n] == RequestOutcome::Key && committed.verdicts[*n] == Verdict::Unknown) {
         return Err(Error::NotApplied("an idempotency key expired while it was looked up".into()));
     }
     Ok(())
@@ -362,11 +360,12 @@ pub(super) fn outcomes(bases: &[Option<i64>], dropped: &[i64]) -> Vec<PieceOutco
 async fn resolve_repeats(
     plane: &PostgresControlPlane,
     commit: &Commit,
-    said: &[Said],
+    said: &[RequestOutcome],
     committed: &mut Committed,
 ) -> Result<(), Error> {
-    let open =
-        |request: usize| said[request] == Said::Repeat && committed.verdicts[request] == Verdict::Unknown;
+    let open = |request: usize| {
+        said[request] == RequestOutcome::Repeat && committed.verdicts[request] == Verdict::Unknown
+    };
     let pieces: Vec<usize> = (0..commit.pieces.len()).filter(|n| open(commit.pieces[*n].request)).collect();
     if pieces.is_empty() {
         return Ok(());

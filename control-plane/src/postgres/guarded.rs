@@ -3,7 +3,7 @@
 //! leases touches, offsets, keys.
 
 use super::PostgresControlPlane;
-use super::commit::{Said, outcomes, send};
+use super::commit::{RequestOutcome, outcomes, send};
 use super::connection::{WRITE, sent};
 use super::error::classify;
 use super::group;
@@ -85,7 +85,9 @@ async fn decide(tx: &mut Transaction<'_, Postgres>, commit: &Commit) -> Result<C
     let (committed, said) = send(tx, commit).await?;
     match said.first() {
         // Another agent took the key since the look: sent again, the commit finds its answer.
-        Some(Said::Key) => Err(Error::NotApplied("the idempotency key is being used elsewhere".into())),
+        Some(RequestOutcome::Key) => {
+            Err(Error::NotApplied("the idempotency key is being used elsewhere".into()))
+        }
         _ => Ok(committed),
     }
 }

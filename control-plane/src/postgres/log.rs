@@ -2,7 +2,7 @@
 
 use super::connection::{READ, retried, sent};
 use super::error::classify;
-use super::{PostgresControlPlane, commit, find};
+use super::{PostgresControlPlane, commit, find, guarded};
 use async_trait::async_trait;
 use bytes::Bytes;
 use millpond_core::control_plane::{Commit, Committed, FindRequest, Found, Log, PayloadRange};
@@ -20,7 +20,11 @@ impl Log for PostgresControlPlane {
     }
 
     async fn commit(&self, commit: &Commit) -> Result<Committed, Error> {
-        commit::commit(self, commit).await
+        if commit.guard.is_some() {
+            guarded::commit(self, commit).await
+        } else {
+            commit::commit(self, commit).await
+        }
     }
 
     async fn dedup_offsets(

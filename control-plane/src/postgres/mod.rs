@@ -35,7 +35,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct PostgresControlPlane {
     pool: PgPool,
     /// Which statement a queue's next grant is tried with.
-    manners: Arc<RwLock<queue::Manners>>,
+    hints: Arc<RwLock<queue::QueueHints>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +87,7 @@ impl PostgresControlPlane {
         let off = settings.fetch_optional(&pool).await.map_err(ConnectError::Unreachable)?;
         match off {
             Some(setting) => Err(ConnectError::Unsafe { setting }),
-            None => Ok(Self { pool, manners: Arc::default() }),
+            None => Ok(Self { pool, hints: Arc::default() }),
         }
     }
 

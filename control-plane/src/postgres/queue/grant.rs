@@ -2,14 +2,15 @@
 //!
 //! A grant has no row of its own: its leases are its identity. Sent again, those that are alive are answered.
 
-use super::plain::{self, MIXED, Manner};
+use super::columns::joined;
+use super::grant_plain;
+use super::hints::{self, KnownAs, MIXED};
 use super::{again, is_conflict};
 use crate::postgres::PostgresControlPlane;
 use crate::postgres::connection::{WRITE, sent};
 use crate::postgres::error::classify;
 use millpond_core::queue::{Grant, Granted, LeasePart, LimitedBy, NoSuchQueue, Unadmitted};
 use millpond_core::{Error, LeaseId, Offset, PartitionId, limits};
-use std::ops::Range;
 use uuid::Uuid;
 
 /// A statement that had to wait for a queue sees that the queue changed meanwhile; so often in a row it does
@@ -41,18 +42,18 @@ pub(super) async fn grant(
     grant: &Grant,
 ) -> Result<Granted, Error<NoSuchQueue>> {
     // Nothing is learnt before the queue is known to be there, and the tenant's.
-    let mut manner = plane.manners.read().get(&grant.queue).copied();
+    let mut manner = plane.hints.read().get(&grant.queue).copied();
     let mut patient = false;
     for _ in 0..SENDINGS_MAX {
         if manner.is_none() {
-            match plain::grant(plane, grant).await.map_err(Error::from_infallible)? {
+            match grant_plain::grant(plane, grant).await.map_err(Error::from_infallible)? {
                 Ok(Some(granted)) => return Ok(granted),
                 Ok(None) => manner = Some(MIXED),
                 Err(e) if is_conflict(&e) => continue,
                 Err(e) => return Err(Error::from_infallible(classify(e))),
             }
         }
-        let rows = match send(plane, grant, manner == Some(Manner::Keyed), patient)
+        let rows = match send(plane, grant, manner == Some(KnownAs::Keyed), patient)
             .await
             .map_err(Error::from_infallible)?
         {
@@ -64,8 +65,8 @@ pub(super) async fn grant(
             Some("given") => {}
             Some("again") => continue,
             Some("keyed") => {
-                manner = Some(Manner::Keyed);
-                plane.manners.write().insert(grant.queue, Manner::Keyed);
+                manner = Some(KnownAs::Keyed);
+                plane.hints.write().insert(grant.queue, KnownAs::Keyed);
                 continue;
             }
             _ => return Err(Error::Rejected(NoSuchQueue)),
@@ -75,7 +76,7 @@ pub(super) async fn grant(
             patient = true;
             continue;
         }
-        plain::learn(plane, grant.queue, &granted);
+        hints::learn(plane, grant.queue, &granted);
         return Ok(granted);
     }
     Err(again())
@@ -175,17 +176,4 @@ fn part(row: &Row) -> Option<(i32, LeasePart)> {
         deadline_ms: row.deadline_ms?,
     };
     Some((row.part?, part))
-}
-
-/// The same offsets as ranges that do not touch.
-pub(super) fn joined(mut ranges: Vec<Range<i64>>) -> Vec<Range<i64>> {
-    ranges.sort_unstable_by_key(|r| r.start);
-    let mut joined: Vec<Range<i64>> = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        match joined.last_mut() {
-            Some(last) if last.end == range.start => last.end = range.end,
-            _ => joined.push(range),
-        }
-    }
-    joined
 }

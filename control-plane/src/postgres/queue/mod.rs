@@ -3,23 +3,26 @@
 pub(super) mod acks;
 mod admin;
 mod admit;
+mod columns;
 mod dead;
 mod grant;
+mod grant_plain;
+mod hints;
 mod look;
-mod plain;
 mod seek;
 mod settle;
+mod settle_plain;
 
 use super::PostgresControlPlane;
 pub(super) use admin::hold;
 use async_trait::async_trait;
+pub(super) use hints::QueueHints;
 use millpond_core::control_plane::Queues;
 use millpond_core::queue::{
     Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected,
     Queue, QueueChange, QueueCounts, Settle, Settled,
 };
 use millpond_core::{Error, Name, Offset, PartitionId, QueueId, Scope};
-pub(super) use plain::Manners;
 
 /// Whether a row was made that another was making at the same time: sent again, the statement finds it.
 fn is_conflict(error: &sqlx::Error) -> bool {

@@ -1,84 +1,28 @@
 //! Settling what leases hold, and ending those whose deadline is past.
 
-use super::plain::{self, Manner};
+use super::columns::{Columns, SettleReply, verdicts};
+use super::hints::KnownAs;
+use super::settle_plain;
 use super::{again, is_conflict};
 use crate::postgres::PostgresControlPlane;
 use crate::postgres::connection::{WRITE, sent};
 use crate::postgres::error::classify;
-use millpond_core::queue::{Action, Claim, Outcome, Settle, Settled, Verdict};
-use millpond_core::{Error, Offset, PartitionId, limits};
+use millpond_core::queue::{Settle, Settled};
+use millpond_core::{Error, limits};
 use sqlx::PgConnection;
-use uuid::Uuid;
 
 const SENDINGS_MAX: usize = 50;
-/// Numbers that a stored verdict takes; the first is `entry * OUTCOMES + outcome`.
-const VERDICT: usize = 4;
-const OUTCOMES: i64 = 8;
-
-/// Entries as columns.
-#[derive(Default)]
-pub(super) struct Columns {
-    pub leases: Vec<Uuid>,
-    pub partitions: Vec<Option<i64>>,
-    pub attempts: Vec<Option<i32>>,
-    pub los: Vec<Option<i64>>,
-    pub his: Vec<Option<i64>>,
-    actions: Vec<String>,
-    ms: Vec<Option<i64>>,
-    counts: Vec<bool>,
-    reasons: Vec<Option<String>>,
-}
-
-impl Columns {
-    pub fn of(settle: &Settle) -> Self {
-        let mut columns = Self::default();
-        for entry in &settle.entries {
-            let run = match entry.claim {
-                Claim::Whole => None,
-                Claim::Run { partition, attempt, lo, hi } => Some((partition.0, attempt, lo.0, hi.0)),
-            };
-            let (action, ms, counts, reason) = match &entry.action {
-                Action::Ack => ("ack", None, false, None),
-                Action::Nack { delay_ms, counts, reason } => ("nack", *delay_ms, *counts, reason.clone()),
-                Action::Reject { reason } => ("reject", None, false, reason.clone()),
-                Action::Renew { lease_ms } => ("renew", Some(*lease_ms), false, None),
-                Action::Release => ("release", None, false, None),
-                Action::Expire => ("expire", None, false, None),
-            };
-            columns.leases.push(entry.lease.0);
-            columns.partitions.push(run.map(|r| r.0));
-            columns.attempts.push(run.map(|r| r.1));
-            columns.los.push(run.map(|r| r.2));
-            columns.his.push(run.map(|r| r.3));
-            columns.actions.push(action.to_owned());
-            columns.ms.push(ms);
-            columns.counts.push(counts);
-            columns.reasons.push(reason);
-        }
-        columns
-    }
-}
-
-/// What one sending of the statement says.
-pub(in crate::postgres) struct Said {
-    pub settled: Settled,
-    /// Whether it is the answer: not if another sending of the same settlement was carried out while this one
-    /// waited.
-    pub current: bool,
-    pub repeated: bool,
-}
-
 pub(super) async fn settle(plane: &PostgresControlPlane, settle: &Settle) -> Result<Settled, Error> {
     let mut plain =
-        plain::is_plain(settle) && plane.manners.read().get(&settle.queue) != Some(&Manner::Keyed);
+        settle_plain::is_plain(settle) && plane.hints.read().get(&settle.queue) != Some(&KnownAs::Keyed);
     let mut looked = false;
     for _ in 0..SENDINGS_MAX {
         let sending = if std::mem::take(&mut plain) {
-            match sent!(plane, WRITE, c => plain::settle(c, settle))? {
+            match sent!(plane, WRITE, c => settle_plain::settle(c, settle))? {
                 Ok((Some(said), _)) => Ok(said),
                 Ok((None, keyed)) => {
                     if keyed {
-                        plane.manners.write().insert(settle.queue, Manner::Keyed);
+                        plane.hints.write().insert(settle.queue, KnownAs::Keyed);
                     }
                     continue;
                 }
@@ -106,7 +50,7 @@ pub(super) async fn settle(plane: &PostgresControlPlane, settle: &Settle) -> Res
 pub(in crate::postgres) async fn send(
     connection: &mut PgConnection,
     settle: &Settle,
-) -> Result<Said, sqlx::Error> {
+) -> Result<SettleReply, sqlx::Error> {
     let columns = Columns::of(settle);
     let statement = sqlx::query_file!(
         "queries/queue/settle.sql",
@@ -130,26 +74,9 @@ pub(in crate::postgres) async fn send(
     );
     let row = statement.fetch_one(connection).await?;
     let current = row.current || row.repeated;
-    Ok(Said {
+    Ok(SettleReply {
         settled: Settled { at_ms: row.at_ms, verdicts: verdicts(&row.verdicts) },
         current,
         repeated: row.repeated,
     })
-}
-
-pub(super) fn verdicts(stored: &[i64]) -> Vec<Verdict> {
-    stored.chunks_exact(VERDICT).filter_map(verdict).collect()
-}
-
-fn verdict(numbers: &[i64]) -> Option<Verdict> {
-    let &[what, partition, lo, hi] = numbers else { return None };
-    let outcome = match what % OUTCOMES {
-        0 => Outcome::Acked,
-        1 => Outcome::Released,
-        2 => Outcome::Renewed,
-        3 => Outcome::Dead,
-        _ => Outcome::Expired,
-    };
-    let entry = usize::try_from(what / OUTCOMES).ok()?;
-    Some(Verdict { entry, partition: PartitionId(partition), lo: Offset(lo), hi: Offset(hi), outcome })
 }
