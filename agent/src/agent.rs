@@ -1,4 +1,5 @@
-//! `millpond agent` and `millpond migrate`: one of any number of agents on a given Postgres and bucket.
+//! The commands `millpond agent`, which runs one agent on a given Postgres and object store (there can be any
+//! number of agents on them), and `millpond migrate`, which prepares the database.
 
 use crate::serve::{self, Outcome, ServerArgs};
 use millpond_control_plane::{DatabaseOptions, PostgresControlPlane};
@@ -9,7 +10,8 @@ use tokio::net::TcpListener;
 
 #[derive(Debug, clap::Args)]
 pub struct DatabaseArgs {
-    /// The control plane's database, as postgres://user:password@host/name; a database of its own
+    /// URL of the control plane's database, as postgres://user:password@host/name; nothing else should be in
+    /// this database
     #[arg(long, env = "MILLPOND_DATABASE_URL", hide_env_values = true)]
     database_url: DatabaseOptions,
 }
@@ -18,22 +20,22 @@ pub struct DatabaseArgs {
 pub struct AgentArgs {
     #[command(flatten)]
     database: DatabaseArgs,
-    /// Where segments lie: s3://bucket/prefix (credentials, region and endpoint from the usual AWS_*
-    /// variables) or file:///folder; `memory:` is for tests: what it holds ends with the process, and the
-    /// database then refers to nothing
+    /// Where segments are stored: s3://bucket/prefix (credentials, region and endpoint come from the usual
+    /// AWS_* variables) or file:///folder; `memory:` is for tests: its content is lost when the process ends,
+    /// and the database then refers to segments that do not exist
     #[arg(long, env = "MILLPOND_STORE")]
     store: String,
     /// Address to listen on
     #[arg(long, env = "MILLPOND_LISTEN", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Listen beyond loopback although nobody is asked who they are
+    /// Allow listening on addresses other than loopback, although there is no authentication
     #[arg(long, env = "MILLPOND_INSECURE", value_parser = clap::builder::FalseyValueParser::new())]
     insecure: bool,
     #[command(flatten)]
     server: ServerArgs,
 }
 
-/// Serves until it is told to stop.
+/// Serves until SIGINT or SIGTERM. Fails if the database has not this version's schema.
 pub async fn run(args: AgentArgs) -> Outcome<()> {
     let loopback = args.listen.ip().is_loopback();
     if !loopback && !args.insecure {
@@ -52,14 +54,15 @@ pub async fn run(args: AgentArgs) -> Outcome<()> {
     serve::run(&args.server, loopback, plane, store, listener, || ready(address)).await
 }
 
-/// On standard output for who started the agent, since the port may be any; nobody has to read it.
+/// Prints the address, which whoever started the agent needs if it listens on port 0. Errors are ignored:
+/// standard output may be closed.
 fn ready(address: SocketAddr) {
-    tracing::info!(%address, "ready");
+    tracing::info!(%address, "the agent is ready");
     let mut out = std::io::stdout().lock();
     writeln!(out, "Millpond is ready on http://{address}").and_then(|()| out.flush()).ok();
 }
 
-/// Brings the database to this version's schema; does nothing where it is that already.
+/// Migrates the database to this version's schema; does nothing if it has it already.
 pub async fn migrate(args: DatabaseArgs) -> Outcome<()> {
     PostgresControlPlane::migrate(args.database_url).await?;
     Ok(())

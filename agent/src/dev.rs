@@ -1,4 +1,4 @@
-//! `millpond dev`: the whole thing in one process, on embedded Postgres and a local folder.
+//! The command `millpond dev`: an agent with a Postgres of its own and a local folder as object store.
 
 use crate::serve::{self, Outcome, ServerArgs};
 use millpond_control_plane::PostgresControlPlane;
@@ -12,19 +12,20 @@ use tokio::net::TcpListener;
 
 #[derive(Debug, clap::Args)]
 pub struct DevArgs {
-    /// Folder for the database and the records; made if missing
+    /// Folder for the database and the records; it is made if it does not exist
     #[arg(long, env = "MILLPOND_DATA_DIR", default_value = "millpond-data")]
     data_dir: PathBuf,
-    /// Address to listen on: loopback only, since there is no authentication
+    /// Address to listen on; only loopback addresses, since there is no authentication
     #[arg(long, env = "MILLPOND_LISTEN", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Keep nothing: a temporary folder, deleted at the end
+    /// Use a temporary folder that is deleted at the end
     #[arg(long)]
     ephemeral: bool,
     #[command(flatten)]
     server: ServerArgs,
 }
 
+/// Starts Postgres, serves until SIGINT or SIGTERM, and stops Postgres.
 pub async fn run(args: DevArgs) -> Outcome<()> {
     if !args.listen.ip().is_loopback() {
         return Err(format!(
@@ -33,7 +34,7 @@ pub async fn run(args: DevArgs) -> Outcome<()> {
         )
         .into());
     }
-    // Whoever runs the database must be able to pass, whatever the umask.
+    // Postgres may run as another user, which must be able to enter the folder, whatever the umask.
     let passable = std::fs::Permissions::from_mode(0o755);
     let temporary = if args.ephemeral {
         Some(tempfile::Builder::new().prefix("millpond-").permissions(passable).tempdir()?)
@@ -44,7 +45,7 @@ pub async fn run(args: DevArgs) -> Outcome<()> {
     tokio::fs::create_dir_all(&data_dir)
         .await
         .map_err(|e| format!("cannot make {}: {e}", data_dir.display()))?;
-    // The socket is bound first: who cannot listen need not start a database.
+    // The socket is bound first, since starting a database is in vain if the address is in use.
     let listener =
         TcpListener::bind(args.listen).await.map_err(|e| format!("cannot listen on {}: {e}", args.listen))?;
     let address = listener.local_addr()?;
@@ -76,7 +77,7 @@ async fn serve(
     .await
 }
 
-/// Nobody has to read it: a closed standard output is no reason to stop.
+/// Prints where everything is and how to try it. The caller ignores errors: standard output may be closed.
 fn welcome(
     address: SocketAddr,
     data_dir: &Path,
@@ -100,7 +101,8 @@ fn welcome(
     writeln!(out, "       -d '{{\"records\":[{{\"key\":\"k1\",\"value\":{{\"n\":1}}}}]}}'")?;
     writeln!(
         out,
-        "  printf '{{\"n\":2}}\\n{{\"n\":3}}\\n' | curl -X POST -T - -H 'content-type: application/x-ndjson' {records}"
+        "  printf '{{\"n\":2}}\\n{{\"n\":3}}\\n' | \
+         curl -X POST -T - -H 'content-type: application/x-ndjson' {records}"
     )?;
     writeln!(out, "  curl '{records}?from=earliest'")?;
     writeln!(out, "  curl -N -H 'accept: text/event-stream' '{records}?from=earliest'")?;

@@ -1,4 +1,6 @@
-//! The `millpond` binary: commands, listeners, and the place where an agent is put together.
+//! The `millpond` binary: parses the command line, sets up logging and the runtime, and runs a command.
+//!
+//! An agent is assembled from its parts in [`serve`].
 
 mod agent;
 mod dev;
@@ -20,7 +22,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Parser)]
 #[command(version)]
 struct Millpond {
-    /// How log lines look
+    /// Format of log lines
     #[arg(long, global = true, env = "MILLPOND_LOG_FORMAT", value_enum, default_value_t = LogFormat::Human)]
     log_format: LogFormat,
     #[command(subcommand)]
@@ -35,20 +37,21 @@ enum LogFormat {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run everything in one process, on embedded Postgres and a local folder
+    /// Run an agent with a Postgres of its own and a local folder, for development
     Dev(dev::DevArgs),
-    /// Run one agent on a given Postgres and bucket
+    /// Run one agent on a given Postgres and object store
     Agent(agent::AgentArgs),
-    /// Bring a database to this version's schema
+    /// Migrate a database to this version's schema
     Migrate(agent::DatabaseArgs),
-    /// Measure latency and throughput, on servers of its own or on a running one
+    /// Measure latency and throughput, of agents that it starts or of a running server
     Bench(bench::BenchArgs),
-    /// Look whether database and store are fit for agents, and say what to do where they are not
+    /// Check whether database and object store are fit for agents, and advise what to do if not
     Doctor(doctor::DoctorArgs),
     #[command(flatten)]
     Client(cli::ClientCommand),
 }
 
+/// Sends log lines to standard error. `default` is the filter if `MILLPOND_LOG` is not set.
 fn log(format: LogFormat, default: &str) {
     let filter = EnvFilter::try_from_env("MILLPOND_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let builder = tracing_subscriber::fmt()
@@ -61,14 +64,14 @@ fn log(format: LogFormat, default: &str) {
     }
 }
 
-/// Threads for work that blocks: files, compression, parsing of large bodies. Each keeps memory that its
-/// allocator freed for itself.
-const BLOCKING_THREADS: usize = 8;
+/// Threads for blocking work: files, compression, parsing of large bodies. The number is small because the
+/// allocator keeps freed memory per thread.
+const BLOCKING_THREADS_MAX: usize = 8;
 
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS)
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
         .build();
     match runtime {
         Ok(runtime) => runtime.block_on(run()),

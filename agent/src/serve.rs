@@ -1,4 +1,5 @@
-//! What `dev` and `agent` have in common: settings, and an agent that serves until it is told to stop.
+//! The part that the commands `dev` and `agent` share: settings, and an agent that is put together from its
+//! parts and serves until a signal stops it.
 
 use clap::builder::FalseyValueParser;
 use millpond_control_plane::PostgresControlPlane;
@@ -19,22 +20,27 @@ pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 #[derive(Debug, clap::Args)]
 pub struct ServerArgs {
-    /// Partitions of topics that are made without saying how many
-    #[arg(long, env = "MILLPOND_DEFAULT_PARTITIONS", default_value_t = 8, value_parser = clap::value_parser!(i32).range(1..=10_000))]
+    /// Number of partitions of a new topic, if it is not given
+    #[arg(
+        long,
+        env = "MILLPOND_DEFAULT_PARTITIONS",
+        default_value_t = 8,
+        value_parser = clap::value_parser!(i32).range(1..=10_000)
+    )]
     default_partitions: i32,
-    /// Refuse to produce to topics that were not made before
+    /// Refuse topics that do not exist, instead of making them when they are first used
     #[arg(long, env = "MILLPOND_NO_AUTO_CREATE", value_parser = FalseyValueParser::new())]
     no_auto_create: bool,
-    /// PUTs a second that an agent makes when it has a choice
+    /// PUTs per second that an agent aims for, as far as it has a choice
     #[arg(long, env = "MILLPOND_PUT_RATE", default_value_t = 4.0, value_parser = rate)]
     put_rate: f64,
-    /// Send everything to segments, nothing inline
+    /// Store all records in segments, none inline in the database
     #[arg(long, env = "MILLPOND_NO_INLINE", value_parser = FalseyValueParser::new())]
     no_inline: bool,
-    /// Origin of web pages that may use the API, as https://app.example.org; several with commas
+    /// Origin of web pages that may use the API, such as https://app.example.org; several with commas
     #[arg(long, env = "MILLPOND_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     allow_origin: Vec<String>,
-    /// For measurements: let every request to the store take as long as one far away would, as
+    /// For measurements: delay every request to the store as if it were far away, such as
     /// p50=100ms,p99=300ms
     #[arg(long, env = "MILLPOND_STORE_LATENCY")]
     store_latency: Option<StoreLatency>,
@@ -42,10 +48,11 @@ pub struct ServerArgs {
 
 fn rate(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if rate.is_finite() && rate > 0.0 { Ok(rate) } else { Err("a rate is above 0".to_owned()) }
+    if rate.is_finite() && rate > 0.0 { Ok(rate) } else { Err("a rate must be above 0".to_owned()) }
 }
 
-/// Serves until SIGINT or SIGTERM; then finishes what is in flight and commits what was taken in.
+/// Serves until SIGINT or SIGTERM, then finishes requests in flight and commits all records that were
+/// accepted. `ready` is called once requests can be served.
 pub async fn run(
     args: &ServerArgs,
     loopback_only: bool,
@@ -83,7 +90,7 @@ pub async fn run(
     };
     ready();
     http::server::serve(listener, http::router(Door::new(Arc::clone(&engine), door)), stop).await;
-    tracing::info!("stopping");
+    tracing::info!("the agent is stopping");
     engine.close().await;
     plane.close().await;
     Ok(())

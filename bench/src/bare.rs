@@ -1,21 +1,22 @@
-//! What Postgres itself takes for a row: the yardstick of `millpond bench`.
+//! Direct access to Postgres: plain inserts to compare Millpond with, and statistics of the queues' tables.
 
 use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 
-/// Single-row inserts, each a commit, into a table that goes with the database.
+/// Single-row inserts, one commit each, into a table that is deleted with the database.
 #[derive(Clone, Debug)]
 pub struct BareInserts {
     pool: PgPool,
 }
 
 impl BareInserts {
-    /// Through as many connections as the control plane has.
+    /// Opens as many connections as the control plane of an agent has.
     pub async fn connect(options: PgConnectOptions) -> Result<Self, sqlx::Error> {
         let options = options.options([("synchronous_commit", "on")]);
         let pool =
             PgPoolOptions::new().max_connections(16).test_before_acquire(false).connect_with(options).await?;
-        let table = "create table if not exists bench_bare (id int8 generated always as identity primary key, payload bytea not null)";
+        let table = "create table if not exists bench_bare \
+            (id int8 generated always as identity primary key, payload bytea not null)";
         sqlx::query(table).execute(&pool).await?;
         Ok(Self { pool })
     }
@@ -30,15 +31,16 @@ impl BareInserts {
     }
 }
 
-/// Tables of queues.
-const QUEUE_TABLES: &str = "('queue', 'queue_flow', 'queue_cursor', 'lease', 'waiting', 'dead', 'admitted', 'queue_key', 'queue_agent', 'queue_operation')";
+/// Names of the tables in which queues keep their state, as a list in SQL.
+const QUEUE_TABLES: &str = "('queue', 'queue_flow', 'queue_cursor', 'lease', 'waiting', 'dead', 'admitted', \
+    'queue_key', 'queue_agent', 'queue_operation')";
 
-/// What Postgres counts of the tables of queues.
+/// Statistics of Postgres about the tables of queues.
 #[derive(Clone, Copy, Debug)]
 pub struct Statistics {
-    /// Inserted, updated and deleted, as far as sessions have reported it.
+    /// Rows inserted, updated and deleted, as far as sessions have reported them.
     pub rows_written: i64,
-    /// Of tables and indexes.
+    /// Size of tables and indexes.
     pub bytes: i64,
 }
 
@@ -46,7 +48,8 @@ impl Statistics {
     pub async fn of(options: PgConnectOptions) -> Result<Self, sqlx::Error> {
         let mut connection = PgConnection::connect_with(&options).await?;
         let statement = format!(
-            "select coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::int8, coalesce(sum(pg_total_relation_size(relid)), 0)::int8
+            "select coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::int8,
+                coalesce(sum(pg_total_relation_size(relid)), 0)::int8
              from pg_stat_user_tables where relname in {QUEUE_TABLES}"
         );
         let (rows_written, bytes) =
@@ -62,7 +65,7 @@ impl Statistics {
     }
 }
 
-/// A transaction that keeps its snapshot until this is dropped.
+/// An open transaction, which keeps its snapshot until this is dropped.
 #[derive(Debug)]
 pub struct Held {
     _connection: PgConnection,

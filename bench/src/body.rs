@@ -1,4 +1,4 @@
-//! Bodies of produce requests, made once and sent many times.
+//! Bodies of produce requests. A body is generated once and sent many times.
 
 use super::http::{RequestBody, whole};
 use super::{Format, LoadArgs};
@@ -16,32 +16,33 @@ use millpond_core::saturated;
 use std::sync::Arc;
 use tokio::time::Instant;
 
-/// Stands in a record's value before the instant at which it was due, which has [`DUE_DIGITS`] digits.
+/// Precedes, in the value of a record, the time at which the record was due, in microseconds.
 pub const DUE_MARK: &[u8] = b"\"due_us\":\"";
+/// Number of digits of a due time, with leading zeros.
 pub const DUE_DIGITS: usize = 16;
-/// Records that are made; larger requests repeat them.
-const BLOCK_BYTES: u32 = 4 << 20;
-/// A streamed body is handed over in pieces of so many bytes.
-const PIECE_BYTES: usize = 256 << 10;
+/// Size of the records that are generated; larger requests repeat them.
+const BLOCK_MAX_BYTES: u32 = 4 << 20;
+/// Size of the frames of a streamed body.
+const FRAME_BYTES: usize = 256 << 10;
 
-/// A request's body: `head`, then `block` so many `times`, then `tail`.
+/// The body of a request: `head`, then `block` repeated `times` times, then `tail`.
 pub struct Template {
     head: Bytes,
     block: Bytes,
     tail: Bytes,
     times: usize,
-    /// Of a request: what was asked for, rounded up to whole blocks.
+    /// Records of a request: the number asked for, rounded up to whole blocks.
     pub records: usize,
-    /// Where the digits of due times stand, in a body that is not streamed.
+    /// Positions of the due times' digits in the body; empty if it is streamed or is Arrow.
     due_at: Vec<usize>,
-    /// Query of the request, with its `?`.
+    /// Query string of the request, with its `?`.
     pub query: &'static str,
     pub content_type: &'static str,
 }
 
 impl Template {
     pub fn new(load: &LoadArgs, ids: &Ids) -> Outcome<Self> {
-        let most = (BLOCK_BYTES / load.record_bytes).max(1);
+        let most = (BLOCK_MAX_BYTES / load.record_bytes).max(1);
         let per_block = load.batch.min(most);
         let times = usize::try_from(load.batch.div_ceil(per_block))?;
         let values: Vec<String> = (0..per_block).map(|n| value(n, load.record_bytes, ids)).collect();
@@ -73,7 +74,7 @@ impl Template {
         Ok(template)
     }
 
-    /// Whether the body is made anew for each request, with its due time.
+    /// Whether each request can have its due time in the body.
     pub fn takes_due(&self) -> bool {
         !self.due_at.is_empty()
     }
@@ -82,16 +83,16 @@ impl Template {
         [&self.head[..], &self.block, &self.tail].concat()
     }
 
-    /// The body as it is; large ones are streamed.
+    /// The body without due times. Large bodies are streamed.
     pub fn body(&self) -> RequestBody {
         if self.times == 1 && self.head.is_empty() && self.tail.is_empty() {
             return whole(self.block.clone());
         }
-        if self.times == 1 && self.block.len() <= PIECE_BYTES {
+        if self.times == 1 && self.block.len() <= FRAME_BYTES {
             return whole(self.joined());
         }
         let (block, times) = (self.block.clone(), self.times);
-        // JSON takes commas between blocks.
+        // In JSON the blocks are separated by commas.
         let comma = (self.content_type == Format::Json.content_type()).then(|| Bytes::from_static(b","));
         let blocks =
             (0..times).flat_map(move |n| comma.clone().filter(|_| n > 0).into_iter().chain([block.clone()]));
@@ -99,7 +100,7 @@ impl Template {
         StreamBody::new(stream::iter(all.map(|piece| Ok(Frame::data(piece))))).boxed_unsync()
     }
 
-    /// The body with the instant at which its records were due, in microseconds since `epoch`.
+    /// The body with the time at which its records were due, in microseconds since `epoch`.
     pub fn body_due(&self, due: Instant, epoch: Instant) -> RequestBody {
         let mut body = self.joined();
         let digits = format!("{:0DUE_DIGITS$}", due.saturating_duration_since(epoch).as_micros());
@@ -111,10 +112,10 @@ impl Template {
 }
 
 fn pieces(bytes: Bytes) -> impl Iterator<Item = Bytes> {
-    (0..bytes.len()).step_by(PIECE_BYTES).map(move |at| bytes.slice(at..(at + PIECE_BYTES).min(bytes.len())))
+    (0..bytes.len()).step_by(FRAME_BYTES).map(move |at| bytes.slice(at..(at + FRAME_BYTES).min(bytes.len())))
 }
 
-/// A JSON value of the size asked, half of it incompressible.
+/// A JSON value of `bytes` bytes, about half of which cannot be compressed.
 fn value(number: u32, bytes: u32, ids: &Ids) -> String {
     let bytes = saturated::<usize, _>(bytes);
     let start = format!(
@@ -133,7 +134,7 @@ fn value(number: u32, bytes: u32, ids: &Ids) -> String {
     format!("{start}{noise}{middle}{padding}\"}}")
 }
 
-/// The key that a value names.
+/// The key in a value.
 fn key(value: &str) -> &str {
     value.split("\"key\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or("")
 }
@@ -146,7 +147,8 @@ fn json(values: &[String], keyed: bool) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
     (b"{\"records\":[".to_vec(), records.join(",").into_bytes(), b"]}".to_vec())
 }
 
-/// Schema, one record batch, end of stream: each is a whole message, so that the middle one can be repeated.
+/// Schema, one record batch and end of stream. Each is a whole message, so that the record batch can be
+/// repeated.
 fn arrow(values: &[String], keyed: bool) -> Outcome<(Vec<u8>, Vec<u8>, Vec<u8>)> {
     let column = |bytes: &dyn Fn(&String) -> Vec<u8>| -> ArrayRef {
         let mut builder = BinaryBuilder::new();

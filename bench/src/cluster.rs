@@ -1,5 +1,5 @@
-//! The servers that are measured: a Postgres and agents of our own on a temporary folder, or one that runs
-//! already.
+//! The servers that are measured: a Postgres and agents that are started on a temporary folder, or a server
+//! that runs already.
 
 use super::TargetArgs;
 use super::http::Client;
@@ -24,7 +24,7 @@ pub struct Cluster {
 
 struct Agent {
     child: Child,
-    /// Held open: who writes to it does not fail.
+    /// Kept open, so that the agent can write to its standard output.
     _stdout: Lines<BufReader<ChildStdout>>,
 }
 
@@ -51,9 +51,9 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Postgres alone, with the current schema.
+    /// Starts only Postgres, with the current schema.
     pub async fn database() -> Outcome<Self> {
-        // Whoever runs the database must be able to pass, whatever the umask.
+        // Postgres may run as another user, which must be able to enter the folder, whatever the umask.
         let passable = std::fs::Permissions::from_mode(0o755);
         let folder = tempfile::Builder::new().prefix("millpond-bench-").permissions(passable).tempdir()?;
         let postgres =
@@ -89,19 +89,19 @@ impl Cluster {
         &self.clients[self.clients.len() - 1]
     }
 
-    /// Agents take requests in turn.
+    /// The agent for a request with this number: agents take turns.
     pub fn turn(&self, number: u32) -> &Arc<Client> {
         let count = u32::try_from(self.clients.len()).unwrap_or(1);
         self.clients.get(saturated::<usize, _>(number % count)).unwrap_or(&self.clients[0])
     }
 
-    /// `None` when a running server is measured.
+    /// Options to connect to the database, `None` if a running server is measured.
     pub fn database_options(&self) -> Option<DatabaseOptions> {
         self.postgres.as_ref().map(|p| p.connect_options(DATABASE))
     }
 
-    /// Counters of all agents, and `cpu`; summed over their labels, but for `operation`, `placement` and
-    /// `call`, whose value stands behind a slash.
+    /// Metrics of all agents and `cpu`, summed over agents and labels. The value of the labels `operation`,
+    /// `placement` and `call` is kept, after a slash: `name/value`.
     pub async fn counters(&self) -> Outcome<BTreeMap<String, f64>> {
         let mut sums = BTreeMap::new();
         for client in &self.clients {
@@ -120,7 +120,7 @@ impl Cluster {
         Ok(sums)
     }
 
-    /// Most memory that an agent has had at once, in MiB; `None` when a running server is measured.
+    /// The highest peak memory of an agent, in MiB; `None` if a running server is measured.
     pub fn peak_memory_mib(&self) -> Option<f64> {
         let peak = |agent: &Agent| {
             let status = std::fs::read_to_string(format!("/proc/{}/status", agent.child.id()?)).ok()?;
@@ -130,10 +130,10 @@ impl Cluster {
         self.agents.iter().filter_map(peak).reduce(f64::max)
     }
 
-    /// Processor time that the agents have used so far, in seconds; `None` when a running server is measured.
+    /// Processor time that the agents have used so far, in seconds; `None` if a running server is measured.
     pub fn cpu_seconds(&self) -> Option<f64> {
-        // utime and stime in ticks, which Linux has at 100 a second: fields 14 and 15 of proc_pid_stat(5),
-        // counted behind the name.
+        // utime and stime, fields 14 and 15 of proc_pid_stat(5), in ticks, of which Linux has 100 per second.
+        // The fields are counted after the process name, which may contain spaces.
         let used = |agent: &Agent| {
             let stat = std::fs::read_to_string(format!("/proc/{}/stat", agent.child.id()?)).ok()?;
             let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();

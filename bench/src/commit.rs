@@ -1,4 +1,4 @@
-//! The control plane alone: its commit statement, and single-row inserts beside it.
+//! Measures the control plane alone: its commit statement, and single-row inserts for comparison.
 
 use super::TargetArgs;
 use super::cluster::Cluster;
@@ -18,20 +18,20 @@ use uuid::Uuid;
 pub struct CommitArgs {
     #[command(flatten)]
     target: TargetArgs,
-    /// Numbers of batches, each of a partition of its own
+    /// Sizes of commits, in batches, each of a different partition
     #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 288, 1_600])]
     batches: Vec<usize>,
-    /// Also commits with so many idempotency keys
+    /// Measure also commits with this number of idempotency keys
     #[arg(long, default_value_t = 16)]
     keys: usize,
-    /// Commits of each kind in a measurement
+    /// Number of commits of each kind in a measurement
     #[arg(long, default_value_t = 60)]
     rounds: u32,
 }
 
 pub async fn run(args: CommitArgs) -> Outcome<()> {
     if args.target.url.is_some() {
-        return Err("commit needs a database of its own: leave --url away".into());
+        return Err("commit needs a database of its own: leave --url out".into());
     }
     let cluster = Cluster::database().await?;
     let options = cluster.database_options().ok_or("no database")?;
@@ -70,7 +70,7 @@ pub async fn run(args: CommitArgs) -> Outcome<()> {
     cluster.stop().await
 }
 
-/// Commits of one segment each, one after the other.
+/// Latencies of `rounds` commits, one after the other, each of one segment with `size` batches.
 async fn commits(
     plane: &PostgresControlPlane,
     topic: &Topic,

@@ -1,4 +1,4 @@
-//! Reading a topic from its beginning.
+//! Measures reading a topic from its beginning.
 
 use super::cluster::Cluster;
 use super::http::Client;
@@ -15,21 +15,21 @@ use tokio::time::Instant;
 pub struct ConsumeArgs {
     #[command(flatten)]
     target: TargetArgs,
-    /// Bytes of a record's value
+    /// Size of a record's value, in bytes
     #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(128..=1_000_000))]
     record_bytes: u32,
-    /// Records that are stored and then read, in MiB
+    /// Size of the records that are stored and then read, in MiB
     #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     mib: u32,
     #[arg(long, value_enum, default_value_t = Format::Ndjson)]
     format: Format,
-    /// Partitions of the topic
+    /// Number of partitions of the topic
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     partitions: u32,
-    /// Partitions that are read at once
+    /// Number of partitions that are read at the same time
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     readers: u32,
-    /// Bytes that a request asks for
+    /// Bytes that each request asks for
     #[arg(long, default_value_t = 8 << 20)]
     page_bytes: u32,
 }
@@ -59,7 +59,7 @@ pub async fn run(args: ConsumeArgs) -> Outcome<()> {
     }
 }
 
-/// Stores so many MiB of records in a topic of their own.
+/// Stores `mib` MiB of records in a new topic; returns its name.
 pub async fn fill(cluster: &Cluster, partitions: u32, record_bytes: u32, mib: u32) -> Outcome<String> {
     let topic = fresh_topic(cluster, partitions).await?;
     let batch = u32::try_from((u64::from(mib) << 20) / u64::from(record_bytes))?;
@@ -79,7 +79,7 @@ pub async fn fill(cluster: &Cluster, partitions: u32, record_bytes: u32, mib: u3
     Ok(topic)
 }
 
-/// Reads every partition once; returns how many records there were.
+/// Reads every partition from its beginning to its end once; returns the number of records.
 pub async fn read(
     client: &Arc<Client>,
     topic: &str,
@@ -92,7 +92,8 @@ pub async fn read(
         let (mut offset, mut records) = (0, 0);
         loop {
             let path = format!(
-                "/v1/topics/{topic}/partitions/{partition}/records?offset={offset}&max_records=100000&max_bytes={page_bytes}"
+                "/v1/topics/{topic}/partitions/{partition}/records\
+                 ?offset={offset}&max_records=100000&max_bytes={page_bytes}"
             );
             let answer = client.get(&path, format.content_type()).await?.ok()?;
             let next = answer.number("millpond-next-offset");

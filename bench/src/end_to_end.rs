@@ -1,4 +1,5 @@
-//! From the instant a record was due to be sent until consumers that tail the topic have it.
+//! Measures end-to-end latency: the time from when a record was due to be sent until consumers that tail the
+//! topic have received it.
 
 use super::body::{DUE_DIGITS, DUE_MARK, Template};
 use super::cluster::Cluster;
@@ -15,8 +16,8 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// Records that have not arrived by then are lost.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest wait for the last records after the load ends; then they count as lost, and the run fails.
+const ARRIVAL_WAIT_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Debug, clap::Args)]
 pub struct EndToEndArgs {
@@ -24,14 +25,14 @@ pub struct EndToEndArgs {
     target: TargetArgs,
     #[command(flatten)]
     load: LoadArgs,
-    /// Requests a second
+    /// Requests per second
     #[arg(long, default_value_t = 1_000.0)]
     rate: f64,
-    /// Consumers that tail the whole topic, on the last agent
+    /// Number of consumers that tail the whole topic, on the last agent
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     consumers: u32,
-    /// Measure once more beside a consumer that reads so many MiB of old records, over and over, on the last
-    /// agent
+    /// Measure once more while a consumer on the last agent reads old records of this size, in MiB, over and
+    /// over
     #[arg(long)]
     backlog_mib: Option<u32>,
 }
@@ -40,7 +41,7 @@ pub async fn run(args: EndToEndArgs) -> Outcome<()> {
     let template = Template::new(&args.load, &Ids::seeded(1))?;
     if !template.takes_due() {
         return Err(
-            "each request carries the time at which it was due: JSON or NDJSON of at most 4 MiB".into()
+            "requests carry the time at which they were due: use JSON or NDJSON of at most 4 MiB".into()
         );
     }
     let expected = template.records
@@ -96,8 +97,9 @@ async fn measure(
     let wall = start.elapsed().as_secs_f64();
     let mut arrivals = Latencies::new()?;
     for consumer in consumers {
-        let own =
-            tokio::time::timeout(PATIENCE, consumer).await.map_err(|_| "records did not arrive")???;
+        let own = tokio::time::timeout(ARRIVAL_WAIT_MAX, consumer)
+            .await
+            .map_err(|_| "records did not arrive")???;
         arrivals.add(&own);
     }
     if beside.is_empty() {
@@ -113,7 +115,8 @@ async fn measure(
     Ok(())
 }
 
-/// Follows a topic until so many records were seen; times those that were due from `begin` on.
+/// Follows a topic until `expected` records have arrived. Returns the latencies of those that were due at
+/// `begin` or later.
 async fn tail(
     client: &Arc<Client>,
     topic: &str,
@@ -145,7 +148,8 @@ async fn tail(
     }))
 }
 
-/// Finds due times in a stream of bytes, which may break anywhere; returns how many.
+/// Calls `found` with each due time in a stream of bytes, whose chunks may end anywhere; returns their
+/// number. `carried` holds the rest of earlier chunks.
 fn scan(carried: &mut Vec<u8>, data: &Bytes, mut found: impl FnMut(u64)) -> usize {
     carried.extend_from_slice(data);
     let mut count = 0;
@@ -157,7 +161,7 @@ fn scan(carried: &mut Vec<u8>, data: &Bytes, mut found: impl FnMut(u64)) -> usiz
         count += 1;
         end = digits + DUE_DIGITS;
     }
-    // What may be the beginning of a mark stays.
+    // Keep what may be the beginning of a mark.
     let keep = end.max(carried.len().saturating_sub(DUE_MARK.len() + DUE_DIGITS));
     carried.drain(..keep);
     count

@@ -1,5 +1,5 @@
-//! A lean HTTP/1.1 client: a load generator that shares its cores with the server must not be what is
-//! measured.
+//! A lean HTTP/1.1 client. The load generator shares its cores with the server, so it must cost as little as
+//! possible.
 
 use crate::Outcome;
 use bytes::Bytes;
@@ -14,13 +14,15 @@ use std::io;
 use std::sync::Arc;
 use tokio::net::TcpStream;
 
+/// A request body, whole or streamed.
 pub type RequestBody = UnsyncBoxBody<Bytes, io::Error>;
 
+/// A body that is not streamed.
 pub fn whole(bytes: impl Into<Bytes>) -> RequestBody {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// Keeps connections that are not in use.
+/// A client of one server, which keeps idle connections for later requests.
 pub struct Client {
     authority: String,
     idle: Mutex<Vec<SendRequest<RequestBody>>>,
@@ -33,6 +35,7 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// The answer, or its body as the error if it is not a success.
     pub fn ok(self) -> Outcome<Self> {
         if self.status.is_success() {
             return Ok(self);
@@ -40,13 +43,14 @@ impl Answer {
         Err(format!("{}: {}", self.status, String::from_utf8_lossy(&self.bytes)).into())
     }
 
+    /// The value of a numeric header, 0 if there is none.
     pub fn number(&self, name: &str) -> i64 {
         self.headers.get(name).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok()).unwrap_or(0)
     }
 }
 
 impl Client {
-    /// For `http://host:port`.
+    /// `url`: `http://host:port`.
     pub fn new(url: &str) -> Outcome<Arc<Self>> {
         let authority = url
             .strip_prefix("http://")
@@ -60,11 +64,12 @@ impl Client {
         let stream = TcpStream::connect(&self.authority).await?;
         stream.set_nodelay(true)?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // Its error is also the request's.
+        // An error of the connection is also returned by the request.
         tokio::spawn(async move { connection.await.ok() });
         Ok(sender)
     }
 
+    /// An idle connection that is still alive, or a new one.
     async fn sender(&self) -> Outcome<SendRequest<RequestBody>> {
         loop {
             let Some(mut sender) = self.idle.lock().pop() else { return self.connect().await };
@@ -88,7 +93,7 @@ impl Client {
         Ok(request.body(body)?)
     }
 
-    /// Sends a request and reads its answer whole.
+    /// Sends a request and reads the whole answer.
     pub async fn call(
         &self,
         method: Method,
@@ -117,7 +122,7 @@ impl Client {
         self.call(Method::POST, path, &[(header::CONTENT_TYPE, content_type)], body).await?.ok()
     }
 
-    /// An answer without an end, on a connection of its own; the connection lives as long as the sender.
+    /// Sends a GET whose answer is endless, on a new connection, which lives as long as the sender.
     pub async fn open(
         &self,
         path: &str,

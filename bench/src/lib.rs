@@ -1,8 +1,10 @@
-//! `millpond bench`: measures what a user would feel, on servers of its own or on a running one.
+//! The command `millpond bench`: measures latency and throughput as a client sees them, on servers that it
+//! starts or on a running server.
 //!
-//! Load is open loop where a rate is given: a request's latency counts from when it was due, so that a
-//! stalled server is not hidden by clients that wait for it. A scenario is measured several times; reported
-//! are median, least and most. Client, agents and Postgres share the machine unless `--url` says otherwise.
+//! If a rate is given, the load is an open loop: the latency of a request counts from when it was due, so
+//! that a stalled server is not hidden by clients that wait for it. A scenario is measured several times, and
+//! the median, least and most of each figure are reported. Unless `--url` is given, client, agents and
+//! Postgres share the machine.
 
 mod bare;
 mod body;
@@ -30,38 +32,38 @@ pub struct BenchArgs {
 
 #[derive(Debug, Subcommand)]
 enum Scenario {
-    /// Requests that store records: how long until they are acknowledged, or how many go through
+    /// Measure produce requests: latency at a given rate, or throughput
     Produce(produce::ProduceArgs),
-    /// From the instant a record was due to be sent until a consumer that tails the topic has it
+    /// Measure the time from when a record was due to be sent until a tailing consumer has received it
     EndToEnd(end_to_end::EndToEndArgs),
-    /// Reading a topic from its beginning
+    /// Measure reading a topic from its beginning
     Consume(consume::ConsumeArgs),
-    /// Records leased and settled by the workers of a queue
+    /// Measure how workers of a queue lease and settle records
     Queue(queue::QueueArgs),
-    /// The commit statement of the control plane alone, beside bare inserts
+    /// Measure the commit statement of the control plane alone, and single-row inserts for comparison
     Commit(commit::CommitArgs),
 }
 
-/// Where the load goes, and how a scenario is repeated.
+/// The servers that are measured, and how often a scenario is repeated.
 #[derive(Debug, Clone, Args)]
 struct TargetArgs {
-    /// A running server; without it Postgres and agents are started for the scenario, on a temporary folder
+    /// URL of a running server; without it, Postgres and agents are started on a temporary folder
     #[arg(long)]
     url: Option<String>,
-    /// Agents to start; requests go to them in turn, consumers to the last
+    /// Number of agents to start; requests go to them in turn, consumers to the last one
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
     agents: u32,
-    /// Bucket of the agents that are started, as `millpond agent --store` takes it [default: a temporary
+    /// Object store of the agents that are started, as for `millpond agent --store` [default: a temporary
     /// folder]
     #[arg(long)]
     store: Option<String>,
-    /// A latency in front of the store of the agents that are started, as p50=100ms,p99=300ms
+    /// Latency added to the store of the agents that are started, such as p50=100ms,p99=300ms
     #[arg(long)]
     store_latency: Option<String>,
-    /// Further arguments for the agents that are started, as --agent-arg=--no-inline
+    /// Further argument for the agents that are started, such as --agent-arg=--no-inline; can be repeated
     #[arg(long, allow_hyphen_values = true)]
     agent_arg: Vec<String>,
-    /// Measurements; medians are reported
+    /// Number of measurements, of which the median is reported
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     repeats: u32,
     /// Print one JSON document instead of a table
@@ -69,13 +71,13 @@ struct TargetArgs {
     json: bool,
 }
 
-/// What the records look like and how they lie in requests.
+/// Size and form of records and requests.
 #[derive(Debug, Clone, Args)]
 struct LoadArgs {
-    /// Bytes of a record's value
+    /// Size of a record's value, in bytes
     #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(128..=1_000_000))]
     record_bytes: u32,
-    /// Records of a request
+    /// Number of records in a request
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     batch: u32,
     #[arg(long, value_enum, default_value_t = Format::Json)]
@@ -83,16 +85,16 @@ struct LoadArgs {
     /// Give every record a key of its own, which spreads the records of a request over the partitions
     #[arg(long)]
     keyed: bool,
-    /// Partitions of the topic
+    /// Number of partitions of the topic
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     partitions: u32,
-    /// Seconds that are measured
+    /// Duration of a measurement, in seconds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
-    /// Seconds of the same load before
+    /// Duration of the same load before the measurement, in seconds
     #[arg(long, default_value_t = 1)]
     warm_up: u32,
-    /// Connections, and with them requests in flight
+    /// Number of connections, and thus of requests in flight
     #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     connections: u32,
 }
@@ -124,7 +126,7 @@ pub async fn run(args: BenchArgs) -> Outcome<()> {
     }
 }
 
-/// Makes a topic that no other measurement uses; returns its name.
+/// Makes a new topic; returns its name.
 async fn fresh_topic(cluster: &Cluster, partitions: u32) -> Outcome<String> {
     let topic = format!("bench-{:08x}", Ids::from_os().random_u32());
     let made = cluster
@@ -135,7 +137,7 @@ async fn fresh_topic(cluster: &Cluster, partitions: u32) -> Outcome<String> {
     Ok(topic)
 }
 
-/// A count as a number to calculate with; exact below 2^32, which bounds everything counted here.
+/// A count as a floating-point number; exact below 2^32, which bounds everything that is counted here.
 fn float(n: usize) -> f64 {
     u32::try_from(n).map_or(f64::INFINITY, f64::from)
 }

@@ -1,12 +1,12 @@
-//! When each request of an open loop is due.
+//! The schedule of an open-loop load: when each request is due.
 
 use crate::Outcome;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// Hands over each request's number and due time when it is due, `rate` a second from `start` on. The
-/// runtime's timers count whole milliseconds, so a thread of its own waits.
+/// Sends the number and due time of each request when it is due: `rate` per second, from `start` on. The
+/// waiting is done by a separate thread, since the runtime's timers have a resolution of one millisecond.
 #[expect(clippy::disallowed_methods, reason = "finer than the runtime's timers")]
 pub fn open_loop(start: Instant, rate: f64, total: u32) -> mpsc::UnboundedReceiver<(u32, Instant)> {
     let (hand_over, due_requests) = mpsc::unbounded_channel();
@@ -22,7 +22,7 @@ pub fn open_loop(start: Instant, rate: f64, total: u32) -> mpsc::UnboundedReceiv
     due_requests
 }
 
-/// How many requests are due within so many seconds.
+/// Number of requests that are due within `seconds`.
 pub fn requests(rate: f64, seconds: u32) -> Outcome<u32> {
     let count = (rate * f64::from(seconds)).ceil();
     if rate > 0.0 && (0.0..=4e9).contains(&count) {

@@ -1,4 +1,4 @@
-//! Requests that store records: how long until each is acknowledged, or how many go through.
+//! Measures produce requests: their latency at a given rate, or their throughput.
 
 use super::body::Template;
 use super::cluster::Cluster;
@@ -20,11 +20,11 @@ pub struct ProduceArgs {
     target: TargetArgs,
     #[command(flatten)]
     load: LoadArgs,
-    /// Requests a second; without it each connection sends the next request when it has the answer
+    /// Requests per second; without it, each connection sends the next request as soon as it has the answer
     #[arg(long)]
     rate: Option<f64>,
-    /// Before each measurement: single-row INSERTs of the same size into the same Postgres at the same rate,
-    /// for comparison
+    /// For comparison, before each measurement, measure single-row INSERTs of the same size into the same
+    /// Postgres at the same rate
     #[arg(long, requires = "rate", conflicts_with = "url")]
     bare: bool,
 }
@@ -57,7 +57,7 @@ pub async fn run(args: ProduceArgs) -> Outcome<()> {
     }
 }
 
-/// What one measurement saw: requests after the warm-up only.
+/// The result of one measurement, without requests of the warm-up.
 pub struct Measured {
     pub acks: Latencies,
     records: f64,
@@ -80,6 +80,7 @@ impl Measured {
     }
 }
 
+/// Reports what agents did since `before`: PUTs, GETs, commits, processor time and memory.
 pub async fn add_counters(
     report: &mut Report,
     cluster: &Cluster,
@@ -100,6 +101,7 @@ pub async fn add_counters(
     Ok(())
 }
 
+/// Latency of each request, if it was after the warm-up, and whether it succeeded.
 type Outcomes = JoinSet<(Option<Duration>, bool)>;
 
 fn collect(outcome: (Option<Duration>, bool), acks: &mut Latencies, failures: &mut usize) {
@@ -110,7 +112,7 @@ fn collect(outcome: (Option<Duration>, bool), acks: &mut Latencies, failures: &m
     }
 }
 
-/// Sends at a fixed rate; with an epoch, records carry the instant at which they were due.
+/// Sends requests at a fixed rate. With an epoch, records carry the time at which they were due.
 pub async fn at_rate(
     cluster: &Arc<Cluster>,
     topic: &str,
@@ -143,13 +145,13 @@ pub async fn at_rate(
     while let Some(done) = tasks.join_next().await {
         collect(done?, &mut acks, &mut failures);
     }
-    // The time that the answers took, if the server did not keep up.
+    // If the server did not keep up, answers came for longer than the load was to last.
     let seconds = (start.elapsed().as_secs_f64() - f64::from(load.warm_up)).max(f64::from(load.seconds));
     let records = float(usize::try_from(acks.count())?) * float(template.records);
     Ok(Measured { acks, records, seconds, failures })
 }
 
-/// Each connection sends the next request when it has the answer to the one before.
+/// Sends as many requests as go through: each connection sends the next one when it has the last answer.
 pub async fn flat_out(cluster: &Arc<Cluster>, topic: &str, load: &LoadArgs) -> Outcome<Measured> {
     let template = Arc::new(Template::new(load, &Ids::seeded(1))?);
     let path: Arc<str> = format!("/v1/topics/{topic}/records{}", template.query).into();
@@ -161,8 +163,8 @@ pub async fn flat_out(cluster: &Arc<Cluster>, topic: &str, load: &LoadArgs) -> O
             (Arc::clone(cluster.turn(number)), Arc::clone(&path), Arc::clone(&template));
         tasks.spawn(async move {
             let mut acks = Latencies::new().map_err(|e| e.to_string())?;
-            // Counts what was stored between begin and end: of a request that overlaps one of them, its
-            // share.
+            // Counts what was stored between begin and end. Of a request that overlaps one of them, only the
+            // share of its time that lies between counts.
             let (mut failures, mut stored) = (0, 0.0);
             loop {
                 let sent = Instant::now();
@@ -199,7 +201,7 @@ pub async fn flat_out(cluster: &Arc<Cluster>, topic: &str, load: &LoadArgs) -> O
     Ok(Measured { acks, records, seconds: f64::from(load.seconds), failures })
 }
 
-/// The yardstick: one row a commit, at the same rate, through as many connections as the agent has.
+/// Inserts for comparison: one row per commit, at the same rate, on as many connections as an agent has.
 async fn bare_inserts(bare: &BareInserts, rate: f64, load: &LoadArgs) -> Outcome<Latencies> {
     let row = vec![b'x'; usize::try_from(load.record_bytes)?];
     let (warm_up, total) =

@@ -1,4 +1,5 @@
-//! Queues: records leased and settled by workers, as many as go through or at a fixed rate of production.
+//! Measures queues: workers lease and settle records, either a backlog as fast as possible or records that
+//! are produced at a fixed rate.
 
 mod load;
 mod rows;
@@ -20,53 +21,55 @@ use worker::{Done, Worker};
 pub struct QueueArgs {
     #[command(flatten)]
     target: TargetArgs,
-    /// Bytes of a record's value
+    /// Size of a record's value, in bytes
     #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(128..=1_000_000))]
     record_bytes: u32,
-    /// Records that a lease call asks for
+    /// Number of records that a lease call asks for
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     batch: u32,
-    /// Workers: each leases, settles, and leases again
+    /// Number of workers; each leases, settles, and leases again
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     workers: u32,
-    /// How leases are answered
+    /// Content type of the answers to lease calls
     #[arg(long, value_enum, default_value_t = AnswerFormat::Json)]
     format: AnswerFormat,
-    /// How records are settled: each by its receipt, or the whole lease
+    /// Settle each record by its receipt, or the whole lease
     #[arg(long, value_enum, default_value_t = Settle::Receipts)]
     settle: Settle,
     #[arg(long, value_enum, default_value_t = Kind::Shared)]
     mode: Kind,
-    /// Different keys of the records [default: one a record]
+    /// Number of different keys of the records [default: one per record]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     keys: Option<u32>,
-    /// Share of the records that are nacked instead of acked, each time
+    /// Share of the leased records that are nacked instead of acked
     #[arg(long, default_value_t = 0.0, value_parser = share)]
     failures: f64,
-    /// Partitions of the topic
+    /// Number of partitions of the topic
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     partitions: u32,
-    /// Records that lie in the topic before, in MiB; all of them are leased and settled, which is what is
-    /// measured
+    /// Without a rate: size of the backlog in MiB; the time to lease and settle all of it is measured
     #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     mib: u32,
-    /// Instead: records a second, in requests of `--produce-batch`, leased and settled as they come
+    /// Produce this number of records per second, which are leased and settled as they come, instead of a
+    /// backlog
     #[arg(long)]
     rate: Option<f64>,
+    /// With a rate: number of records in a produce request
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     produce_batch: u32,
-    /// With a rate: seconds that are measured, after one that is not
+    /// With a rate: duration of a measurement in seconds, after a warm-up of one second
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
-    /// With a rate: every measurement is made twice, in turn on a server of its own where so many retries of
-    /// another queue wait for an hour
+    /// With a rate: make every measurement twice, the second time on a separate server where this number of
+    /// records of another queue wait for a retry
     #[arg(long, requires = "rate", conflicts_with = "url")]
     beside_waiting: Option<u32>,
-    /// With a rate: hold a transaction open meanwhile, in this database or in another one of the server
+    /// With a rate: hold a transaction open during the measurements, in the same database or in another one
+    /// of the same Postgres
     #[arg(long, value_enum, requires = "rate", conflicts_with = "url")]
     hold: Option<rows::Hold>,
-    /// Wait for Postgres' statistics, and report rows written for each acked record, and sizes of the queues'
-    /// tables
+    /// Wait for the statistics of Postgres, and report the rows written per acked record and the size of the
+    /// queues' tables
     #[arg(long, conflicts_with = "url")]
     rows: bool,
 }
@@ -107,14 +110,16 @@ pub async fn run(args: QueueArgs) -> Outcome<()> {
     }
 }
 
-/// A queue of its own over a topic; returns its path.
+/// Makes a new queue on a topic; returns its path.
 async fn fresh_queue(cluster: &Cluster, topic: &str, args: &QueueArgs) -> Outcome<String> {
     let path = format!("/v1/queues/bench-{:08x}", Ids::from_os().random_u32());
     let mode = if args.mode == Kind::Keyed { "keyed" } else { "shared" };
     let body = format!(
-        r#"{{"topic":"{topic}","mode":"{mode}","max_in_flight":1000000,"retry":{{"base_ms":100,"max_failures":1000}}}}"#
+        r#"{{"topic":"{topic}","mode":"{mode}","max_in_flight":1000000,
+            "retry":{{"base_ms":100,"max_failures":1000}}}}"#
     );
-    // The default cap counts without a lock, as users have it, unless more is in flight at once.
+    // The default limit is kept, as users have it and because it is counted without a lock, unless more
+    // records can be in flight.
     let body = if args.workers * args.batch <= 20_000 {
         body.replace(r#""max_in_flight":1000000,"#, "")
     } else {
@@ -124,7 +129,7 @@ async fn fresh_queue(cluster: &Cluster, topic: &str, args: &QueueArgs) -> Outcom
     Ok(path)
 }
 
-/// Everything that lies in a topic, once for each repeat, each with a queue of its own.
+/// Works through the backlog of a topic, once per repeat, each time with a new queue.
 async fn flat_out(cluster: &Arc<Cluster>, args: &QueueArgs, report: &mut Report) -> Outcome<()> {
     let topic = match args.keys {
         Some(keys) => {
@@ -156,7 +161,7 @@ async fn flat_out(cluster: &Arc<Cluster>, args: &QueueArgs, report: &mut Report)
     Ok(())
 }
 
-/// What all workers saw.
+/// The measurements of all workers together.
 struct Work {
     leases: Latencies,
     settles: Latencies,
@@ -171,7 +176,7 @@ impl Work {
     }
 }
 
-/// Runs the workers until all is done.
+/// Runs the workers until all expected records are acked.
 async fn workers(
     cluster: &Arc<Cluster>,
     queue: &str,
@@ -201,6 +206,7 @@ async fn workers(
     Ok(work)
 }
 
+/// Reports how many statements of queues there were, and how long each took on average.
 async fn statements(
     report: &mut Report,
     cluster: &Cluster,
@@ -233,7 +239,7 @@ async fn statements(
     Ok(())
 }
 
-/// Records come at a rate, and are leased and settled as they come.
+/// Produces records at a rate while workers lease and settle them.
 async fn at_rate(cluster: &Arc<Cluster>, args: &QueueArgs, rate: f64, report: &mut Report) -> Outcome<()> {
     let beside = match args.beside_waiting {
         None => None,
@@ -267,6 +273,7 @@ async fn at_rate(cluster: &Arc<Cluster>, args: &QueueArgs, rate: f64, report: &m
     Ok(())
 }
 
+/// One measurement; returns the 99th percentile of lease calls, in milliseconds.
 async fn one_at_rate(
     cluster: &Arc<Cluster>,
     args: &QueueArgs,

@@ -1,4 +1,4 @@
-//! What was measured, over all repeats: as a table, or as one JSON document.
+//! The report of a benchmark over all repeats, as a table or as one JSON document.
 
 use crate::Outcome;
 use hdrhistogram::Histogram;
@@ -6,7 +6,7 @@ use millpond_core::saturated;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
-/// Latencies in microseconds, to three digits.
+/// A histogram of latencies in microseconds, with a precision of three significant digits, up to 10 minutes.
 pub struct Latencies(Histogram<u64>);
 
 impl Latencies {
@@ -19,7 +19,7 @@ impl Latencies {
     }
 
     pub fn add(&mut self, other: &Self) {
-        // Both have the same bounds.
+        // It cannot fail: both have the same bounds.
         self.0.add(&other.0).ok();
     }
 
@@ -27,19 +27,20 @@ impl Latencies {
         self.0.len()
     }
 
+    /// The latency at a quantile between 0 and 1, in milliseconds.
     pub fn ms(&self, quantile: f64) -> f64 {
         f64::from(saturated::<u32, _>(self.0.value_at_quantile(quantile))) / 1_000.0
     }
 }
 
-/// One line of the report: a value per repeat.
+/// One line of the report, with a value per repeat.
 struct Row {
     name: String,
     unit: &'static str,
     values: Vec<f64>,
 }
 
-/// Rows in the order in which they first came.
+/// All rows, in the order in which they were first added.
 #[derive(Default)]
 pub struct Report {
     rows: Vec<Row>,
@@ -76,7 +77,9 @@ impl Report {
         let mut figures = Map::new();
         for row in &self.rows {
             let (least, median, most) = row.spread();
-            let figure = json!({"unit": row.unit, "median": median, "least": least, "most": most, "values": row.values});
+            let figure = json!({
+                "unit": row.unit, "median": median, "least": least, "most": most, "values": row.values,
+            });
             figures.insert(row.name.clone(), figure);
         }
         let command: Vec<String> = std::env::args().skip(1).collect();
@@ -85,6 +88,7 @@ impl Report {
 }
 
 impl Row {
+    /// Least, median and most of the values.
     fn spread(&self) -> (f64, f64, f64) {
         let mut sorted = self.values.clone();
         sorted.sort_by(f64::total_cmp);

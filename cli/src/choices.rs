@@ -1,15 +1,16 @@
-//! What consume commands let one choose: how records are printed, and where to begin.
+//! Option values that several commands share: the format in which records are printed, and where to begin
+//! reading.
 
 use clap::ValueEnum;
 use std::str::FromStr;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OutputFormat {
-    /// Each value on a line, byte for byte as produced
+    /// One value per line, byte for byte as it was produced
     Ndjson,
-    /// Each record on a line, as the server's JSON
+    /// One record per line, as the server's JSON
     Json,
-    /// Columns to look at; long values are cut
+    /// A table for people; long values are cut off
     Table,
 }
 

@@ -1,6 +1,6 @@
-//! HTTP to one Millpond: its address, its token, and the reading of problem answers.
+//! The HTTP client for one server: its URL, the bearer token, and the conversion of errors.
 //!
-//! Every answer that is not a success becomes a [`CliError`], so callers see only successes.
+//! Every answer that is not a success is returned as a [`CliError`].
 
 use std::time::Duration;
 
@@ -14,22 +14,22 @@ use super::problem::Problem;
 mod tests;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A peer that is gone without a word is noticed after this long.
+/// Idle time after which TCP probes whether the server is still there.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
-/// Which Millpond to talk to, and as whom. Has no `Debug`, so that the token stays out of logs.
+/// The server to talk to, and the token for it. Has no `Debug`, so that the token does not get into logs.
 #[derive(Clone, clap::Args)]
 pub struct ClientOptions {
-    /// Where Millpond answers
+    /// URL of the server
     #[arg(long, env = "MILLPOND_URL", default_value = "http://127.0.0.1:8080", global = true)]
     pub url: String,
 
-    /// The bearer token to show, if the server wants one
+    /// Bearer token, if the server requires one
     #[arg(long, env = "MILLPOND_TOKEN", hide_env_values = true, global = true, help_heading = "Server")]
     pub token: Option<String>,
 }
 
-/// A handle on one server; clones share its connections.
+/// A client of one server; clones share its connections.
 #[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
@@ -39,7 +39,7 @@ pub struct Client {
 
 impl Client {
     pub fn new(options: &ClientOptions) -> Result<Self, CliError> {
-        // An error says that a provider is installed already, which serves as well.
+        // An error means that a provider is installed already, which is just as good.
         let _already = rustls::crypto::ring::default_provider().install_default();
         let wrong = || CliError::Url { url: options.url.clone() };
         let base = Url::parse(&options.url).map_err(|_| wrong())?;
@@ -58,7 +58,7 @@ impl Client {
         Ok(Self { http, base, token: options.token.clone() })
     }
 
-    /// A request to the path made of `segments`, each percent-encoded as needed.
+    /// A request whose path consists of `segments`, which are percent-encoded where needed.
     pub fn request(&self, method: Method, segments: &[&str]) -> RequestBuilder {
         let mut url = self.base.clone();
         if let Ok(mut path) = url.path_segments_mut() {
@@ -71,7 +71,7 @@ impl Client {
         }
     }
 
-    /// Sends and waits for the head of a successful answer.
+    /// Sends a request and waits for the headers of a successful answer.
     pub async fn send(&self, request: RequestBuilder) -> Result<Response, CliError> {
         let response = request.send().await.map_err(|error| self.failed(error))?;
         if response.status().is_success() {
@@ -80,7 +80,7 @@ impl Client {
         Err(CliError::Problem(Box::new(Problem::read(response).await)))
     }
 
-    /// Sends and reads the whole of a successful answer.
+    /// Sends a request and reads the whole of a successful answer.
     pub async fn text(&self, request: RequestBuilder) -> Result<(StatusCode, String), CliError> {
         let response = self.send(request).await?;
         let status = response.status();
@@ -88,8 +88,7 @@ impl Client {
         Ok((status, text))
     }
 
-    /// The error for a connection that could not be made or broke, in the head or in the body of an
-    /// answer.
+    /// The error for a connection that could not be made, or that broke before the end of an answer.
     pub fn failed(&self, error: reqwest::Error) -> CliError {
         let url = self.base.as_str().trim_end_matches('/').to_owned();
         let source = error.without_url();

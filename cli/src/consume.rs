@@ -1,6 +1,7 @@
-//! `millpond consume`: prints records, each partition's in its order and each record once.
+//! The command `millpond consume`: prints the records of a topic, each of them once.
 //!
-//! Several partitions are read at a time; between them no order is promised.
+//! Records of one partition are printed in order. Several partitions are read at the same time, so there is
+//! no order between partitions.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -26,16 +27,18 @@ use super::topic::{self, Partition};
 #[cfg(test)]
 mod tests;
 
-/// Without `--follow`, this many partitions are read at a time.
-const CONCURRENT_PARTITIONS: usize = 4;
-const BATCHES_AHEAD: usize = 8;
-/// With `--follow`, how often to look for partitions that were added.
+/// Number of partitions that are read at the same time without `--follow`; with it, all are.
+const CONCURRENT_PARTITIONS_MAX: usize = 4;
+/// Batches of all partitions together that are read ahead of printing.
+const BATCHES_AHEAD_MAX: usize = 8;
+/// Interval at which new partitions of the topic are looked for with `--follow`.
 const NEW_PARTITIONS_INTERVAL: Duration = Duration::from_secs(30);
-const DEFAULT_RETRY_FOR: Duration = Duration::from_secs(60);
+/// Default of `--retry-for` without `--follow`.
+const RETRY_FOR_DEFAULT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct ConsumeArgs {
-    /// The topic to read
+    /// Topic to read
     pub topic: String,
 
     /// Read this partition only
@@ -46,7 +49,7 @@ pub struct ConsumeArgs {
     #[arg(long, value_name = "PLACE", default_value = "earliest")]
     pub from: StartAt,
 
-    /// Wait for more at the end, until Ctrl-C
+    /// At the end, wait for new records until Ctrl-C
     #[arg(long, short)]
     pub follow: bool,
 
@@ -57,35 +60,43 @@ pub struct ConsumeArgs {
     #[arg(long, value_enum, default_value_t = OutputFormat::Ndjson)]
     pub format: OutputFormat,
 
-    /// Read as a member of this consumer group: what is printed is committed, and other members read the rest
+    /// Read as a member of this consumer group: the partitions are shared with the other members, and offsets
+    /// of printed records are committed
     #[arg(long, value_name = "GROUP", conflicts_with = "partition")]
     pub group: Option<String>,
 
-    /// With --group: read this topic too
+    /// With --group: another topic to read; can be repeated
     #[arg(long, value_name = "TOPIC", requires = "group")]
     pub also: Vec<String>,
 
-    /// With --group: how long the group waits for a member that is silent: milliseconds, or such as 30s
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humane::parse_ms, requires = "group")]
+    /// With --group: time after which the group removes a member that does not poll: milliseconds, or such as
+    /// 30s
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "30s",
+        value_parser = humane::parse_ms,
+        requires = "group"
+    )]
     pub session_ms: u64,
 
-    /// How long to go on trying when the server cannot be read; 60s by default, for ever with
-    /// --follow
+    /// How long to retry while the server cannot be reached; 60s by default, for ever with --follow
     #[arg(long, value_name = "DURATION", value_parser = humane::parse_duration)]
     pub retry_for: Option<Duration>,
 }
 
 impl ConsumeArgs {
+    /// The retry policy that the options ask for.
     pub fn patience(&self) -> Patience {
         let limit = match (self.retry_for, self.follow) {
             (None, true) => None,
-            (given, _) => Some(given.unwrap_or(DEFAULT_RETRY_FOR)),
+            (given, _) => Some(given.unwrap_or(RETRY_FOR_DEFAULT)),
         };
         Patience::new(limit, StdRng::from_os_rng())
     }
 }
 
-/// Prints until the end, `--max`, or, with `--follow`, Ctrl-C.
+/// Prints records until the end of the topic or, with `--follow`, until Ctrl-C; at most `--max`.
 pub async fn run(client: &Client, args: &ConsumeArgs, out: &mut impl Write) -> Result<(), CliError> {
     if let Some(group) = &args.group {
         return member::run(client, args, group, out).await;
@@ -99,7 +110,7 @@ pub async fn run(client: &Client, args: &ConsumeArgs, out: &mut impl Write) -> R
     consume(client, args, out, interrupted).await
 }
 
-/// As [`run`], ending also when `stop` does.
+/// Like [`run`], but ends when `stop` resolves.
 async fn consume(
     client: &Client,
     args: &ConsumeArgs,
@@ -108,9 +119,9 @@ async fn consume(
 ) -> Result<(), CliError> {
     tokio::pin!(stop);
     let mut readers = Readers::new(client, args);
-    let (sender, mut batches) = mpsc::channel(BATCHES_AHEAD);
+    let (sender, mut batches) = mpsc::channel(BATCHES_AHEAD_MAX);
     readers.start(&sender, true).await?;
-    // Without a sender of its own, the channel ends with the last reader.
+    // Unless new partitions are looked for, only readers have senders, and the channel closes with the last.
     let sender = args.follow.then_some(sender);
     let mut left = args.max.unwrap_or(u64::MAX);
     if args.format == OutputFormat::Table {
@@ -133,13 +144,12 @@ async fn consume(
                 None => break,
             },
             _ = look.tick(), if sender.is_some() => if let Some(sender) = &sender {
-                // A failure here is no news: the readers meet it too, and the next look makes up
-                // for it.
+                // A failure can be ignored: readers report it too, and partitions are looked for again.
                 let _unknown = readers.start(sender, false).await;
             },
         }
     }
-    // What was read before is good.
+    // Batches that were read before the end or the failure are complete, and are printed.
     readers.tasks.abort_all();
     while left > 0
         && let Ok(batch) = batches.try_recv()
@@ -150,7 +160,7 @@ async fn consume(
     failure.map_or(Ok(()), Err)
 }
 
-/// What a reader failed with. A reader that panicked takes the command with it, for its partition
+/// The error of a reader that has ended. A panic of a reader is passed on, since records of its partition
 /// would be missing.
 fn finished(ended: Result<Result<(), CliError>, JoinError>) -> Option<CliError> {
     match ended.map_err(JoinError::try_into_panic) {
@@ -160,7 +170,7 @@ fn finished(ended: Result<Result<(), CliError>, JoinError>) -> Option<CliError> 
     }
 }
 
-/// Writes at most `left` records and says how many.
+/// Writes at most `left` records of a batch; returns their number.
 fn print(batch: &Batch, left: u64, out: &mut impl Write) -> Result<u64, CliError> {
     let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(batch.ends.len());
     if let Some(last) = wanted.checked_sub(1) {
@@ -170,7 +180,7 @@ fn print(batch: &Batch, left: u64, out: &mut impl Write) -> Result<u64, CliError
     Ok(u64::try_from(wanted).unwrap_or(u64::MAX))
 }
 
-/// A task for each partition; all end when this is dropped.
+/// One task per partition; dropping this ends all of them.
 struct Readers<'a> {
     client: &'a Client,
     args: &'a ConsumeArgs,
@@ -181,7 +191,7 @@ struct Readers<'a> {
 
 impl<'a> Readers<'a> {
     fn new(client: &'a Client, args: &'a ConsumeArgs) -> Self {
-        let permits = if args.follow { Semaphore::MAX_PERMITS } else { CONCURRENT_PARTITIONS };
+        let permits = if args.follow { Semaphore::MAX_PERMITS } else { CONCURRENT_PARTITIONS_MAX };
         Self {
             client,
             args,
@@ -191,8 +201,8 @@ impl<'a> Readers<'a> {
         }
     }
 
-    /// Starts a reader for each partition that has none. Partitions found later are read from their
-    /// start, for no reader can have missed them.
+    /// Starts a reader for each partition that has none. Partitions that are found later (`first` is false)
+    /// are read from their start, since they did not exist before.
     async fn start(&mut self, batches: &mpsc::Sender<Batch>, first: bool) -> Result<(), CliError> {
         let topic = topic::describe(self.client, &self.args.topic).await?;
         let wanted =
@@ -209,7 +219,7 @@ impl<'a> Readers<'a> {
             let reader = self.reader(partition, from, batches.clone());
             let permits = self.permits.clone();
             self.tasks.spawn(async move {
-                // The semaphore is never closed.
+                // It cannot fail: the semaphore is never closed.
                 let _permit = permits.acquire_owned().await;
                 reader.run().await
             });

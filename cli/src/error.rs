@@ -1,4 +1,4 @@
-//! What goes wrong in a client command, and how it is told.
+//! Errors of client commands, and how they are printed.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -12,8 +12,8 @@ use super::stored::Committed;
 #[cfg(test)]
 mod tests;
 
-/// Messages are in lowercase and without their source; [`CliError::report`] is what a user should
-/// see.
+/// An error of a client command. Its message is in lowercase and does not contain that of its source;
+/// [`CliError::report`] is the full text for the user.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     #[error("{url:?} is not the URL of a server: it should look like http://127.0.0.1:8080")]
@@ -24,7 +24,7 @@ pub enum CliError {
     Unreachable { url: String, source: reqwest::Error },
     #[error("the connection to {url} failed")]
     Connection { url: String, source: reqwest::Error },
-    #[error("the server took nothing and said nothing for {} s", idle.as_secs())]
+    #[error("the server did not receive or send anything for {} s", idle.as_secs())]
     Stalled { idle: Duration },
     #[error("{0}")]
     Problem(Box<Problem>),
@@ -34,17 +34,24 @@ pub enum CliError {
     Answer { what: &'static str, source: Option<serde_json::Error> },
     #[error("topic {topic} has no partition {partition}")]
     NoPartition { topic: String, partition: u32 },
-    #[error("a consumer group begins at earliest or latest")]
+    #[error("with --group, --from can only be earliest or latest")]
     GroupPlace,
-    #[error("a queue goes to earliest, to latest, to one timestamp, or to offsets of some partitions")]
+    #[error("--to takes either earliest, latest or one timestamp, or offsets of partitions")]
     SeekPlaces,
     #[error("cannot run {program}")]
     Command { program: String, source: io::Error },
-    #[error("the server could not be told what became of {}: they will be handed out again", humane::records(*records))]
+    #[error(
+        "{} could not be settled: their leases will expire, and they will be leased again",
+        humane::records(*records)
+    )]
     Untold { records: u64 },
     #[error("line {line} of standard input is neither a receipt nor a record with one")]
     NoReceipt { line: u64 },
-    #[error("{} lost: {}", if receipts.len() == 1 { "a receipt is" } else { "receipts are" }, receipts.join(" "))]
+    #[error(
+        "{} lost: {}",
+        if receipts.len() == 1 { "a receipt is" } else { "receipts are" },
+        receipts.join(" ")
+    )]
     Lost { receipts: Vec<String> },
     #[error("cannot read {name}")]
     Input { name: String, source: io::Error },
@@ -52,13 +59,13 @@ pub enum CliError {
     Output(#[from] io::Error),
     #[error("gave up after {} s without progress", waited.as_secs())]
     GaveUp { waited: Duration, source: Box<CliError> },
-    /// The whole of `source` after part of an input was sent.
+    /// `source` occurred after a part of an input had been sent.
     #[error("only part of {name} may have been stored")]
     Unfinished { name: String, idempotency_key: String, source: Box<CliError> },
 }
 
 impl CliError {
-    /// Whether the same request may succeed a little later.
+    /// Whether the same request can succeed when it is sent again a little later.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Connection { .. } | Self::Stalled { .. } | Self::Truncated => {
@@ -82,7 +89,7 @@ impl CliError {
         }
     }
 
-    /// The problem the server answered with, also where it is the cause of another error.
+    /// The problem that the server answered, also if it is the source of another error.
     pub fn problem(&self) -> Option<&Problem> {
         match self {
             Self::Problem(problem) => Some(problem),
@@ -91,14 +98,14 @@ impl CliError {
         }
     }
 
-    /// The error for a person: `error: DETAIL (code)`, its own causes, how much was stored and what to
-    /// do, a line each.
+    /// The error as it is printed: `error: DETAIL (code)`, its causes, how much was stored, and a hint, each
+    /// on a line.
     pub fn report(&self) -> String {
         let mut text = format!("error: {self}");
         let mut cause = self.source();
         while let Some(error) = cause {
             cause = error.source();
-            // Of a library's chain only the last says something to a user.
+            // In the chain of a library's errors, only the last one is meaningful to a user.
             if cause.is_none() || error.is::<Self>() || error.is::<Box<Self>>() {
                 text.push_str("\n  because: ");
                 text.push_str(&error.to_string());
@@ -123,15 +130,15 @@ impl CliError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Unfinished { idempotency_key, .. } => Some(format!(
-                "send the same input again with `--idempotency-key {idempotency_key}`: the server stores only what is missing"
+                "send the same input again with `--idempotency-key {idempotency_key}`: \
+                 the server stores only what is missing"
             )),
             Self::NoPartition { topic, .. } => Some(format!("see `millpond topic describe {topic}`")),
-            Self::GroupPlace => Some(
-                "put the group elsewhere with `millpond group reset GROUP --topic TOPIC --to PLACE`"
-                    .to_owned(),
-            ),
+            Self::GroupPlace => {
+                Some("move the group with `millpond group reset GROUP --topic TOPIC --to PLACE`".to_owned())
+            }
             Self::Lost { .. } => Some(
-                "their leases have ended: the records were settled before, or are to be handed out again"
+                "their leases have ended: the records were settled before, or will be leased again"
                     .to_owned(),
             ),
             Self::GaveUp { source, .. } => source.hint(),
@@ -155,7 +162,7 @@ fn committed_line(committed: &Committed) -> String {
 fn problem_hint(code: &str) -> Option<&'static str> {
     Some(match code {
         "unauthenticated" => "give a token with --token or MILLPOND_TOKEN",
-        "forbidden" => "the token has no right to this",
+        "forbidden" => "the token does not permit this",
         "topic_not_found" => "see `millpond topic list`, or make it with `millpond topic create NAME`",
         "partition_not_found" => "see `millpond topic describe NAME`",
         "group_not_found" => "see `millpond group list`",
@@ -167,12 +174,13 @@ fn problem_hint(code: &str) -> Option<&'static str> {
             "this --idempotency-key was used for another input: leave it out, or choose another"
         }
         "invalid_change" => {
-            "partitions only grow; a queue keeps its topic, its mode and where it began; delete it and make it anew for another"
+            "the number of partitions can only grow; topic, mode and start of a queue cannot be changed: \
+             delete the queue and make it again"
         }
         "record_too_large" => "raise the limit with `millpond topic create NAME --max-record-bytes N`",
         "throttled" | "quota_exceeded" => "send less, or ask the operator for more",
         "control_plane_unavailable" | "object_store_unavailable" => {
-            "the server lacks a part it needs: see its /readyz"
+            "the server cannot reach its database or object store: see its /readyz"
         }
         _ => return None,
     })

@@ -1,4 +1,4 @@
-//! `millpond group`: list, describe, reset, delete.
+//! The command `millpond group`: lists, describes, resets and deletes consumer groups.
 
 use std::io::Write;
 
@@ -15,7 +15,8 @@ use super::topic::OutputOptions;
 #[cfg(test)]
 mod tests;
 
-const ID_WIDTH: usize = 36;
+/// Characters of a client id in a table.
+const CLIENT_ID_WIDTH_MAX: usize = 36;
 
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum GroupCommand {
@@ -24,20 +25,20 @@ pub enum GroupCommand {
         #[command(flatten)]
         output: OutputOptions,
     },
-    /// Show one group's members, and how far it has come in each partition
+    /// Show the members of a group, and its committed offset and lag in each partition
     Describe {
         name: String,
         #[command(flatten)]
         output: OutputOptions,
     },
-    /// Put a group without members elsewhere in a topic
+    /// Set the offsets of a group that has no members
     Reset {
         name: String,
 
         #[arg(long)]
         topic: String,
 
-        /// This partition only
+        /// Only this partition
         #[arg(long, value_name = "P")]
         partition: Option<u32>,
 
@@ -48,7 +49,7 @@ pub enum GroupCommand {
         #[command(flatten)]
         output: OutputOptions,
     },
-    /// Forget a group without members, and what it has committed
+    /// Delete a group that has no members, and its committed offsets
     Delete {
         name: String,
         #[command(flatten)]
@@ -140,6 +141,7 @@ fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, CliError> {
         .map_err(|error| CliError::Answer { what: "a group's description", source: Some(error) })
 }
 
+/// An entry of the request that resets offsets.
 fn entry(topic: &str, partition: Option<u32>, to: StartAt) -> Value {
     let mut entry = json!({"topic": topic});
     if let Some(partition) = partition {
@@ -173,7 +175,9 @@ fn list_table(groups: &[Group]) -> String {
 
 fn describe_table(group: &Group) -> String {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    let name = |member: &Member| or_dash(member.client_id.as_ref().map(|id| humane::one_line(id, ID_WIDTH)));
+    let name = |member: &Member| {
+        or_dash(member.client_id.as_ref().map(|id| humane::one_line(id, CLIENT_ID_WIDTH_MAX)))
+    };
     let members: Vec<Vec<String>> = group
         .members
         .iter()
@@ -219,7 +223,7 @@ fn describe_table(group: &Group) -> String {
     text
 }
 
-/// `0, 1, 5`
+/// A list of partitions, such as `0, 1, 5`.
 fn numbers(partitions: &[u32]) -> String {
     partitions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -1,4 +1,4 @@
-//! Figures as people write and read them.
+//! Parses and prints numbers, durations, sizes and tables in a form for people.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ const SIZE_UNITS_BYTES: [(&str, u64); 9] = [
     ("", 1),
 ];
 
-/// A setting that can be switched off.
+/// A limit that can be switched off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
     None,
@@ -36,7 +36,7 @@ pub enum Limit {
 }
 
 impl Limit {
-    /// As the API takes it: a number or null.
+    /// The limit in the API: a number, or null for none.
     pub fn to_json(self) -> serde_json::Value {
         match self {
             Self::None => serde_json::Value::Null,
@@ -45,29 +45,29 @@ impl Limit {
     }
 }
 
-/// Milliseconds from `1500`, `90s`, `12h`, `7d`.
+/// Parses a duration such as `1500`, `90s`, `12h` or `7d` to milliseconds.
 pub fn parse_ms(text: &str) -> Result<u64, String> {
     parse_units(text, &DURATION_UNITS_MS)
         .ok_or_else(|| "expected milliseconds, or a number with ms, s, m, h, d or w, such as 7d".to_owned())
 }
 
-/// A duration, written as for [`parse_ms`].
+/// Parses a duration in the same form as [`parse_ms`].
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     parse_ms(text).map(Duration::from_millis)
 }
 
-/// Bytes from `1048576`, `512KiB`, `10GB`.
+/// Parses a size such as `1048576`, `512KiB` or `10GB` to bytes.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     parse_units(text, &SIZE_UNITS_BYTES)
         .ok_or_else(|| "expected bytes, or a number with KiB, MiB, GiB, TiB, kB, MB, GB or TB".to_owned())
 }
 
-/// As [`parse_ms`], or `none`.
+/// Like [`parse_ms`], but also takes `none`.
 pub fn parse_ms_limit(text: &str) -> Result<Limit, String> {
     if text == "none" { Ok(Limit::None) } else { parse_ms(text).map(Limit::At) }
 }
 
-/// As [`parse_bytes`], or `none`.
+/// Like [`parse_bytes`], but also takes `none`.
 pub fn parse_bytes_limit(text: &str) -> Result<Limit, String> {
     if text == "none" { Ok(Limit::None) } else { parse_bytes(text).map(Limit::At) }
 }
@@ -78,7 +78,7 @@ fn parse_units(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
-/// `1234567` as `1,234,567`.
+/// A number with separators: `1,234,567`.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -91,12 +91,12 @@ pub fn count(number: u64) -> String {
     text
 }
 
-/// `1 record`, `2,000 records`
+/// A number of records: `1 record`, `2,000 records`.
 pub fn records(number: u64) -> String {
     format!("{} {}", count(number), if number == 1 { "record" } else { "records" })
 }
 
-/// `7d`, `90s`, `1500ms`: the largest unit that loses nothing.
+/// A duration in the largest unit that represents it exactly: `7d`, `90s`, `1500ms`.
 pub fn duration_ms(ms: u64) -> String {
     DURATION_UNITS_MS
         .iter()
@@ -107,7 +107,7 @@ pub fn duration_ms(ms: u64) -> String {
         .unwrap_or_else(|| format!("{ms}ms"))
 }
 
-/// `250ms`, `12s`, `3m 20s`, `2d 5h`: an age, rounded down to its two largest units.
+/// An age, rounded down to its two largest units: `250ms`, `12s`, `3m 20s`, `2d 5h`.
 pub fn age_ms(ms: u64) -> String {
     const UNITS: [(&str, u64); 4] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
     let Some(at) = UNITS.iter().position(|(_, unit)| ms >= *unit) else {
@@ -124,7 +124,7 @@ pub fn age_ms(ms: u64) -> String {
     parts.join(" ")
 }
 
-/// `1.5 GiB`, rounded down to a tenth.
+/// A size, rounded down to a tenth of its unit: `1.5 GiB`.
 pub fn bytes(bytes: u64) -> String {
     let unit = SIZE_UNITS_BYTES.iter().take(4).rev().find(|(_, factor)| bytes >= *factor);
     match unit {
@@ -133,13 +133,13 @@ pub fn bytes(bytes: u64) -> String {
     }
 }
 
-/// How many a second; a time of zero counts as a nanosecond.
+/// A number per second; a duration of zero counts as one nanosecond.
 pub fn per_second(number: u64, elapsed: Duration) -> u64 {
     let rate = u128::from(number) * 1_000_000_000 / elapsed.as_nanos().max(1);
     u64::try_from(rate).unwrap_or(u64::MAX)
 }
 
-/// `12.3 MiB/s`
+/// A throughput, such as `12.3 MiB/s`.
 pub fn mib_per_second(bytes: u64, elapsed: Duration) -> String {
     format!("{} MiB/s", tenths(u128::from(per_second(bytes, elapsed)) * 10 / (1 << 20)))
 }
@@ -148,7 +148,7 @@ fn tenths(number: u128) -> String {
     format!("{}.{}", number / 10, number % 10)
 }
 
-/// `0: 5–20, 3: 7`: partitions with their first and last offsets.
+/// Partitions with their first and last offsets: `partitions 0: 5–20, 3: 7`.
 pub fn ranges(partitions: &[PartitionRange]) -> String {
     let mut parts = Vec::with_capacity(partitions.len());
     for PartitionRange { partition, first_offset, last_offset, .. } in partitions {
@@ -162,9 +162,9 @@ pub fn ranges(partitions: &[PartitionRange]) -> String {
     format!("{word} {}", parts.join(", "))
 }
 
-/// An instant in milliseconds since the Unix epoch as RFC 3339 in UTC.
+/// A time, given in milliseconds since the Unix epoch, in the form of RFC 3339 in UTC.
 ///
-/// Days to a civil date after H. Hinnant, "chrono-compatible low-level date algorithms",
+/// The date is calculated from days as in H. Hinnant, "chrono-compatible low-level date algorithms",
 /// `civil_from_days`.
 pub fn instant_ms(ms: i64) -> String {
     let (days, in_day) = (ms.div_euclid(86_400_000), ms.rem_euclid(86_400_000));
@@ -180,7 +180,8 @@ pub fn instant_ms(ms: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", in_day % 1_000)
 }
 
-/// At most `width` characters on one line, with nothing in it that a terminal would act on.
+/// Text cut off after `width` characters, on one line. Control characters, which a terminal would interpret,
+/// are replaced by spaces.
 pub fn one_line(text: &str, width: usize) -> String {
     let clean = |c: char| if c.is_control() { ' ' } else { c };
     if text.chars().nth(width).is_none() {
@@ -189,8 +190,8 @@ pub fn one_line(text: &str, width: usize) -> String {
     text.chars().take(width.saturating_sub(1)).map(clean).chain(['…']).collect()
 }
 
-/// Rows under `headings` as aligned columns; numbers, which is to say columns where every cell
-/// begins with a digit, to the right.
+/// A table with aligned columns. Columns are aligned to the right if they are not the first, and all their
+/// cells begin with a digit or are `-`.
 pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     let mut text = String::new();
     let columns: Vec<(usize, bool)> = headings

@@ -1,7 +1,6 @@
-//! Reads a produce command's input and hands it on as a request body, decompressed, in bounded
-//! memory.
+//! Reads the input of `millpond produce` and streams it as a request body, decompressed, in bounded memory.
 //!
-//! gzip (also of many members) and Zstandard are known by their first bytes, whatever the name.
+//! gzip (also with several members) and Zstandard are recognized by their first bytes, not by the name.
 
 use std::fs::{self, File};
 use std::io::{self, Cursor, ErrorKind, Read};
@@ -20,22 +19,23 @@ use super::error::CliError;
 #[cfg(test)]
 mod tests;
 
-/// A regular file is sent in chunks of this size; of a pipe, what one read gives is sent on at
-/// once.
+/// Size of the chunks in which a regular file is sent.
 const FILE_CHUNK_BYTES: usize = 512 << 10;
-const PIPE_CHUNK_BYTES: usize = 64 << 10;
-/// With the chunk size, what is read ahead of the connection at most.
-const CHUNKS_AHEAD: usize = 8;
+/// Largest chunk of a pipe. The result of each read is sent at once, so that chunks are often smaller.
+const PIPE_CHUNK_MAX_BYTES: usize = 64 << 10;
+/// Number of chunks that are read ahead of the connection; with the size of chunks this bounds the memory.
+const CHUNKS_AHEAD_MAX: usize = 8;
+/// Size of the read buffer in front of a decompressor.
 const COMPRESSED_BUFFER_BYTES: usize = 256 << 10;
 
-/// Where the records of a produce come from.
+/// The input of a produce command.
 pub struct Input {
     path: Option<PathBuf>,
     size_bytes: Option<u64>,
 }
 
 impl Input {
-    /// A file, or standard input where `path` is left out or `-`.
+    /// The file at `path`, or standard input if it is `None` or `-`.
     pub fn find(path: Option<&Path>) -> Result<Self, CliError> {
         let Some(path) = path.filter(|path| *path != Path::new("-")) else {
             return Ok(Self { path: None, size_bytes: None });
@@ -46,17 +46,17 @@ impl Input {
         Ok(input)
     }
 
-    /// The size as stored, of a regular file.
+    /// The size of a regular file as stored (not decompressed); `None` for other inputs.
     pub fn size_bytes(&self) -> Option<u64> {
         self.size_bytes
     }
 
-    /// Whether it gives the same bytes each time it is opened.
+    /// Whether the input gives the same bytes each time it is opened.
     pub fn is_repeatable(&self) -> bool {
         self.size_bytes.is_some()
     }
 
-    /// What to call it in a message.
+    /// The name of the input in messages.
     pub fn name(&self) -> String {
         match &self.path {
             Some(path) => path.display().to_string(),
@@ -69,23 +69,23 @@ impl Input {
         CliError::Input { name: self.name(), source }
     }
 
-    /// Starts reading from the beginning. The reading ends with the input, with an error, or when
-    /// the body is dropped.
+    /// Starts reading from the beginning. Reading ends at the end of the input, with an error, or when the
+    /// body is dropped.
     pub fn open(&self) -> Result<(reqwest::Body, Arc<Progress>), CliError> {
         let (raw, chunk_bytes): (Box<dyn Read + Send>, usize) = match &self.path {
             Some(path) => {
                 let file = File::open(path).map_err(|error| self.failed(error))?;
                 let regular = self.size_bytes.is_some();
-                (Box::new(file), if regular { FILE_CHUNK_BYTES } else { PIPE_CHUNK_BYTES })
+                (Box::new(file), if regular { FILE_CHUNK_BYTES } else { PIPE_CHUNK_MAX_BYTES })
             }
-            None => (Box::new(io::stdin()), PIPE_CHUNK_BYTES),
+            None => (Box::new(io::stdin()), PIPE_CHUNK_MAX_BYTES),
         };
         let whole_chunks = self.size_bytes.is_some();
         let progress = Arc::new(Progress::default());
-        let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
+        let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD_MAX);
         let raw = Counted { raw, progress: progress.clone() };
-        // A thread of its own, since the runtime would wait at its end for a task that is stuck in
-        // a read.
+        // A separate thread, not a blocking task: at its end the runtime would wait for a task that is stuck
+        // in a read.
         std::thread::Builder::new()
             .name("input".to_owned())
             .spawn(move || pump(raw, chunk_bytes, whole_chunks, &sender))
@@ -112,7 +112,7 @@ impl Input {
     }
 }
 
-/// How far the reading and the sending of one body have come.
+/// Progress of reading and sending one body.
 #[derive(Default)]
 pub struct Progress {
     read_bytes: AtomicU64,
@@ -123,27 +123,27 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Bytes of the input as stored, read so far; a little ahead of what was sent.
+    /// Bytes of the input as stored (not decompressed) that were read; a little ahead of what was sent.
     pub fn read_bytes(&self) -> u64 {
         self.read_bytes.load(Ordering::Relaxed)
     }
 
-    /// Bytes of the body that the connection took.
+    /// Bytes of the body that the connection has accepted.
     pub fn taken_bytes(&self) -> u64 {
         self.taken_bytes.load(Ordering::Relaxed)
     }
 
-    /// Line ends among the bytes that the connection took.
+    /// Line ends among the bytes that the connection has accepted.
     pub fn taken_lines(&self) -> u64 {
         self.taken_lines.load(Ordering::Relaxed)
     }
 
-    /// Whether the connection would take more than the input gives.
+    /// Whether the connection is waiting for input.
     pub fn wants_input(&self) -> bool {
         self.wants_input.load(Ordering::Relaxed)
     }
 
-    /// Why the reading failed, if it did; told once.
+    /// The error with which reading failed, if it did; returned once.
     pub fn take_failure(&self) -> Option<io::Error> {
         self.failure.lock().take()
     }
@@ -159,6 +159,7 @@ fn to_u64(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }
 
+/// A reader that counts the bytes that are read.
 struct Counted<R> {
     raw: R,
     progress: Arc<Progress>,
@@ -172,6 +173,7 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
+/// Reads the input to its end and sends it in chunks. `whole_chunks`: fill each chunk with several reads.
 fn pump(
     raw: impl Read + Send + 'static,
     chunk_bytes: usize,
@@ -197,7 +199,7 @@ fn pump(
     }
 }
 
-/// An empty chunk is the end.
+/// Reads the next chunk; an empty chunk means the end of the input.
 fn next_chunk(reader: &mut impl Read, chunk_bytes: usize, whole: bool) -> io::Result<Bytes> {
     let mut chunk = vec![0; chunk_bytes];
     let mut filled = 0;
@@ -216,6 +218,7 @@ fn next_chunk(reader: &mut impl Read, chunk_bytes: usize, whole: bool) -> io::Re
     Ok(Bytes::from(chunk))
 }
 
+/// The input, decompressed if it begins as gzip or Zstandard.
 fn decoder(mut raw: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
     let mut magic = Vec::with_capacity(4);
     raw.by_ref().take(4).read_to_end(&mut magic)?;

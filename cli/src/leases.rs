@@ -1,7 +1,7 @@
-//! Leases and settlements of one queue, over HTTP.
+//! The calls that lease and settle records of one queue.
 //!
-//! Every call carries a request id and is sent again, the same, until it is answered or patience ends: an
-//! answer that was lost neither leases twice nor settles twice.
+//! Every call carries a request id and is repeated unchanged until it is answered or the time for retries is
+//! over. Because of the id, a call whose answer was lost does not lease or settle twice.
 
 use std::time::Duration;
 
@@ -20,33 +20,33 @@ use super::retry::Patience;
 #[cfg(test)]
 mod tests;
 
-/// An answer that does not come for this long, beyond the time it was asked to wait, is given up, and asked
-/// for again.
-const SILENCE_LIMIT: Duration = Duration::from_secs(10);
-/// The server's limit.
+/// Longest wait for an answer, in addition to the time that the server is asked to wait for records. Then
+/// the call is repeated.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
+/// The server's limit for the records of one lease call.
 pub const LEASE_MAX_RECORDS: usize = 1_000;
 
-/// The calls of a worker of one queue.
+/// A client of one queue.
 #[derive(Clone)]
 pub struct Leases {
     pub client: Client,
     pub queue: String,
-    /// Who the server is told leases the records.
+    /// Name of the client, as it is sent to the server.
     pub client_id: &'static str,
-    /// How long to go on when the server cannot be reached; `None`: for ever.
+    /// How long to retry while the server cannot be reached; `None`: for ever.
     pub retry_for: Option<Duration>,
 }
 
-/// What to lease.
+/// Parameters of a lease call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ask {
     pub max_records: usize,
     pub wait: Duration,
-    /// The queue's, if `None`.
+    /// `None`: the lease time of the queue.
     pub lease_ms: Option<u64>,
 }
 
-/// A lease call's answer, read.
+/// The parsed answer to a lease call.
 #[derive(Debug, Deserialize)]
 pub struct Granted<'a> {
     now_ms: i64,
@@ -62,14 +62,14 @@ impl<'a> Granted<'a> {
         serde_json::from_str(text).map_err(|error| CliError::Answer { what: "a lease", source: Some(error) })
     }
 
-    /// For how long the records are leased, from when the server answered.
+    /// The lease time, counted from when the server answered.
     pub fn length(&self) -> Duration {
         let ms = self.deadline_ms.map_or(0, |deadline| deadline.saturating_sub(self.now_ms));
         Duration::from_millis(u64::try_from(ms).unwrap_or(0))
     }
 }
 
-/// What became of some leased records. Names no receipt twice.
+/// The entries of a settlement call. It must not contain a receipt twice.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Settlement {
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -83,19 +83,19 @@ pub struct Settlement {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Nack {
     pub receipt: String,
-    /// By the queue's retry policy, if `None`.
+    /// `None`: as the queue's retry policy says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Whether it is a failure of the record.
+    /// Whether this counts as a failure of the record.
     pub counts: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Renewal {
     pub receipt: String,
-    /// The queue's, if `None`.
+    /// `None`: the lease time of the queue.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lease_ms: Option<u64>,
 }
@@ -107,7 +107,7 @@ pub enum Status {
     Released,
     Renewed,
     Dead,
-    /// Its time to live is over.
+    /// The record's time to live was over.
     Expired,
     Lost,
 }
@@ -124,8 +124,8 @@ struct Verdicts {
 }
 
 impl Leases {
-    /// The server's answer, for [`Granted::parse`]. With `exact`, values come in a form that keeps every
-    /// byte.
+    /// Leases records; returns the server's answer, for [`Granted::parse`]. With `exact`, values are returned
+    /// as base64, which preserves every byte.
     pub async fn lease(&self, ask: Ask, exact: bool) -> Result<String, CliError> {
         let wait_ms = u64::try_from(ask.wait.as_millis()).unwrap_or(u64::MAX);
         let mut body =
@@ -134,16 +134,18 @@ impl Leases {
             body["lease_ms"] = json!(lease_ms);
         }
         let query: &[(&str, &str)] = if exact { &[("encoding", "base64")] } else { &[] };
-        self.post("leases", query, body, ask.wait + SILENCE_LIMIT).await
+        self.post("leases", query, body, ask.wait + ANSWER_WAIT_MAX).await
     }
 
+    /// Settles records; returns the result of each entry.
     pub async fn settle(&self, settlement: &Settlement) -> Result<Vec<Verdict>, CliError> {
         let not_understood = |error| CliError::Answer { what: "a settlement", source: Some(error) };
         let body = serde_json::to_value(settlement).map_err(not_understood)?;
-        let text = self.post("settlements", &[], body, SILENCE_LIMIT).await?;
+        let text = self.post("settlements", &[], body, ANSWER_WAIT_MAX).await?;
         Ok(serde_json::from_str::<Verdicts>(&text).map_err(not_understood)?.results)
     }
 
+    /// Sends a call until it is answered. `limit` is the longest wait for one answer.
     async fn post(
         &self,
         what: &str,

@@ -1,9 +1,8 @@
-//! The command-line client: topics, produce, consume, consumer groups, queues, over HTTP only.
+//! The command-line client: commands for topics, records, consumer groups and queues.
 //!
-//! Owns what a user sees of a client command: its options, standard output, and the wording of its
-//! errors. Data goes to standard output; progress and notices go to standard error. Must not use
-//! the store, the control plane or any other part of the agent: what it knows of Millpond is the
-//! public API.
+//! Owns everything a user sees of these commands: options, output, and the wording of errors. Data goes to
+//! standard output, progress and notices to standard error. It uses only the public HTTP API, and must not
+//! depend on the store, the control plane or any other part of the agent.
 
 mod choices;
 mod client;
@@ -43,10 +42,10 @@ pub use stored::{Committed, PartitionRange};
 pub use topic::{Placement, TopicCommand};
 pub use work::WorkArgs;
 
-/// Standard output is written in pieces of this size where the reader keeps up.
+/// Size of the buffer in front of standard output.
 const OUTPUT_BUFFER_BYTES: usize = 1 << 20;
 
-/// The commands that talk to a running Millpond.
+/// The commands that use a running server.
 #[derive(clap::Subcommand)]
 pub enum ClientCommand {
     /// Make, list, describe and delete topics
@@ -63,7 +62,7 @@ pub enum ClientCommand {
         #[command(flatten)]
         options: ClientOptions,
     },
-    /// Make, look at, pause, move, empty and delete queues, and tend their dead records
+    /// Make, list, describe, pause, seek, purge and delete queues, and manage their dead records
     Queue {
         #[command(subcommand)]
         command: QueueCommand,
@@ -72,13 +71,14 @@ pub enum ClientCommand {
     },
     /// Run a command for each record of a queue
     ///
-    /// The record's value is the command's standard input; MILLPOND_QUEUE, _TOPIC, _PARTITION, _OFFSET,
-    /// _TIMESTAMP (in ms), _KEY, _ATTEMPT, _FAILURES and _HEADER_NAME tell the rest. A key or header that is
-    /// not text, or holds a NUL, stands in _KEY_BASE64 or _HEADER_NAME_BASE64 instead. Exit status 0 acks the
-    /// record; any other nacks it, with the last line of standard error as the reason. While a command runs,
-    /// its record's lease is renewed. SIGTERM or Ctrl-C takes nothing more and waits for the commands that
-    /// run; the second kills them and gives their records back, which counts as no failure. A server that
-    /// does not answer is waited for.
+    /// The command gets the record's value as its standard input, and everything else in the environment
+    /// variables MILLPOND_QUEUE, _TOPIC, _PARTITION, _OFFSET, _TIMESTAMP (in ms), _KEY, _ATTEMPT, _FAILURES
+    /// and _HEADER_NAME. A key or header that is not text, or contains a NUL, is in _KEY_BASE64 or
+    /// _HEADER_NAME_BASE64 instead. Exit status 0 acks the record; any other nacks it, with the last line of
+    /// standard error as the reason. While the command runs, the lease of its record is renewed. After
+    /// SIGTERM or Ctrl-C no more records are leased, and commands that run are waited for; a second signal
+    /// kills them and gives their records back, which does not count as a failure. If the server does not
+    /// answer, the worker waits until it does.
     #[command(
         after_help = "Example:\n  millpond work emails --concurrency 4 -- sh -c 'sendmail \"$MILLPOND_KEY\"'"
     )]
@@ -88,10 +88,10 @@ pub enum ClientCommand {
         #[command(flatten)]
         options: ClientOptions,
     },
-    /// Lease records of a queue and print them, each with its receipt, as JSON on a line
+    /// Lease records of a queue and print them with their receipts, one JSON object per line
     ///
-    /// Prints nothing, and exits with 0 all the same, if there was none in all the time. What is not settled
-    /// while the lease lasts is handed out again, and has failed once more.
+    /// If there is no record within the wait time, nothing is printed and the exit status is 0. A record that
+    /// is not settled before its lease expires is leased again, and that counts as a failure.
     #[command(after_help = "Example:\n  millpond lease emails -n 10 | tee work | millpond ack emails")]
     Lease {
         #[command(flatten)]
@@ -99,25 +99,27 @@ pub enum ClientCommand {
         #[command(flatten)]
         options: ClientOptions,
     },
-    /// Tell a queue that leased records are done
+    /// Ack leased records: they are done
     ///
-    /// Exits with 1 and names the receipts if any are lost: settled before, or their lease is over.
+    /// If receipts are lost, because they were settled before or their lease has ended, they are printed and
+    /// the exit status is 1.
     Ack {
         #[command(flatten)]
         args: AckArgs,
         #[command(flatten)]
         options: ClientOptions,
     },
-    /// Give leased records back to their queue, to be tried again
+    /// Nack leased records: give them back to their queue for a retry
     ///
-    /// Exits with 1 and names the receipts if any are lost: settled before, or their lease is over.
+    /// If receipts are lost, because they were settled before or their lease has ended, they are printed and
+    /// the exit status is 1.
     Nack {
         #[command(flatten)]
         args: NackArgs,
         #[command(flatten)]
         options: ClientOptions,
     },
-    /// Store the lines of a file or of standard input as records
+    /// Produce the lines of a file or of standard input as records
     Produce {
         #[command(flatten)]
         args: ProduceArgs,
@@ -133,8 +135,8 @@ pub enum ClientCommand {
     },
 }
 
-/// Runs one command to its end. A reader of standard output that has gone away is a normal end, as
-/// is Ctrl-C under `consume --follow` and `consume --group`.
+/// Runs one command to its end. It is not an error if the reader of standard output has gone away, or if
+/// `consume --follow` or `consume --group` are ended by Ctrl-C.
 ///
 /// The caller prints an error with [`CliError::report`] and exits with 1.
 pub async fn run(command: ClientCommand) -> Result<(), CliError> {

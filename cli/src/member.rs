@@ -1,8 +1,8 @@
-//! `millpond consume --group`: reads as one of a group's members.
+//! The command `millpond consume --group`: reads as a member of a consumer group.
 //!
-//! Owns the membership: joins, polls, prints, commits what was printed, leaves. A record is printed at least
-//! once in the group; again only if its partition moved, or the command was killed, between printing and
-//! commit.
+//! Owns the membership: joins, polls, prints records, commits their offsets, and leaves. The members of a
+//! group together print each record at least once. A record is printed again only if, between printing and
+//! commit, its partition moved to another member or the command was killed.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -25,15 +25,18 @@ use super::record::{self, Record};
 #[cfg(test)]
 mod tests;
 
-/// What is printed between two commits: little enough that a slow reader does not outlast the session.
-const POLL_RECORDS: u64 = 5_000;
-/// The server's limit is 30 s.
-const LONG_POLL: Duration = Duration::from_secs(20);
-/// An answer that does not come for this long, beyond the time it was asked to wait, is given up.
-const SILENCE_LIMIT: Duration = Duration::from_secs(30);
-const LEAVE_LIMIT: Duration = Duration::from_secs(5);
+/// Records of a poll, which are printed before the next commit: few enough that the session does not end even
+/// if a slow reader delays the output.
+const POLL_MAX_RECORDS: u64 = 5_000;
+/// How long a poll waits for records; the server's limit is 30 s.
+const POLL_WAIT: Duration = Duration::from_secs(20);
+/// Longest wait for an answer, in addition to the time that the server is asked to wait.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Longest time to finish what is under way, and to leave the group, when the command is to end.
+const LEAVE_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Reads until `--max`, SIGINT or SIGTERM, or, without `--follow`, until there is nothing more.
+/// Reads until SIGINT or SIGTERM, until `--max` records are printed or, without `--follow`, until there are
+/// no more records.
 pub async fn run(
     client: &Client,
     args: &ConsumeArgs,
@@ -50,7 +53,7 @@ pub async fn run(
     consume(client, args, group, out, stop).await
 }
 
-/// As [`run`], ending also when `stop` does.
+/// Like [`run`], but ends when `stop` resolves.
 async fn consume(
     client: &Client,
     args: &ConsumeArgs,
@@ -78,14 +81,14 @@ async fn consume(
     outcome.and(out.flush().map_err(CliError::Output))
 }
 
-/// The work's output; `None` when it is time to stop, after the work had a moment to come to its end.
+/// The output of `work`. If `stop` resolves first, `None`, after `work` had up to [`LEAVE_WAIT_MAX`] to end.
 async fn unless<T>(stop: Pin<&mut impl Future<Output = ()>>, work: impl Future<Output = T>) -> Option<T> {
     tokio::pin!(work);
     tokio::select! {
         biased;
         output = &mut work => Some(output),
         () = stop => {
-            timeout(LEAVE_LIMIT, work).await.ok();
+            timeout(LEAVE_WAIT_MAX, work).await.ok();
             None
         }
     }
@@ -95,11 +98,12 @@ struct Member<'a> {
     client: &'a Client,
     args: &'a ConsumeArgs,
     group: &'a str,
-    /// `None` until it has joined, and when its session has ended.
+    /// The member's id; `None` before joining and after the session has ended.
     id: Option<String>,
     generation: i64,
+    /// Position token of the last answer.
     after: Option<String>,
-    /// Records still to be printed.
+    /// Number of records that are still to be printed.
     left: u64,
 }
 
@@ -109,20 +113,21 @@ struct Joined {
     generation: i64,
 }
 
-/// The last line of an answer.
+/// The last line of a poll's answer.
 #[derive(Deserialize)]
-struct Beside {
+struct PollEnd {
     next: String,
     generation: i64,
 }
 
+/// Where a record is.
 #[derive(Deserialize)]
-struct Home {
+struct RecordPartition {
     topic: String,
     partition: u32,
 }
 
-/// Topic and partition, and the next record to read.
+/// Offset of the next record to read, by topic and partition.
 type Offsets = BTreeMap<(String, u32), u64>;
 
 fn not_understood(error: serde_json::Error) -> CliError {
@@ -130,6 +135,7 @@ fn not_understood(error: serde_json::Error) -> CliError {
 }
 
 impl Member<'_> {
+    /// Joins, polls and commits until all is read or `stop` resolves.
     async fn read(&mut self, out: &mut impl Write, stop: impl Future<Output = ()>) -> Result<(), CliError> {
         tokio::pin!(stop);
         let mut patience = self.args.patience();
@@ -181,15 +187,18 @@ impl Member<'_> {
         Ok(())
     }
 
-    /// Not to be cancelled lightly: a member whose id nobody knows holds its partitions until its session
-    /// ends.
+    /// Joins the group, unless this is a member already. Should not be cancelled: if the answer with the
+    /// member's id is lost, the member keeps its partitions until its session ends.
     async fn join(&mut self) -> Result<(), CliError> {
         if self.id.is_some() {
             return Ok(());
         }
         let topics: Vec<&String> = [&self.args.topic].into_iter().chain(&self.args.also).collect();
         let from = if self.args.from == StartAt::Latest { "latest" } else { "earliest" };
-        let body = json!({"topics": topics, "from": from, "session_ms": self.args.session_ms, "client_id": "millpond consume"});
+        let body = json!({
+            "topics": topics, "from": from, "session_ms": self.args.session_ms,
+            "client_id": "millpond consume"
+        });
         let request = self.client.request(Method::POST, &["v1", "groups", self.group, "members"]).json(&body);
         let joined: Joined =
             serde_json::from_str(&self.answer(request, Duration::ZERO).await?).map_err(not_understood)?;
@@ -197,8 +206,9 @@ impl Member<'_> {
         Ok(())
     }
 
+    /// Sends a request and reads the answer, for which the server may wait for `wait`.
     async fn answer(&self, request: reqwest::RequestBuilder, wait: Duration) -> Result<String, CliError> {
-        let limit = wait + SILENCE_LIMIT;
+        let limit = wait + ANSWER_WAIT_MAX;
         let (_, text) = timeout(limit, self.client.text(request))
             .await
             .map_err(|_| CliError::Stalled { idle: limit })??;
@@ -206,8 +216,9 @@ impl Member<'_> {
     }
 
     async fn poll(&self) -> Result<String, CliError> {
-        let wait = if self.args.follow { LONG_POLL } else { Duration::ZERO };
-        let mut body = json!({"max_records": self.left.min(POLL_RECORDS), "wait_ms": u64::try_from(wait.as_millis()).unwrap_or(0)});
+        let wait = if self.args.follow { POLL_WAIT } else { Duration::ZERO };
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(0);
+        let mut body = json!({"max_records": self.left.min(POLL_MAX_RECORDS), "wait_ms": wait_ms});
         if let Some(after) = &self.after {
             body["after"] = json!(after);
         }
@@ -220,23 +231,23 @@ impl Member<'_> {
         .await
     }
 
-    /// Prints an answer's records, then commits them, then moves on.
+    /// Prints the records of a poll's answer, takes over its position, and commits the offsets.
     async fn take(&mut self, answer: &str, out: &mut impl Write) -> Result<Taken, CliError> {
         let mut lines: Vec<&str> = answer.lines().filter(|line| !line.trim_ascii().is_empty()).collect();
-        let beside: Beside = serde_json::from_str(lines.pop().unwrap_or_default()).map_err(not_understood)?;
+        let end: PollEnd = serde_json::from_str(lines.pop().unwrap_or_default()).map_err(not_understood)?;
         let mut offsets = Offsets::new();
         let mut printed = Vec::new();
         for line in &lines {
             let record = Record::parse(line.as_bytes())?;
-            let home: Home = serde_json::from_str(line).map_err(not_understood)?;
+            let home: RecordPartition = serde_json::from_str(line).map_err(not_understood)?;
             record.render(line.as_bytes(), self.args.format, &mut printed)?;
             offsets.insert((home.topic, home.partition), record.offset.saturating_add(1));
         }
         out.write_all(&printed)?;
         out.flush()?;
         self.left = self.left.saturating_sub(u64::try_from(lines.len()).unwrap_or(u64::MAX));
-        let moved = beside.generation != self.generation;
-        (self.generation, self.after) = (beside.generation, Some(beside.next));
+        let moved = end.generation != self.generation;
+        (self.generation, self.after) = (end.generation, Some(end.next));
         self.commit(&offsets).await?;
         Ok(match (lines.is_empty(), moved) {
             (false, _) => Taken::Records,
@@ -245,6 +256,8 @@ impl Member<'_> {
         })
     }
 
+    /// Commits offsets, with retries. If partitions were assigned to another member in the meantime, nothing
+    /// is committed, which is not an error.
     async fn commit(&self, offsets: &Offsets) -> Result<(), CliError> {
         if offsets.is_empty() {
             return Ok(());
@@ -264,7 +277,8 @@ impl Member<'_> {
             let code = error.problem().map_or("", |problem| problem.code.as_str());
             if matches!(code, "generation_fenced" | "group_not_found" | "topic_not_found") {
                 eprintln!(
-                    "not committed, for a partition is another member's by now or gone: the records may be printed again ({code})"
+                    "offsets were not committed, since a partition has moved to another member or was \
+                     deleted: records may be printed again ({code})"
                 );
                 return Ok(());
             }
@@ -279,18 +293,20 @@ impl Member<'_> {
         }
     }
 
-    /// Gives its partitions to the others at once. If that fails they wait for the end of the session.
+    /// Leaves the group, so that other members get the partitions at once. If that fails, they get them when
+    /// the session ends.
     async fn leave(&self) {
         if let Some(id) = &self.id {
             let request = self.client.request(Method::DELETE, &["v1", "groups", self.group, "members", id]);
-            timeout(LEAVE_LIMIT, self.client.send(request)).await.ok();
+            timeout(LEAVE_WAIT_MAX, self.client.send(request)).await.ok();
         }
     }
 }
 
+/// The content of a poll's answer.
 enum Taken {
     Records,
     Nothing,
-    /// No records, but another generation.
+    /// No records, but a new generation: partitions may have been assigned.
     Moved,
 }

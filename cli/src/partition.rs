@@ -1,8 +1,7 @@
-//! Reads one partition from a position on, in order, each record once, through whatever happens to
-//! the connection.
+//! Reads one partition from a position on: in order, each record once, also when connections fail.
 //!
-//! Owns the position: it moves past a record when that record is in the batch to be printed, so a
-//! repeated request neither leaves out nor repeats one.
+//! Owns the position. It is advanced past a record when the record is added to the batch to print, so that a
+//! repeated request neither skips nor repeats a record.
 
 use std::time::Duration;
 use tokio::time::Instant;
@@ -21,17 +20,20 @@ use super::retry::Patience;
 #[cfg(test)]
 mod tests;
 
-const ANSWER_BYTES: u64 = 16 << 20;
-const ANSWER_RECORDS: u64 = 100_000;
+/// `max_bytes` of a request; the server's limit.
+const ANSWER_MAX_BYTES: u64 = 16 << 20;
+/// `max_records` of a request; the server's limit.
+const ANSWER_MAX_RECORDS: u64 = 100_000;
+/// Size from which on a batch is handed over for printing, even before the end of the answer.
 const BATCH_BYTES: usize = 256 << 10;
-/// The server's limit is 30 s.
-const LONG_POLL: Duration = Duration::from_secs(20);
-/// An answer that brings nothing for this long, beyond the time it was asked to wait, is given up.
-const SILENCE_LIMIT: Duration = Duration::from_secs(30);
-/// Empty answers come no faster than this, whatever the server does with long polls.
-const EMPTY_ANSWER_PACE: Duration = Duration::from_millis(200);
+/// How long a request waits for records; the server's limit is 30 s.
+const POLL_WAIT: Duration = Duration::from_secs(20);
+/// Longest wait for more of an answer, in addition to the time that the server is asked to wait.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Shortest time between requests whose answers are empty, in case the server does not wait.
+const EMPTY_ANSWER_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Rendered records of one partition, in its order.
+/// Records of one partition, in order, rendered for printing.
 #[derive(Debug, Default)]
 pub struct Batch {
     pub bytes: Vec<u8>,
@@ -46,18 +48,18 @@ pub enum ReadFrom {
     TimestampMs(u64),
 }
 
-/// What to read.
+/// Reads one partition.
 pub struct PartitionReader {
     pub client: Client,
     pub topic: String,
     pub partition: u32,
     pub position: ReadFrom,
-    /// Stop before this offset; without it, wait for more for ever.
+    /// Stop before this offset; `None`: wait for new records for ever.
     pub end: Option<u64>,
-    /// No answer needs to hold more records than this.
+    /// An answer need not hold more records than this.
     pub max_records: u64,
     pub format: OutputFormat,
-    /// Whether to go on at the log's start where retention has overtaken the position.
+    /// Whether to continue at the log's start if retention has removed the record at the position.
     pub skip_lost: bool,
     pub patience: Patience,
     pub batches: mpsc::Sender<Batch>,
@@ -66,7 +68,7 @@ pub struct PartitionReader {
 /// Why reading ended early.
 enum Stop {
     Failed(CliError),
-    /// Nobody takes batches any more.
+    /// The receiver of batches was dropped.
     Gone,
 }
 
@@ -77,7 +79,7 @@ impl<T: Into<CliError>> From<T> for Stop {
 }
 
 impl PartitionReader {
-    /// Reads to the end, or until nobody takes batches any more.
+    /// Reads to the end, or until the receiver of batches is dropped.
     pub async fn run(mut self) -> Result<(), CliError> {
         let mut batch = Batch::default();
         while !self.is_done() {
@@ -95,7 +97,7 @@ impl PartitionReader {
                 Ok(()) if moved => continue,
                 Ok(()) if self.end.is_none() => {
                     self.patience.progressed();
-                    sleep(EMPTY_ANSWER_PACE.saturating_sub(started.elapsed())).await;
+                    sleep(EMPTY_ANSWER_INTERVAL.saturating_sub(started.elapsed())).await;
                     continue;
                 }
                 Ok(()) => CliError::Truncated,
@@ -123,7 +125,8 @@ impl PartitionReader {
         matches!((self.position, self.end), (ReadFrom::Offset(at), Some(end)) if at >= end)
     }
 
-    /// The log's start, where it lies beyond the position and that is to be borne.
+    /// The log's start, if the error says that it is beyond the position, and `skip_lost` allows to skip the
+    /// records between.
     fn log_start_after(&self, error: &CliError) -> Option<u64> {
         let problem = error.problem().filter(|problem| problem.code == "offset_out_of_range")?;
         let start = problem.log_start_offset?;
@@ -136,10 +139,10 @@ impl PartitionReader {
         }
     }
 
-    /// Makes one request and adds its records to `batch`, also those that came before an error.
+    /// Sends one request and adds its records to `batch`, also those that arrived before an error.
     async fn read_answer(&mut self, batch: &mut Batch) -> Result<(), Stop> {
         let request = self.request();
-        let silence = SILENCE_LIMIT + if self.end.is_none() { LONG_POLL } else { Duration::ZERO };
+        let silence = ANSWER_WAIT_MAX + if self.end.is_none() { POLL_WAIT } else { Duration::ZERO };
         let stalled = |_| CliError::Stalled { idle: silence };
         let mut response = timeout(silence, self.client.send(request)).await.map_err(stalled)??;
         let next_offset = number(response.headers(), "millpond-next-offset");
@@ -154,7 +157,7 @@ impl PartitionReader {
                 self.batches.send(std::mem::take(batch)).await.map_err(|_| Stop::Gone)?;
             }
         }
-        // A last line without its end is whole if it can be read.
+        // The last line may lack its line end: it is complete if it can be parsed.
         self.add(lines.rest(), batch).map_err(|_| CliError::Truncated)?;
         if let Some(next) = next_offset {
             self.advance(next);
@@ -169,16 +172,16 @@ impl PartitionReader {
             ReadFrom::Offset(offset) => ("offset", offset),
             ReadFrom::TimestampMs(ms) => ("timestamp", ms),
         };
-        let wait_ms = if self.end.is_none() { LONG_POLL.as_millis() } else { 0 };
+        let wait_ms = if self.end.is_none() { POLL_WAIT.as_millis() } else { 0 };
         self.client
             .request(Method::GET, &path)
             .header(ACCEPT, "application/x-ndjson")
-            .query(&[(name, value), ("max_bytes", ANSWER_BYTES)])
-            .query(&[("max_records", self.max_records.min(ANSWER_RECORDS))])
+            .query(&[(name, value), ("max_bytes", ANSWER_MAX_BYTES)])
+            .query(&[("max_records", self.max_records.min(ANSWER_MAX_RECORDS))])
             .query(&[("wait_ms", wait_ms)])
     }
 
-    /// Renders one line, unless its record lies before the position or at the end or beyond.
+    /// Renders one line, unless its record is before the position, or at or beyond the end.
     fn add(&mut self, line: &[u8], batch: &mut Batch) -> Result<(), CliError> {
         if line.trim_ascii().is_empty() {
             return Ok(());
@@ -195,7 +198,7 @@ impl PartitionReader {
         Ok(())
     }
 
-    /// Moves on over offsets that hold no record.
+    /// Advances the position over offsets that hold no record.
     fn advance(&mut self, next: u64) {
         match self.position {
             ReadFrom::Offset(at) if at >= next => {}

@@ -1,4 +1,4 @@
-//! Problems (RFC 9457), as the server tells why it did not do something.
+//! Problem documents (RFC 9457): the server's error answers.
 
 use super::stored::Committed;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
@@ -7,13 +7,12 @@ use serde::Deserialize;
 use std::fmt;
 use std::time::Duration;
 
-/// Of an error's body, more than this is not read.
-const MAX_PROBLEM_BYTES: usize = 64 << 10;
-/// Of an error's body that is no problem document, this much is shown.
-const SHOWN_CHARS: usize = 200;
+/// Size after which the rest of an error's body is not read.
+const PROBLEM_MAX_BYTES: usize = 64 << 10;
+/// Characters of an error's body that are shown if it is not a problem document.
+const SHOWN_MAX_CHARS: usize = 200;
 
-/// An RFC 9457 problem as Millpond writes it; what came from something else on the way is put into
-/// the same form.
+/// A problem of the server. Errors of proxies and other servers in between are converted to the same form.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Problem {
@@ -22,9 +21,9 @@ pub struct Problem {
     pub title: String,
     pub detail: String,
     pub retryable: bool,
-    /// The line of a streamed body that stopped it, from 1.
+    /// Number of the line in a streamed body that was refused, counted from 1.
     pub line: Option<u64>,
-    /// What a streamed produce had stored when it was stopped: a prefix of the body.
+    /// What a streamed produce had stored before the problem: a prefix of the body.
     pub committed: Option<Committed>,
     pub log_start_offset: Option<u64>,
     #[serde(skip)]
@@ -36,10 +35,10 @@ impl Problem {
         let status = response.status();
         let headers = response.headers().clone();
         let mut body = Vec::new();
-        // What arrived of a cut body is still worth reading.
+        // If the connection breaks, the part of the body that has arrived is used.
         while let Ok(Some(chunk)) = response.chunk().await {
             body.extend_from_slice(&chunk);
-            if body.len() > MAX_PROBLEM_BYTES {
+            if body.len() > PROBLEM_MAX_BYTES {
                 break;
             }
         }
@@ -55,7 +54,7 @@ impl Problem {
         let mut problem = parsed.filter(|problem| !problem.code.is_empty()).unwrap_or_else(|| Self {
             code: format!("http_{}", status.as_u16()),
             title: status.canonical_reason().unwrap_or("unknown status").to_owned(),
-            detail: String::from_utf8_lossy(body).trim().chars().take(SHOWN_CHARS).collect(),
+            detail: String::from_utf8_lossy(body).trim().chars().take(SHOWN_MAX_CHARS).collect(),
             ..Self::default()
         });
         problem.status = status.as_u16();
@@ -67,8 +66,8 @@ impl Problem {
         problem
     }
 
-    /// Whether the same request may succeed later: the server says so, or something before the
-    /// server was overloaded.
+    /// Whether the same request can succeed later: the server says so, or the status means overload, here or
+    /// in a proxy.
     pub fn is_transient(&self) -> bool {
         self.retryable || matches!(self.status, 429 | 502 | 503 | 504)
     }

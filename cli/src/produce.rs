@@ -1,8 +1,8 @@
-//! `millpond produce`: one input as one streamed request, sent again under the same idempotency key
-//! until all of it is stored.
+//! The command `millpond produce`: sends an input as one streamed request, and repeats it with the same
+//! idempotency key until all of it is stored.
 //!
-//! The server keeps of a repeated body only what it has not stored, so an attempt that failed
-//! anywhere may be repeated whole.
+//! The server stores of a repeated body only what it has not stored before, so the whole request can be
+//! repeated wherever an attempt failed.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -27,37 +27,39 @@ use super::stored::Committed;
 #[cfg(test)]
 mod tests;
 
-const TICK: Duration = Duration::from_millis(100);
-/// A connection that takes no byte and gives no answer for this long is given up.
-const STALL_LIMIT: Duration = Duration::from_secs(120);
+/// Interval at which progress is shown and checked.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+/// Longest time that the connection may neither accept bytes nor answer; then the attempt has failed.
+const STALL_MAX: Duration = Duration::from_secs(120);
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct ProduceArgs {
-    /// The topic to append to
+    /// Topic to append to
     pub topic: String,
 
-    /// Newline-delimited JSON, plain or as gzip or Zstandard; `-` or nothing reads standard input
+    /// File with newline-delimited JSON, which can be compressed with gzip or Zstandard; without it, or if it
+    /// is `-`, standard input is read
     #[arg(long, value_name = "PATH")]
     pub file: Option<PathBuf>,
 
-    /// Where in each value its key is, as a JSON pointer such as /customer/id
+    /// JSON pointer to the key in each value, such as /customer/id
     #[arg(long, value_name = "POINTER", conflicts_with = "records")]
     pub key: Option<String>,
 
-    /// Each line is a whole record with key, value, headers, not just a value
+    /// Read each line as a whole record with key, value and headers, not just as a value
     #[arg(long)]
     pub records: bool,
 
-    /// The name under which the server stores this input once; random by default
+    /// Key under which the server stores this input only once; random by default
     #[arg(long, value_name = "TEXT")]
     pub idempotency_key: Option<String>,
 
-    /// How long to go on trying without progress, with a file; 0 for one attempt
+    /// How long to retry without progress, if the input is a file; 0 for a single attempt
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humane::parse_duration)]
     pub retry_for: Duration,
 }
 
-/// Stores the whole input, then writes what was stored where, in one line.
+/// Stores the whole input, then prints one line with what was stored in which partitions.
 pub async fn run(client: &Client, args: &ProduceArgs, out: &mut impl Write) -> Result<(), CliError> {
     let input = Input::find(args.file.as_deref())?;
     let mut rng = StdRng::from_os_rng();
@@ -79,7 +81,7 @@ fn random_key(rng: &mut StdRng) -> String {
     uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
 }
 
-/// The server's answer, and the bytes of the body.
+/// Repeats attempts until the input is stored. Returns the server's answer and the size of the body in bytes.
 async fn send_until_stored(
     client: &Client,
     args: &ProduceArgs,
@@ -130,7 +132,7 @@ async fn send_until_stored(
     }
 }
 
-/// Sends the body once. `idle` becomes the time since the connection last took a byte.
+/// Sends the body once. `idle` is set to the time since the connection last accepted a byte.
 async fn attempt(
     client: &Client,
     args: &ProduceArgs,
@@ -152,7 +154,7 @@ async fn attempt(
     }
     let answer = client.text(request.body(body));
     tokio::pin!(answer);
-    let mut tick = interval(TICK);
+    let mut tick = interval(PROGRESS_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut moved = (progress.taken_bytes(), Instant::now());
     loop {
@@ -168,12 +170,12 @@ async fn attempt(
             }
             _ = tick.tick() => {
                 meter.show(progress);
-                // A pipe whose writer rests is no stall of the server's.
+                // While the connection waits for input, for example from a pipe, the server is not stalled.
                 if progress.taken_bytes() != moved.0 || progress.wants_input() {
                     moved = (progress.taken_bytes(), Instant::now());
                 }
                 *idle = moved.1.elapsed();
-                if *idle >= STALL_LIMIT {
+                if *idle >= STALL_MAX {
                     return Err(CliError::Stalled { idle: *idle });
                 }
             }

@@ -1,4 +1,4 @@
-//! The progress bar of a produce, on standard error; nothing where that is no terminal.
+//! The progress bar of `millpond produce`, on standard error. It is not shown if that is not a terminal.
 
 use std::time::Duration;
 use tokio::time::Instant;
@@ -13,14 +13,14 @@ const FILE_TEMPLATE: &str =
 const PIPE_TEMPLATE: &str = "{spinner} {binary_bytes}  {msg}  {elapsed}";
 const DRAWS_PER_SECOND: u8 = 10;
 
-/// Shows one attempt after another.
+/// The progress bar, which is reused for each attempt.
 pub struct Meter {
     bar: ProgressBar,
     started: Instant,
 }
 
 impl Meter {
-    /// `size_bytes`: of the input as stored, where known.
+    /// `size_bytes`: the size of the input as stored, if known.
     pub fn new(size_bytes: Option<u64>) -> Self {
         let target = ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND);
         let bar = ProgressBar::with_draw_target(size_bytes, target);
@@ -31,7 +31,7 @@ impl Meter {
         Self { bar, started: Instant::now() }
     }
 
-    /// A new attempt begins at the input's first byte.
+    /// Starts from zero, for a new attempt.
     pub fn restart(&mut self) {
         self.started = Instant::now();
         self.bar.reset();
@@ -45,12 +45,12 @@ impl Meter {
         self.bar.set_position(progress.read_bytes());
     }
 
-    /// Tells about a failed attempt without tearing the bar.
+    /// Prints that an attempt has failed, without disturbing the bar.
     pub fn notice(&self, what: &str, pause: Duration) {
         self.bar.suspend(|| eprintln!("{what}; trying again in {:.1} s", pause.as_secs_f64()));
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn clear(&self) {
         self.bar.finish_and_clear();
     }

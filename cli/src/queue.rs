@@ -1,4 +1,5 @@
-//! `millpond queue`: make, look at, stop, move, empty and delete queues, and tend their dead records.
+//! The command `millpond queue`: makes, lists, describes, pauses, seeks, purges and deletes queues, and
+//! manages their dead records.
 
 use std::io::Write;
 
@@ -27,7 +28,7 @@ use settings::Settings;
 
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum QueueCommand {
-    /// Make a queue over a topic, or change the settings given of one that exists
+    /// Make a queue on a topic, or change the given settings if it exists
     Create {
         name: String,
         #[command(flatten)]
@@ -40,21 +41,22 @@ pub enum QueueCommand {
         #[command(flatten)]
         output: OutputOptions,
     },
-    /// Show one queue's settings, and how many of its records are in which state
+    /// Show the settings of a queue, and how many of its records are in which state
     Describe(Named),
-    /// Lease nothing more from now on; what is leased can still be settled
+    /// Pause a queue: no more records are leased; leased records can still be settled
     Pause(Named),
-    /// Lease again
+    /// Resume a paused queue
     Resume(Named),
-    /// Drop everything that is to be done in a queue; the records stay in their topic
+    /// Skip all records that are in a queue; they stay in their topic
     Purge(Named),
     /// Delete a queue; the records stay in their topic
     Delete(Named),
-    /// Go to another place in the topic: what was leased, waiting, or dead from there on is forgotten
+    /// Move a queue to another position in its topic; leases, waiting records, and dead records from there on
+    /// are forgotten
     Seek {
         name: String,
 
-        /// Where to: earliest, latest, timestamp:MS, or PARTITION:OFFSET, of which there can be several
+        /// Where to: earliest, latest, timestamp:MS, or one or more PARTITION:OFFSET
         #[arg(long, value_name = "PLACE", required = true, num_args = 1..)]
         to: Vec<Destination>,
 
@@ -65,7 +67,7 @@ pub enum QueueCommand {
     Peek {
         name: String,
 
-        /// How many
+        /// Number of records
         #[arg(long, short = 'n', value_name = "N", default_value_t = 10)]
         max: u64,
 
@@ -74,20 +76,20 @@ pub enum QueueCommand {
     },
     /// List the records that are leased
     InFlight(ListingArgs),
-    /// List the records that wait for their time: delayed, to be tried again, or behind another of their key
+    /// List the records that wait for their delivery time, for a retry, or for another record of their key
     Waiting(ListingArgs),
-    /// List or drop the dead records
+    /// List or forget dead records
     Dead {
         #[command(subcommand)]
         command: DeadCommand,
     },
-    /// Put dead records back to work: all, or those chosen
+    /// Give dead records back to the queue: all, or those that are selected
     Redrive {
         name: String,
         #[command(flatten)]
         selection: Selection,
 
-        /// Put back at most so many records a second
+        /// Records per second that become due; all at once by default
         #[arg(long, value_name = "N")]
         max_rate: Option<u64>,
 
@@ -98,9 +100,9 @@ pub enum QueueCommand {
 
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum DeadCommand {
-    /// List the dead records, with the reason of each
+    /// List dead records with their reasons
     List(ListingArgs),
-    /// Forget dead records: all, or those chosen; they stay in their topic
+    /// Forget dead records: all, or those that are selected; they stay in their topic
     Purge {
         name: String,
         #[command(flatten)]
@@ -209,7 +211,7 @@ async fn post(client: &Client, path: &[&str], body: &Value) -> Result<String, Cl
     Ok(text)
 }
 
-/// A call that takes nothing but the queue's name.
+/// Sends a call that has no parameters but the queue's name.
 async fn act(
     client: &Client,
     named: &Named,
@@ -248,5 +250,5 @@ async fn peek(
 
 fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, CliError> {
     serde_json::from_str(text)
-        .map_err(|error| CliError::Answer { what: "what is said of a queue", source: Some(error) })
+        .map_err(|error| CliError::Answer { what: "a queue's description", source: Some(error) })
 }

@@ -1,5 +1,5 @@
-//! One line of the server's NDJSON: finding it in the stream, and turning it into what the user
-//! asked for.
+//! Records in the server's NDJSON: splits a stream into lines, parses them, and renders records in the format
+//! that the user asked for.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,11 +13,13 @@ use super::humane;
 #[cfg(test)]
 mod tests;
 
+/// Width of the key's column in a table, in characters.
 const KEY_WIDTH: usize = 20;
-const VALUE_WIDTH: usize = 80;
+/// Characters of a value in a table.
+const VALUE_MAX_WIDTH: usize = 80;
 
-/// What every line is read for. A null value has none of the three; the JSON text `null` is a
-/// `value`.
+/// The members of a record that are always needed. A null value has none of `value`, `text` and `base64`; the
+/// JSON text `null` is a `value`.
 #[derive(Deserialize)]
 pub struct Record<'a> {
     pub offset: u64,
@@ -27,7 +29,7 @@ pub struct Record<'a> {
     base64: Option<String>,
 }
 
-/// What a table shows besides.
+/// The other members of a record that a table shows.
 #[derive(Deserialize)]
 struct Cells {
     partition: u32,
@@ -36,6 +38,7 @@ struct Cells {
     key_base64: Option<String>,
 }
 
+/// Deserializes a member that is present, so that `null` is `Some`.
 fn some_raw<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
@@ -45,7 +48,7 @@ impl<'a> Record<'a> {
         serde_json::from_slice(line).map_err(not_understood)
     }
 
-    /// Appends this record of `line` to `out`, with a line end.
+    /// Appends this record, which was parsed from `line`, to `out`, with a line end.
     pub fn render(&self, line: &[u8], format: OutputFormat, out: &mut Vec<u8>) -> Result<(), CliError> {
         match format {
             OutputFormat::Ndjson => self.push_value(line, out)?,
@@ -56,7 +59,7 @@ impl<'a> Record<'a> {
         Ok(())
     }
 
-    /// The value's bytes as they were produced; nothing for a null value.
+    /// Appends the bytes of the value as they were produced; nothing for a null value.
     pub fn push_value(&self, line: &[u8], out: &mut Vec<u8>) -> Result<(), CliError> {
         if let Some(value) = self.value {
             out.extend_from_slice(with_white_space(line, value));
@@ -70,12 +73,12 @@ impl<'a> Record<'a> {
         Ok(())
     }
 
-    /// The value for a table: on one line, and not all of it if it is long.
+    /// The value for a table: on one line, and cut off if it is long.
     pub fn value_cell(&self) -> String {
         match (self.value, &self.text, &self.base64) {
-            (Some(value), _, _) => humane::one_line(value.get(), VALUE_WIDTH),
-            (None, Some(text), _) => humane::one_line(text, VALUE_WIDTH),
-            (None, None, Some(base64)) => humane::one_line(&format!("base64:{base64}"), VALUE_WIDTH),
+            (Some(value), _, _) => humane::one_line(value.get(), VALUE_MAX_WIDTH),
+            (None, Some(text), _) => humane::one_line(text, VALUE_MAX_WIDTH),
+            (None, None, Some(base64)) => humane::one_line(&format!("base64:{base64}"), VALUE_MAX_WIDTH),
             (None, None, None) => "-".to_owned(),
         }
     }
@@ -108,8 +111,8 @@ fn not_understood(error: serde_json::Error) -> CliError {
     CliError::Answer { what: "a record", source: Some(error) }
 }
 
-/// The value together with the white space around it. The server writes its lines compactly and
-/// puts the stored text in as it is, so white space next to the value is the value's.
+/// The value together with the white space around it. The server writes lines without white space and copies
+/// the stored text as it is, so white space next to the value belongs to the value.
 fn with_white_space<'a>(line: &'a [u8], value: &RawValue) -> &'a [u8] {
     let text = value.get().as_bytes();
     let start = text.as_ptr().addr().saturating_sub(line.as_ptr().addr());
@@ -122,14 +125,15 @@ fn with_white_space<'a>(line: &'a [u8], value: &RawValue) -> &'a [u8] {
     line.get(start - leading..start + text.len() + trailing).unwrap_or_default()
 }
 
-/// Cuts a stream of chunks into lines.
+/// Splits a stream of chunks into lines.
 #[derive(Default)]
 pub struct Lines {
+    /// The beginning of a line that is not complete yet.
     begun: Vec<u8>,
 }
 
 impl Lines {
-    /// Calls `each` with every line that ends in `chunk`, without its LF; keeps what begins there.
+    /// Calls `each` with every line that ends in `chunk`, without its LF, and keeps the rest of the chunk.
     pub fn push<E>(&mut self, chunk: &[u8], mut each: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         let mut pieces = chunk.split(|byte| *byte == b'\n');
         let last = pieces.next_back().unwrap_or_default();
@@ -147,7 +151,7 @@ impl Lines {
         Ok(())
     }
 
-    /// What came after the last LF.
+    /// The bytes after the last LF.
     pub fn rest(&self) -> &[u8] {
         &self.begun
     }

@@ -1,4 +1,4 @@
-//! How long a command goes on trying, and at what pace.
+//! Retries: how long a command repeats a failed request, and how long it pauses in between.
 
 use std::time::Duration;
 
@@ -10,48 +10,54 @@ use super::error::CliError;
 #[cfg(test)]
 mod tests;
 
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-const MAX_DOUBLINGS: u32 = 8;
+/// Upper bound of the first pause; it doubles with every failure.
+const PAUSE_FIRST: Duration = Duration::from_millis(200);
+/// Upper bound of all pauses.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Limit of the exponent, against overflow.
+const DOUBLINGS_MAX: u32 = 8;
 
-/// Counts the time that passes without progress. Time in which data flows is not counted, so that
-/// an input that takes long to send again has its chance.
+/// The state of retries. Only time without progress counts against the limit, so that an input that takes
+/// long to send can be sent again.
 pub struct Patience {
+    /// `None`: retry for ever.
     limit: Option<Duration>,
+    /// Time since the last progress.
     waited: Duration,
+    /// Failures since the last progress.
     failures: u32,
     rng: StdRng,
 }
 
 impl Patience {
-    /// Without a limit it never ends.
+    /// `limit`: how long to retry without progress; `None`: for ever.
     pub fn new(limit: Option<Duration>, rng: StdRng) -> Self {
         Self { limit, waited: Duration::ZERO, failures: 0, rng }
     }
 
-    /// Something got further than ever before: counts from zero again.
+    /// There was progress: time and failures count from zero again.
     pub fn progressed(&mut self) {
         self.waited = Duration::ZERO;
         self.failures = 0;
     }
 
-    /// How long to pause before the next attempt, or `None` when patience has ended. `idle` is how
-    /// long nothing moved before the attempt failed; `retry_after` is the server's wish, and the
-    /// least the pause will be.
+    /// How long to pause before the next attempt, or `None` if the limit is reached. `idle` is the time
+    /// without progress before the attempt failed; the pause is at least `retry_after`, which the server has
+    /// asked for.
     pub fn pause(&mut self, idle: Duration, retry_after: Option<Duration>) -> Option<Duration> {
         self.waited = self.waited.saturating_add(idle);
         if self.limit.is_some_and(|limit| self.waited >= limit) {
             return None;
         }
-        let doublings = self.failures.min(MAX_DOUBLINGS);
-        let backoff = FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
+        let doublings = self.failures.min(DOUBLINGS_MAX);
+        let backoff = PAUSE_FIRST.saturating_mul(1 << doublings).min(PAUSE_MAX);
         let pause = retry_after.unwrap_or_default() + backoff.mul_f64(self.rng.random_range(0.5..1.0));
         self.failures = self.failures.saturating_add(1);
         self.waited = self.waited.saturating_add(pause);
         Some(pause)
     }
 
-    /// The error to end with after the last attempt failed with `error`.
+    /// The error to return after the last attempt has failed with `error`.
     pub fn give_up(&self, error: CliError) -> CliError {
         if self.limit == Some(Duration::ZERO) {
             return error;

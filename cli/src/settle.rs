@@ -1,4 +1,4 @@
-//! `millpond lease`, `ack` and `nack`: a queue for scripts, one call after the other.
+//! The commands `millpond lease`, `ack` and `nack`, with which scripts use a queue.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write, stdin};
@@ -17,25 +17,31 @@ use super::leases::{Ask, Granted, LEASE_MAX_RECORDS, Leases, Nack, Settlement, S
 #[cfg(test)]
 mod tests;
 
-/// Receipts that are settled in one call, if so many have been read.
-const RECEIPTS: usize = 1_000;
-/// What is read so long after the first receipt is settled together with it.
-const WINDOW: Duration = Duration::from_millis(10);
+/// Receipts that are settled in one call.
+const SETTLE_MAX_RECEIPTS: usize = 1_000;
+/// Time after the first receipt during which further receipts are collected for the same call.
+const COLLECT_WINDOW: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct LeaseArgs {
-    /// The queue to lease from
+    /// Queue to lease from
     pub queue: String,
 
-    /// How many records at most
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    /// Largest number of records
+    #[arg(
+        long,
+        short = 'n',
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..=1_000)
+    )]
     pub max: u16,
 
-    /// How long to wait for the first: milliseconds, or such as 5s; 30s at most
+    /// How long to wait for the first record: milliseconds, or such as 5s; at most 30s
     #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = humane::parse_duration)]
     pub wait: Duration,
 
-    /// How long the lease is: milliseconds, or such as 30s; the queue's by default
+    /// Time until the lease expires: milliseconds, or such as 30s; as set for the queue by default
     #[arg(long, value_name = "DURATION", value_parser = humane::parse_ms)]
     pub lease: Option<u64>,
 
@@ -54,31 +60,31 @@ pub struct NackArgs {
     #[command(flatten)]
     pub receipts: ReceiptArgs,
 
-    /// When the records may be handed out again: milliseconds, or such as 5s; by the queue's retry policy if
-    /// not given
+    /// Delay until the records can be leased again: milliseconds, or such as 5s; as the queue's retry policy
+    /// says by default
     #[arg(long, value_name = "DURATION", value_parser = humane::parse_ms)]
     pub delay: Option<u64>,
 
-    /// Why; the listings of the queue show it
+    /// Reason, which the listings of the queue show
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
 
-    /// Count it as no failure of the records
+    /// Do not count this as a failure of the records
     #[arg(long)]
     pub no_count: bool,
 }
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct ReceiptArgs {
-    /// The queue they were leased from
+    /// Queue from which the records were leased
     pub queue: String,
 
-    /// The receipts; without any, one a line of standard input, which may also be a record as `millpond
-    /// lease` prints it
+    /// Receipts; without any, they are read from standard input, one per line, which can also be a record as
+    /// `millpond lease` prints it
     #[arg(value_name = "RECEIPT")]
     pub receipts: Vec<String>,
 
-    /// Print the server's verdicts as JSON, a line for each
+    /// Print the result of each receipt as JSON, one per line
     #[arg(long)]
     pub json: bool,
 
@@ -88,11 +94,12 @@ pub struct ReceiptArgs {
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct RetryOptions {
-    /// How long to go on trying when the server cannot be reached
+    /// How long to retry while the server cannot be reached
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humane::parse_duration)]
     pub retry_for: Duration,
 }
 
+/// Receipts to settle; an error ends them.
 type Receipts = mpsc::Receiver<Result<String, CliError>>;
 
 #[derive(Deserialize)]
@@ -100,7 +107,7 @@ struct WithReceipt {
     receipt: String,
 }
 
-/// Prints each leased record on a line; nothing if there was none in all the time.
+/// Leases records and prints them, one per line; prints nothing if there was none within the wait time.
 pub async fn lease(client: &Client, args: &LeaseArgs, out: &mut impl Write) -> Result<(), CliError> {
     let leases = leases(client, &args.queue, "millpond lease", &args.retry);
     let max_records = usize::from(args.max).min(LEASE_MAX_RECORDS);
@@ -108,13 +115,13 @@ pub async fn lease(client: &Client, args: &LeaseArgs, out: &mut impl Write) -> R
     let records = Granted::parse(&text)?.records;
     let mut print = || {
         for record in &records {
-            // A line end of the server's JSON could only be white space.
+            // A line end in the server's JSON can only be white space, so it can be replaced.
             writeln!(out, "{}", record.get().replace(['\n', '\r'], " "))?;
         }
         out.flush()
     };
     let Err(error) = print() else { return Ok(()) };
-    // What nobody learns of goes back at once; if that fails, when its lease is over.
+    // The records could not be printed: give them back at once. If that fails, their leases expire.
     let receipts = records.iter().filter_map(|record| receipt_of(record.get()));
     let back = |receipt| Nack { receipt, delay_ms: Some(0), reason: None, counts: false };
     leases.settle(&Settlement { nack: receipts.map(back).collect(), ..Settlement::default() }).await.ok();
@@ -140,7 +147,8 @@ fn leases(client: &Client, queue: &str, client_id: &'static str, retry: &RetryOp
     Leases { client: client.clone(), queue: queue.to_owned(), client_id, retry_for: Some(retry.retry_for) }
 }
 
-/// Settles what comes, together what comes at about the same time; ends with an error if anything was lost.
+/// Settles receipts as they come, collecting those that come at about the same time. Returns an error if any
+/// of them was lost.
 async fn settle(
     client: &Client,
     client_id: &'static str,
@@ -155,7 +163,7 @@ async fn settle(
     while outcome.is_ok()
         && let Some(first) = source.recv().await
     {
-        let (mut receipts, until) = (Vec::new(), Instant::now() + WINDOW);
+        let (mut receipts, until) = (Vec::new(), Instant::now() + COLLECT_WINDOW);
         let mut next = Some(first);
         while let Some(item) = next.take() {
             match item {
@@ -163,7 +171,7 @@ async fn settle(
                 Ok(receipt) => receipts.push(receipt),
                 Err(error) => outcome = Err(error),
             }
-            if outcome.is_ok() && receipts.len() < RECEIPTS {
+            if outcome.is_ok() && receipts.len() < SETTLE_MAX_RECEIPTS {
                 next = timeout_at(until, source.recv()).await.ok().flatten();
             }
         }
@@ -217,21 +225,22 @@ impl Settled {
         Ok(())
     }
 
-    /// `acked: 3 records`, a line for each kind.
+    /// The summary, with a line such as `acked: 3 records` for each status.
     fn told(&self) -> String {
         self.counts.iter().map(|(status, count)| format!("{status}: {}\n", humane::records(*count))).collect()
     }
 }
 
 impl ReceiptArgs {
+    /// The receipts of the command line, or else of standard input.
     fn source(&self) -> Receipts {
-        let (sender, receiver) = mpsc::channel(self.receipts.len().max(RECEIPTS));
+        let (sender, receiver) = mpsc::channel(self.receipts.len().max(SETTLE_MAX_RECEIPTS));
         if self.receipts.is_empty() {
-            // A thread of its own: nobody waits for a read of standard input when the command ends.
+            // A separate thread, since the end of the command must not wait for a read of standard input.
             std::thread::spawn(move || read(stdin().lock(), &sender));
         } else {
             for receipt in &self.receipts {
-                // There is room for all.
+                // It cannot fail: the channel has room for all.
                 sender.try_send(Ok(receipt.clone())).ok();
             }
         }
@@ -254,7 +263,7 @@ fn read(lines: impl BufRead, sender: &mpsc::Sender<Result<String, CliError>>) {
     }
 }
 
-/// Of a record's JSON, or the text itself.
+/// The receipt in a record's JSON, or else the text itself if it has no white space.
 fn receipt_of(text: &str) -> Option<String> {
     if text.starts_with('{') {
         return serde_json::from_str::<WithReceipt>(text).ok().map(|record| record.receipt);

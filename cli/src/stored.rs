@@ -1,19 +1,19 @@
-//! What a streamed produce stored, as the server tells it.
+//! The server's answer to a streamed produce request.
 
 use serde::Deserialize;
 
-/// What a streamed produce stored.
+/// What a streamed produce request has stored.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Committed {
     pub count: u64,
     #[serde(default)]
     pub partitions: Vec<PartitionRange>,
-    /// The server had stored all of it before, under the same idempotency key.
+    /// All of it had been stored before under the same idempotency key.
     #[serde(default)]
     pub duplicate: bool,
 }
 
-/// Offsets in one partition, both ends included; others' records may lie between them.
+/// A range of offsets in one partition, both ends included. Records of other producers may lie in between.
 #[derive(Debug, Clone, Deserialize)]
 pub struct PartitionRange {
     pub partition: u32,

@@ -1,5 +1,4 @@
-//! A stand-in for the server, with only as much of the API as the client needs, and with faults to
-//! order.
+//! A fake server for tests, which has the part of the API that the client uses and can inject faults.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,14 +14,14 @@ use tokio::net::TcpListener;
 
 use super::client::{Client, ClientOptions};
 
-/// Serves `router` on a port of its own until the test's runtime ends.
+/// Serves `router` on a free port until the test's runtime ends.
 pub async fn serve(router: Router) -> Client {
     let (listener, client) = listen().await;
     tokio::spawn(async move { axum::serve(listener, router).await });
     client
 }
 
-/// A listener on a port of its own and a client of it.
+/// A listener on a free port, and a client of it.
 pub async fn listen() -> (TcpListener, Client) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -34,7 +33,7 @@ pub fn client(url: &str, token: Option<&str>) -> Client {
     Client::new(&options).expect("a client")
 }
 
-/// A problem answer; `extensions` are more JSON members, each with a comma before it.
+/// A problem answer; `extensions` are further JSON members, each with a leading comma.
 pub fn problem(status: StatusCode, code: &str, retryable: bool, extensions: &str) -> Response {
     let body = format!(
         r#"{{"type":"urn:millpond:problem:{code}","title":"T","status":{},"detail":"the detail","code":"{code}","retryable":{retryable}{extensions}}}"#,
@@ -43,15 +42,15 @@ pub fn problem(status: StatusCode, code: &str, retryable: bool, extensions: &str
     (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()
 }
 
-/// What to do to one read.
+/// A fault to inject into one read.
 #[derive(Debug, Clone)]
 pub enum Fault {
     Problem(StatusCode, &'static str),
-    /// Break the connection after so many bytes of the body.
+    /// Break the connection after this number of bytes of the body.
     CutAfter(usize),
 }
 
-/// A partition of a topic named `t`: its records as the server's lines.
+/// A partition of the topic `t`, with its records as lines of the server.
 #[derive(Debug, Clone, Default)]
 pub struct FakePartition {
     pub log_start_offset: u64,
@@ -64,12 +63,11 @@ pub struct FakeLog {
     pub faults: Mutex<VecDeque<Fault>>,
     /// The queries of all reads, in order.
     pub queries: Mutex<Vec<HashMap<String, String>>>,
-    /// No answer holds more records than this; 0 for no limit.
+    /// Largest number of records in an answer; 0 for no limit.
     pub answer_records: usize,
 }
 
-/// A line as the server writes it; `value` is a member such as `"value":1`, with a comma before it,
-/// or nothing.
+/// A record as the server writes it; `value` is empty, or a member such as `"value":1` with a leading comma.
 pub fn line(partition: usize, offset: u64, value: &str) -> String {
     format!(
         r#"{{"topic":"t","partition":{partition},"offset":{offset},"timestamp":1760000000000,"key":"k{offset}"{value},"headers":{{}}}}"#
@@ -77,7 +75,7 @@ pub fn line(partition: usize, offset: u64, value: &str) -> String {
 }
 
 impl FakeLog {
-    /// `counts` records in each partition, with the values `{"p":PARTITION,"n":OFFSET}`.
+    /// A log with `counts[p]` records in partition `p`, with the values `{"p":PARTITION,"n":OFFSET}`.
     pub fn filled(counts: &[u64]) -> Self {
         let partition = |(at, count): (usize, &u64)| FakePartition {
             log_start_offset: 0,
@@ -159,7 +157,7 @@ async fn read(
     body.truncate(bytes);
     let chunks = futures::stream::unfold(Some(body), |body| async move {
         let Some(body) = body else {
-            // Lets the bytes before reach the client.
+            // Give the bytes before the cut time to reach the client.
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             return Some((Err(std::io::Error::other("cut")), None));
         };

@@ -1,4 +1,4 @@
-//! `millpond topic`: make, list, describe, delete.
+//! The command `millpond topic`: makes, lists, describes and deletes topics.
 
 use std::io::Write;
 
@@ -16,7 +16,7 @@ mod tests;
 
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum TopicCommand {
-    /// Make a topic, or change the settings given of one that exists
+    /// Make a topic, or change the given settings if it exists
     Create {
         name: String,
         #[command(flatten)]
@@ -29,7 +29,7 @@ pub enum TopicCommand {
         #[command(flatten)]
         output: OutputOptions,
     },
-    /// Show one topic's settings and partitions
+    /// Show the settings and partitions of a topic
     Describe {
         name: String,
         #[command(flatten)]
@@ -50,10 +50,10 @@ pub struct OutputOptions {
     pub json: bool,
 }
 
-/// What is left out keeps its value, or the server's default in a new topic.
+/// Settings of a topic. One that is left out keeps its value; in a new topic it gets the server's default.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Settings {
-    /// The number of partitions; it only grows
+    /// Number of partitions; it can only grow
     #[arg(long, value_name = "N")]
     partitions: Option<u32>,
 
@@ -61,11 +61,12 @@ pub struct Settings {
     #[arg(long, value_name = "DURATION", value_parser = humane::parse_ms_limit)]
     retention_ms: Option<Limit>,
 
-    /// How much of the topic is kept: bytes, or such as 10GiB, or none for all
+    /// Size of the topic beyond which the oldest records are removed: bytes, or such as 10GiB, or none for no
+    /// limit
     #[arg(long, value_name = "SIZE", value_parser = humane::parse_bytes_limit)]
     retention_bytes: Option<Limit>,
 
-    /// Where new records live at first
+    /// Where records are stored first
     #[arg(long)]
     placement: Option<Placement>,
 
@@ -73,7 +74,7 @@ pub struct Settings {
     #[arg(long, value_name = "DURATION", value_parser = humane::parse_ms)]
     dedup_window_ms: Option<u64>,
 
-    /// The largest record that is taken: bytes, or such as 4MiB
+    /// Size of the largest record: bytes, or such as 4MiB
     #[arg(long, value_name = "SIZE", value_parser = humane::parse_bytes)]
     max_record_bytes: Option<u64>,
 }
@@ -85,7 +86,7 @@ pub enum Placement {
     Object,
 }
 
-/// One topic as the server describes it.
+/// A topic, as the server describes it.
 #[derive(Debug, Deserialize)]
 pub struct Topic {
     #[serde(alias = "topic")]
@@ -95,7 +96,7 @@ pub struct Topic {
     pub settings: Map<String, Value>,
 }
 
-/// `high_watermark` is the offset that the next record will have.
+/// A partition, as the server describes it. `high_watermark` is the offset of the next record.
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub struct Partition {
     pub partition: u32,
@@ -135,7 +136,7 @@ pub async fn run(client: &Client, command: &TopicCommand, out: &mut impl Write) 
     Ok(())
 }
 
-/// The topic as it is now.
+/// The current description of a topic.
 pub async fn describe(client: &Client, name: &str) -> Result<Topic, CliError> {
     parse(&describe_text(client, name).await?)
 }
@@ -245,6 +246,7 @@ fn describe_table(topic: &Topic) -> String {
     text
 }
 
+/// The value of a setting as it is printed; the unit is taken from the end of its name.
 fn shown(name: &str, value: &Value) -> String {
     match value {
         Value::Null => "none".to_owned(),

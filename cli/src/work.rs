@@ -1,7 +1,7 @@
-//! `millpond work`: runs a command for each record of a queue.
+//! The command `millpond work`: runs a command for each record of a queue.
 //!
-//! Does what `plan` decides: calls the server, runs commands, listens to signals. Every record that it takes
-//! is settled, or its lease runs out: nothing is lost when the worker dies.
+//! It carries out what [`plan`] decides: it calls the server, runs commands and handles signals. Every record
+//! that is leased is settled, or else its lease expires, so no record is lost if the worker dies.
 
 use std::ffi::OsString;
 use std::pin::Pin;
@@ -33,26 +33,32 @@ use plan::{Lost, Plan, Settings, Step};
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct WorkArgs {
-    /// The queue to work on
+    /// Queue to work on
     pub queue: String,
 
-    /// How many commands run at a time
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    /// Number of commands that run at the same time
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..=1_000)
+    )]
     pub concurrency: u16,
 
-    /// How long a lease is, until it is renewed: milliseconds, or such as 30s; the queue's by default
+    /// Time until a lease expires unless it is renewed: milliseconds, or such as 30s; as set for the queue by
+    /// default
     #[arg(long, value_name = "DURATION", value_parser = humane::parse_ms)]
     pub lease: Option<u64>,
 
-    /// How long one call waits for records: milliseconds, or such as 5s; 30s at most
+    /// How long one lease call waits for records: milliseconds, or such as 5s; at most 30s
     #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = humane::parse_duration)]
     pub wait: Duration,
 
-    /// End when nothing runs and a call brought nothing in all its time
+    /// Exit when no command is running and a lease call got no records in its wait time
     #[arg(long)]
     pub idle_exit: bool,
 
-    /// What to run, and its arguments
+    /// Command to run, and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }
@@ -76,7 +82,7 @@ pub async fn run(client: &Client, args: &WorkArgs) -> Result<(), CliError> {
     work(client, args, signals).await
 }
 
-/// As [`run`]; each message of `signals` is a wish to end.
+/// Like [`run`], but with signals from a channel.
 async fn work(client: &Client, args: &WorkArgs, mut signals: mpsc::Receiver<()>) -> Result<(), CliError> {
     let mut worker = Worker::new(client, args);
     let (mut leasing, mut settling): (PendingCall<String>, PendingCall<Vec<Verdict>>) = (None, None);
@@ -105,7 +111,7 @@ async fn work(client: &Client, args: &WorkArgs, mut signals: mpsc::Receiver<()>)
     worker.end()
 }
 
-/// The answer of the call under way, once there is one.
+/// Waits for the answer to a call; for ever if there is none under way.
 async fn answer<T>(call: &mut PendingCall<T>) -> Result<T, CliError> {
     let Some(future) = call else { return std::future::pending().await };
     let answer = future.await;
@@ -117,10 +123,11 @@ struct Worker<'a> {
     args: &'a WorkArgs,
     leases: Leases,
     plan: Plan,
-    /// Receipt and outcome of each.
+    /// The running commands, each with its receipt and its outcome.
     commands: JoinSet<(String, Outcome)>,
+    /// Cancelled to kill all commands.
     kill: CancellationToken,
-    /// The first thing that ended the work.
+    /// The first error, which ends the worker.
     failure: Option<CliError>,
 }
 
@@ -158,13 +165,13 @@ impl<'a> Worker<'a> {
 
     fn signalled(&mut self) {
         if self.plan.is_stopping() {
-            eprintln!("killing what runs");
+            eprintln!("killing the running commands");
             self.plan.hurry();
             self.kill.cancel();
         } else {
             self.plan.stop();
             if self.plan.held() > 0 {
-                eprintln!("waiting for {} to end; once more to kill them", commands(self.plan.held()));
+                eprintln!("waiting for {} to end; a second signal kills them", commands(self.plan.held()));
             }
         }
     }
@@ -199,7 +206,8 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// A command that cannot be started is no fault of the record: the worker ends.
+    /// Starts the command for a record. If the command itself cannot be started, that is not the record's
+    /// fault: the record is given back and the worker ends.
     fn start(&mut self, record: Leased) {
         let receipt = record.receipt.clone();
         if self.failure.is_some() {
@@ -240,10 +248,13 @@ impl<'a> Worker<'a> {
                 for lost in self.plan.settled(Instant::now(), &verdicts) {
                     match lost {
                         Lost::Running { name } => eprintln!(
-                            "the lease of {name} is lost: its command runs on, but cannot be reported"
+                            "the lease of {name} is lost: its command continues, but the outcome is not \
+                             reported"
                         ),
                         Lost::Ended { name } => {
-                            eprintln!("the lease of {name} was lost: what its command did is not reported")
+                            eprintln!(
+                                "the lease of {name} was lost: the outcome of its command is not reported"
+                            )
                         }
                     }
                 }

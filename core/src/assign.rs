@@ -1,5 +1,5 @@
-//! What a commit decides, as a pure function: which requests are accepted, which records kept, which offsets
-//! they get.
+//! The decision of a commit, as a pure function: which requests are accepted, which records are kept, and
+//! which offsets they get.
 
 use crate::control_plane::{Answer, Batch, Commit, Committed, PieceOutcome, Verdict};
 use crate::id::{Offset, PartitionId, TopicId};
@@ -9,34 +9,40 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use uuid::Uuid;
 
-/// What a commit may know of the state it is applied to.
+/// The state that a commit is applied to, as far as the decision needs it.
 pub trait View {
-    /// False when an earlier sending of the same part was applied, or a segment was never registered.
+    /// False if an earlier sending of the part was applied, or if the part is a segment that was never
+    /// registered.
     fn part_is_new(&self, part: usize) -> bool;
-    /// `None` when the partition is gone, or another tenant's.
+    /// High watermark of a partition; `None` if it is gone or belongs to another tenant.
     fn high_watermark(&self, scope: &Scope, partition: PartitionId) -> Option<Offset>;
-    /// The unexpired use of a key: body hash and answer.
+    /// Body hash and answer of an idempotency key's earlier use, unless it has expired.
     fn key(&self, key_hash: Uuid) -> Option<(Uuid, Answer)>;
+    /// Whether a record with this dedup id was stored within the window of the topic.
     fn dedup_is_known(&self, topic: TopicId, id_hash: Uuid) -> bool;
 }
 
+/// What a commit changes and answers.
 #[derive(Debug)]
 pub struct Decision {
     pub committed: Committed,
-    /// Indexes of requests whose part was applied before; the caller looks their outcome up.
+    /// Indexes of the requests whose part was applied before. The caller looks up their outcome.
     pub repeats: Vec<usize>,
+    /// Batches to add to the index of the log.
     pub batches: Vec<(PartitionId, Batch)>,
+    /// New high watermark of each partition that got records.
     pub high_watermarks: BTreeMap<PartitionId, Offset>,
-    /// Indexes into `commit.dedups` of the ids that are now taken.
+    /// Indexes into `commit.dedups` of the ids to be stored.
     pub taken: Vec<usize>,
 }
 
+/// Decides a commit at the instant `at_ms` (milliseconds since the Unix epoch).
 #[must_use]
 pub fn decide(commit: &Commit, view: &impl View, at_ms: i64) -> Decision {
     let mut repeats = Vec::new();
     let mut verdicts: Vec<Verdict> = commit.requests.iter().map(|_| Verdict::Stored).collect();
     for (number, request) in commit.requests.iter().enumerate() {
-        let (verdict, repeat) = judge(commit, view, number);
+        let (verdict, repeat) = request_verdict(commit, view, number);
         verdicts[number] = verdict;
         if repeat {
             repeats.push(number);
@@ -120,8 +126,8 @@ pub fn decide(commit: &Commit, view: &impl View, at_ms: i64) -> Decision {
     Decision { committed: Committed { at_ms, verdicts, pieces }, repeats, batches, high_watermarks, taken }
 }
 
-/// The verdict on one request before dedup ids are looked at, and whether its part was applied before.
-fn judge(commit: &Commit, view: &impl View, number: usize) -> (Verdict, bool) {
+/// The verdict on one request before dedup ids are checked, and whether its part was applied before.
+fn request_verdict(commit: &Commit, view: &impl View, number: usize) -> (Verdict, bool) {
     let request = &commit.requests[number];
     let mut pieces = commit.pieces.iter().filter(|p| p.request == number).peekable();
     if pieces.clone().any(|p| !view.part_is_new(commit.runs[p.run].part)) {
@@ -148,7 +154,8 @@ fn judge(commit: &Commit, view: &impl View, number: usize) -> (Verdict, bool) {
     (Verdict::Stored, false)
 }
 
-/// What became of a piece, read back from the batch that holds its run.
+/// Reads the outcome of a piece back from the batch that holds its run. `first` is the position of the piece
+/// in its run, `records` its number of records.
 #[must_use]
 pub fn recover(first: i32, records: i32, batch: &Batch) -> PieceOutcome {
     let skipped_before = |position: i32| -> i32 {

@@ -1,5 +1,7 @@
-//! Time and identity as inputs. Instants that decide anything come from Postgres; an agent's clock stamps
-//! records and serves time-outs.
+//! Clock, random numbers and UUIDs as inputs, so that tests and simulations can replace them.
+//!
+//! Instants on which the control plane decides come from Postgres. The clock of an agent only stamps records
+//! and serves time-outs.
 
 use crate::number::saturated;
 use parking_lot::Mutex;
@@ -8,11 +10,13 @@ use rand::{Rng, SeedableRng};
 use std::time::SystemTime;
 use uuid::Uuid;
 
+/// A wall clock.
 pub trait Clock: Send + Sync + 'static {
     /// Milliseconds since the Unix epoch.
     fn now_ms(&self) -> i64;
 }
 
+/// The clock of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
@@ -24,7 +28,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// Source of uuids and random numbers; seeded, so that a simulation repeats.
+/// Generator of UUIDs and random numbers. A fixed seed makes a simulation repeatable.
 #[derive(Debug)]
 pub struct Ids {
     rng: Mutex<StdRng>,
@@ -41,21 +45,21 @@ impl Ids {
         Self { rng: Mutex::new(StdRng::from_os_rng()) }
     }
 
-    /// uuidv7 (RFC 9562): 48 bits of time, the rest random.
+    /// A UUIDv7 (RFC 9562): 48 bits of time in milliseconds, the rest random.
     #[must_use]
     pub fn uuid(&self, now_ms: i64) -> Uuid {
         let random: [u8; 10] = self.rng.lock().random();
         uuid::Builder::from_unix_timestamp_millis(saturated::<u64, _>(now_ms), &random).into_uuid()
     }
 
-    /// 122 random bits (RFC 9562, version 4): nobody guesses them.
+    /// A UUIDv4 (RFC 9562): 122 random bits, so that it cannot be guessed.
     #[must_use]
     pub fn secret(&self) -> Uuid {
         let random: [u8; 16] = self.rng.lock().random();
         uuid::Builder::from_random_bytes(random).into_uuid()
     }
 
-    /// From 0 to below 1.
+    /// A random number, at least 0 and below 1.
     #[must_use]
     pub fn unit(&self) -> f64 {
         self.rng.lock().random()

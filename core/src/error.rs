@@ -1,13 +1,17 @@
-//! How a call of the control plane fails.
+//! How a call to the control plane fails.
 
 use std::convert::Infallible;
 use std::error::Error as StdError;
 
+/// The underlying error, for example of the database driver.
 pub type Source = Box<dyn StdError + Send + Sync>;
 
-/// `Rejected`: decided, nothing changed. `NotApplied`: nothing changed, may be sent again. `MaybeApplied`:
-/// the outcome is unknown; only sending the *same* call again resolves it, since a look that finds nothing
-/// proves nothing while the first may still be running.
+/// Failure of a call, by what is known of its effect.
+///
+/// `Rejected`: the control plane decided against the call, and nothing changed. `NotApplied`: nothing
+/// changed, and the call may be sent again. `MaybeApplied`: the outcome is unknown. Only sending the *same*
+/// call again resolves it: a read that finds no effect proves nothing, since the first call may still be
+/// running.
 #[derive(Debug, thiserror::Error)]
 pub enum Error<R = Infallible> {
     #[error("rejected")]
@@ -19,7 +23,7 @@ pub enum Error<R = Infallible> {
 }
 
 impl<R> Error<R> {
-    /// Lifts the failure of a call that cannot be rejected.
+    /// Converts the failure of a call that cannot be rejected.
     pub fn from_infallible(error: Error) -> Self {
         match error {
             Error::Rejected(never) => match never {},
@@ -28,7 +32,7 @@ impl<R> Error<R> {
         }
     }
 
-    /// Names the rejection in the terms of another call.
+    /// Converts the rejection to the type of another call.
     pub fn map_rejection<S>(self, map: impl FnOnce(R) -> S) -> Error<S> {
         match self {
             Self::Rejected(rejected) => Error::Rejected(map(rejected)),
@@ -37,7 +41,7 @@ impl<R> Error<R> {
         }
     }
 
-    /// A rejection is `Ok`: it is an answer. A failure stays one.
+    /// Returns a rejection as `Ok`, since it is a definite answer; any other failure stays an error.
     pub fn into_rejection(self) -> Result<R, Error> {
         match self {
             Self::Rejected(rejected) => Ok(rejected),

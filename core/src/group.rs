@@ -1,8 +1,9 @@
-//! Consumer groups: who reads which partition, how far the group has come, and the decisions about both,
-//! pure.
+//! Consumer groups: members, the assignment of partitions to members, committed offsets, and the decisions
+//! about them as pure functions.
 //!
-//! Invariants: whatever changes members or their assignment makes a new generation. A member that has expired
-//! stays so. A committed offset never goes back, but by a reset, for which nobody may be alive in the group.
+//! Invariants: each change of the members or of their assignment makes a new generation. A member that has
+//! expired never comes back. A committed offset never decreases, except by a reset, which needs a group
+//! without living members.
 
 pub mod assignor;
 
@@ -14,7 +15,8 @@ use assignor::{Assignor, Subscriber};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Where reading starts in a partition that has no committed offset, or whose position retention has passed.
+/// Where reading starts in a partition without a committed offset, or after retention has deleted the records
+/// at the position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Start {
@@ -23,59 +25,62 @@ pub enum Start {
     Latest,
 }
 
+/// A member of a group, as it joined.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     pub id: MemberId,
-    /// None twice. A name without a topic is waited for.
+    /// Subscribed topics, each once. A topic need not exist yet.
     pub topics: Vec<Name>,
     pub session_ms: i64,
     pub from: Start,
     pub client_id: Option<String>,
 }
 
+/// A member and its heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberState {
     pub member: Member,
-    /// The sign of life noted last, by the control plane's clock.
+    /// Time of the last stored heartbeat, by the clock of the control plane.
     pub seen_at_ms: i64,
-    /// Its session is over; it is a member until the next generation.
+    /// Its session is over. It stays a member until the next generation.
     pub expired: bool,
 }
 
+/// A topic with its partitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupTopic {
     pub name: Name,
     pub id: TopicId,
-    /// By number.
+    /// Ids by partition number.
     pub partitions: Vec<PartitionId>,
 }
 
-/// Since `since` the member has had the partition without interruption.
+/// Owner of a partition, without interruption since the generation `since`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
     pub member: MemberId,
     pub since: Generation,
 }
 
-/// Topics and how many partitions each had when an assignment was made, by id.
+/// The topics, by id, and their numbers of partitions from which an assignment was made.
 pub type Basis = Vec<(TopicId, i32)>;
 
-/// A group and all that an assignment is made from, not older than its generation.
+/// A group with everything that an assignment is made from. None of it is older than the generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupState {
     pub id: GroupId,
     pub generation: Generation,
-    /// Of the assignment that stands.
+    /// Basis of the current assignment.
     pub basis: Basis,
-    /// By id, which is in the order of joining.
+    /// Ordered by id, which is the order of joining.
     pub members: Vec<MemberState>,
-    /// Those that are subscribed to, and those that were asked for, as far as they exist.
+    /// The topics that members subscribe to and those that were asked for, if they exist.
     pub topics: Vec<GroupTopic>,
     pub owners: BTreeMap<PartitionId, Owner>,
 }
 
-/// Another set of members, another assignment, or both: written if the generation is still the one named,
-/// which it then is no more.
+/// A change of the members, of the assignment, or of both. It is applied only if the group is still at
+/// `generation`, and makes the next generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Regroup {
     pub scope: Scope,
@@ -83,27 +88,27 @@ pub struct Regroup {
     pub generation: Generation,
     pub add: Option<Member>,
     pub remove: Vec<MemberId>,
-    /// The whole assignment, by partition.
+    /// The complete assignment, by partition.
     pub owners: Vec<(PartitionId, MemberId)>,
     pub basis: Basis,
 }
 
-/// What a sign of life found.
+/// Answer of a heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Renewed {
     pub group: GroupId,
     pub generation: Generation,
-    /// A member has expired or the topics are not those of the assignment: a new generation is due.
+    /// A member has expired, or the topics differ from those of the assignment: a new generation is needed.
     pub stale: bool,
     pub session_ms: i64,
     pub from: Start,
-    /// How long ago the sign of life was noted that stands now.
+    /// Age of the stored heartbeat, in milliseconds.
     pub noted_ms_ago: i64,
-    /// By topic name and number.
+    /// Partitions of the member, by topic name and partition number.
     pub partitions: Vec<Assigned>,
 }
 
-/// A partition that a member has, as it was at the sign of life.
+/// A partition of a member at the time of the heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assigned {
     pub topic: Name,
@@ -115,7 +120,7 @@ pub struct Assigned {
     pub high_watermark: Offset,
 }
 
-/// How far a group has come in a partition that it has committed or that is assigned.
+/// Progress of a group in a partition that is assigned or has a committed offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
     pub topic: Name,
@@ -127,14 +132,14 @@ pub struct Progress {
     pub high_watermark: Offset,
 }
 
-/// A member's offsets; each is the next record to read.
+/// Offsets that a member commits. Each is the offset of the next record to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OffsetCommit {
     pub scope: Scope,
     pub group: Name,
     pub member: MemberId,
     pub generation: Generation,
-    /// By partition, each once.
+    /// One per partition, ordered by partition.
     pub offsets: Vec<(PartitionId, Offset)>,
 }
 
@@ -143,7 +148,7 @@ pub struct OffsetCommit {
 pub struct NoSuchGroup;
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("the group has another generation by now, or is gone")]
+#[error("the group has moved to another generation, or is gone")]
 pub struct GenerationMoved;
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -154,19 +159,20 @@ pub enum RenewRejected {
     NoSuchMember,
 }
 
-/// `nth` counts the offsets of the commit.
+/// `nth`: index into the offsets of the commit.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum OffsetsRejected {
     #[error("there is no such group")]
     NoSuchGroup,
     #[error("the partition is gone: its topic was deleted")]
     PartitionGone { nth: usize },
-    #[error("the member does not have the partition, or not since the generation named")]
+    #[error("the member does not own the partition, or has owned it only since a later generation")]
     Fenced { nth: usize },
     #[error("the offset is beyond the high watermark {high_watermark}")]
     BeyondHighWatermark { nth: usize, high_watermark: Offset },
 }
 
+/// `nth`: index into the offsets of the reset.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ResetRejected {
     #[error("the group has members")]
@@ -186,20 +192,21 @@ pub enum DeleteGroupRejected {
 }
 
 impl GroupState {
-    /// Whether nothing asks for a new generation.
+    /// Whether no new generation is needed.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.members.iter().all(|m| !m.expired)
             && self.basis == basis(&self.topics, self.members.iter().map(|m| &m.member))
     }
 
+    /// The member with this id, unless it has expired.
     #[must_use]
     pub fn member(&self, id: MemberId) -> Option<&Member> {
         self.members.iter().find(|m| m.member.id == id && !m.expired).map(|m| &m.member)
     }
 
-    /// The next generation: without those who have expired or leave, with the one who joins. Partitions move
-    /// only where they must.
+    /// The change to the next generation: removes members that have expired and the one that leaves, adds the
+    /// one that joins. Moves as few partitions as possible.
     #[must_use]
     pub fn next(&self, scope: &Scope, add: Option<Member>, leave: Option<MemberId>) -> Regroup {
         let goes = |m: &MemberState| m.expired || Some(m.member.id) == leave;
@@ -225,7 +232,7 @@ impl GroupState {
         }
     }
 
-    /// Partitions that a new generation takes from somebody.
+    /// Number of partitions that a change takes from their owners.
     #[must_use]
     pub fn moved(&self, to: &Regroup) -> usize {
         let owners: BTreeMap<_, _> = to.owners.iter().copied().collect();
@@ -233,7 +240,7 @@ impl GroupState {
     }
 }
 
-/// What an assignment to these members is made from.
+/// The basis of an assignment to these members.
 pub fn basis<'m>(topics: &[GroupTopic], members: impl Iterator<Item = &'m Member>) -> Basis {
     let names: BTreeSet<&Name> = members.flat_map(|m| &m.topics).collect();
     let subscribed = topics.iter().filter(|t| names.contains(&t.name));
@@ -242,8 +249,8 @@ pub fn basis<'m>(topics: &[GroupTopic], members: impl Iterator<Item = &'m Member
     basis
 }
 
-/// Whether a member may commit: all offsets or none. What the control plane knows of a partition is asked
-/// for: its high watermark while it is alive, and who has it.
+/// Decides whether a member may commit its offsets: all of them or none. `high_watermark` returns `None` for
+/// a partition that is gone; `owner` returns the owner of a partition.
 pub fn judge(
     commit: &OffsetCommit,
     high_watermark: impl Fn(PartitionId) -> Option<Offset>,

@@ -1,4 +1,5 @@
-//! Identities. Rows of Postgres have `i64` ids; whatever an agent makes up has a uuid.
+//! Ids and offsets, each a type of its own. Postgres numbers its rows with an `i64`; an id that an agent
+//! generates is a UUID.
 
 use std::fmt;
 use uuid::Uuid;
@@ -17,24 +18,30 @@ macro_rules! newtype {
     };
 }
 
-newtype!(/** A topic's row; a later topic of the same name has another. */ TopicId(i64));
-newtype!(/** A partition's row, unique over all topics and for ever. */ PartitionId(i64));
-newtype!(/** Place of a record in its partition: dense, from 0. */ #[derive(Default)] Offset(i64));
-newtype!(/** One upload: a segment, or an inline payload. uuidv7, never reused. */ PartId(Uuid));
+newtype!(/** Id of a topic. A topic created later under the same name gets another id. */ TopicId(i64));
+newtype!(/** Id of a partition: unique over all topics, never reused. */ PartitionId(i64));
+newtype!(/** Position of a record in its partition: from 0, without gaps. */ #[derive(Default)] Offset(i64));
+newtype!(/** Id of one upload: a segment or an inline payload. A UUIDv7, never reused. */ PartId(Uuid));
 newtype!(
-    /// One atomic produce request or chunk of a stream, kept across its retries inside the agent.
+    /// Id of one atomic produce request, or of one chunk of a stream. Retries inside the agent keep it.
     RequestId(Uuid)
 );
-newtype!(/** One run of an agent process. */ AgentId(Uuid));
-newtype!(/** A consumer group's row; a later group of the same name has another. */ GroupId(i64));
+newtype!(/** Id of one run of an agent process. */ AgentId(Uuid));
 newtype!(
-    /// One membership of a consumer group, from joining to leaving or expiring. uuidv7, never reused.
+    /// Id of a consumer group. A group created later under the same name gets another id.
+    GroupId(i64)
+);
+newtype!(
+    /// Id of one membership of a consumer group, from joining to leaving or expiring. A UUIDv7, never reused.
     MemberId(Uuid)
 );
-newtype!(/** Counts the changes of a group's members and of their assignment. */ Generation(i64));
+newtype!(
+    /// Number of a consumer group's generation. Each change of the members or of their assignment adds one.
+    Generation(i64)
+);
 
-newtype!(/** A queue's row; a later queue of the same name has another. */ QueueId(i64));
-newtype!(/** One lease of records: 128 bits that cannot be guessed. */ LeaseId(Uuid));
+newtype!(/** Id of a queue. A queue created later under the same name gets another id. */ QueueId(i64));
+newtype!(/** Id of one lease of records: a random UUID that cannot be guessed. */ LeaseId(Uuid));
 
 impl Offset {
     pub const ZERO: Self = Self(0);

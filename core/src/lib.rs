@@ -1,9 +1,9 @@
-//! The vocabulary and the pure decisions of Millpond, the seam to the control plane, and that seam's
-//! executable specification.
+//! The domain model of Millpond: names and ids, decisions as pure functions, the traits of the control plane,
+//! and an in-memory control plane that is their executable specification.
 //!
-//! Owns: names, ids, offsets, limits, time, partitioning, offset assignment, group assignment,
-//! [`ControlPlane`], [`MemoryControlPlane`]. Must not: do I/O, read the clock, or know HTTP, SQL or object
-//! stores.
+//! Owns: names, ids, offsets, limits, time, partitioning, offset assignment, consumer group assignment,
+//! [`ControlPlane`], [`MemoryControlPlane`]. Must not: do I/O, read the system clock outside [`SystemClock`],
+//! or know HTTP, SQL or object stores.
 
 pub mod assign;
 pub mod clock;

@@ -1,4 +1,7 @@
-//! The executable specification of [`ControlPlane`](crate::ControlPlane): the pure parts behind a mutex.
+//! The in-memory control plane: the executable specification of [`ControlPlane`](crate::ControlPlane), and a
+//! stand-in for Postgres in tests.
+//!
+//! Owns: the state behind one mutex. Decisions come from the pure functions of this crate.
 
 mod commit;
 mod group;
@@ -20,6 +23,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use uuid::Uuid;
 
+/// A control plane in memory. It keeps nothing when it is dropped.
 pub struct MemoryControlPlane {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
@@ -27,16 +31,22 @@ pub struct MemoryControlPlane {
 
 #[derive(Default)]
 struct State {
-    next_id: i64,
+    /// Id that was given out last.
+    last_id: i64,
+    /// By tenant and name.
     topics: BTreeMap<(Name, Name), Topic>,
     dead_topics: Vec<Topic>,
     partitions: BTreeMap<PartitionId, PartitionRow>,
     segments: BTreeMap<PartId, SegmentRow>,
     payloads: BTreeMap<PartId, PayloadRow>,
     batches: BTreeMap<(PartitionId, Offset), BatchRow>,
+    /// Idempotency keys, by hash.
     keys: HashMap<Uuid, KeyRow>,
+    /// Time of the commit, and answer.
     answers: HashMap<RequestId, (i64, Answer)>,
+    /// By topic and hash of the dedup id.
     dedups: HashMap<(TopicId, Uuid), DedupRow>,
+    /// By tenant and name.
     groups: BTreeMap<(Name, Name), group::GroupRow>,
     queues: BTreeMap<QueueId, queue::QueueRow>,
 }
@@ -54,7 +64,8 @@ struct PartitionRow {
 enum SegmentState {
     Pending,
     Committed,
-    /// Its object may be deleted from the instant on; `again`: it was deleted once and is deleted again.
+    /// The object may be deleted from this instant on. `again`: it was deleted once and is deleted a second
+    /// time, in case a stalled PUT arrived in between.
     Unlinked {
         delete_at_ms: i64,
         again: bool,
@@ -64,7 +75,8 @@ enum SegmentState {
 struct SegmentRow {
     state: SegmentState,
     registered_ms: i64,
-    live: i64,
+    /// Number of batches in the index that lie in the segment.
+    live_batches: i64,
 }
 
 struct PayloadRow {
@@ -98,17 +110,17 @@ impl MemoryControlPlane {
 }
 
 impl State {
-    fn id(&mut self) -> i64 {
-        self.next_id += 1;
-        self.next_id
+    fn new_id(&mut self) -> i64 {
+        self.last_id += 1;
+        self.last_id
     }
 
-    /// Whether the tenant has the topic, or had it.
+    /// Whether the topic belongs, or belonged until it was deleted, to the tenant.
     fn has_topic(&self, tenant: &Name, id: TopicId) -> bool {
         self.topics.values().chain(&self.dead_topics).any(|t| t.id == id && t.tenant == *tenant)
     }
 
-    /// Partitions of a topic that is alive and the tenant's.
+    /// The partitions of a topic of the tenant that is alive.
     fn partitions_of(
         &self,
         tenant: &Name,
@@ -117,12 +129,13 @@ impl State {
         self.partitions.iter().filter(move |(_, p)| p.topic == topic && p.alive && p.tenant == *tenant)
     }
 
-    /// A partition that is alive and the tenant's.
-    fn alive_of(&self, tenant: &Name, id: PartitionId) -> Option<&PartitionRow> {
-        self.alive(id).filter(|p| p.tenant == *tenant)
+    /// The partition, if it is alive and belongs to the tenant.
+    fn alive_partition_of(&self, tenant: &Name, id: PartitionId) -> Option<&PartitionRow> {
+        self.alive_partition(id).filter(|p| p.tenant == *tenant)
     }
 
-    fn alive(&self, id: PartitionId) -> Option<&PartitionRow> {
+    /// The partition, if it is alive.
+    fn alive_partition(&self, id: PartitionId) -> Option<&PartitionRow> {
         self.partitions.get(&id).filter(|p| p.alive)
     }
 
@@ -130,12 +143,14 @@ impl State {
         self.batches.range((partition, Offset::ZERO)..=(partition, Offset(i64::MAX))).map(|(_, b)| b)
     }
 
+    /// Removes a batch from the index. The object of a segment without batches may be deleted after the
+    /// longest read plan has ended.
     fn unlink(&mut self, key: (PartitionId, Offset), now: i64) {
         if let Some(row) = self.batches.remove(&key)
             && let Some(segment) = self.segments.get_mut(&row.batch.part)
         {
-            segment.live -= 1;
-            if segment.live == 0 {
+            segment.live_batches -= 1;
+            if segment.live_batches == 0 {
                 segment.state =
                     SegmentState::Unlinked { delete_at_ms: now + limits::PLAN_TTL_MS, again: false };
             }

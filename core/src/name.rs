@@ -1,10 +1,10 @@
-//! Names of tenants, topics, groups and queues.
+//! Names of tenants, principals, topics, consumer groups and queues.
 
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-/// 1–249 characters of `[A-Za-z0-9._-]`, not `.` or `..`: Kafka's rule for topics.
+/// A name: 1–249 characters of `[A-Za-z0-9._-]`, and not `.` or `..`. This is Kafka's rule for topic names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Arc<str>);
 
@@ -24,13 +24,13 @@ impl Name {
         if valid { Ok(Self(text.into())) } else { Err(NameError) }
     }
 
-    /// The tenant of servers that run without authentication.
+    /// The tenant that a server without authentication uses.
     #[must_use]
     pub fn default_tenant() -> Self {
         Self::literal("default")
     }
 
-    /// A name of our own that is known to be one.
+    /// A name from a literal in this crate, which must be valid.
     pub(crate) fn literal(text: &'static str) -> Self {
         debug_assert!(Self::new(text).is_ok());
         Self(text.into())

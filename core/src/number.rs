@@ -1,6 +1,6 @@
-//! Conversions between whole numbers that neither fail nor wrap.
+//! Integer conversions that saturate: they neither fail nor wrap.
 
-/// A whole number with a smallest and a largest value.
+/// An integer type with a smallest and a largest value.
 pub trait Whole: Copy + Default + PartialOrd {
     const LEAST: Self;
     const MOST: Self;
@@ -17,7 +17,7 @@ macro_rules! whole {
 
 whole!(i16 i32 i64 i128 u8 u16 u32 u64 u128 usize);
 
-/// The number in another type; where it does not fit, the nearest that does.
+/// Converts an integer to another type. A value out of range becomes the nearest bound of that type.
 #[must_use]
 pub fn saturated<T: Whole + TryFrom<S>, S: Whole>(number: S) -> T {
     let nearest = if number < S::default() { T::LEAST } else { T::MOST };

@@ -1,8 +1,9 @@
-//! Which partition a record goes to: Kafka's default partitioner.
+//! The partition of a keyed record, by Kafka's default partitioner.
 
 use crate::number::saturated;
 
-/// murmur2 as Kafka's `Utils.murmur2` computes it (seed 0x9747b28c, signed bytes widened without sign).
+/// murmur2 hash as Kafka's `Utils.murmur2` computes it: seed 0x9747b28c, and signed bytes widened without
+/// their sign.
 #[must_use]
 pub fn murmur2(key: &[u8]) -> u32 {
     const M: u32 = 0x5bd1_e995;
@@ -27,7 +28,8 @@ pub fn murmur2(key: &[u8]) -> u32 {
     hash ^ (hash >> 15)
 }
 
-/// Partition of a keyed record, as Kafka's `DefaultPartitioner`: `toPositive(murmur2(key)) % partitions`.
+/// Partition of a record with a key, as Kafka's `DefaultPartitioner` chooses it: `toPositive(murmur2(key)) %
+/// partitions`.
 #[must_use]
 pub fn for_key(key: &[u8], partitions: i32) -> i32 {
     let positive = i32::try_from(murmur2(key) & 0x7fff_ffff).unwrap_or(0);
@@ -38,7 +40,7 @@ pub fn for_key(key: &[u8], partitions: i32) -> i32 {
 mod tests {
     use super::*;
 
-    /// Vectors of Kafka's `UtilsTest.testMurmur2`.
+    /// Test vectors of Kafka's `UtilsTest.testMurmur2`.
     #[test]
     fn murmur2_matches_kafka() {
         let vectors: [(&str, i32); 6] = [

@@ -1,10 +1,11 @@
-//! Queues: leased work over a topic. What crosses the seam to the control plane, and what a change may be.
+//! Queues, which lease the records of a topic to workers: the types that agents and the control plane
+//! exchange, and the decisions about leased records.
 //!
-//! Invariants: a record is leased at most once at a time in a queue. What is settled leaves no trace but a
-//! count. Everything below a partition's cursor is settled unless a lease, a waiting run, a dead record or,
-//! in keyed queues, an admitted record says otherwise.
+//! Invariants: in one queue, a record is in at most one lease at a time. A settled record leaves nothing but
+//! a count. All records below the cursor of a partition are settled, except those that a lease, a waiting
+//! run, a dead row or, in keyed queues, an admitted row still names.
 //!
-//! What a record goes through in a queue. Statements are those of `control-plane/queries/queue/`:
+//! The states of a record in a queue. Statements are those of `control-plane/queries/queue/`:
 //!
 //! ```text
 //!       clamp.sql: retention has unlinked it
@@ -29,17 +30,20 @@
 //!                                                                       purge_dead.sql
 //! ```
 //!
-//! - FRESH: at or above the partition's cursor; no row. Once the cursor has passed a record, it is in one of
-//!   the other states.
-//! - WAITING, until it is due: in a run of `waiting` (delayed, to be retried, redriven), or, in a keyed queue
-//!   that has not given it out or has redriven it, in `admitted` alone, until its key is free as well.
-//! - LEASED: in the `pending` ranges of a `lease`. A renewal (settle.sql) sets another deadline.
-//! - DEAD: in `dead`. The others, expired, acked and purged, are sums in `queue_agent`.
-//! - A seek (end_leases.sql, then seek.sql) purges what is WAITING or LEASED in its partitions, what is FRESH
-//!   below the new cursor, and what is DEAD from it on. Records from the new cursor on are FRESH then.
+//! - FRESH: at or above the cursor of its partition; it has no row. A record that the cursor has passed is in
+//!   one of the other states.
+//! - WAITING: until it is due. It is in a run of `waiting` (delayed, to be retried, or redriven). In a keyed
+//!   queue, a record that was not given out yet or that was redriven is in `admitted` alone, and also waits
+//!   until its key is free.
+//! - LEASED: in the `pending` ranges of a `lease`. A renewal (settle.sql) sets a new deadline.
+//! - DEAD: in `dead`. Records that expired, were acked or were purged only count in the sums of
+//!   `queue_agent`.
+//! - A seek (end_leases.sql, then seek.sql) purges the records of its partitions that are WAITING or LEASED,
+//!   those that are FRESH below the new cursor, and those that are DEAD from the new cursor on. Records from
+//!   the new cursor on are FRESH afterwards.
 //!
 //! In keyed queues a record is in `admitted` from its admission until it is acked, expired or dead, and its
-//! key has a row in `queue_key` as long as any record of it is:
+//! key has a row in `queue_key` as long as one of its records is there:
 //!
 //! ```text
 //!               admit.sql, redrive.sql           grant_keyed.sql: its lowest record
@@ -52,7 +56,8 @@
 //!     +-----------------------------------------------------------------------------------+
 //! ```
 //!
-//! A nack, a release or a lease that ends leaves the key TAKEN: the same record is given out next.
+//! After a nack, a release or the expiry of the lease, the key stays TAKEN: the same record is given out
+//! next.
 
 pub mod deal;
 pub mod fate;
@@ -69,18 +74,20 @@ use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use uuid::Uuid;
 
+/// Order in which a queue gives out records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// Any record may be given out at any time.
+    /// No order: any record may be given out at any time.
     #[default]
     Shared,
-    /// Records of one key strictly one after the other, in their order within the partition. Those without
-    /// key are not ordered.
+    /// Records of one key are given out strictly one after the other, in their order within the partition.
+    /// Records without key have no order.
     Keyed,
 }
 
-/// Hand-outs: at most `limit` in `per_ms`, with a burst of `limit`.
+/// Rate limit of a queue: at most `limit` records given out per `per_ms` milliseconds, with a burst of
+/// `limit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rate {
@@ -88,11 +95,15 @@ pub struct Rate {
     pub per_ms: i64,
 }
 
+/// Settings of a queue.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct QueueConfig {
+    /// Length of a lease that asks for none.
     pub lease_ms: i64,
     pub retry: RetryPolicy,
+    /// `None`: no rate limit.
     pub rate: Option<Rate>,
+    /// Maximum number of leased records.
     pub max_in_flight: i64,
 }
 
@@ -108,13 +119,14 @@ impl Default for QueueConfig {
 }
 
 impl QueueConfig {
-    /// Whether grants must be counted one after the other, across agents.
+    /// Whether a limit of the queue forces grants of all agents to be counted one after the other.
     #[must_use]
     pub fn is_limited(&self) -> bool {
         self.rate.is_some() || self.max_in_flight != limits::IN_FLIGHT_DEFAULT
     }
 }
 
+/// A queue with its settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Queue {
     pub id: QueueId,
@@ -126,16 +138,18 @@ pub struct Queue {
     pub from: Start,
     pub config: QueueConfig,
     pub paused: bool,
-    /// Drawn when the queue is made; what leases and operations with a client's request id are named by.
+    /// Random value, chosen when the queue is created. The ids of leases and operations with a client's
+    /// request id are derived from it.
     pub secret: Uuid,
-    /// Of the topic, by number.
+    /// Partitions of the topic, by partition number.
     pub partitions: Vec<PartitionId>,
 }
 
-/// What a put says; what it leaves out stays, or is the default.
+/// Settings to be created or changed. A field that is `None` keeps its value, or is the default in a new
+/// queue.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct QueueChange {
-    /// Of the same tenant. A queue that is made without one takes the topic of its own name.
+    /// A topic of the same tenant. A new queue without one uses the topic that has the name of the queue.
     pub topic: Option<Name>,
     pub mode: Option<Mode>,
     pub from: Option<Start>,
@@ -167,46 +181,48 @@ impl QueueChange {
     }
 }
 
-/// A lease call as the control plane sees it.
+/// One lease call: the lease that a worker asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Want {
-    /// Chosen by the agent: it cannot be guessed, so it is fence and proof in one. Sent again while the lease
-    /// lives, it is answered what is left of it.
+    /// Id of the lease, chosen by the agent. It cannot be guessed, so whoever names it holds the lease. If
+    /// the call is sent again while the lease is alive, it gets the records that are left in the lease.
     pub lease: LeaseId,
-    /// At least 1.
+    /// Maximum number of records, at least 1.
     pub records: i32,
     pub lease_ms: i64,
 }
 
-/// Lease calls of one queue, in the order of their arrival. Chance comes from outside, so that the model
-/// answers the same.
+/// Lease calls of one queue, in the order of their arrival. Random input is passed in, so that the in-memory
+/// control plane gives the same answer as Postgres.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grant {
     pub scope: Scope,
     pub queue: QueueId,
     pub agent: crate::id::AgentId,
     pub wants: Vec<Want>,
-    /// Partition, and in keyed queues key, from which fresh records are taken first; the others follow in the
-    /// order of ids, around.
+    /// Partition and, in keyed queues, key hash where fresh records are taken first. The others follow in
+    /// ascending order, wrapping around at the end.
     pub from: PartitionId,
     pub from_key: i64,
-    /// In 0 to 1: whether the odd record, or caller, is for a retry.
+    /// Random number from 0 to 1. Decides, where retries get half of an odd number of records or callers,
+    /// whether the half is rounded up.
     pub dice: f64,
 }
 
-/// Records of one lease and partition that have the same history.
+/// Records of one lease and partition that have the same attempt and failures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeasePart {
     pub lease: LeaseId,
     pub partition: PartitionId,
-    /// Ascending, disjoint, not touching.
+    /// Offsets: ascending, disjoint, not adjacent.
     pub ranges: Vec<Range<i64>>,
-    /// Hand-outs, this one included.
+    /// How often the records were given out, this time included.
     pub attempt: i32,
     pub failures: i32,
     pub deadline_ms: i64,
 }
 
+/// Reason for which a grant gave out less than it could have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LimitedBy {
@@ -216,52 +232,56 @@ pub enum LimitedBy {
     Paused,
 }
 
-/// A cursor that stands before records that have to be looked at by an agent before they can be given out.
+/// A cursor in front of records that an agent has to admit before they can be given out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unadmitted {
     pub partition: PartitionId,
     pub from: Offset,
-    /// Of the batch at the cursor.
+    /// End of the batch at the cursor.
     pub end: Offset,
 }
 
+/// Answer of a [`Grant`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Granted {
-    /// The control plane's clock.
+    /// Time of the answer, by the clock of the control plane.
     pub at_ms: i64,
-    /// By the order of wants, then as given out. A want without parts was given nothing.
+    /// Records given out, in the order of the lease calls, then in the order of giving out. A call without
+    /// parts got nothing.
     pub parts: Vec<LeasePart>,
-    /// Why less was given than is there: `Paused` whenever it is; `Rate` or `MaxInFlight`, whichever is
-    /// tighter, if all that they allow was given and more is wanted and there; `Keys` if nothing was given
-    /// and a keyed queue has admitted [`limits::KEYED_WINDOW`] records.
+    /// Why less was given out than there is. `Paused`: the queue is paused. `Rate` or `MaxInFlight`,
+    /// whichever is tighter: all that it allows was given out, and more is wanted and available. `Keys`:
+    /// nothing was given out, and [`limits::KEYED_WINDOW`] records of a keyed queue are admitted.
     pub limited_by: Option<LimitedBy>,
-    /// What would have to be admitted for more to be given out, where cursors stand after this grant; a few
-    /// of them, by partition from [`Grant::from`] on. None of a paused queue or with the window full.
+    /// Some of the cursors that stand in front of records to be admitted after this grant, by partition from
+    /// [`Grant::from`] on. Empty if the queue is paused or the window of a keyed queue is full.
     pub unadmitted: Vec<Unadmitted>,
-    /// When the first is due of what waits, or is admitted, and is not due yet.
+    /// Earliest due time of the waiting and admitted records that are not due yet.
     pub next_due_ms: Option<i64>,
-    /// Fresh records were there that this grant neither gave out nor found limited: others held them, ask
-    /// again.
+    /// Other grants held fresh records at the same time: this grant neither gave them out nor was limited.
+    /// Ask again.
     pub contended: bool,
 }
 
-/// What an admission moves a cursor past: records whose time has not come, and all records of keyed queues.
+/// An admission: moves a cursor past records that are not due yet or, in keyed queues, past all records, and
+/// lists them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Admit {
     pub scope: Scope,
     pub queue: QueueId,
     pub agent: crate::id::AgentId,
     pub partition: PartitionId,
-    /// Where the cursor must stand, and where it goes.
+    /// The admission applies only if the cursor stands at `from`; it then moves to `to`.
     pub from: Offset,
     pub to: Offset,
-    /// Shared queues: runs that cover `from..to`, each with the instant from which it may be given out;
-    /// `None`: at once.
+    /// Shared queues: runs that cover `from..to`, each with the instant from which it may be given out
+    /// (`None`: at once).
     pub runs: Vec<(Range<i64>, Option<i64>)>,
     /// Keyed queues: every record of `from..to`.
     pub records: Vec<Admitted>,
 }
 
+/// A record that a keyed queue admits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admitted {
     pub offset: Offset,
@@ -269,39 +289,41 @@ pub struct Admitted {
     pub due_ms: Option<i64>,
 }
 
-/// Which records of a lease an entry speaks of.
+/// The records of a lease that a settlement entry is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// What is left of the lease, but for what other entries of the same settlement name.
+    /// All records that are left in the lease, except those that other entries of the same settlement name.
     Whole,
-    /// Records that were handed out by this lease as this attempt. What of them the lease no longer holds is
-    /// lost.
+    /// Records that this lease holds with this attempt number. Those that the lease no longer holds are lost.
     Run { partition: PartitionId, attempt: i32, lo: Offset, hi: Offset },
 }
 
+/// What a settlement entry does with its records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     Ack,
-    /// Back to the queue. Without a delay: by the retry policy if it counts, at once if not.
+    /// Back to the queue. Without `delay_ms`, the retry policy gives the delay if the nack counts as a
+    /// failure; otherwise there is none.
     Nack {
         delay_ms: Option<i64>,
         counts: bool,
         reason: Option<String>,
     },
-    /// Dead, whatever the failures so far, which stay as they are.
+    /// Dead, whatever the number of failures, which does not change.
     Reject {
         reason: Option<String>,
     },
-    /// Another deadline, from now.
+    /// A new deadline, `lease_ms` from now.
     Renew {
         lease_ms: i64,
     },
-    /// Back at once, as if it had not been handed out.
+    /// Back to the queue at once, as if the records had not been given out.
     Release,
-    /// Its time to live is over, or retention has let it go.
+    /// Dropped: the time to live has passed, or retention has deleted the record.
     Expire,
 }
 
+/// One entry of a settlement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub lease: LeaseId,
@@ -309,26 +331,28 @@ pub struct Entry {
     pub action: Action,
 }
 
-/// Settlements of one queue. Precondition, which the agent keeps: no two entries speak of the same record,
-/// and at most one of a whole lease.
+/// Settlements of one queue. Precondition, which the agent ensures: no two entries name the same record, and
+/// at most one entry names the whole of a lease.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settle {
     pub scope: Scope,
     pub queue: QueueId,
     pub agent: crate::id::AgentId,
-    /// Identity: sent again it answers the same. Kept until the agent's next settlement of the queue, or, if
-    /// `keep`, for at least [`limits::OPERATION_TTL_MS`]: an agent has one at a time of the first kind under
-    /// way in a queue, any number of the second. One that found nothing held need not be kept: it finds
-    /// nothing again.
+    /// Identity of the settlement: if it is sent again, the answer is the same. The answer is kept until the
+    /// next settlement of the same agent and queue or, if `keep`, for at least [`limits::OPERATION_TTL_MS`].
+    /// So an agent has at most one settlement without `keep` in flight per queue, and any number with it. A
+    /// settlement that found no held record need not be kept: it finds none again.
     pub op: Uuid,
     pub keep: bool,
     pub entries: Vec<Entry>,
-    /// In 0 to 1, for the jitter.
+    /// Random number from 0 to 1, for the jitter.
     pub dice: f64,
-    /// Records that the agent has leased out since its last settlement of the queue: for the rate.
+    /// Number of records that the agent has leased out since its last settlement of the queue, for the lease
+    /// rate.
     pub leased: i64,
 }
 
+/// What a settlement did to records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Acked,
@@ -338,10 +362,10 @@ pub enum Outcome {
     Expired,
 }
 
-/// What happened to some records of an entry; records of a run that none names are lost.
+/// Outcome of some records of an entry. Records of an entry's run that no verdict names are lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// Index of the entry.
+    /// Index of the entry in the settlement.
     pub entry: usize,
     pub partition: PartitionId,
     pub lo: Offset,
@@ -349,15 +373,16 @@ pub struct Verdict {
     pub outcome: Outcome,
 }
 
+/// Answer of a [`Settle`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settled {
-    /// The control plane's clock; renewed leases end so long after it as was asked.
+    /// Time of the answer, by the clock of the control plane. A renewed lease ends `lease_ms` after it.
     pub at_ms: i64,
-    /// By entry, partition, offset.
+    /// Ordered by entry, partition and offset.
     pub verdicts: Vec<Verdict>,
 }
 
-/// Acks that are part of a commit: each of one record, of any queues of the tenant.
+/// An ack that is part of a commit: one record, of any queue of the tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ack {
     pub lease: LeaseId,
@@ -366,42 +391,43 @@ pub struct Ack {
     pub attempt: i32,
 }
 
+/// Number of records of a queue in each state, and its rates.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct QueueCounts {
-    /// Could be leased now, but for limits and busy keys.
+    /// Can be leased now, apart from limits and keys that are taken.
     pub ready: i64,
-    /// Never handed out, and not before a later time.
+    /// Never given out, and not due yet.
     pub delayed: i64,
-    /// Handed out before, and not again before a later time.
+    /// Given out before, and not due yet.
     pub retrying: i64,
     pub in_flight: i64,
     pub dead: i64,
-    /// Commit time of the oldest record that no lease has held yet.
+    /// Commit time of the oldest record that was never leased.
     pub oldest_ms: Option<i64>,
-    /// Records a second, moving averages over a minute.
+    /// Records per second, as moving averages over a minute.
     pub lease_rate: f64,
     pub settle_rate: f64,
 }
 
-/// The sums that prove that nothing was lost: `passed = acked + dead + expired + purged + waiting + leased`.
+/// Sums that prove that no record was lost: `passed = acked + dead + expired + purged + waiting + leased`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
-    /// Offsets that the cursors have passed.
+    /// Number of offsets that the cursors have passed.
     pub passed: i64,
     pub acked: i64,
     pub expired: i64,
     pub purged: i64,
-    /// As counted with each change.
+    /// Counters that each change updates.
     pub dead: i64,
     pub waiting: i64,
-    /// As the rows say.
+    /// Number of records in the rows.
     pub dead_rows: i64,
     pub waiting_rows: i64,
     pub leased_rows: i64,
 }
 
 impl Ledger {
-    /// Whether counts and rows agree and nothing is missing or there twice.
+    /// Whether counters and rows agree, and no record is missing or counted twice.
     #[must_use]
     pub fn holds(&self) -> bool {
         self.dead == self.dead_rows
@@ -418,13 +444,15 @@ pub struct Listed {
     pub offset: Offset,
     pub attempt: i32,
     pub failures: i32,
-    /// Deadline of a lease, due time of what waits (`None`: as soon as its key is free), time of death.
+    /// Deadline of the lease, due time of a waiting record (`None`: as soon as its key is free), or time of
+    /// death.
     pub at_ms: Option<i64>,
     pub reason: Option<String>,
-    /// Retention has let the record go.
+    /// Whether retention has deleted the record.
     pub gone: bool,
 }
 
+/// Records that a listing shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listing {
     InFlight,
@@ -432,13 +460,14 @@ pub enum Listing {
     Dead,
 }
 
-/// Which dead records are meant.
+/// Selects dead records of a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeadFilter {
     All,
-    /// Each once.
+    /// These records, each named once.
     Offsets(Vec<(PartitionId, Offset)>),
-    /// A `LIKE` pattern with `\` as escape; a record without reason matches none.
+    /// Records whose reason matches this `LIKE` pattern, with `\` as escape. A record without reason never
+    /// matches.
     Reason(String),
 }
 
@@ -454,11 +483,11 @@ pub enum PutQueueRejected {
     TopicFixed,
     #[error("the mode of a queue cannot change")]
     ModeFixed,
-    #[error("where a queue began cannot change: seek it")]
+    #[error("the start of a queue cannot change; seek the queue instead")]
     FromFixed,
 }
 
-/// `nth` counts the offsets of the filter.
+/// `nth`: index into the offsets of the filter.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum DeadRejected {
     #[error("there is no such queue")]

@@ -1,24 +1,24 @@
-//! When a record that failed is given out again, pure.
+//! Retry policy of queues: when a failed record is given out again. Pure functions.
 
 use crate::number::saturated;
 
-/// `delay = min(cap, base × factor^(failures − 1))`, spread by jitter; after `max_failures` failures a record
-/// is dead.
+/// Retry policy of a queue: `delay = min(cap, base × factor^(failures − 1))`, changed by a random share of up
+/// to `jitter`. A record with `max_failures` failures is dead.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RetryPolicy {
     pub base_ms: i64,
     pub factor: f64,
     pub cap_ms: i64,
-    /// Share of the delay by which it is longer or shorter, 0 to 1.
+    /// Largest share, from 0 to 1, by which a delay is made longer or shorter.
     pub jitter: f64,
     pub max_failures: i32,
 }
 
-/// Failures after which delays no longer grow, whatever the factor.
-const LADDER_MAX: usize = 64;
-/// Multiples of it spread evenly over 0 to 1 (the golden ratio's fraction), so that neighbours are retried
-/// apart.
-const SPREAD: f64 = 0.618_033_988_749_894_9;
+/// Maximum number of steps of a ladder. Later failures wait as long as the last step.
+const LADDER_MAX_STEPS: usize = 64;
+/// Fractional part of the golden ratio. Its multiples, taken modulo 1, spread evenly over 0 to 1, so that
+/// records with neighbouring offsets are not retried at the same time.
+const GOLDEN_RATIO_FRACTION: f64 = 0.618_033_988_749_894_9;
 
 impl Default for RetryPolicy {
     fn default() -> Self {
@@ -27,13 +27,13 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Delays in milliseconds after 1, 2, … failures, without jitter; the last holds for all that follow.
-    /// Never empty.
+    /// Delays in milliseconds after 1, 2, … failures, without jitter. The last one applies to all later
+    /// failures. Never empty.
     #[must_use]
     pub fn ladder(&self) -> Vec<i64> {
         let mut ladder = Vec::new();
         let mut delay = f64_of(self.base_ms);
-        let steps = usize::try_from(self.max_failures).unwrap_or(1).clamp(1, LADDER_MAX);
+        let steps = usize::try_from(self.max_failures).unwrap_or(1).clamp(1, LADDER_MAX_STEPS);
         while ladder.len() < steps {
             let capped = whole(delay).min(self.cap_ms);
             ladder.push(capped);
@@ -45,22 +45,23 @@ impl RetryPolicy {
         ladder
     }
 
+    /// Whether a record with this number of failures is dead.
     #[must_use]
     pub fn is_dead(&self, failures: i32) -> bool {
         failures >= self.max_failures
     }
 }
 
-/// The delay after so many failures, from a ladder; `dice` in 0 to 1 and the record's offset decide where
-/// within the jitter.
+/// Delay in milliseconds after the given number of failures. `ladder` comes from [`RetryPolicy::ladder`].
+/// `dice`, a random number from 0 to 1, and the offset of the record choose the place within the jitter.
 ///
-/// The same arithmetic, in double precision and in this order, stands in `queries/queue/settle.sql` and
-/// `expire.sql`.
+/// `queries/queue/settle.sql` and `expire.sql` contain the same arithmetic, in double precision and in this
+/// order.
 #[must_use]
 pub fn delay_ms(ladder: &[i64], jitter: f64, failures: i32, offset: i64, dice: f64) -> i64 {
     let step = saturated::<usize, _>(failures - 1).min(ladder.len().saturating_sub(1));
     let delay = ladder.get(step).copied().unwrap_or(0);
-    let place = dice + f64_of(offset % 1_000_000) * SPREAD;
+    let place = dice + f64_of(offset % 1_000_000) * GOLDEN_RATIO_FRACTION;
     let unit = place - place.floor();
     whole((f64_of(delay) * (1.0 - jitter + 2.0 * jitter * unit)).floor())
 }
@@ -101,7 +102,7 @@ mod tests {
         let constant = RetryPolicy { factor: 1.0, ..RetryPolicy::default() };
         assert_eq!(constant.ladder(), [1_000]);
         let endless = RetryPolicy { factor: 1.000_001, max_failures: 1_000, ..RetryPolicy::default() };
-        assert_eq!(endless.ladder().len(), LADDER_MAX);
+        assert_eq!(endless.ladder().len(), LADDER_MAX_STEPS);
         let huge = RetryPolicy { factor: 1e300, cap_ms: 86_400_000, ..RetryPolicy::default() };
         assert_eq!(huge.ladder(), [1_000, 86_400_000]);
     }

@@ -1,32 +1,35 @@
-//! On whose behalf a verb is carried out.
+//! The tenant and the caller on whose behalf a call is made.
 
 use crate::name::Name;
 
-/// Tenant and principal of a call. Every verb takes one, and the control plane answers an id of another
-/// tenant as if it did not exist.
+/// Tenant and principal of a call. Every call takes one, and the control plane treats an id of another tenant
+/// as if it did not exist.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scope {
     pub tenant: Name,
-    /// Who calls, for rights and audit: an API key, a token's subject, or [`Scope::ANONYMOUS`].
+    /// The caller, for access rights and audit: the name of an API key, the subject of a token, or
+    /// [`Scope::ANONYMOUS`].
     pub principal: Name,
 }
 
 impl Scope {
+    /// Principal of a caller that is not authenticated.
     pub const ANONYMOUS: &str = "anonymous";
 
-    /// Everybody, on a server that runs without authentication: one tenant, no names.
+    /// The scope of every caller on a server without authentication: the default tenant, anonymous.
     #[must_use]
     pub fn unauthenticated() -> Self {
         Self::anonymous(Name::default_tenant())
     }
 
-    /// A tenant, without a name of who calls for it.
+    /// A scope of the tenant for a caller whose name is not known.
     #[must_use]
     pub fn anonymous(tenant: Name) -> Self {
         Self { tenant, principal: Name::literal(Self::ANONYMOUS) }
     }
 
-    /// The agent itself, on behalf of all of a tenant's principals: what it does for many calls at once.
+    /// The scope in which an agent acts for all principals of a tenant, for example when it combines many
+    /// calls into one.
     #[must_use]
     pub fn of_tenant(tenant: Name) -> Self {
         Self { tenant, principal: Name::literal("agent") }

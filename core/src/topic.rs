@@ -6,30 +6,36 @@ use crate::name::Name;
 use crate::number::saturated;
 use serde::{Deserialize, Serialize};
 
-/// Where a topic's records go first.
+/// Where the records of a topic are stored first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum Placement {
+    /// Small requests inline in Postgres, the others in segments.
     #[default]
     Auto,
-    /// A wish: past the inline budget records go to segments all the same.
+    /// Inline in Postgres if possible: above the inline budget, records go to segments all the same.
     Inline,
-    /// Binding: never into Postgres, until the acknowledgement neither.
+    /// Only in the object store: records never enter Postgres, and are acknowledged after the upload.
     Object,
 }
 
+/// Settings of a topic. Times in milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicConfig {
-    /// `None`: kept for ever.
+    /// Records older than this are deleted; `None`: records are kept forever.
     pub retention_ms: Option<i64>,
-    /// Over all partitions of the topic.
+    /// Stored bytes over all partitions of the topic above which the oldest batches are deleted; `None`: no
+    /// limit.
     pub retention_bytes: Option<i64>,
+    /// How much longer than `retention_ms` records are kept that a queue has not settled; also the age up to
+    /// which `retention_bytes` does not delete them.
     pub retention_hold_ms: i64,
     pub placement: Placement,
+    /// How long a dedup id is remembered; 0 if records are not deduplicated.
     pub dedup_window_ms: i64,
     pub max_record_bytes: i32,
     pub archive: String,
-    /// JSON text, given back as it came.
+    /// JSON text, returned unchanged.
     pub columns: Option<String>,
 }
 
@@ -48,7 +54,7 @@ impl Default for TopicConfig {
     }
 }
 
-/// A change of configuration; `None` keeps the value.
+/// Changes of a topic's settings; `None` keeps the value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TopicChange {
     pub partitions: Option<i32>,
@@ -78,13 +84,14 @@ impl TopicChange {
     }
 }
 
+/// A topic with its settings and partitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topic {
     pub id: TopicId,
     pub tenant: Name,
     pub name: Name,
     pub config: TopicConfig,
-    /// Row of each partition, by its number.
+    /// Id of each partition, indexed by partition number.
     pub partitions: Vec<PartitionId>,
 }
 
@@ -100,14 +107,15 @@ impl Topic {
     }
 }
 
+/// What a partition holds at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartitionStatus {
     pub partition: i32,
     pub id: PartitionId,
     pub log_start_offset: Offset,
-    /// The next offset to be given; records below it are readable.
+    /// The next offset to be assigned. All records below it can be read.
     pub high_watermark: Offset,
-    /// Stored bytes of the live batches.
+    /// Stored bytes of the batches that are not unlinked.
     pub bytes: i64,
 }
 

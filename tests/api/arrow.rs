@@ -1,4 +1,4 @@
-//! Arrow IPC streams, in and out.
+//! Arrow IPC streams: produced and read.
 
 use super::api;
 use arrow_array::builder::{
@@ -180,7 +180,7 @@ async fn reads_have_the_documented_columns() {
         assert_eq!(lists.value_length(0), 1);
         assert_eq!(lists.value_length(1), 0);
     }
-    // Of an empty log, a stream with its schema.
+    // An empty log is read as a stream that holds a schema and no rows.
     let answer = api.get_as(&format!("/v1/topics/{topic}/partitions/0/records"), ARROW).await;
     let rows: usize = StreamReader::try_new(std::io::Cursor::new(answer.body), None)
         .unwrap()
@@ -244,7 +244,7 @@ async fn a_stream_that_breaks_off_is_refused_behind_its_whole_part() {
     }
 }
 
-/// No input may end in a panic, let alone end the agent.
+/// No input may cause a panic or end the agent.
 #[tokio::test]
 async fn mutilated_streams_are_answered() {
     let (api, topic) = (api(), unique("arrow"));
@@ -274,7 +274,7 @@ async fn mutilated_streams_are_answered() {
     assert_eq!(api.get("/healthz").await.status, 200);
 }
 
-/// A compressed buffer names its own size: what it says is not to be believed.
+/// A compressed buffer states its own decompressed size, which must not be trusted.
 #[tokio::test]
 async fn a_compressed_buffer_of_absurd_size_is_refused() {
     let (api, topic) = (api(), unique("arrow"));
@@ -295,7 +295,7 @@ async fn a_compressed_buffer_of_absurd_size_is_refused() {
             assert!(matches!(answer.status, 400 | 413 | 422), "{absurd}: {answer:?}");
         }
     }
-    // A bomb: little to send, much to unpack.
+    // A decompression bomb: a small body that unpacks to a large one.
     let zeros = "\0".repeat(900_000);
     let rows: Vec<Option<&str>> = vec![Some(&zeros); 120];
     let options = IpcWriteOptions::try_new(64, false, MetadataVersion::V5)

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// Records that say where they lie.
+/// Produces records whose values name their partition and position.
 async fn fill(api: &Api, topic: &str, partitions: i64, each: i64) {
     let records: Vec<Value> = (0..partitions)
         .flat_map(|p| (0..each).map(move |n| json!({"value": [p, n], "partition": p})))
@@ -67,7 +67,7 @@ async fn the_same_position_gives_the_same_records_again() {
         assert_eq!(list(&first, "records").len(), 9);
         member.take(&first);
     }
-    // As lines: the same, and what stands beside the records comes last.
+    // As NDJSON: the same records, and the other fields in the last line.
     let request = api
         .request(Method::POST, &format!("{}/poll", member.path()))
         .header("accept", "application/x-ndjson");
@@ -171,16 +171,16 @@ async fn a_waiting_poll_returns_when_the_generation_changes() {
     let answer = within(20, "the join to be noticed", waiting).await.unwrap().ok();
     assert!(member.take(&answer).is_empty());
     assert_eq!((member.generation, member.assigned.len()), (second.generation, 2));
-    // What changed between two polls is told at once, too.
+    // A change between two polls is also reported at once.
     let waiting =
         within(20, "the news", wait(&Member { after: before, ..member.clone() })).await.unwrap().ok();
     assert!(waiting["generation"].as_i64() >= Some(second.generation));
-    // The second never polls: the first notices while it waits.
+    // The second member never polls: the first one notices its end while it waits.
     let answer = within(20, "the death to be noticed", wait(&member)).await.unwrap().ok();
     member.take(&answer);
     assert_eq!(member.assigned.len(), 4);
     second.poll_again(&api, json!({})).await.problem(404, "member_not_found");
-    // Growth, too.
+    // So is growth of the topic.
     let waiting = wait(&member);
     tokio::time::sleep(Duration::from_millis(200)).await;
     api.topic(&topic, 6).await;
@@ -193,7 +193,7 @@ async fn a_waiting_poll_returns_when_the_generation_changes() {
 async fn polling_keeps_the_session_and_silence_ends_it() {
     let (api, topic, group) = filled(1, 1).await;
     let mut member = Member::join(&api, &group, &[&topic], json!({"session_ms": 1_500})).await;
-    // Longer than the session: it is renewed while the poll waits.
+    // The poll lasts longer than the session, which is renewed meanwhile.
     member.drain(&api).await;
     assert!(member.poll(&api, json!({"wait_ms": 4_000})).await.is_empty());
     for _ in 0..6 {

@@ -53,7 +53,7 @@ async fn huge_heads_are_refused() {
         format!("GET /{} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", "x".repeat(1 << 20));
     for request in [long_value, many_names, long_path] {
         let answer = exchange(api.address, request).await;
-        // A server that closes with unread bytes may take its answer along.
+        // A server that closes while bytes are unread may lose its own answer.
         assert!(answer.is_empty() || matches!(status(&answer), 400 | 414 | 431), "{answer}");
     }
     let some = format!(

@@ -20,7 +20,7 @@ async fn a_retry_gets_the_first_answer() {
     expected["duplicate"] = json!(true);
     expected["results"].as_array_mut().unwrap().iter_mut().for_each(|r| r["duplicate"] = json!(true));
     for _ in 0..3 {
-        // Others' records in between move nothing.
+        // Records of other requests in between do not change the answer.
         api.produce(&topic, json!([{"value": "other"}])).await.ok();
         assert_eq!(api.produce_once(&topic, "k1", records.clone()).await.ok(), expected);
     }
@@ -36,7 +36,7 @@ async fn the_same_key_with_another_request_is_a_conflict() {
     api.produce_once(&topic, "k", json!([{"value": 1}, {"value": 1}]))
         .await
         .problem(409, "idempotency_conflict");
-    // The content type is part of the request.
+    // The content type is part of the request's identity.
     for content_type in
         ["application/x-ndjson", "application/octet-stream", "application/json; charset=utf-8"]
     {
@@ -141,7 +141,7 @@ async fn a_stream_is_remembered_chunk_by_chunk() {
     let (api, topic) = (api(), unique("once"));
     api.topic(&topic, 1).await;
     let lines: String = (0..70_000).map(|n| format!("{n}\n")).collect();
-    // The first try breaks off behind the first chunk.
+    // The first attempt breaks off after its first chunk.
     let mut raw = Raw::connect(api.address).await;
     let head = format!(
         "POST /v1/topics/{topic}/records HTTP/1.1\r\nhost: localhost\r\nidempotency-key: k\r\ncontent-type: application/x-ndjson\r\ncontent-length: {}\r\n\r\n",
@@ -167,7 +167,7 @@ async fn a_stream_is_remembered_chunk_by_chunk() {
     let boundary = api.partition(&topic, 0, "?offset=65530&max_records=10").await.ok();
     let values: Vec<Value> = list(&boundary, "records").iter().map(|r| r["value"].clone()).collect();
     assert_eq!(values, (65_530..65_540).map(|n| json!(n)).collect::<Vec<_>>());
-    // Another body under the same key, differing in its second chunk only, conflicts there.
+    // A body that differs in its second chunk only conflicts in that chunk.
     let problem = post(lines.replace("69999\n", "0\n")).await.problem(409, "idempotency_conflict");
     assert_eq!(problem["committed"]["count"], json!(65_536));
     let problem = post("0\n".to_owned()).await.problem(409, "idempotency_conflict");
@@ -228,7 +228,7 @@ async fn an_atomic_request_that_breaks_off_stores_nothing() {
     assert_eq!(api.topic_log(&topic).await.len(), 1);
 }
 
-/// Whoever goes away after a whole request cancels nothing.
+/// A client that disconnects after a complete request does not cancel it.
 #[tokio::test]
 async fn a_client_that_leaves_before_the_answer_finds_its_records_stored_once() {
     let (api, topic) = (api(), unique("once"));

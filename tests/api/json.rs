@@ -37,7 +37,7 @@ async fn values_are_json_text_raw_text_bytes_or_nothing() {
         (json!({"text": "plain"}), json!({"text": "plain"})),
         (json!({"text": ""}), json!({"text": ""})),
         (json!({"text": "with \u{0} and \n"}), json!({"text": "with \u{0} and \n"})),
-        // Text that is JSON is returned as JSON: bytes are bytes.
+        // Text that is valid JSON comes back as JSON: both are stored as the same bytes.
         (json!({"text": "{\"a\": [1]}"}), json!({"value": {"a": [1]}})),
         (json!({"base64": "/w=="}), json!({"base64": "/w=="})),
         (json!({"base64": ""}), json!({"text": ""})),
@@ -52,7 +52,7 @@ async fn values_are_json_text_raw_text_bytes_or_nothing() {
         returned["headers"] = json!({});
         let got = round_trip(given.clone()).await;
         assert_eq!(got, returned, "{given}");
-        // `==` does not tell null from absent.
+        // `==` on JSON values does not distinguish null from absent.
         assert_eq!(got.get("value").is_some(), returned.get("value").is_some(), "{given}");
     }
 }
@@ -69,7 +69,7 @@ async fn a_json_value_keeps_its_spelling() {
     let pinned = api.partition(&topic, 0, "?encoding=text").await.ok();
     assert_eq!(pinned["records"][0]["text"], json!(spelled));
     assert_eq!(pinned["records"][1]["text"], json!("[1,\n2]"));
-    // A line of NDJSON stays one.
+    // A record with a line break in its value remains one NDJSON line.
     assert_eq!(
         api.get_as(&format!("/v1/topics/{topic}/partitions/0/records"), "application/x-ndjson")
             .await
@@ -104,7 +104,8 @@ async fn headers_are_text_bytes_or_lists_in_order() {
     let headers = json!({"a": "1", "b": {"base64": "/w=="}, "c": ["x", {"base64": "gA=="}, "y"], "": "", "Ünï": "ö\u{0}"});
     let record = round_trip(json!({"value": 1, "headers": headers})).await;
     assert_eq!(record["headers"], headers);
-    // A list of one is one; of none, none; base64 that is text is text.
+    // A header with one value is returned without a list, one with none is left out, and base64 of text is
+    // returned as text.
     let record =
         round_trip(json!({"value": 1, "headers": {"one": ["x"], "none": [], "t": {"base64": "YQ=="}}})).await;
     assert_eq!(record["headers"], json!({"one": "x", "t": "a"}));
@@ -118,8 +119,8 @@ async fn headers_are_text_bytes_or_lists_in_order() {
 async fn partitions_are_those_of_kafkas_default_partitioner() {
     let (api, topic) = (api(), unique("json"));
     api.topic(&topic, 8).await;
-    // From Kafka's own murmur2 of these keys: 21 → -973932308, foobar → -790332482, a-little-bit-long-string
-    // → -985981536.
+    // Computed with Kafka's own murmur2: 21 → -973932308, foobar → -790332482, a-little-bit-long-string →
+    // -985981536.
     let keys =
         [("21", -973_932_308_i64), ("foobar", -790_332_482), ("a-little-bit-long-string", -985_981_536)];
     let records: Vec<Value> = keys.iter().map(|(key, _)| json!({"key": key, "value": 1})).collect();
@@ -374,7 +375,7 @@ async fn a_dedup_id_is_stored_once_in_the_topic_whatever_its_partition() {
     let values: Vec<Value> = api.log(&topic, 1).await.iter().map(|r| r["value"].clone()).collect();
     assert_eq!(values, [json!(3), json!(4), json!(5)]);
     assert_eq!(api.log(&topic, 0).await.len(), 2);
-    // Headers that carry it are not shown.
+    // The headers that carry it are not returned.
     assert_eq!(api.log(&topic, 0).await[0]["headers"], json!({}));
 }
 

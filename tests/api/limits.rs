@@ -1,4 +1,4 @@
-//! Exactly at a limit, and one over.
+//! Requests exactly at a limit, and one unit over it.
 
 use super::api;
 use bytes::Bytes;
@@ -13,8 +13,8 @@ const MIB: usize = 1 << 20;
 async fn a_record_has_at_most_what_its_topic_allows() {
     let (api, topic) = (api(), unique("limit"));
     api.put(&format!("/v1/topics/{topic}"), json!({"partitions": 1, "max_record_bytes": 1000})).await;
-    // What counts is what is stored of it: some bytes beside the value. The largest that is taken is found
-    // from above.
+    // The limit applies to the stored record, which has some bytes beside the value. Find the largest
+    // accepted value by decreasing its size.
     let fits = async |bytes: usize| {
         let text = "x".repeat(bytes);
         let json = api.produce(&topic, json!([{"text": text}])).await.status;
@@ -42,7 +42,7 @@ async fn a_record_has_at_most_what_its_topic_allows() {
         .await
         .problem(413, "record_too_large");
     assert_eq!((&problem["line"], &problem["committed"]["count"]), (&json!(3), &json!(0)));
-    // A line that does not even end.
+    // A line without an end is refused as well.
     let problem =
         api.lines(&topic, "", format!("1\n\"{}", "x".repeat(MIB))).await.problem(413, "record_too_large");
     assert_eq!(problem["line"], json!(2));
@@ -70,7 +70,7 @@ async fn an_atomic_request_has_at_most_8_mib() {
     let post = |body: String| send(api.post(&topic, "application/json").body(body));
     post(body_of(8 * MIB)).await.ok();
     post(body_of(8 * MIB + 1)).await.problem(413, "body_too_large");
-    // Without a length it is found out on the way.
+    // Without a content length, the limit is noticed while the body arrives.
     let pieces = |bytes: usize| {
         let text = Bytes::from(body_of(bytes));
         let pieces: Vec<_> = (0..text.len())
@@ -93,7 +93,7 @@ async fn an_atomic_request_has_at_most_8_mib() {
     assert!(matches!(status(&answer), 400 | 413 | 431), "{answer}");
 }
 
-/// The refusal comes while the body is still being sent; it must arrive nevertheless.
+/// The refusal is sent while the body is still arriving; the client must receive it nevertheless.
 #[tokio::test]
 async fn a_large_upload_that_is_refused_is_told_why() {
     let (api, topic) = (api(), unique("limit"));

@@ -1,4 +1,5 @@
-//! The HTTP API, endpoint by endpoint, good input and bad, against one real process that all tests share.
+//! Tests of the HTTP API, endpoint by endpoint, with good and bad input, against one real process that all
+//! tests share.
 
 mod arrow;
 mod batches;

@@ -1,4 +1,4 @@
-//! The HTTP API again, the same tests, against an agent on a Postgres and the test S3.
+//! The same tests of the HTTP API against an agent on a Postgres and the test S3.
 
 mod arrow;
 mod batches;
@@ -20,7 +20,7 @@ use millpond_tests::harness::agent::{Agent, Cluster};
 use millpond_tests::harness::client::Api;
 use std::sync::LazyLock;
 
-/// Faults that an agent copes with befall every hundredth request.
+/// Probability of a fault in each request to the store; an agent must cope with all of them.
 const FAULTS: f64 = 0.01;
 
 struct Shared {
@@ -37,7 +37,7 @@ static DEV: LazyLock<Shared> = LazyLock::new(|| {
         let agent = cluster.agent(&[]);
         Shared { address: agent.address, agent, _cluster: cluster }
     };
-    // A runtime cannot be entered within another.
+    // A separate thread: a runtime cannot be entered within another.
     std::thread::spawn(start).join().expect("an agent")
 });
 

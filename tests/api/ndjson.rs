@@ -180,7 +180,7 @@ async fn a_bad_line_stops_the_stream_and_is_named() {
     assert_eq!(api.log(&topic, 0).await.len(), 0);
 }
 
-/// 65,536 records make a chunk: what follows is another commit.
+/// A chunk ends after 65,536 records; the rest of the body is another commit.
 #[tokio::test]
 async fn a_bad_line_in_a_later_chunk_leaves_the_chunks_before_it() {
     let (api, topic) = (api(), unique("lines"));
@@ -190,7 +190,8 @@ async fn a_bad_line_in_a_later_chunk_leaves_the_chunks_before_it() {
     let problem = api.lines(&topic, "", body).await.problem(400, "bad_request");
     assert_eq!(problem["line"], json!(65_547));
     let range = json!([{"partition": 0, "first_offset": 0, "last_offset": 65_535, "count": 65_536}]);
-    // Records without key are spread by chunk, so that the topic has one partition for the test to foretell.
+    // Records without a key are spread by chunk; the topic has one partition, so that the result is
+    // predictable.
     assert_eq!(problem["committed"], json!({"count": 65_536, "partitions": range}));
     let description = api.get(&format!("/v1/topics/{topic}")).await.ok();
     assert_eq!(description["partitions"][0]["high_watermark"], json!(65_536));
@@ -229,7 +230,7 @@ async fn a_client_that_leaves_in_the_middle_leaves_a_prefix() {
     })
     .await;
     drop(raw);
-    // A request that begins later and is answered shows that the server is past the first.
+    // A later request that was answered shows that the server has gone past the first one.
     api.lines(&topic, "", "\"after\"\n").await.ok();
     let log = api.log(&topic, 0).await;
     assert_eq!(log.last().unwrap()["value"], json!("after"));

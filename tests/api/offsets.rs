@@ -1,4 +1,4 @@
-//! Offsets of consumer groups: committed, reset, and committed with records.
+//! Offsets of consumer groups: committed, reset, and committed together with records.
 
 use super::api;
 use millpond_tests::harness::client::{Answer, Api, send};
@@ -16,7 +16,7 @@ async fn filled(each: i64) -> (Api, String, String) {
     (api, topic, group)
 }
 
-/// What the group has committed in partitions 0 and 1.
+/// Committed offsets of the group in partitions 0 and 1.
 async fn committed(api: &Api, group: &str) -> [Value; 2] {
     let described = api.get(&format!("/v1/groups/{group}")).await.ok();
     [0, 1].map(|p| {
@@ -37,7 +37,7 @@ async fn batch(api: &Api, key: Option<&str>, body: &Value) -> Answer {
     .await
 }
 
-/// `offsets` of a batch.
+/// The `offsets` object of a batch.
 fn of_batch(member: &Member, offsets: &[(&str, i64, i64)]) -> Value {
     let mut body = member.offsets(offsets);
     body["group"] = json!(member.group);
@@ -174,7 +174,7 @@ async fn records_and_offsets_are_committed_together_or_not_at_all() {
     unknown["group"] = json!("a b");
     refused(unknown, 400, "bad_request").await;
     refused(json!({"group": group}), 400, "bad_request").await;
-    // Nor does a bad record leave offsets behind.
+    // A bad record does not leave offsets behind either.
     let bad = json!({"topics": {out.clone(): [{"value": 1, "partition": 5}]}, "offsets": of_batch(&other, &[(&topic, lost, 9)])});
     batch(&api, None, &bad).await.problem(404, "partition_not_found");
     assert_eq!((api.topic_log(&out).await.len(), committed(&api, &group).await), (2, [json!(2), json!(2)]));
@@ -203,7 +203,7 @@ async fn the_retry_of_a_batch_is_answered_as_the_first() {
     let lone_key = unique("key");
     assert!(batch(&api, Some(&lone_key), &alone).await.ok().get("duplicate").is_none());
     member.leave(&api).await;
-    // The member is gone, and the offsets stand elsewhere; the answer is the same.
+    // The member is gone and the offsets have changed; the answer is the same.
     offsets_of(&api, &group, json!({"offsets": [{"topic": topic, "from": "earliest"}]})).await.ok();
     let again = batch(&api, Some(&key), &body).await.ok();
     assert_eq!(
@@ -215,7 +215,7 @@ async fn the_retry_of_a_batch_is_answered_as_the_first() {
     batch(&api, Some(&unique("key")), &body).await.problem(409, "generation_fenced");
     let other = json!({"topics": {out.clone(): [{"value": 2}]}});
     batch(&api, Some(&key), &other).await.problem(409, "idempotency_conflict");
-    // Nor does it matter that the topic of the offsets is gone.
+    // Nor does it matter that the topic of the offsets was deleted.
     assert_eq!(api.delete(&format!("/v1/topics/{topic}")).await.status, 204);
     for (key, body) in [(&key, &body), (&lone_key, &alone)] {
         assert_eq!(batch(&api, Some(key), body).await.ok()["duplicate"], json!(true));

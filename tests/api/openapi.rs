@@ -1,4 +1,4 @@
-//! `/openapi.json` describes the API that is there.
+//! `/openapi.json` describes the API as it is implemented.
 
 use super::api;
 use millpond_tests::harness::client::{list, send};
@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// Every call of the contract that this version has.
+/// Every call of the contract that this version implements.
 const CALLS: &[(&str, &str)] = &[
     ("put", "/v1/topics/{topic}"),
     ("get", "/v1/topics"),
@@ -160,7 +160,7 @@ fn check_parameters(path: &str, call: &Value, what: &str) {
     assert_eq!(in_path, wanted, "{what}");
 }
 
-/// Every `$ref` leads somewhere.
+/// Checks that every `$ref` leads to an existing part of the document.
 fn check_references(document: &Value, part: &Value) {
     match part {
         Value::Object(fields) => {
@@ -177,7 +177,7 @@ fn check_references(document: &Value, part: &Value) {
     }
 }
 
-/// A record as the document describes it is a record as the server takes it, and the other way round.
+/// The document's schemas of records and the fields that the server accepts must agree in both directions.
 #[tokio::test]
 async fn the_schemas_of_records_name_the_fields_that_are_there() {
     let (api, topic) = (api(), unique("described"));

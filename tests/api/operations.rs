@@ -1,4 +1,4 @@
-//! `/healthz`, `/readyz`, `/metrics`, `/v1/cluster`, and what every answer has.
+//! `/healthz`, `/readyz`, `/metrics`, `/v1/cluster`, and what every answer must have.
 
 use super::{DEV, api};
 use millpond_tests::harness::client::send;
@@ -35,7 +35,7 @@ async fn metrics_are_in_prometheus_form_and_count() {
     ] {
         assert!(text.contains(name), "{name}");
     }
-    // Routes, not paths: names of topics are nobody else's business.
+    // Metrics are labelled by route, not by path: topic names are private.
     assert!(!text.contains(&topic));
 }
 
@@ -97,7 +97,7 @@ async fn unknown_paths_and_methods() {
     ] {
         let answer = send(api.request(method.clone(), path)).await;
         answer.problem(405, "method_not_allowed");
-        // RFC 9110, 15.5.6: the answer names the methods that are.
+        // RFC 9110, 15.5.6: the answer names the allowed methods.
         assert!(!answer.header("allow").is_empty(), "{method} {path}");
     }
 }

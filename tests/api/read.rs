@@ -7,8 +7,8 @@ use millpond_tests::harness::wait::within;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-/// A topic of two partitions whose partition 1 holds values 0, 1, 2, … at timestamps 1000, 1010, …, one
-/// request each.
+/// Creates a topic of two partitions whose partition 1 holds the values 0, 1, 2, … at timestamps 1000, 1010,
+/// …, one request each.
 async fn filled(api: &Api, count: i64) -> String {
     let topic = unique("read");
     api.topic(&topic, 2).await;
@@ -244,7 +244,8 @@ async fn a_long_poll_is_woken_by_a_produce() {
     let by_offset = poll("?offset=1&wait_ms=30000");
     let by_latest = poll("?from=latest&wait_ms=30000");
     let later = poll("?offset=1&wait_ms=30000&max_records=1");
-    // Whichever polls come late find the record stored: all three answer, and none waits for its time to end.
+    // All three polls must return the record, including those that arrive after it was stored, before their
+    // wait ends.
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     api.produce(&topic, json!([{"value": "now", "partition": 1}])).await.ok();
     for poll in [by_offset, by_latest, later] {

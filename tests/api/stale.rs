@@ -1,12 +1,11 @@
-//! What an agent remembers of a topic may be old.
+//! Topics that change while an agent has an older description of them in memory.
 
 use super::api;
 use millpond_tests::harness::client::{list, send};
 use millpond_tests::harness::unique;
 use serde_json::{Value, json};
 
-/// The topic is deleted and made anew while the agent has it in memory: nothing goes to, or comes from, the
-/// first.
+/// A topic is deleted and created again while the agent has it in memory: no request reaches the first one.
 #[tokio::test]
 async fn a_recreated_topic_shares_nothing_with_the_first() {
     let (api, topic) = (api(), unique("stale"));
@@ -27,7 +26,7 @@ async fn a_recreated_topic_shares_nothing_with_the_first() {
     }
 }
 
-/// A request that lands between the deletion and a new topic makes the topic by itself.
+/// A produce request that arrives after the deletion creates the topic again.
 #[tokio::test]
 async fn producing_into_a_deleted_topic_makes_another() {
     let (api, topic) = (api(), unique("stale"));
@@ -36,7 +35,7 @@ async fn producing_into_a_deleted_topic_makes_another() {
     let records = json!([{"value": 1}]);
     api.produce_once(&topic, "k", records.clone()).await.ok();
     api.delete(&path).await;
-    // The key belonged to the topic that is gone.
+    // The key belonged to the deleted topic.
     let answer = api.produce_once(&topic, "k", records).await.ok();
     assert!(answer.get("duplicate").is_none(), "{answer}");
     assert_eq!(list(&api.get(&path).await.ok(), "partitions").len(), 8);

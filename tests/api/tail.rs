@@ -16,7 +16,7 @@ fn place(record: &Value) -> (i64, i64) {
     (record["partition"].as_i64().expect("a number"), record["offset"].as_i64().expect("a number"))
 }
 
-/// An open tail, line by line.
+/// An open tail, read piece by piece.
 struct Open {
     body: std::pin::Pin<Box<dyn futures::Stream<Item = Result<bytes::Bytes, reqwest::Error>> + Send>>,
     text: String,
@@ -34,7 +34,7 @@ impl Open {
         Self { body: Box::pin(response.bytes_stream()), text: String::new() }
     }
 
-    /// The next piece that ends with `end`.
+    /// The next piece of the body up to and including `end`.
     async fn piece(&mut self, end: &str) -> String {
         loop {
             if let Some(at) = self.text.find(end) {
@@ -47,7 +47,7 @@ impl Open {
         }
     }
 
-    /// The next event: its data and, if it has one, its id.
+    /// Data and id of the next event; the id is optional.
     async fn event(&mut self) -> (Value, Option<String>) {
         loop {
             let event = self.piece("\n\n").await;
@@ -126,7 +126,7 @@ async fn a_topic_read_begins_where_it_is_told() {
         .to_owned();
     api.produce(&topic, json!([{"value": 3, "partition": 0}])).await.ok();
     assert_eq!(count(&format!("?after={latest}")).await, 1);
-    // A partition that a position does not know begins at its beginning.
+    // A partition that a position does not name is read from its start.
     api.topic(&topic, 3).await;
     api.produce(&topic, json!([{"value": 4, "partition": 2}])).await.ok();
     assert_eq!(count(&format!("?after={latest}")).await, 2);
@@ -194,7 +194,7 @@ async fn events_follow_and_resume_behind_an_id() {
     }
     drop(tail);
     let resumed = seen.clone();
-    // The header outranks the query, as a browser that reconnects sends the first URL again.
+    // `Last-Event-ID` overrides the query: a browser that reconnects sends the first URL again.
     let mut tail = Open::new(&api, &path, EVENTS, id.as_deref()).await;
     while seen.len() < 10 {
         let (record, _) = tail.event().await;

@@ -1,5 +1,5 @@
-//! Interleavings that break near variants of the statements: a connection apart holds a lock until the calls
-//! of interest wait.
+//! Forced interleavings that would break slightly different statements: a separate connection holds a lock
+//! until the calls under test wait.
 
 use millpond_core::control_plane::{Commit, Committed, Guard, SwapRejected, Verdict};
 use millpond_core::group::OffsetsRejected;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-/// A dedup id that is only ever used to stop a commit which holds all its other locks.
+/// A dedup id that is used only to stop a commit that holds all its other locks.
 const STOPPER: u128 = 0x5709;
 const PATIENCE: usize = 2_000;
 
@@ -27,7 +27,7 @@ pub async fn end(stage: Arc<Stage>) {
     Arc::into_inner(stage).expect("no task left").close().await;
 }
 
-/// A transaction that holds what its statements lock.
+/// An open transaction that holds the locks of its statements.
 pub struct Holder(PgConnection);
 
 impl Holder {
@@ -38,7 +38,7 @@ impl Holder {
         Self(connection)
     }
 
-    /// Stops a commit that has [`STOPPER`] in this topic.
+    /// Stops any commit that stores [`STOPPER`] in this topic.
     async fn stop(database: &Database, at: Home) -> Self {
         let id = uuid::Uuid::from_u128(STOPPER);
         let row = format!("{}, '{id}', '{id}', 0, 0, 0, clock_timestamp()", at.topic);
@@ -59,7 +59,7 @@ impl Holder {
         .await
     }
 
-    /// Goes on in its transaction.
+    /// Executes further statements in the transaction.
     pub async fn then(mut self, statements: &str) -> Self {
         self.0.execute(AssertSqlSafe(statements)).await.expect(statements);
         self
@@ -70,7 +70,7 @@ impl Holder {
     }
 }
 
-/// Returns when so many sessions wait for a lock.
+/// Returns when this number of sessions wait for a lock.
 pub async fn waiting(database: &Database, sessions: i64) {
     let mut connection = database.connect().await;
     let count = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
@@ -115,7 +115,7 @@ async fn a_commit_sent_twice_at_once_is_stored_once() {
     end(s).await;
 }
 
-/// Also with a key that was used before and expired: the rows differ, the race is the same.
+/// Also with a key that was used before and has expired: the rows differ, the race is the same.
 #[tokio::test]
 async fn a_key_used_twice_at_once_has_one_answer() {
     let (s, database) = stage().await;
@@ -400,7 +400,7 @@ async fn two_retentions_at_once_let_go_what_is_too_much_and_no_more() {
     end(s).await;
 }
 
-/// What the statement's snapshot says of the assignment is old by the time it has the group.
+/// The statement's snapshot of the assignment is outdated by the time it has locked the group.
 #[tokio::test]
 async fn offsets_that_wait_for_a_generation_are_judged_by_it() {
     let (s, database) = stage().await;
@@ -462,8 +462,8 @@ async fn offsets_and_records_sent_twice_at_once_are_stored_once() {
     end(s).await;
 }
 
-/// Of those who make the same generation one wins; the others find their member missing and go on from the
-/// next.
+/// Of several calls that make the same generation, one succeeds; the others see that their member is missing
+/// and continue from the next generation.
 #[tokio::test]
 async fn members_that_join_at_once_all_get_in() {
     let (s, _) = stage().await;

@@ -1,4 +1,4 @@
-//! What one Postgres makes of many agents at once: forced interleavings, a storm, and a network that falls
+//! Concurrency tests on one Postgres: forced interleavings, a storm of many agents, and a network that falls
 //! silent.
 
 mod interleave;

@@ -36,7 +36,7 @@ fn expire(stage: &Arc<Stage>) -> JoinHandle<i64> {
     tokio::spawn(async move { stage.plane.expire(100, 0.0).await.expect("an answer") })
 }
 
-/// Stops whatever counts under this agent's name when it has done all else.
+/// Stops an operation that counts under this agent's name, once it has done everything else.
 pub async fn stop(database: &Database, queue: &Queue, agent: AgentId) -> Holder {
     let row = format!("{}, '{agent}', clock_timestamp()", queue.id);
     let insert = "insert into queue_agent as a (queue_id, agent_id, rated_at) values";
@@ -120,7 +120,7 @@ async fn the_sweep_passes_over_what_is_being_settled() {
     end(s).await;
 }
 
-/// Also what is put into a part of its own.
+/// The settlements also put records into new parts.
 #[tokio::test]
 async fn a_seek_waits_for_settlements_and_leaves_nothing_of_theirs() {
     for (case, action) in [nack(Some(0)), Action::Renew { lease_ms: 60_000 }, Action::Reject { reason: None }]
@@ -257,7 +257,7 @@ async fn renewals_that_make_new_parts_at_once_both_succeed() {
     end(s).await;
 }
 
-/// Either kind of identity, and acks alone.
+/// With either kind of identity, and with acks alone.
 #[tokio::test]
 async fn a_settlement_sent_twice_at_once_is_carried_out_once() {
     let (s, database) = stage().await;

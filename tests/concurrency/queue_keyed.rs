@@ -86,8 +86,8 @@ async fn a_key_that_gets_a_record_while_its_last_is_settled_goes_on() {
     end(s).await;
 }
 
-/// Between the snapshot of a grant and its lock on the key, others gave out the record that it saw, settled
-/// it, and left the key free.
+/// Between the snapshot of a grant and its lock on the key, other calls lease the record that it saw, settle
+/// it, and release the key.
 #[tokio::test]
 async fn a_grant_that_saw_a_key_before_others_used_it_looks_again() {
     let (s, database) = stage().await;

@@ -1,8 +1,8 @@
-//! Many agents lease from one queue, settle by halves, late, twice or not at all, sweep, pause, seek and
-//! redrive, all at once.
+//! Many agents concurrently lease from one queue, settle partially, late, twice or not at all, sweep, pause,
+//! seek and redrive.
 //!
-//! `MILLPOND_TEST_SEED` repeats what each does, though not how they interleave; `MILLPOND_TEST_STEPS` is
-//! steps per agent.
+//! `MILLPOND_TEST_SEED` repeats each agent's actions, but not their interleaving; `MILLPOND_TEST_STEPS` is
+//! the number of steps per agent.
 
 use millpond_core::queue::{
     Action, Admit, Admitted, Claim, DeadFilter, Entry, Grant, LeasePart, Listing, Mode, Outcome, Queue,
@@ -26,10 +26,11 @@ const AGENTS: u64 = 6;
 const STEPS: usize = 120;
 const PARTITIONS: i32 = 3;
 const RECORDS: u64 = 900;
-/// Of each partition.
+/// Number of distinct keys in each partition.
 const KEYS: i64 = 40;
 
-/// Records of a queue that are in flight twice, or in flight and waiting; keys of which two records are.
+/// Finds records that are in flight twice, or both in flight and waiting, and keys with two records in
+/// flight.
 const WRONG: &str = "
     with leased as (select l.partition_id, o as record_offset from lease l, unnest(l.pending) r, generate_series(lower(r), upper(r) - 1) o),
     waits as (select w.partition_id, o as record_offset from waiting w, generate_series(w.lo, w.hi - 1) o),
@@ -147,8 +148,8 @@ impl Agent<'_> {
         }
     }
 
-    /// Some records of what is held, each in one entry; the others may be left to the sweep. What is kept is
-    /// settled again, too late.
+    /// Entries for some of the held records, each record in at most one entry; the rest may be left to the
+    /// sweep. Held records that are kept are settled again, too late.
     fn entries(&mut self) -> Vec<Entry> {
         let mut entries: Vec<Entry> = Vec::new();
         let mut kept = Vec::new();
@@ -283,7 +284,7 @@ impl Storm {
         })
     }
 
-    /// Counts what is settled for good, dead records aside.
+    /// Counts records that were settled for good, except dead ones.
     fn note(&self, verdicts: &[Verdict]) {
         let mut history = self.history.lock();
         for v in verdicts.iter().filter(|v| matches!(v.outcome, Outcome::Acked | Outcome::Expired)) {
@@ -291,7 +292,7 @@ impl Storm {
         }
     }
 
-    /// Looks again and again whether something is wrong in what one snapshot shows.
+    /// Checks repeatedly, each time in one snapshot, that nothing is wrong.
     async fn watch(&self) {
         let mut connection = self.database.connect().await;
         while !self.over.load(Ordering::SeqCst) {
@@ -303,7 +304,7 @@ impl Storm {
         }
     }
 
-    /// Works until nothing is left but dead records.
+    /// Works until only dead records are left.
     async fn finish(&self) {
         let mut last = Agent {
             storm: self,

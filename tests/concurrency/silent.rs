@@ -1,5 +1,5 @@
-//! A network that falls silent: statements and connections are given up, and nothing keeps its place in the
-//! pool for ever.
+//! A network that falls silent: statements and connections are given up, and no connection occupies its place
+//! in the pool for ever.
 
 use millpond_control_plane::PostgresControlPlane;
 use millpond_core::control_plane::Log;
@@ -12,9 +12,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-/// As many as the pool has connections.
+/// Number of concurrent calls, equal to the size of the pool.
 const CALLS: usize = 16;
-/// A caller's patience, shorter than any limit of the control plane's own.
+/// Time after which a caller gives up, shorter than any time-out of the control plane itself.
 const PATIENCE: Duration = Duration::from_millis(700);
 const RECOVERY: Duration = Duration::from_secs(20);
 
@@ -34,7 +34,7 @@ impl Silent {
         Self { plane, proxy, database }
     }
 
-    /// How many of as many mutations as there are connections are answered in time.
+    /// Starts as many mutations as the pool has connections; returns how many are answered in time.
     async fn answered(&self, patience: Duration) -> usize {
         let plane = Arc::new(self.plane.clone());
         let mut calls = JoinSet::new();
@@ -56,7 +56,7 @@ impl Silent {
     }
 }
 
-/// Who called went away; the connections' last answers never come.
+/// The callers have gone, and the last answers of the connections never arrive.
 #[tokio::test]
 async fn abandoned_mutations_leave_the_pool_as_large_as_it_was() {
     let silent = Silent::start().await;
@@ -71,12 +71,12 @@ async fn abandoned_mutations_leave_the_pool_as_large_as_it_was() {
     silent.database.close().await;
 }
 
-/// The caller has all the patience in the world.
+/// The caller never gives up by itself.
 #[tokio::test]
 async fn a_mutation_without_an_answer_ends_by_itself() {
     let silent = Silent::start().await;
     silent.recovers().await;
-    // The connections are back in the pool before it falls silent.
+    // Wait until the connections are back in the pool before the network falls silent.
     tokio::time::sleep(PATIENCE).await;
     silent.proxy.set(Weather { silence: Silence::Swallow, ..Weather::default() });
     let ids = [PartId(Uuid::from_u128(1))];

@@ -1,8 +1,8 @@
-//! Many agents write to overlapping partitions with common keys and ids, send twice, drain, compact and
-//! delete, all at once.
+//! Many agents concurrently write to overlapping partitions with shared keys and ids, resend, drain, compact
+//! and delete.
 //!
-//! `MILLPOND_TEST_SEED` repeats what each does, though not how they interleave; `MILLPOND_TEST_STEPS` is
-//! commits per agent.
+//! `MILLPOND_TEST_SEED` repeats each agent's actions, but not their interleaving; `MILLPOND_TEST_STEPS` is
+//! the number of commits per agent.
 
 use millpond_core::control_plane::{Answer, Commit, Committed, Verdict};
 use millpond_core::{Error, TopicChange};
@@ -26,7 +26,7 @@ fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok().and_then(|value| value.parse().ok())
 }
 
-/// What a record was sent with.
+/// Where and with which dedup id a record was sent.
 #[derive(Clone, Copy)]
 struct Sending {
     home: Home,
@@ -43,7 +43,7 @@ struct Use {
 #[derive(Default)]
 struct History {
     sendings: BTreeMap<Tag, Sending>,
-    /// Offsets of the records of which an answer says that they are stored.
+    /// Offsets of the records that answers say are stored.
     stored: BTreeMap<Tag, i64>,
     uses: Vec<Use>,
     failures: Vec<String>,
@@ -52,7 +52,7 @@ struct History {
 struct Storm {
     stage: Stage,
     lasting: Vec<Home>,
-    /// Partitions of the topic that is deleted and made again.
+    /// Partitions of the topic that is repeatedly deleted and created again.
     passing: Mutex<Vec<Home>>,
     next_tag: AtomicU64,
     over: AtomicBool,
@@ -117,7 +117,7 @@ impl Storm {
         let committed = if rng.random_bool(0.4) {
             let (one, two) = tokio::join!(self.send(&commit), self.send(&commit));
             for (request, (verdict, again)) in one.verdicts.iter().zip(&two.verdicts).enumerate() {
-                // Of two sendings of a refused request, the one that comes second may no longer know why.
+                // When a refused request is sent twice, the second answer may no longer know the reason.
                 let lost = |v: &Verdict| matches!(v, Verdict::Unknown | Verdict::PartitionGone);
                 assert!(
                     verdict == again || (lost(verdict) && lost(again)),
@@ -164,8 +164,8 @@ impl Storm {
         }
     }
 
-    /// Moves payloads that were there before the storm, joins segments, retains, and ends a topic again and
-    /// again.
+    /// Repeatedly drains payloads that were there before the storm, joins segments, applies retention, and
+    /// deletes a topic.
     async fn background(&self, seed: u64) {
         let mut rng = StdRng::seed_from_u64(seed);
         while !self.over.load(Ordering::SeqCst) {
@@ -269,7 +269,7 @@ fn forever(partitions: i32) -> TopicChange {
     TopicChange { partitions: Some(partitions), retention_ms: Some(None), ..TopicChange::default() }
 }
 
-/// What was answered is what is there, and nothing else; each id once.
+/// Checks that the logs hold exactly the records that were answered as stored, and each dedup id once.
 async fn check_logs(stage: &Stage, lasting: &[Home], history: &History) {
     let mut ids = BTreeSet::new();
     for at in lasting {
@@ -293,7 +293,7 @@ async fn check_logs(stage: &Stage, lasting: &[Home], history: &History) {
     }
 }
 
-/// A key has one answer, and every other use of it says so.
+/// Checks that each key has one answer, which every other use of it repeats.
 fn check_keys(uses: &[Use]) {
     let mut owners: BTreeMap<u128, &Use> = BTreeMap::new();
     for used in uses.iter().filter(|u| u.verdict == Verdict::Stored) {

@@ -1,4 +1,4 @@
-//! Commits: offsets, folds, refusals, conditions.
+//! Commits: offsets, joined batches, refusals, conditions.
 
 use crate::{assert_refused, other};
 use millpond_core::control_plane::Verdict;

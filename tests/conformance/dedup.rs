@@ -1,4 +1,4 @@
-//! Records that are stored only if their id is new to the topic.
+//! Records with a dedup id, which are stored only if the id is new to the topic.
 
 use millpond_core::Offset;
 use millpond_core::control_plane::{PieceOutcome, Verdict};

@@ -1,4 +1,4 @@
-//! Inline payloads move into segments, and readers see no difference.
+//! The drain moves inline payloads into segments, without any difference for readers.
 
 use millpond_core::control_plane::{PayloadRange, SwapRejected};
 use millpond_core::{PartId, TopicChange, limits};

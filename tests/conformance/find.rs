@@ -1,4 +1,4 @@
-//! Reads of the index and of inline payloads.
+//! Reads of the batch index and of inline payloads.
 
 use millpond_core::Offset;
 use millpond_core::control_plane::PayloadRange;
@@ -89,7 +89,7 @@ async fn keeps_to_its_budget(s: &Stage) {
 async fn plans_a_bounded_number_of_batches(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
     let most = usize::try_from(limits::PLAN_MAX_BATCHES).expect("small");
-    // A run takes three pieces, so that this makes some more batches than a plan may hold.
+    // A run takes three pieces, so this makes more batches than a plan may hold.
     let drafts = vec![Draft::new().to(p, &[1]); 3 * most + 6];
     s.send(PartKind::Segment, &drafts).await;
     assert_eq!(bases(s, p.id, 0, i64::MAX).await.len(), most);

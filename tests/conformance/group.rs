@@ -127,7 +127,7 @@ async fn keeps_who_gives_signs_of_life(s: &Stage) {
         let renewed = s.renew("g", a).await.expect("a member");
         assert!(renewed.noted_ms_ago < MINUTE, "{renewed:?}");
     }
-    // Not every sign is noted.
+    // Not every renewal is written down.
     s.advance(SESSION_MS / 10).await;
     assert!(s.renew("g", a).await.expect("a member").noted_ms_ago >= SESSION_MS / 10);
     s.advance(SESSION_MS / 10).await;
@@ -200,7 +200,7 @@ async fn without_members_can_be_deleted(s: &Stage) {
     let a = s.join("g", &["t"]).await;
     s.commit_offsets(&s.offsets("g", a, s.generation("g").await, &[(p, 1)])).await.expect("committed");
     assert_eq!(delete().await, Err(DeleteGroupRejected::NotEmpty));
-    // One whose session is over is no member.
+    // A member whose session is over no longer counts.
     s.advance(SESSION_MS + MINUTE).await;
     let deleted = delete().await;
     assert!(deleted.is_ok() || s.resends());

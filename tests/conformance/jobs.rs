@@ -1,4 +1,4 @@
-//! Heartbeats, and who does the background work.
+//! Heartbeats, and the assignment of background jobs to agents.
 
 use millpond_core::AgentId;
 use millpond_core::control_plane::Beat;
@@ -31,7 +31,7 @@ async fn answers_a_ping(s: &Stage) {
     s.plane.ping().await.expect("an answer");
 }
 
-/// The model gives every job to everybody; who shares a Postgres takes turns.
+/// The model gives every job to every agent; agents that share a Postgres take turns.
 #[tokio::test]
 async fn gives_a_job_to_one_agent() {
     let s = Stage::on(Box::new(PostgresWorld::new().await));

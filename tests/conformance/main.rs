@@ -1,4 +1,4 @@
-//! One suite for everything that implements the seam: what a caller may rely on, whatever stands behind it.
+//! The conformance suite of the control plane: what a caller may rely on, whatever the implementation.
 
 use millpond_core::control_plane::Verdict;
 use millpond_tests::stage::{PartKind, Stage};
@@ -67,7 +67,7 @@ async fn faulty_postgres(case: &str) -> Box<dyn World> {
     Box::new(FaultyWorld::new(postgres(case).await, seed(case)))
 }
 
-/// The same for a case in every run, unless `MILLPOND_TEST_SEED` says otherwise.
+/// Seed of a case: derived from its name, so that every run is the same, unless `MILLPOND_TEST_SEED` is set.
 fn seed(case: &str) -> u64 {
     let given = std::env::var("MILLPOND_TEST_SEED").ok().and_then(|s| s.parse().ok());
     given.unwrap_or_else(|| {
@@ -75,13 +75,13 @@ fn seed(case: &str) -> u64 {
     })
 }
 
-/// Where a call may be sent again, the reason of a refusal may be lost with the first answer.
+/// Checks a refusal. Where calls are resent, the reason may have been lost with the first answer.
 fn assert_refused(stage: &Stage, verdict: &Verdict, reason: &Verdict) {
     let lost = stage.resends() && *verdict == Verdict::Unknown;
     assert!(lost || verdict == reason, "{verdict:?} instead of {reason:?}");
 }
 
-/// The other placement.
+/// The other kind of part.
 fn other(place: PartKind) -> PartKind {
     match place {
         PartKind::Inline => PartKind::Segment,

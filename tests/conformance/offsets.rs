@@ -1,4 +1,4 @@
-//! Consumer groups: what they have committed, alone and together with records.
+//! Offsets that consumer groups commit, alone and together with records.
 
 use millpond_core::control_plane::{Answer, Commit, Guard, Verdict};
 use millpond_core::group::{OffsetCommit, OffsetsRejected, ResetRejected};
@@ -18,7 +18,7 @@ suite!(
     under_a_key_answer_the_same,
 );
 
-/// A topic of two partitions, each with ten records, and a member that has both.
+/// Creates a topic of two partitions with ten records each, and a member that owns both.
 async fn filled(s: &Stage) -> (Home, Home) {
     let topic = s.topic("t", 2).await;
     let (p, q) = (home(&topic, 0), home(&topic, 1));
@@ -145,7 +145,7 @@ fn guarded(commit: Commit, offsets: OffsetCommit) -> Commit {
     Commit { guard: Some(Guard { offsets: Some(offsets), acks: None }), ..commit }
 }
 
-/// A commit of offsets alone.
+/// A commit of offsets without records.
 async fn alone(s: &Stage, draft: Draft, offsets: OffsetCommit) -> Commit {
     let commit = s.lay_out(PartKind::Inline, &[draft]);
     guarded(Commit { parts: Vec::new(), ..commit }, offsets)

@@ -1,4 +1,4 @@
-//! Making, changing, pausing and deleting queues, and looking at them.
+//! Creating, changing, pausing, describing and deleting queues.
 
 use millpond_core::group::Start;
 use millpond_core::queue::{

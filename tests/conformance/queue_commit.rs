@@ -1,4 +1,4 @@
-//! Records of queues that are acked together with what a commit writes.
+//! Acks of queue records in the same commit as new records.
 
 use millpond_core::control_plane::{Commit, Guard, Verdict};
 use millpond_core::group::OffsetsRejected;
@@ -35,7 +35,7 @@ fn with(commit: Commit, acks: Vec<Ack>) -> Commit {
     Commit { guard: Some(Guard { offsets: None, acks: Some(acks) }), ..commit }
 }
 
-/// A commit without records.
+/// A commit of acks without records.
 async fn alone(s: &Stage, draft: Draft, acks: Vec<Ack>) -> Commit {
     let commit = s.prepare(PartKind::Inline, &[draft]).await;
     with(Commit { parts: Vec::new(), ..commit }, acks)

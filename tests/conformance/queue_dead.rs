@@ -1,4 +1,4 @@
-//! Dead records: brought back, or forgotten.
+//! Dead records: redriven or purged.
 
 use millpond_core::Offset;
 use millpond_core::queue::{DeadFilter, DeadRejected, Ledger, Listing, Queue};
@@ -14,7 +14,7 @@ suite!(
     can_die_again,
 );
 
-/// Six records of either partition, of which 0, 2 and 4 are dead.
+/// Six records in each of two partitions, of which 0, 2 and 4 are dead.
 async fn some(s: &Stage) -> (Queue, Vec<Home>) {
     let (q, homes) = s.queue_of("q", 2, 6).await;
     for _ in &homes {
@@ -80,7 +80,7 @@ async fn come_back_by_reason(s: &Stage) {
 
 async fn come_back_at_a_rate(s: &Stage) {
     let (q, _) = some(s).await;
-    // One in two minutes.
+    // One record in two minutes.
     let redriven = s.redrive(&q, &DeadFilter::All, Some(1.0 / 120.0)).await;
     assert!(redriven == Ok(6) || s.resends());
     let mut given = Vec::new();

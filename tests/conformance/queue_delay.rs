@@ -1,4 +1,4 @@
-//! Records that are to be given out later: batches that have to be looked at before.
+//! Delayed records: batches with such records have to be admitted before they are handed out.
 
 use millpond_core::Offset;
 use millpond_core::PartitionId;

@@ -1,4 +1,4 @@
-//! Leases whose deadline is past.
+//! Leases whose deadline has passed.
 
 use millpond_core::Offset;
 use millpond_core::queue::{Listed, Listing, QueueChange};
@@ -16,7 +16,7 @@ suite!(
     waits_as_the_policy_says,
 );
 
-/// Lengths of the runs in which waiting records are given out, to as many callers as want, longest first.
+/// Lengths of the runs in which waiting records are granted, to as many callers as needed, longest first.
 async fn runs(s: &Stage, q: &millpond_core::queue::Queue) -> Vec<usize> {
     let grant = s.asking(q, &[50; 20]);
     let mut lengths: Vec<usize> = s.dealt(&grant).await.iter().map(Vec::len).filter(|n| *n > 0).collect();

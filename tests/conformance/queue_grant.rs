@@ -1,4 +1,4 @@
-//! What a grant gives out, and to whom.
+//! Grants: which records they hand out, and to which caller.
 
 use millpond_core::queue::{Action, Grant, Listed, Listing};
 use millpond_core::{AgentId, Offset};

@@ -1,4 +1,4 @@
-//! Records of one key, strictly one after the other.
+//! Keyed queues: records of one key are handed out strictly one after the other.
 
 use millpond_core::queue::{
     Action, Admit, Admitted, DeadFilter, Grant, Ledger, Listed, Listing, Mode, Outcome, Queue, QueueCounts,

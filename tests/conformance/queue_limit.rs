@@ -1,4 +1,4 @@
-//! Limits: a rate, and how many records may be in flight.
+//! Limits of a queue: its rate, and the number of records in flight.
 
 use millpond_core::queue::{Action, Grant, LimitedBy, QueueChange, Rate};
 use millpond_core::{AgentId, limits};

@@ -1,4 +1,4 @@
-//! Records that failed: given out again later, or dead.
+//! Failed records: handed out again later, or dead.
 
 use millpond_core::queue::{Action, Entry, Listed, Listing, Outcome, QueueChange, Settle};
 use millpond_core::{Offset, retry};
@@ -37,7 +37,7 @@ async fn spreads_retries_as_the_policy_does(s: &Stage) {
     let policy = q.config.retry;
     let mut in_flight = s.lease(&q, 40).await;
     for (failures, dice) in [(1, 0.0), (2, 0.123_456_789), (3, 0.999_999)] {
-        // Every other record alone, so that each is a run of its own; the rest by expiry.
+        // Every other record is nacked alone, so that each is its own run; the rest expire.
         let nacked: Vec<Entry> = in_flight
             .iter()
             .flat_map(|p| p.ranges.iter().cloned().flatten().map(move |o| (p, o)))

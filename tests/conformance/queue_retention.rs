@@ -1,4 +1,4 @@
-//! What queues keep from being let go, and what becomes of it when it goes all the same.
+//! How queues hold back retention, and their state when records are deleted nevertheless.
 
 use millpond_core::queue::{Action, DeadFilter, Listing, Mode, Queue, QueueChange};
 use millpond_core::{Offset, Topic, TopicChange};
@@ -18,7 +18,8 @@ suite!(
 
 const HOLD: i64 = 10 * HOUR;
 
-/// Kept for an hour, and held for ten; five batches of two records.
+/// A queue over five batches of two records; the topic retains them for an hour and holds them for queues for
+/// ten.
 async fn some(s: &Stage, change: TopicChange, keyed: bool) -> (Queue, Topic, Home) {
     let change = TopicChange { partitions: Some(1), retention_hold_ms: Some(HOLD), ..change };
     let topic = s.topic_with("t", change).await;
@@ -134,7 +135,7 @@ async fn lets_cursors_pass_what_is_gone(s: &Stage) {
     assert_eq!((s.cursor(&q, p).await, s.plane.clamp().await.expect("an answer")), (gone, 0));
     let ledger = s.ledger(&q).await;
     assert!(ledger.holds() && ledger.expired == gone - 2);
-    // What is leased or waits is found gone by whoever reads it.
+    // Leased and waiting records remain listed; a reader finds that they are gone.
     assert_eq!(s.listed(&q, Listing::InFlight).await, [1]);
     assert_eq!(s.listed(&q, Listing::Waiting).await, [0]);
     assert!(s.list(&q, Listing::Waiting).await[0].gone);

@@ -1,4 +1,4 @@
-//! Cursors that are set.
+//! Seeks: setting the cursors of a queue.
 
 use millpond_core::Offset;
 use millpond_core::queue::{Action, Listing};
@@ -41,7 +41,7 @@ async fn passes_over_what_is_to_be_done(s: &Stage) {
         ],
     )
     .await;
-    // Leased 1 and 4, waiting 2 and 3, and 6 to 8 that nobody has had.
+    // Records 1 and 4 are leased, 2 and 3 wait, 6 to 8 were never handed out.
     let (cursors, skipped) = s.seek(&q, &[(homes[0], 9)]).await;
     assert_eq!(cursors, [9]);
     assert!(skipped == 7 || s.resends());

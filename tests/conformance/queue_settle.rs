@@ -1,4 +1,4 @@
-//! What a settlement does, and what it answers.
+//! Settlements: their effects and their answers.
 
 use millpond_core::queue::{Action, Claim, Entry, Ledger, Listing, Outcome, Settle};
 use millpond_core::{AgentId, LeaseId, Offset, limits};
@@ -113,7 +113,7 @@ async fn sent_again_answers_the_same(s: &Stage) {
     assert_eq!(s.settled(&first).await, answer);
     s.lease(&q, 9).await;
     assert_eq!(s.settled(&first).await, answer);
-    // Another agent's settlements are its own.
+    // Settlements of another agent have their own identities.
     let other =
         Settle { agent: AgentId(Uuid::from_u128(7)), ..s.settling(&q, &[run(&parts[0], 2..3, Action::Ack)]) };
     let others = s.settled(&other).await;
@@ -215,7 +215,7 @@ async fn renews_some_of_a_lease(s: &Stage) {
     assert_eq!(s.listed(&q, Listing::InFlight).await, [0, 1, 4]);
     s.outlive().await;
     assert_eq!(s.listed(&q, Listing::InFlight).await, [0, 1]);
-    // Receipts go on naming the record, whatever part it is in.
+    // A receipt keeps naming the record, whichever part the record is in.
     assert_eq!(s.settles(&q, &[run(&p, 0..6, Action::Ack)]).await, [(0, 0..2, Outcome::Acked)]);
 }
 

@@ -1,4 +1,4 @@
-//! The same commit sent again: it answers the same and stores nothing more.
+//! A commit that is sent again: it gets the same answer and stores nothing more.
 
 use millpond_core::control_plane::Verdict;
 use millpond_tests::stage::{BOTH, Draft, PartKind, REMEMBERED_MS, Sent, Stage, home};

@@ -1,4 +1,4 @@
-//! Batches that go by age, by size or with their topic, and the segments that nobody refers to any more.
+//! Batches that are unlinked by age, by size or with their topic, and segments that are no longer referenced.
 
 use millpond_core::{TopicChange, limits};
 use millpond_tests::stage::{BOTH, DAY, Draft, HOUR, MINUTE, PartKind, SECOND, Stage, home};
@@ -29,7 +29,7 @@ fn retention(partitions: i32, ms: Option<i64>, bytes: Option<i64>) -> TopicChang
     }
 }
 
-/// Offsets that a partition has: from its log start to its high watermark.
+/// Offsets that a partition holds: from its log start to its high watermark.
 async fn kept(s: &Stage, home: millpond_tests::stage::Home) -> Range<i64> {
     let log = s.log(home).await.expect("a partition");
     log.start..log.end
@@ -103,7 +103,7 @@ async fn by_bytes_takes_the_oldest_of_all_partitions(s: &Stage) {
     assert_eq!(kept(s, p).await, 0..4);
 }
 
-/// As in Kafka: what is kept never falls short of the limit.
+/// As in Kafka, the records that are kept never amount to less than the limit.
 async fn by_bytes_keeps_what_the_limit_allows(s: &Stage) {
     let t = s.topic_with("t", retention(4, None, Some(100))).await;
     let homes = [0, 1, 2, 3].map(|n| home(&t, n));
@@ -135,7 +135,8 @@ async fn an_age_beyond_the_calendar_stops_nobody(s: &Stage) {
     assert!(s.tags(young).await.is_empty());
 }
 
-/// Over their size, but by less than their oldest batch.
+/// These topics are over their size, but by less than their oldest batch, so that they have nothing to
+/// unlink.
 async fn topics_that_cannot_give_starve_nobody(s: &Stage) {
     let stuck = s.topic_with("stuck", retention(6, None, Some(90))).await;
     for number in 0..6 {

@@ -1,4 +1,4 @@
-//! Topics: made, changed, grown, listed, ended.
+//! Topics: created, changed, grown, listed, deleted.
 
 use millpond_core::control_plane::Verdict;
 use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};

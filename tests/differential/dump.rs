@@ -1,4 +1,4 @@
-//! Everything that can be seen of two worlds, compared.
+//! Comparison of the complete visible state of two worlds.
 
 use crate::generate::all_ids;
 use crate::pair::{Pair, plain_found};

@@ -1,4 +1,4 @@
-//! What happens next. Few names, keys and ids, so that they meet.
+//! Random operations. Names, keys and ids are few, so that operations meet.
 
 use crate::pair::Pair;
 use millpond_tests::stage::{HOUR, MINUTE, PartKind};
@@ -10,14 +10,14 @@ const NAMES: usize = 4;
 pub const GROUPS: usize = 2;
 const KEYS: u128 = 8;
 const IDS: u128 = 12;
-/// Of records that stay out of one another's way.
+/// Upper bound of record timestamps.
 const TIMESTAMPS: i64 = 20;
 
 #[derive(Clone, Debug)]
 pub struct Write {
     pub slot: usize,
     pub partition: i32,
-    /// Per record its dedup id.
+    /// Dedup id of each record.
     pub records: Vec<Option<u128>>,
     pub timestamp: i64,
 }
@@ -48,7 +48,7 @@ pub enum Operation {
     Prepare {
         calls: Vec<Call>,
     },
-    /// Sends one of the last commits once more, or one that was only prepared.
+    /// Sends one of the last commits again, or one that was only prepared.
     Resend {
         nth: usize,
     },
@@ -60,7 +60,7 @@ pub enum Operation {
         partition: i32,
         from: i64,
     },
-    /// Sends one of the last swaps, maybe again.
+    /// Sends one of the last swaps, perhaps again.
     Swap {
         nth: usize,
     },
@@ -87,7 +87,8 @@ pub enum Operation {
     Group(GroupOperation),
 }
 
-/// `member` counts those that joined last, whatever became of them.
+/// An operation on a group. `member` counts members from the one that joined last, whether or not they are
+/// still members.
 #[derive(Clone, Debug)]
 pub enum GroupOperation {
     Join {
@@ -104,7 +105,7 @@ pub enum GroupOperation {
         member: usize,
     },
     Commit(Offsets),
-    /// With records in the same commit, or without.
+    /// Commits offsets together with records.
     Guarded {
         place: PartKind,
         call: Call,
@@ -119,8 +120,8 @@ pub enum GroupOperation {
     },
 }
 
-/// Of a member, under a generation so many before the current one: slot, partition and offset, each partition
-/// once.
+/// Offsets that a member commits under a generation `before` generations older than the current one: slot,
+/// partition and offset, each partition once.
 #[derive(Clone, Debug)]
 pub struct Offsets {
     pub member: usize,
@@ -206,7 +207,7 @@ impl Generator {
         }
     }
 
-    /// Mostly within the log.
+    /// Partitions with an offset each, mostly within the log.
     fn partitions(&mut self, pair: &Pair) -> Vec<(usize, i32, i64)> {
         let homes: BTreeSet<(usize, i32)> =
             (0..self.rng.random_range(0..4)).map(|_| self.home(pair)).collect();
@@ -230,7 +231,7 @@ impl Generator {
         Operation::Put { name: self.rng.random_range(0..NAMES), partitions, retention_ms, retention_bytes }
     }
 
-    /// Mostly of topics that are alive.
+    /// A partition, mostly of a topic that still exists.
     fn home(&mut self, pair: &Pair) -> (usize, i32) {
         let alive: Vec<usize> = (0..pair.slots.len()).filter(|n| pair.slots[*n].alive).collect();
         let slot = if alive.is_empty() || self.rng.random_bool(0.04) {
@@ -255,7 +256,7 @@ impl Generator {
             .collect()
     }
 
-    /// One partition, and as often as not what it really ends with.
+    /// A conditional request on one partition; in half of the cases the condition is true.
     fn conditional(&mut self, pair: &Pair) -> Call {
         let write = self.write(pair);
         let end = pair.ends.get(&(write.slot, write.partition)).copied().unwrap_or(0);
@@ -279,7 +280,7 @@ impl Generator {
     }
 }
 
-/// Every dedup id that is ever used.
+/// Every dedup id that can occur.
 pub fn all_ids() -> Vec<uuid::Uuid> {
     (0..IDS).map(uuid::Uuid::from_u128).collect()
 }

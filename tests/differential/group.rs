@@ -1,4 +1,4 @@
-//! Consumer groups of two worlds.
+//! Operations on consumer groups in two worlds.
 
 use crate::generate::{Call, GROUPS, GroupOperation, Offsets};
 use crate::pair::{Pair, topic_name};
@@ -12,7 +12,7 @@ fn group_name(n: usize) -> &'static str {
     ["g", "h"][n]
 }
 
-/// A failure without what may differ; a success as it is.
+/// An outcome with only those parts of a failure that must agree.
 fn known<T, R: std::fmt::Debug>(outcome: Result<T, Error<R>>) -> Result<T, String> {
     outcome.map_err(|error| match error {
         Error::Rejected(rejected) => format!("{rejected:?}"),
@@ -31,7 +31,7 @@ async fn state_of(stage: &Stage, group: usize) -> Option<GroupState> {
 type Places = Vec<(PartitionId, Offset)>;
 type Row = (String, i32, Option<MemberId>, Option<Offset>, Offset, Offset);
 
-/// What can be seen of a group: generation, members, whether nothing is due, progress.
+/// Visible state of a group: generation, members, whether no new generation is due, progress.
 type Plain = (i64, Vec<(MemberId, Vec<String>, bool)>, bool, Vec<Row>);
 
 async fn plain(stage: &Stage, group: usize) -> Option<Plain> {
@@ -152,7 +152,7 @@ impl Pair {
         (both.iter().map(|(m, (_, offset))| (*m, *offset)).collect(), both.into_values().collect())
     }
 
-    /// The commit in either world, under a generation that both have.
+    /// The commit in either world, under a generation that exists in both.
     async fn offsets(&self, offsets: &Offsets) -> Option<(OffsetCommit, OffsetCommit)> {
         let (group, member) = self.member(offsets.member)?;
         let mut generation = state_of(&self.memory, group)

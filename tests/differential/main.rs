@@ -1,8 +1,8 @@
-//! The model and Postgres in lock step: random operations, equal answers, equal logs, equal queues.
+//! The in-memory model and Postgres side by side: random operations, equal answers, equal logs, equal queues.
 //!
-//! `MILLPOND_TEST_SEED` repeats a run, `MILLPOND_TEST_STEPS` sets its length. Instants are not compared: they
-//! are those of two clocks. Time passes in steps that are long against a run, so that both worlds see the
-//! same things expire.
+//! `MILLPOND_TEST_SEED` repeats a run, `MILLPOND_TEST_STEPS` sets its length. Timestamps are not compared:
+//! they come from two clocks. Time advances in steps that are long compared with a run, so that the same
+//! things expire in both worlds.
 
 mod dump;
 mod generate;
@@ -17,7 +17,7 @@ use rand::{Rng, SeedableRng};
 
 const SEEDS: [u64; 4] = [1, 2, 3, 4];
 const STEPS: usize = 300;
-/// Steps between two looks at everything.
+/// Steps between two complete comparisons.
 const DUMP_EVERY: usize = 15;
 
 fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {

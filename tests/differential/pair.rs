@@ -1,4 +1,4 @@
-//! Two worlds to which the same happens.
+//! Two worlds on which the same operations are executed.
 
 use crate::generate::{Call, Operation, Write};
 use millpond_core::control_plane::{
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 const REMEMBERED: usize = 8;
 
-/// A topic that was made, with what it is in either world.
+/// A topic that was created, as it is in either world.
 pub struct Slot {
     pub name: usize,
     pub alive: bool,
@@ -25,9 +25,9 @@ pub struct Pair {
     pub memory: Stage,
     pub postgres: Stage,
     pub slots: Vec<Slot>,
-    /// High watermarks as last seen.
+    /// High watermarks as last seen, by slot and partition.
     pub ends: BTreeMap<(usize, i32), i64>,
-    /// How often each verdict was given.
+    /// Number of times each verdict was given.
     pub counts: BTreeMap<&'static str, usize>,
     pub members: Vec<(usize, MemberId)>,
     commits: Vec<(Commit, Commit)>,
@@ -39,7 +39,7 @@ pub fn topic_name(n: usize) -> Name {
     name(["a", "b", "c", "d"][n])
 }
 
-/// An answer without what may differ.
+/// An answer without the parts that may differ.
 fn plain(committed: &Committed, commit: &Commit) -> (Vec<Verdict>, Vec<Option<PieceOutcome>>) {
     let stored = |request: usize| committed.verdicts[request] == Verdict::Stored;
     let pieces = commit
@@ -119,8 +119,8 @@ impl Pair {
                 }
             }
             Operation::Forget => {
-                // Once its payload is forgotten, a commit that comes again is not recognized: nothing is on
-                // its way for so long.
+                // A commit whose payload was forgotten is not recognized when it is sent again. In practice
+                // no call is under way for that long.
                 self.commits.clear();
                 self.memory.plane.forget(10_000).await.expect("an answer");
                 self.postgres.plane.forget(10_000).await.expect("an answer");
@@ -153,7 +153,8 @@ impl Pair {
     async fn advance(&mut self, ms: i64) {
         self.memory.advance(ms).await;
         self.postgres.advance(ms).await;
-        // There time passes by moving back what was noted, and swaps under way have noted something.
+        // In Postgres time passes by moving stored timestamps back; pending swaps hold copies of such
+        // timestamps.
         for output in self.swaps.iter_mut().flat_map(|(_, swap)| &mut swap.outputs) {
             output.batch.committed_at_ms -= ms;
         }
@@ -198,7 +199,7 @@ impl Pair {
         }
     }
 
-    /// The calls as requests of either world; records are numbered, so that each is another.
+    /// The calls as requests of either world. Records are numbered, so that all are different.
     pub fn drafts(&mut self, calls: &[Call]) -> (Vec<Draft>, Vec<Draft>) {
         let (mut memory, mut postgres) = (Vec::new(), Vec::new());
         for call in calls {
@@ -238,7 +239,7 @@ impl Pair {
         }
     }
 
-    /// Remembers a commit, to be sent again.
+    /// Keeps a commit, to be sent again later.
     pub fn keep(&mut self, memory: &Commit, postgres: &Commit) {
         self.commits.push((memory.clone(), postgres.clone()));
         if self.commits.len() > REMEMBERED {
@@ -249,7 +250,7 @@ impl Pair {
     pub async fn send(&mut self, memory: Commit, postgres: Commit) {
         let in_memory = self.memory.commit(&memory).await;
         let in_postgres = self.postgres.commit(&postgres).await;
-        // The model's instants are never the same; neither are those of the server a millisecond later.
+        // The model's timestamps are all different; after a millisecond, so are the server's.
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(plain(&in_memory, &memory), plain(&in_postgres, &postgres));
         for verdict in &in_memory.verdicts {
@@ -343,7 +344,7 @@ impl Pair {
         }
     }
 
-    /// Every partition that ever was.
+    /// Every partition that was ever created.
     pub fn all_homes(&self) -> Vec<(Home, Home)> {
         let numbers = |slot: &Slot| 0..slot.memory.partition_count();
         (0..self.slots.len())

@@ -1,9 +1,9 @@
-//! Queues of two worlds: random operations, in the ids of the model and translated for Postgres, and equal
-//! answers.
+//! Queues in two worlds: random operations, expressed in the model's ids and translated for Postgres, and
+//! equal answers.
 //!
-//! The model's clock is the system's, as Postgres' is, and operations begin at different milliseconds: so
-//! instants are in the same order in both worlds, and whatever is told of them differs by the length of a
-//! call. Delays are whole minutes, without jitter.
+//! The model uses the system's clock, as Postgres does, and no two operations begin in the same millisecond:
+//! so timestamps have the same order in both worlds, and differ by no more than the duration of a call.
+//! Delays are whole minutes, without jitter.
 
 mod compare;
 mod lease;
@@ -14,10 +14,10 @@ use pair::Pair;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-/// A step is a caller's want, an entry of a settlement, an ack, something admitted, or another operation:
-/// most operations are of many.
+/// Length of a run. A step is a caller's want, a settlement's entry, an ack, an admitted record, or another
+/// operation; most operations consist of many steps.
 const STEPS: usize = 25_000;
-/// Operations between two looks at everything.
+/// Operations between two complete comparisons.
 const DUMP_EVERY: usize = 12;
 
 async fn run(seed: u64) {
@@ -40,7 +40,8 @@ async fn run(seed: u64) {
     pair.close().await;
 }
 
-/// One seed a test, so that they run beside one another; one that is asked for is the first's.
+/// Runs one seed per test, so that they run in parallel. A seed from the environment is run by the first
+/// test.
 async fn nth(number: u64) {
     match crate::setting("MILLPOND_TEST_SEED") {
         Some(seed) if number == 1 => run(seed).await,

@@ -1,7 +1,7 @@
-//! The test S3 as a process of its own: `cargo run -p millpond-tests --example s3 -- --fault all=0.01`.
+//! The test S3 as a process: `cargo run -p millpond-tests --example s3 -- --fault all=0.01`.
 //!
-//! Prints the variables by which clients find it; ends with its standard input, and then says what was asked
-//! of it and what failed.
+//! Prints the environment variables by which clients find it. Ends when its standard input ends, and then
+//! prints the numbers of requests and of injected faults.
 
 use clap::Parser;
 use millpond_tests::s3::{Op, Rule, TestS3, parse_rule};
@@ -12,13 +12,14 @@ use std::net::SocketAddr;
 struct Args {
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// Of the dice that faults are drawn with
+    /// Seed of the random choice of faults
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// A bucket to begin with; may be repeated
+    /// A bucket to create at the start; may be repeated
     #[arg(long, default_value = "millpond")]
     bucket: Vec<String>,
-    /// `[get:|put:|delete:]KIND=PROBABILITY`, where a kind is `all` or the name of a fault; may be repeated
+    /// A fault to inject, `[get:|put:|delete:]KIND=PROBABILITY`, where KIND is `all` or a fault's name; may
+    /// be repeated
     #[arg(long, value_parser = parse_rule)]
     fault: Vec<Rule>,
 }

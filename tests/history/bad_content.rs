@@ -1,5 +1,5 @@
-//! One history for each way in which what is stored can be wrong; the checker has to name that way and no
-//! other.
+//! One history for each way in which stored content can be wrong; the checker must report that violation and
+//! no other.
 
 use crate::story::Story;
 use millpond_tests::history::From::{Earliest, Offset};

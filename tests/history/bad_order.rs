@@ -1,5 +1,5 @@
-//! One history for each way in which order, visibility and retries can be wrong; the checker has to name that
-//! way and no other.
+//! One history for each way in which order, visibility and retries can be wrong; the checker must report that
+//! violation and no other.
 
 use crate::story::Story;
 use millpond_tests::history::From::{Earliest, Next, Offset};

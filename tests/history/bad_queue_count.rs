@@ -1,5 +1,5 @@
-//! One history for each way in which failures and deaths can be miscounted; the checker has to name that way
-//! and no other.
+//! One history for each way in which failures and dead records can be miscounted; the checker must report
+//! that violation and no other.
 
 use crate::shop::{LEASE_MS, Shop, ack, died, nack, put_back, reject};
 use millpond_tests::history::Status::{Acked, Dead, Released};
@@ -58,7 +58,7 @@ fn a_redriven_record_keeps_its_failures() {
     s.is(Kind::Failures);
 }
 
-/// Handed out and nacked so often, the last time with this verdict.
+/// A record that was leased and nacked this number of times; the last nack got this verdict.
 fn failed(times: u32, verdict: Status) -> Shop {
     let mut s = Shop::new(1);
     for n in 1..=times {

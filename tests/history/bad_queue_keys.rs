@@ -1,5 +1,5 @@
-//! One history for each way in which keys, delays and lives can be passed over; the checker has to name that
-//! way and no other.
+//! One history for each way in which a queue can ignore keys, delays and times to live; the checker must
+//! report that violation and no other.
 
 use crate::shop::{LEASE_MS, Shop, ack, delayed, nack, reject, spec};
 use millpond_tests::history::Status::{Acked, Dead, Released};

@@ -1,5 +1,5 @@
-//! One history for each way in which a queue can hand out wrongly; the checker has to name that way and no
-//! other.
+//! One history for each way in which a queue can hand out the wrong record; the checker must report that
+//! violation and no other.
 
 use crate::shop::{LEASE_MS, Shop, ack, nack, renew, spec};
 use millpond_tests::history::Status::{Acked, Released, Renewed};

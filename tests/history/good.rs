@@ -1,4 +1,4 @@
-//! Histories that look odd and are right.
+//! Correct histories of logs that look suspicious; the checker must accept them.
 
 use crate::story::Story;
 use millpond_tests::history::From::{Earliest, Latest, Next, Offset};

@@ -1,4 +1,4 @@
-//! Histories of queues that look odd and are right.
+//! Correct histories of queues that look suspicious; the checker must accept them.
 
 use crate::shop::{LEASE_MS, Shop, ack, delayed, died, nack, put_back, receipt, reject, renew, spec};
 use millpond_tests::history::Status::{Acked, Dead, Lost, Released, Renewed, Untouched};

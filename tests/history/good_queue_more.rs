@@ -1,4 +1,5 @@
-//! Histories of queues with seeks, redrives, keys and times that look odd and are right.
+//! Correct histories of queues with seeks, redrives, keys and delays that look suspicious; the checker must
+//! accept them.
 
 use crate::shop::{LEASE_MS, Shop, ack, died, nack, receipt, reject, spec};
 use millpond_tests::history::Status::{Acked, Dead, Lost, Released};
@@ -44,7 +45,8 @@ fn what_was_sought_back_begins_anew() {
     s.lease(1, &[(1, 1, 0)]);
     s.settle(1, 1, ack(), Acked);
     s.rest(&[]);
-    // Receipts are named by offset and attempt here, which a seek repeats: tell them apart.
+    // Receipts in these histories are derived from offset and attempt, which a seek repeats: make them
+    // distinct.
     s.part_receipts();
     s.is_good();
 }

@@ -1,4 +1,4 @@
-//! Many records: the checker must keep up with runs of real processes.
+//! Large histories: the checker must be fast enough for runs of real processes.
 
 use crate::shop::{ack, nack};
 use millpond_tests::history::{
@@ -41,7 +41,7 @@ impl Run {
     }
 }
 
-/// Each record is handed out `attempts` times, to fail but for the last time.
+/// A history in which each record is handed out `attempts` times and fails each time except the last.
 fn history(records: i64, attempts: u32) -> History {
     let mut run = Run::default();
     let spec = Spec {
@@ -87,7 +87,7 @@ fn history(records: i64, attempts: u32) -> History {
     History { ops: run.ops }
 }
 
-/// Long form: `MILLPOND_TEST_RUNS=400000`.
+/// `MILLPOND_TEST_RUNS` sets the number of records; the long form uses 400000.
 #[test]
 fn many_records_are_checked_in_seconds() {
     let records = std::env::var("MILLPOND_TEST_RUNS").ok().and_then(|n| n.parse().ok()).unwrap_or(40_000);

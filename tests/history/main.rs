@@ -1,5 +1,5 @@
-//! The checker of histories is checked: bad histories that it must refuse, each for its own reason, and good
-//! ones that it must not.
+//! Tests of the history checker: bad histories, each with the violation that it must report, and good ones
+//! that it must accept.
 
 mod bad_content;
 mod bad_order;

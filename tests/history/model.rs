@@ -1,5 +1,5 @@
-//! Histories that a correct log made by chance, with open and failed requests: never refused. Spoilt in one
-//! place: always refused.
+//! Random histories of a correct log, with open and failed requests: the checker must accept them. The same
+//! with one corruption: the checker must refuse them.
 
 use millpond_tests::history::{
     Call, From, History, Log, Op, OpId, Options, Outcome, Placed, Produce, Read, ReadAnswer, RecordId, Seen,
@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 const CLIENTS: u32 = 4;
 const LOGS: [(&str, i32); 3] = [("a", 0), ("a", 1), ("b", 0)];
 
-/// Choices, each a number; out of them 0 is always taken, so that shorter ones end quietly.
+/// A finite sequence of choices. Once it is used up every choice is 0, so that shorter sequences end without
+/// further actions.
 pub struct Choices<'a>(std::slice::Iter<'a, u32>);
 
 impl<'a> Choices<'a> {
@@ -32,7 +33,8 @@ impl<'a> Choices<'a> {
     }
 }
 
-/// A log that is right by being simple: a list of records for each partition, changed by one step at a time.
+/// A log that is simple enough to be correct: a list of records for each partition. Each operation takes
+/// effect in a single step.
 #[derive(Default)]
 struct Model {
     now: u64,
@@ -40,9 +42,9 @@ struct Model {
     logs: BTreeMap<Log, Vec<RecordId>>,
     answers: BTreeMap<String, Vec<Placed>>,
     ops: Vec<Op>,
-    /// For each client its open operation, and what it was decided to be answered.
+    /// Open operation of each client, and its outcome once it has been decided.
     open: BTreeMap<u32, (usize, Option<Outcome>)>,
-    /// Requests whose clients were told nothing and that may yet take effect.
+    /// Requests whose clients got no answer and that may still take effect.
     late: Vec<usize>,
     keyed: BTreeMap<u32, Produce>,
     sessions: BTreeMap<(u32, Log), i64>,
@@ -115,7 +117,7 @@ impl Model {
         }
     }
 
-    /// The one instant in which an operation takes effect.
+    /// Lets an operation take effect.
     fn apply(&mut self, op: usize, choices: &mut Choices<'_>) -> Outcome {
         let client = self.ops[op].id.client;
         match self.ops[op].call.clone() {
@@ -175,7 +177,8 @@ impl Model {
         Outcome::Produced { placed, duplicate: false }
     }
 
-    /// One client does one thing: begins, takes effect, fails, is told or is not told.
+    /// Performs one step of one client: begin an operation, let it take effect, fail it, answer it, or lose
+    /// its answer.
     fn step(&mut self, choices: &mut Choices<'_>) {
         if !self.late.is_empty() && choices.below(6) == 0 {
             let op = self.late.swap_remove(choices.index(self.late.len()));
@@ -191,7 +194,7 @@ impl Model {
             Some((op, None)) => match choices.below(8) {
                 0 => self.finish(op, Outcome::Fail { current: None }),
                 1 => {
-                    // A read that is told nothing does not move its session.
+                    // A read without an answer does not move its session.
                     if matches!(self.ops[op].call, Call::Produce(_)) {
                         self.late.push(op);
                     }
@@ -227,7 +230,8 @@ impl Model {
     }
 }
 
-/// Where something can be spoilt, so that no correct log could have made it.
+/// Corrupts a history in one place so that no correct log can have produced it; false if there is nothing to
+/// corrupt in this way.
 fn spoil(history: &mut History, how: u32, which: usize) -> bool {
     let finals: Vec<usize> =
         (0..history.ops.len()).filter(|op| matches!(history.ops[*op].call, Call::Final(_))).collect();

@@ -1,5 +1,4 @@
-//! Clients of queues that are right by being simple: they lease, settle and redrive at random, and may be
-//! told nothing.
+//! Clients of simple, correct queues: they lease, settle and redrive at random, and some calls get no answer.
 
 use crate::model::Choices;
 use crate::queue_state::{BACKOFF_MS, Bug, LEASE_MS, MAX_FAILURES, QUEUES, State};
@@ -16,9 +15,9 @@ const PARTITIONS: i32 = 2;
 pub struct QueueModel {
     now: u64,
     state: State,
-    /// What settlements that may be asked again were told.
+    /// Answers to settlements that have a request id and so may be sent again.
     told: BTreeMap<String, QueueAnswer>,
-    /// Receipts of each client, old ones too.
+    /// Receipts of each client, settled ones included.
     held: BTreeMap<u32, Vec<(&'static str, Token)>>,
     retry: BTreeMap<u32, QueueCall>,
     open: BTreeMap<u32, (usize, Option<Outcome>)>,
@@ -85,7 +84,7 @@ impl QueueModel {
         }
     }
 
-    /// The one instant in which an operation takes effect.
+    /// Lets an operation take effect.
     fn apply(&mut self, op: usize, limit: usize) -> Outcome {
         match self.ops[op].call.clone() {
             Call::Produce(produce) => {
@@ -195,7 +194,7 @@ impl QueueModel {
         History { ops: model.ops }
     }
 
-    /// Works until nothing is left, and looks.
+    /// Leases and settles until nothing is left, then records the final state.
     fn drain(&mut self) {
         for _ in 0..50 {
             if !self.state.is_left() {

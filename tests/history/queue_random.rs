@@ -1,4 +1,5 @@
-//! Histories that correct queues made by chance: never refused. Spoilt in one place: always refused.
+//! Random histories of correct queues: the checker must accept them. The same with one corruption: it must
+//! refuse them.
 
 use crate::queue_model::QueueModel;
 use crate::queue_state::Bug;
@@ -12,7 +13,7 @@ use rand::{Rng, SeedableRng};
 
 const STRICT: QueueOptions = QueueOptions { require_rest: true, slack_ms: 0 };
 
-/// A hand-out by its operation and its place in the answer.
+/// A hand-out, by the index of its operation and its index in the answer.
 type Hand = (usize, usize);
 
 fn hands(history: &History) -> Vec<(Hand, &HandOut)> {
@@ -38,7 +39,7 @@ fn hand_mut(history: &mut History, at: Hand) -> &mut HandOut {
     }
 }
 
-/// Settlements of receipts: operation, entry, receipt, what was told.
+/// Settlements of receipts: operation, entry, receipt, and status if it is known.
 fn settled(history: &History) -> Vec<(usize, usize, Token, Option<Status>)> {
     let mut all = Vec::new();
     for (op, o) in history.ops.iter().enumerate() {
@@ -59,7 +60,7 @@ fn settled(history: &History) -> Vec<(usize, usize, Token, Option<Status>)> {
     all
 }
 
-/// A settlement that was told this, whose receipt no other settlement named: its operation, its entry, its
+/// A settlement with this status whose receipt no other settlement named: its operation, its entry and its
 /// hand-out.
 fn told(history: &History, status: Status, which: usize) -> Option<(usize, usize, Hand)> {
     let all = settled(history);
@@ -71,7 +72,7 @@ fn told(history: &History, status: Status, which: usize) -> Option<(usize, usize
     Some((op, n, hand))
 }
 
-/// Whether the outcome of each settlement of a record of that queue is known.
+/// Whether the outcome of every settlement of this record in this queue is known.
 fn is_clear(history: &History, name: &str, place: (i32, i64)) -> bool {
     let is_it = |(at, hand): &(Hand, &HandOut)| {
         (hand.partition, hand.offset) == place && queue(&history.ops[at.0]) == name
@@ -94,7 +95,8 @@ fn queue(op: &Op) -> &str {
     }
 }
 
-/// Spoils it, so that no correct queue could have made it; if there is something to spoil.
+/// Corrupts a history so that no correct queue can have produced it; `None` if there is nothing to corrupt in
+/// this way.
 fn spoil(history: &mut History, how: u32, which: usize) -> Option<()> {
     let all: Vec<Hand> = hands(history).into_iter().map(|(at, _)| at).collect();
     let some = all.get(which % all.len().max(1)).copied();
@@ -184,7 +186,7 @@ fn spoil(history: &mut History, how: u32, which: usize) -> Option<()> {
     Some(())
 }
 
-/// Each bug shows in one of a few histories.
+/// Each planted bug must be detected in one of a few histories.
 #[test]
 fn planted_bugs_are_found() {
     for bug in Bug::ALL {

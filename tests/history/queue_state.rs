@@ -1,4 +1,4 @@
-//! Queues that are right by being simple: a state for each record, changed by one step at a time. A bug can
+//! Queues that are simple enough to be correct: a state for each record, changed in single steps. A bug can
 //! be planted in them.
 
 use millpond_tests::history::{
@@ -63,7 +63,7 @@ impl Bug {
 
 #[derive(Clone, Debug, PartialEq)]
 enum At {
-    /// Free from this instant on.
+    /// Ready from this time on, in milliseconds.
     Free(i64),
     Leased {
         receipt: Token,
@@ -78,7 +78,8 @@ struct Record {
     at: At,
     attempt: u32,
     failures: u32,
-    /// It has been handed out and is not over: in keyed queues, none else of its key is handed out.
+    /// The record was handed out and is not finished: in keyed queues, no other record of its key is handed
+    /// out.
     begun: bool,
 }
 
@@ -89,7 +90,7 @@ pub struct State {
     pub tokens: u64,
     pub logs: BTreeMap<i32, Vec<Sent>>,
     queues: BTreeMap<&'static str, BTreeMap<Place, Record>>,
-    /// What each receipt was for.
+    /// Queue and record of each receipt.
     receipts: BTreeMap<Token, (&'static str, Place)>,
 }
 
@@ -216,7 +217,7 @@ impl State {
         }
     }
 
-    /// Ends leases whose deadline is past.
+    /// Ends leases whose deadline has passed.
     pub fn sweep(&mut self) {
         let (now_ms, bug) = (self.now_ms, self.bug);
         let early_ms = if bug == Some(Bug::ExpiresEarly) { 60 } else { 0 };

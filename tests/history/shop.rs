@@ -1,5 +1,5 @@
-//! Histories of queues written by hand, over the stories of the log: two clocks, workers, and receipts that
-//! name their hand-out.
+//! Handwritten histories of queues, on top of handwritten histories of the log ([`Story`]): two clocks,
+//! workers, and receipts derived from the hand-out.
 
 use crate::story::Story;
 use millpond_tests::history::{
@@ -11,10 +11,10 @@ use std::collections::{BTreeSet, HashMap};
 
 pub const LEASE_MS: i64 = 1_000;
 
-/// Offset, attempt, failures.
+/// Offset, attempt and failures of a handed-out record.
 pub type Given = (i64, u32, u32);
 
-/// One topic `a` of one partition; its queue `q`, and others on demand.
+/// One topic `a` of one partition; its queue `q`, and other queues as a test needs them.
 pub struct Shop {
     pub story: Story,
     pub ms: i64,
@@ -65,7 +65,7 @@ pub fn died(offset: i64, attempt: u32, failures: u32, reason: Option<&str>) -> D
 }
 
 impl Shop {
-    /// With so many records in the log.
+    /// A queue `q` over a log with this number of records.
     pub fn new(records: i64) -> Self {
         Self::with(spec("q"), records)
     }
@@ -95,7 +95,7 @@ impl Shop {
         self.story.put("a0", (1, u64::try_from(offset).expect("an offset")), offset);
     }
 
-    /// Of the server's clock.
+    /// Advances the server's clock.
     pub fn wait(&mut self, ms: i64) {
         self.ms += ms;
     }
@@ -121,7 +121,7 @@ impl Shop {
         )
     }
 
-    /// A lease that ends in a second; a record's key is the parity of its offset.
+    /// A lease that ends in a second. A record's key is the parity of its offset.
     pub fn leased(&self, queue: &str, given: &[Given]) -> Leased {
         let record = |(offset, attempt, failures): &Given| HandOut {
             partition: 0,
@@ -152,7 +152,7 @@ impl Shop {
         op
     }
 
-    /// A lease call that nobody saw the answer of.
+    /// A lease call without an answer.
     pub fn lease_in_vain(&mut self, client: u32) {
         let op = self.ask(client, "q", None);
         self.story.info(op);
@@ -196,7 +196,7 @@ impl Shop {
         self.story.info(op);
     }
 
-    /// The lease that a call was given.
+    /// The lease that a call received.
     pub fn lease_of_op(&self, op: OpId) -> Token {
         let lease = |event: &Event| match &event.what {
             What::Return(Outcome::Queue(QueueAnswer::Leased(leased))) if event.op == op => Some(leased.lease),
@@ -214,7 +214,7 @@ impl Shop {
         self.end(op, QueueAnswer::Rest(rest));
     }
 
-    /// Drained, with these dead.
+    /// The final state of a drained queue with these dead records.
     pub fn rest(&mut self, dead: &[Dead]) {
         self.rest_as(Rest {
             dead: i64::try_from(dead.len()).expect("few"),
@@ -223,8 +223,8 @@ impl Shop {
         });
     }
 
-    /// Gives a new receipt to each hand-out of a place and attempt that comes again, and to the settlements
-    /// that follow it.
+    /// Gives a distinct receipt to each repeated hand-out of the same place and attempt, and to the
+    /// settlements that follow it.
     pub fn part_receipts(&mut self) {
         let mut times: HashMap<Token, u64> = HashMap::new();
         for event in &mut self.story.events {

@@ -1,4 +1,4 @@
-//! Histories written by hand: operations follow each other unless they are begun and ended apart.
+//! Handwritten histories of logs: operations follow each other unless a test begins and ends them separately.
 
 use millpond_tests::history::{
     Call, Event, From, History, Kind, Log, OpId, Options, Outcome, Placed, Produce, Read, ReadAnswer,
@@ -6,7 +6,7 @@ use millpond_tests::history::{
 };
 use std::collections::{BTreeSet, HashMap};
 
-/// A record: client and counter.
+/// Identity of a record: client and counter.
 pub type Who = (u32, u64);
 
 #[derive(Default)]
@@ -18,7 +18,7 @@ pub struct Story {
     pub options: Options,
 }
 
-/// `a0` is partition 0 of topic a; `a?` a partition that the server chooses.
+/// Parses a log's name: `a0` is partition 0 of topic a; `a?` a partition that the server chooses.
 pub fn log(name: &str) -> Log {
     let (topic, partition) = name.split_at(1);
     Log::new(topic, partition.parse().expect("a partition"))
@@ -64,7 +64,7 @@ impl Story {
         self.begin(client, Call::Produce(Produce { records, key: key.map(str::to_owned), expect }))
     }
 
-    /// Answered with an offset for each record, in the partitions that were asked for, else in partition 0.
+    /// Answers a produce with an offset for each record, in the requested partitions or else in partition 0.
     pub fn placed(&mut self, op: OpId, offsets: &[i64]) {
         let Call::Produce(produce) = &self.calls[&op] else { panic!("not a produce") };
         let place = |(sent, offset): (&Sent, &i64)| Placed {
@@ -83,7 +83,7 @@ impl Story {
         self.end(op, Outcome::Info);
     }
 
-    /// One record, acknowledged.
+    /// Produces one record and acknowledges it at this offset.
     pub fn put(&mut self, log: &str, who: Who, offset: i64) {
         self.put_all(&[(log, who)], &[offset]);
     }
@@ -112,7 +112,7 @@ impl Story {
         self.end(op, Outcome::End { high_watermark: end });
     }
 
-    /// The complete read at the end: these records, from offset 0.
+    /// The final complete read: these records, from offset 0.
     pub fn finally(&mut self, name: &str, records: &[Who]) {
         let records: Vec<(i64, Who)> = (0..).zip(records.iter().copied()).collect();
         self.finally_at(name, 0, i64::try_from(records.len()).expect("few"), &records);
@@ -134,7 +134,7 @@ impl Story {
         violations.iter().map(|v| v.kind).collect()
     }
 
-    /// Exactly this is wrong with it.
+    /// Checks that the history has violations of this kind and of no other.
     #[track_caller]
     pub fn is(&self, kind: Kind) {
         assert_eq!(self.found(), BTreeSet::from([kind]));

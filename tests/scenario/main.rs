@@ -1,4 +1,4 @@
-//! What users and machines do to a Millpond, as stories, each with processes of its own.
+//! Scenarios: what users and machines do to a Millpond, each with its own processes.
 
 mod s01_round_trip;
 mod s02_crash_between;

@@ -1,4 +1,4 @@
-//! Flights go in through the command line and come out of it.
+//! Flights are produced and consumed on the command line.
 
 use millpond_tests::harness::FLIGHTS;
 use millpond_tests::harness::cli::cli;
@@ -18,12 +18,12 @@ fn by_tail(lines: &str) -> HashMap<Option<String>, Vec<&str>> {
     all
 }
 
-/// The same lines as in the file, byte for byte, each tail number's in their order.
+/// Checks that the output holds the file's lines, byte for byte, in order for each tail number.
 pub fn check(consumed: &str) {
     assert_eq!(consumed.lines().count(), 2000);
     let (mut ours, mut theirs) = (by_tail(FLIGHTS), by_tail(consumed));
     for lines in [&mut ours, &mut theirs] {
-        // Without key there is no order to keep between chunks.
+        // Records without a key have no order between chunks.
         lines.get_mut(&None).expect("some have no tail number").sort_unstable();
     }
     assert!(ours == theirs, "what was consumed is not what was produced");
@@ -39,7 +39,7 @@ async fn flights_come_out_as_they_went_in() {
     // The same from standard input, into another topic.
     cli(&dev, &["produce", "again", "--key", "/tailnum"], FLIGHTS).await.ok();
     check(&cli(&dev, &["consume", "again"], "").await.ok());
-    // And once more under the same name: nothing is added.
+    // Then again with the same idempotency key: nothing is added.
     for expected in ["", "stored before, nothing added"] {
         let args =
             ["produce", "named", "--key", "/tailnum", "--file", FILE, "--idempotency-key", "flights-2013"];

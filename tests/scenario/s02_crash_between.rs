@@ -1,4 +1,4 @@
-//! The machine goes down between produce and consume.
+//! The machine crashes between produce and consume.
 
 use super::s01_round_trip::{FILE, check};
 use millpond_tests::harness::cli::cli;

@@ -1,4 +1,4 @@
-//! The agent is killed again and again while producers, readers and streams are at work.
+//! The agent is killed again and again while producers, readers and streams are active.
 
 use millpond_tests::harness::load::Load;
 use millpond_tests::harness::process::{Dev, Home};
@@ -20,7 +20,7 @@ async fn what_was_acknowledged_is_stored_once_though_the_agent_dies() {
     load.more(60).await;
     let outcome = load.stop().await;
     outcome.check(&api).await;
-    // With nothing left in memory it is the same.
+    // The records are still there when nothing is left in memory.
     dev.kill_all().await;
     let dev = Dev::start_at(&home, &address, &[]);
     outcome.check(&dev.api()).await;
@@ -38,7 +38,7 @@ async fn of_requests_that_were_never_repeated_nothing_is_there_twice_or_torn() {
     let outcome = load.abandon().await;
     let dev = Dev::start_at(&home, &address, &[]);
     outcome.check(&api).await;
-    // Each request is there whole or not at all.
+    // Each request must be stored as a whole or not at all.
     let mut whole = std::collections::HashMap::<String, usize>::new();
     for record in api.topic_log("small").await {
         let name = record["value"].as_str().unwrap();

@@ -6,7 +6,7 @@ use millpond_tests::harness::process::{Dev, Home};
 use millpond_tests::harness::wait::{until, within};
 use serde_json::json;
 
-/// An answer to a request that cannot succeed comes within this many seconds.
+/// Longest wait for the answer to a request that cannot succeed, in seconds.
 const PROMPT_S: u64 = 10;
 
 #[tokio::test]
@@ -33,7 +33,7 @@ async fn while_postgres_cannot_run_requests_are_refused_promptly() {
     let api = dev.api();
     api.topic("t", 1).await;
     api.produce("t", json!([{"value": 0}])).await.ok();
-    // A database that is gone for good, as far as the agent can tell: each that comes up is ended.
+    // The database never comes back, as far as the agent can tell: each new postmaster is killed.
     let refused = {
         let killing = async {
             loop {
@@ -75,7 +75,7 @@ async fn while_postgres_cannot_run_requests_are_refused_promptly() {
     assert_eq!((values.first(), values.last()), (Some(&json!(0)), Some(&json!(2))));
 }
 
-/// No connection breaks, no statement fails: they only take for ever.
+/// No connection breaks and no statement fails: statements only take for ever.
 #[tokio::test]
 async fn while_postgres_hangs_requests_are_refused_promptly() {
     let home = Home::open();

@@ -1,4 +1,4 @@
-//! Ctrl-C, or a service manager's SIGTERM.
+//! The agent is ended by Ctrl-C, or by a service manager's SIGTERM.
 
 use millpond_tests::harness::client::Api;
 use millpond_tests::harness::load::Load;
@@ -6,7 +6,7 @@ use millpond_tests::harness::process::{Dev, Home};
 use reqwest::Method;
 use serde_json::json;
 
-/// A tail, a long poll and a half-sent request that are open when the end comes.
+/// Opens a tail, a long poll and a half-sent request, which are open when the agent is told to end.
 async fn open_requests(api: &Api) -> Vec<tokio::task::JoinHandle<()>> {
     let (tail, poll) = (api.clone(), api.clone());
     let mut response = tail

@@ -1,4 +1,4 @@
-//! Somebody starts a second one.
+//! A user starts a second instance in the same folder.
 
 use millpond_tests::harness::process::{Dev, Home};
 use millpond_tests::harness::wait::within;
@@ -29,6 +29,6 @@ async fn a_second_instance_is_refused_and_told_why() {
     assert!(told.contains(&format!("cannot listen on {}", dev.address)), "{told}");
     let told = refused(&["--listen", "0.0.0.0:0", "--data-dir", &other]).await;
     assert!(told.contains("loopback"), "{told}");
-    // The first is none the worse for it.
+    // The first instance still works.
     dev.api().produce("t", json!([{"value": 1}])).await.ok();
 }

@@ -1,4 +1,4 @@
-//! Root's home is closed to the user whom Postgres runs as.
+//! The working folder is closed to the user as whom Postgres runs.
 
 use millpond_tests::harness::process::{Dev, Home};
 use serde_json::json;

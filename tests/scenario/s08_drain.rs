@@ -1,4 +1,4 @@
-//! Small records begin in Postgres and move to the bucket when they have aged.
+//! Small records are stored in Postgres first, and move to the bucket once they are old enough.
 
 use millpond_tests::harness::process::{Dev, Home};
 use millpond_tests::harness::wait::until;
@@ -28,13 +28,13 @@ async fn records_stay_the_same_when_they_move_to_the_bucket() {
     assert!(drained > 0);
     assert!(!home.objects().is_empty());
     assert_eq!(api.topic_log("t").await, before);
-    // With a cold cache they come from the bucket.
+    // With a cold cache they are read from the bucket.
     dev.kill_all().await;
     let dev = Dev::start(&home, &[]);
     let api = dev.api();
     assert_eq!(api.topic_log("t").await, before);
     assert!(api.metric("millpond_store_requests_total", "operation=\"get\"").await > 0);
-    // And the log goes on where it was.
+    // The log continues at its next offset.
     let answer = api.produce("t", json!([{"value": "next", "partition": 1}])).await.ok();
     let count = before.iter().filter(|r| r["partition"] == json!(1)).count();
     assert_eq!(answer["results"][0]["offset"], json!(count));

@@ -1,4 +1,4 @@
-//! Nobody does anything.
+//! An idle agent sends few statements.
 
 use millpond_tests::harness::process::{Dev, Home};
 use serde_json::json;
@@ -10,7 +10,7 @@ const SETTLE: Duration = Duration::from_secs(12);
 const SAMPLE: Duration = Duration::from_millis(100);
 const SAMPLES: usize = 200;
 
-/// What the agent's connections began last: a set that grows with every statement.
+/// Adds the last statement of each of the agent's connections: the set grows with every statement.
 async fn statements(connection: &mut PgConnection, into: &mut BTreeSet<(i32, i64, String)>) {
     let query =
         "select pid, (extract(epoch from query_start) * 1e6)::bigint as at, query from pg_stat_activity
@@ -27,7 +27,7 @@ async fn an_idle_millpond_costs_next_to_nothing() {
     let api = dev.api();
     api.put("/v1/topics/large", json!({"partitions": 2, "placement": "object"})).await;
     api.produce("large", json!([{"value": 1}])).await.ok();
-    // What has to be done after a start and a produce is done by then.
+    // Work that follows a start and a produce is done by then.
     tokio::time::sleep(SETTLE).await;
     let mut connection = PgConnection::connect(&dev.database_url).await.expect("a connection");
     let mut before = BTreeSet::new();
@@ -41,7 +41,7 @@ async fn an_idle_millpond_costs_next_to_nothing() {
     assert_eq!(api.metric("millpond_store_requests_total", "").await, requests, "requests to the store");
     assert_eq!(home.objects(), objects);
     let new: Vec<_> = seen.difference(&before).collect();
-    // 20 s and a little: at most one each 5 s, and one for the edges.
+    // Somewhat more than 20 s: at most one statement every 5 s, and one for the edges.
     assert!(new.len() <= 5, "{} statements: {new:#?}", new.len());
     connection.close().await.expect("a goodbye");
 }

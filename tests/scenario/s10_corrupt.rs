@@ -1,11 +1,11 @@
-//! An object in the bucket is damaged or gone.
+//! An object in the bucket is damaged or missing.
 
 use millpond_tests::harness::client::Api;
 use millpond_tests::harness::process::{Dev, Home};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
-/// Three partitions, each with one segment of its own. The segments in the order of the partitions.
+/// Three partitions, each with its own segment. Returns the segments in the order of the partitions.
 async fn filled(home: &Home) -> Vec<PathBuf> {
     let dev = Dev::start(home, &["--no-inline"]);
     let api = dev.api();
@@ -25,7 +25,7 @@ async fn filled(home: &Home) -> Vec<PathBuf> {
     objects
 }
 
-/// An error, whichever way it is read, and never a record beyond the damage.
+/// Checks that every way of reading fails, and that no record beyond the damage is returned.
 async fn is_corrupt(api: &Api, partition: i32) {
     for query in ["", "?from=earliest&max_records=1", "?offset=0", "?offset=49", "?timestamp=1"] {
         api.partition("t", partition, query).await.problem(500, "corrupt");
@@ -35,7 +35,7 @@ async fn is_corrupt(api: &Api, partition: i32) {
             .await
             .problem(500, "corrupt");
     }
-    // The end can still be asked for, and written to.
+    // The end can still be read, and records can be appended.
     assert_eq!(api.partition("t", partition, "?from=latest").await.ok()["next_offset"], json!(50));
 }
 
@@ -44,7 +44,7 @@ async fn damage_is_an_error_and_never_a_gap() {
     let home = Home::open();
     let objects = filled(&home).await;
     let originals: Vec<Vec<u8>> = objects.iter().map(|object| std::fs::read(object).unwrap()).collect();
-    // A flipped bit, a missing object, a short one, and a sound one.
+    // A flipped bit, a missing object, a truncated one, and an intact one.
     let mut flipped = originals[0].clone();
     let middle = flipped.len() / 3;
     flipped[middle] ^= 1;
@@ -62,7 +62,7 @@ async fn damage_is_an_error_and_never_a_gap() {
     assert!(dev.log().contains("ERROR"), "an alarm");
     api.produce("t", json!([{"value": "still", "partition": 0}])).await.ok();
     assert_eq!(api.partition("t", 0, "?offset=50").await.ok()["records"][0]["value"], json!("still"));
-    // Brought back, it is read: the damage was not remembered.
+    // Restored objects are read: the damage was not remembered.
     for (object, original) in objects.iter().zip(&originals) {
         std::fs::write(object, original).unwrap();
     }

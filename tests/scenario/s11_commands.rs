@@ -1,4 +1,4 @@
-//! The client commands, as somebody at a terminal uses them.
+//! The client commands as a user at a terminal runs them.
 
 use super::s01_round_trip::FILE;
 use millpond_tests::harness::child::{millpond, signal};
@@ -82,7 +82,7 @@ async fn consume_prints_what_is_asked_for() {
     assert_eq!(cli(&dev, &["consume", "t", "--from", "3"], "").await.ok(), "plain\n");
 }
 
-/// A reader that has enough closes the pipe; that is no error.
+/// A reader that has enough closes the pipe; the command must not report an error.
 #[tokio::test]
 async fn a_reader_of_the_output_may_leave() {
     let home = Home::open();
@@ -165,7 +165,7 @@ async fn a_member_that_is_told_to_stop_leaves_its_group() {
         assert_eq!(within(30, "the next record", lines.next_line()).await.unwrap().as_deref(), Some(value));
         let members = async || api.get("/v1/groups/g").await.ok()["members"].as_array().unwrap().len();
         assert_eq!(members().await, 1);
-        // Printed is not yet committed.
+        // Records that were printed are not committed yet.
         let lag = async || {
             api.get("/v1/groups/g").await.ok()["partitions"]
                 .as_array()

@@ -10,7 +10,7 @@ use millpond_tests::harness::wait::{until, within};
 use millpond_tests::s3::{Fault, Op, Rule};
 use serde_json::{Value, json};
 
-/// Each fault once, in turn, then one of them every hundredth request.
+/// Injects each fault once, in turn, then a random one in every hundredth request.
 fn every_fault(cluster: &Cluster) {
     for fault in Fault::ALL {
         for op in [Op::Put, Op::Get] {
@@ -29,7 +29,7 @@ async fn flights_cross(more: &[&str]) {
     for topic in ["flights", "again", "named"] {
         cli_at(&one.api().base, &["produce", topic, "--key", "/tailnum", "--file", FILE], "").await.ok();
     }
-    // Small requests too, in turn through both.
+    // Small requests too, alternating between both agents.
     for (n, line) in FLIGHTS.lines().take(60).enumerate() {
         let api = if n % 2 == 0 { one.api() } else { other.api() };
         let flight: Value = serde_json::from_str(line).expect("JSON");
@@ -74,7 +74,7 @@ async fn a_database_is_migrated_before_agents_work_on_it() {
     let agent = cluster.agent(&[]);
     let api = agent.api();
     api.produce("t", json!([{"value": 1}])).await.ok();
-    // Again, with an agent at work.
+    // A second migration, while an agent is running.
     assert!(cluster.migrate().await.status.success());
     assert_eq!(api.topic_log("t").await.len(), 1);
     assert!(agent.end_by("TERM", 20).await.success());
@@ -99,7 +99,7 @@ async fn what_one_agent_drained_another_reads() {
     until(60, "a drain", all_drained).await;
     one.kill();
     assert_eq!(other.api().topic_log("t").await, before);
-    // One that has nothing in memory.
+    // A third agent has nothing in memory.
     let third = cluster.agent(&[]);
     assert_eq!(third.api().topic_log("t").await, before);
     assert!(cluster.s3.requests(Op::Get) > 0, "from the bucket");
@@ -121,7 +121,7 @@ async fn background_work_of_two_agents_disturbs_nobody() {
     until(90, "drains under load", two_drains).await;
     let is_gone = |keys: &[String]| !keys.contains(&doomed[0]);
     until(120, "the object of a deleted topic goes", async || {
-        // Waiting times of deletion, passed over; leases and heartbeats stay as they are.
+        // Skip the waiting times of deletion; leases and heartbeats are not changed.
         cluster
             .database
             .run("update segment set delete_at = delete_at - interval '1 hour' where delete_at is not null")
@@ -142,7 +142,7 @@ async fn background_work_of_two_agents_disturbs_nobody() {
     assert!(!one.log().contains("ERROR") && !other.log().contains("ERROR"), "{}{}", one.log(), other.log());
 }
 
-/// Reads a partition as it grows, up to so many records.
+/// Reads a partition as it grows, up to `count` records.
 async fn follow(api: Api, count: usize) -> Vec<Value> {
     let mut read: Vec<Value> = Vec::new();
     while read.len() < count {

@@ -1,4 +1,4 @@
-//! What readers see of a bucket that errs, for a moment or for good.
+//! Readers and a bucket with temporary or permanent errors.
 
 use millpond_tests::harness::agent::{Agent, BUCKET, Cluster};
 use millpond_tests::s3::{Fault, Op, Rule};
@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 const RECORDS: usize = 50;
 
-/// Records in one segment, and an agent that has nothing of it in memory.
+/// Stores records in one segment, and starts an agent that has nothing of it in memory.
 async fn filled() -> (Cluster, Agent) {
     let cluster = Cluster::new().await;
     let writer = cluster.agent(&["--no-inline"]);
     writer.api().topic("t", 1).await;
-    // Hard to compress: almost every byte of the segment is a batch's.
+    // Hard to compress, so that almost every byte of the segment belongs to a batch.
     let mut random = StdRng::seed_from_u64(1);
     let mut text = || (0..250).map(|_| format!("{:08x}", random.random::<u32>())).collect::<String>();
     let records: Vec<Value> = (0..RECORDS).map(|_| json!({"value": text()})).collect();

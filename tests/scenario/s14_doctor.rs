@@ -1,4 +1,4 @@
-//! `millpond doctor` on what is well and what is not.
+//! `millpond doctor` on good and bad installations.
 
 use millpond_tests::harness::agent::{BUCKET, Cluster, PREFIX};
 use millpond_tests::harness::child::millpond;

@@ -1,4 +1,4 @@
-//! Agents die in turn, and their bucket errs, while producers are at work; the database stays.
+//! Agents are killed in turn, and their bucket has faults, while producers are active; the database stays.
 
 use millpond_tests::harness::agent::{BUCKET, Cluster};
 use millpond_tests::harness::load::Load;
@@ -7,7 +7,7 @@ use millpond_tests::s3::{Fault, Op, Rule};
 use serde_json::json;
 use std::time::Duration;
 
-/// Of the requests to the bucket.
+/// Probability of a fault in a request to the bucket.
 const FAULTS: f64 = 0.05;
 
 #[tokio::test]
@@ -33,7 +33,7 @@ async fn what_was_acknowledged_is_stored_once_though_agents_die_and_the_bucket_e
     }
     let [left, right] = loads;
     let (left, right) = (left.stop().await, right.stop().await);
-    // One that has nothing in memory, with faults and then without.
+    // A third agent has nothing in memory: it reads with faults, then without.
     let third = cluster.agent(&[]);
     for api in [third.api(), one.api()] {
         left.check(&api).await;
@@ -63,7 +63,7 @@ async fn what_a_killed_agent_left_in_the_bucket_is_swept() {
     let orphan = until(30, "the PUT lands", async || cluster.s3.keys(BUCKET).pop()).await;
     let agent = cluster.agent(&["--no-inline"]);
     agent.api().produce("t", json!([{"value": "kept"}])).await.ok();
-    // Its hour passes.
+    // An hour passes, after which the segment is given up.
     let aged = format!(
         "update segment set registered_at = registered_at - interval '2 hours' where agent_id = '{id}'"
     );

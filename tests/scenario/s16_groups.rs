@@ -1,5 +1,5 @@
-//! Two groups of three members read the flights while members die, stall beyond their session and return, and
-//! join; on two agents.
+//! Two groups of three members read the flights on two agents, while members die, stall beyond their session
+//! and return, and join.
 
 use millpond_tests::harness::FLIGHTS;
 use millpond_tests::harness::client::Api;
@@ -11,7 +11,7 @@ use millpond_tests::harness::wait::until;
 const PARTITIONS: usize = 8;
 const SESSION_MS: u64 = 2_000;
 
-/// A quarter of the flights, some at a time.
+/// Produces a quarter of the flights, in several requests.
 async fn fly(api: &Api, quarter: usize) -> usize {
     let lines: Vec<&str> = FLIGHTS.lines().collect();
     let part = &lines[quarter * lines.len() / 4..(quarter + 1) * lines.len() / 4];
@@ -39,7 +39,7 @@ async fn every_record_reaches_each_group_whatever_becomes_of_its_members() {
     let mut sent = fly(api, 0).await;
     let three = (steady.settled(api, 3).await, troubled.settled(api, 3).await);
 
-    // One dies without a word: its partitions move, the others' stay.
+    // A member dies without leaving: its partitions move, the others stay.
     let victim = calm.remove(1);
     let id = victim.id();
     victim.end(Order::Die).await;
@@ -49,8 +49,7 @@ async fn every_record_reaches_each_group_whatever_becomes_of_its_members() {
         three.0.iter().filter(|(_, owner)| **owner == id).map(|(partition, _)| partition.clone()).collect();
     assert_eq!(moved(&three.0, &two).into_iter().collect::<Vec<_>>(), had);
 
-    // One stalls with records in hand for longer than its session: the others take over, and it cannot commit
-    // what it holds.
+    // A member holds records for longer than its session: the others take over, and its commit is refused.
     let stall = busy[0].stall();
     let (_, more) = tokio::join!(stall, fly(api, 2));
     sent += more;
@@ -58,11 +57,11 @@ async fn every_record_reaches_each_group_whatever_becomes_of_its_members() {
     let (id, before) = (busy[0].id(), troubled.fenced(&busy[0].id()));
     busy[0].go_on();
     until(60, "the fence", || std::future::ready((troubled.fenced(&id) > before).then_some(()))).await;
-    // It has come back, and takes a fair share of what the others have.
+    // The member has joined again, and takes an equal share from the others.
     let back = troubled.settled(api, 3).await;
     assert_eq!(moved(&without, &back).len(), PARTITIONS / 3);
 
-    // One joins.
+    // A new member joins.
     calm.push(Worker::start(&agents[1], &steady));
     let again = steady.settled(api, 3).await;
     assert_eq!(moved(&two, &again).len(), PARTITIONS / 3);
@@ -77,7 +76,7 @@ async fn every_record_reaches_each_group_whatever_becomes_of_its_members() {
     for ledger in [&steady, &troubled] {
         ledger.check(api).await;
         assert_eq!(ledger.delivered(), sent);
-        // At most what somebody had in hand comes again.
+        // Only records that a member held uncommitted are delivered again.
         assert!(ledger.again() < sent / 2, "{} of {sent} came again", ledger.again());
         let described = ledger.describe(api).await.unwrap();
         assert!(described["members"].as_array().unwrap().is_empty(), "{described}");

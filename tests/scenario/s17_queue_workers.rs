@@ -1,6 +1,6 @@
-//! Flights through a shared and a keyed queue of one topic: workers on two agents that fail, dawdle, settle
-//! twice and die, some records that always fail; then everything is done or dead, and nothing was ever in two
-//! hands.
+//! Flights through a shared and a keyed queue of one topic. Workers on two agents fail, delay, settle twice
+//! and die, and some records always fail. In the end every record is acked or dead, and no record had two
+//! valid leases at a time.
 
 use millpond_tests::harness::FLIGHTS;
 use millpond_tests::harness::floor::Floor;
@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 
 const MAX_FAILURES: usize = 4;
 
-/// A few flights that no worker can handle.
+/// A few records that no worker can process.
 fn is_poison(record: &Value) -> bool {
     record["offset"].as_i64().is_some_and(|offset| offset % 97 == 5)
 }
@@ -74,7 +74,7 @@ async fn every_flight_is_done_once_or_dead() {
         assert!(tally.contains_key(told), "nothing was {told}: {tally:?}");
     }
 
-    // Acked and transformed in one request: each once.
+    // Each acked record was transformed in the same request, exactly once.
     let made: Vec<String> =
         api.topic_log("transformed").await.iter().map(|record| record["value"].to_string()).collect();
     let distinct: BTreeSet<&String> = made.iter().collect();

@@ -1,9 +1,9 @@
-//! Flights through a shared and then a keyed queue, 8 workers on two agents, 3 % of the records nacked with a
-//! delay, a worker that dies with records in hand for every hundred leases, and one record in a thousand that
-//! always fails: each is acked once, or dead if it is one of those.
+//! Flights through a shared and then a keyed queue: 8 workers on two agents, 3 % of the records nacked with a
+//! delay, one killed worker for every hundred leases, and one record in a thousand that always fails. Every
+//! record is acked once, or dead if it is one that always fails.
 //!
 //! `MILLPOND_TEST_FLIGHTS=flights.ndjson cargo test -p millpond --test scenario all_flights -- --nocapture`
-//! takes another file, of any length.
+//! uses another file, of any length.
 
 use millpond_tests::harness::FLIGHTS;
 use millpond_tests::harness::client::Api;
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 const WORKERS: usize = 8;
 const MAX_FAILURES: i64 = 8;
 const LINES_A_REQUEST: usize = 20_000;
-/// Keys in flight at once, where there are enough.
+/// Number of keys in flight at once, if there are enough keys.
 const KEYS_AT_ONCE: i64 = 200;
 
 fn flights() -> Cow<'static, str> {
@@ -31,7 +31,7 @@ fn flights() -> Cow<'static, str> {
     }
 }
 
-/// One in a thousand.
+/// True for one record in a thousand, which always fails.
 fn is_poison_at(partition: i64, offset: i64) -> bool {
     (offset * 8 + partition) % 1_000 == 5
 }
@@ -101,7 +101,7 @@ async fn every_flight_is_acked_once_or_is_dead_poison() {
     floor.check();
 }
 
-/// Notes the most records that were in flight at once.
+/// Keeps the highest number of records in flight that was seen.
 async fn watch(api: Api, queue: &'static str, most: Arc<AtomicI64>) {
     loop {
         let described = api.get(&format!("/v1/queues/{queue}")).await.ok();

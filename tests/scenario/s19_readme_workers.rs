@@ -1,4 +1,4 @@
-//! README's workers, exactly as they stand there: they ack what they can handle, nack the rest until it is
+//! The workers in README, exactly as printed there: they ack what they can process, nack the rest until it is
 //! dead, and end with exit code 0 on SIGTERM.
 
 use millpond_tests::harness::child::Process;
@@ -11,10 +11,10 @@ use std::process::Command;
 
 const README: &str = include_str!("../../README.md");
 const RECORDS: usize = 20;
-/// Without an address, which no worker can handle.
+/// Number of records without an address, which no worker can process.
 const BAD: usize = 2;
 
-/// The one code block of a language.
+/// The only code block in this language.
 fn code(language: &str) -> &'static str {
     let mut blocks =
         README.split("\n```").filter_map(|block| block.strip_prefix(language)?.strip_prefix('\n'));
@@ -23,7 +23,8 @@ fn code(language: &str) -> &'static str {
     block
 }
 
-/// Runs the worker with `program`, or says why not: `probe` is code that fails where the program is too old.
+/// Runs the worker with `program`, or prints why it is skipped. `probe` is code that fails if the program is
+/// too old.
 async fn works(language: &str, file: &str, program: &str, probe: [&str; 2]) {
     match Command::new(program).args(probe).output() {
         Ok(ran) if ran.status.success() => {}
@@ -66,7 +67,7 @@ async fn works(language: &str, file: &str, program: &str, probe: [&str; 2]) {
         assert_eq!(record["failures"], json!(2), "{record}");
         assert_ne!(record["reason"], json!("lease expired"), "{record}");
     }
-    // Nothing was left in flight, and nothing comes again.
+    // Nothing is in flight or ready.
     let lease = api.request(Method::POST, "/v1/queues/emails/leases").json(&json!({"max_records": 10}));
     assert_eq!(send(lease).await.ok()["records"], json!([]));
 }

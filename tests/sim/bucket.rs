@@ -1,4 +1,4 @@
-//! An agent's way to the bucket, with the faults of object stores.
+//! The object store as an agent sees it, with injected faults.
 
 use crate::fate::{Fates, Fault};
 use crate::link::UnderWay;
@@ -21,7 +21,7 @@ pub struct Bucket {
     pub fates: Arc<Fates>,
     pub agent: usize,
     pub dead: CancellationToken,
-    /// A planted bug: PUTs are answered before, or without, being stored.
+    /// A planted bug: a PUT is answered before it is stored, or is never stored.
     pub forgetful: bool,
 }
 
@@ -30,7 +30,7 @@ fn failed() -> object_store::Error {
 }
 
 impl Bucket {
-    /// What is on its way arrives, though the caller may be gone by then.
+    /// Sends a change in a separate task: once sent it takes effect, even if its caller has gone.
     async fn change<T: Send + 'static>(
         &self,
         step: &'static str,
@@ -86,7 +86,7 @@ impl Bucket {
             let (objects, location) = (Arc::clone(&objects), location.clone());
             Box::pin(async move { objects.delete(&location).await.map(|()| location) })
         };
-        // A delete that comes late would be a delete of nothing: keys are never used again.
+        // A late delete could do no harm: keys are never reused.
         self.change("delete", send).await
     }
 }

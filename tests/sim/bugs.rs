@@ -1,4 +1,4 @@
-//! Control planes that are wrong in one way each. The checker has to find every one of them.
+//! Control planes with one planted bug each. The checker must detect every bug.
 
 use crate::fate::Fates;
 use bytes::Bytes;
@@ -17,46 +17,46 @@ use uuid::Uuid;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Bug {
-    /// A commit is answered, and takes effect a little later.
+    /// A commit is answered before it takes effect.
     AnswerBeforeCommit,
-    /// Some commits are answered, and never take effect.
+    /// Some commits are answered and never take effect.
     CommitDropped,
-    /// A commit that is sent again goes under new ids.
+    /// A commit that is sent again gets new ids.
     NewPartOnResend,
     KeyIgnored,
-    /// A key lets another body have the first one's answer.
+    /// A request with a known key and another body gets the first request's answer.
     BodyNotCompared,
     DedupIgnored,
     ExpectIgnored,
-    /// A refused request leaves a hole, as a sequence would.
+    /// A refused request leaves a gap in the offsets, as a database sequence would.
     HoleOnRefusal,
-    /// What a request stores in several partitions becomes visible one after another.
+    /// The pieces of a request in several partitions become visible one after another.
     TornCommit,
-    /// A request that was stored is answered as refused.
+    /// A stored request is answered as refused.
     StoredThoughRefused,
-    /// Reads are planned from memory.
+    /// Reads are planned from outdated state.
     StaleFind,
-    /// The end of a log is told from memory.
+    /// The end of a log is answered from outdated state.
     StaleEnd,
-    /// The high watermark runs ahead of the records.
+    /// The high watermark is higher than the end of the records.
     EndTooEarly,
     FindSkipsBatch,
-    /// Positions that the commit dropped are given offsets.
+    /// Records that a commit skips as duplicates are given offsets.
     SkipIgnored,
-    /// Two batches of a log are found under each other's offsets, as by a cache with the wrong key.
+    /// Two batches of a log are found under each other's offsets, as with a wrong cache key.
     BatchesExchanged,
-    /// A swap does not say what it replaces.
+    /// A swap does not name the batches that it replaces.
     SwapWithoutInputs,
     SwapLosesBatch,
-    /// Objects are deleted though batches lie in them.
+    /// Objects that hold live batches are deleted.
     SweepDeletesLive,
-    /// Objects that nothing refers to stay for ever.
+    /// Unreferenced objects are never deleted.
     SweepForgets,
-    /// Records are deleted that nobody asked to be.
+    /// Records are deleted before their retention ends.
     RetainsTooLittle,
     /// A PUT is answered without being stored.
     PutNotStored,
-    /// A reader passes over what is missing; the store loses some objects.
+    /// A reader skips missing objects; the store loses some.
     MissingIsSkipped,
 }
 
@@ -92,7 +92,7 @@ impl Bug {
 struct State {
     found: BTreeMap<(PartitionId, Offset), Found>,
     ends: BTreeMap<TopicId, Vec<PartitionStatus>>,
-    /// Batches of a hole.
+    /// Parts that exist only to make a gap in the offsets.
     holes: BTreeSet<PartId>,
     live: BTreeSet<PartId>,
     made: u128,
@@ -104,7 +104,7 @@ pub struct Wrong {
     state: Mutex<State>,
 }
 
-/// What a commit would be answered by a control plane that remembers nothing but ends of logs.
+/// A view of the control plane's state that knows the ends of logs only, to predict a commit's answer.
 struct Ends(BTreeMap<PartitionId, Offset>);
 
 impl assign::View for Ends {
@@ -133,7 +133,7 @@ impl Wrong {
         Uuid::from_u128((0xb06_u128 << 96) + state.made)
     }
 
-    /// Answers without asking, as long as nothing but offsets is to be decided.
+    /// Predicts the answer to a commit whose outcome depends on offsets only.
     async fn predict(&self, next: &Arc<dyn ControlPlane>, commit: &Commit) -> Option<Committed> {
         let plain = |r: &Request| r.key.is_none() && r.expect.is_none();
         if !commit.requests.iter().all(plain) || !commit.dedups.is_empty() {
@@ -156,8 +156,8 @@ impl Wrong {
         commit
     }
 
-    /// An inline commit of several partitions in two steps; `None` if it cannot be taken apart. Each step may
-    /// be sent again.
+    /// Commits an inline commit of several partitions in two steps; `None` if it cannot be split. Each step
+    /// may be resent.
     async fn tear(&self, next: &Arc<dyn ControlPlane>, commit: &Commit) -> Option<Result<Committed, Error>> {
         self.predict(next, commit).await?;
         let torn = commit.parts.len() == 1 && matches!(commit.parts[0].body, PartBody::Inline(_));
@@ -215,7 +215,7 @@ impl Wrong {
         Ok(Committed { at_ms, verdicts: vec![verdict; commit.requests.len()], pieces })
     }
 
-    /// Something that takes offsets and is never found.
+    /// Commits a batch that takes offsets and is hidden from reads.
     async fn dig(&self, next: &Arc<dyn ControlPlane>, commit: &Commit, refused: usize) {
         let Some(piece) = commit.pieces.iter().find(|p| p.request == refused) else { return };
         let mut hole = Commit { runs: vec![commit.runs[piece.run]], ..Commit::default() };

@@ -1,5 +1,4 @@
-//! Clients: they produce, read and poll, through whichever agent is alive, and write down what they were
-//! told.
+//! Clients that produce, read and poll through any live agent, and record the answers.
 
 use crate::bugs::Bug;
 use crate::draft::Draft;
@@ -16,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Beyond everything an agent may take: a PUT's four tries, a commit's silence.
+/// Longer than any operation of an agent may take: four attempts at a PUT, a commit without an answer.
 const STUCK_AFTER: Duration = Duration::from_secs(600);
 const ATTEMPTS: u64 = 12;
 
@@ -24,12 +23,12 @@ pub struct Client {
     pub world: Arc<World>,
     pub rng: StdRng,
     pub recorder: Recorder,
-    /// Numbers its records.
+    /// Number of the next record.
     pub counter: u64,
     sessions: BTreeMap<Log, i64>,
-    /// The ends of logs, as far as it has seen.
+    /// Ends of logs, as far as the client has seen them.
     ends: BTreeMap<Log, i64>,
-    /// With where each counts.
+    /// Stored idempotency keys, with the scope in which each is unique.
     stored_keys: BTreeMap<String, String>,
 }
 
@@ -68,7 +67,7 @@ impl Client {
         Log::new(topic.name.as_str(), partition)
     }
 
-    /// Does something through an agent, and writes down what came of it, or that nothing did.
+    /// Performs an operation through an agent, and records its outcome or that there was none.
     async fn call<F: Future<Output = Outcome>>(
         &mut self,
         call: Call,
@@ -129,7 +128,7 @@ impl Client {
         self.send(&draft).await;
     }
 
-    /// With a key, or dedup ids: sent again until somebody knows what became of it.
+    /// Sends a request with a key or dedup ids until its outcome is known.
     async fn produce_until_known(&mut self) {
         let mut draft = Draft::random(self);
         if self.rng.random_ratio(1, 3) {
@@ -140,7 +139,7 @@ impl Client {
         for attempt in 0..ATTEMPTS {
             if let Outcome::Produced { .. } = self.send(&draft).await {
                 self.stored_keys.extend(draft.produce.key.clone().map(|key| (draft.scope(&self.world), key)));
-                // Some ask again although they know.
+                // Some clients ask again although they know the outcome.
                 if self.rng.random_ratio(4, 5) {
                     return;
                 }
@@ -149,7 +148,7 @@ impl Client {
         }
     }
 
-    /// A key that was used before must not let other records in.
+    /// Uses a key again with another request, whose records must not be stored.
     async fn repeat_a_key(&mut self) {
         let mut draft = Draft::random(self);
         let Some(key) = self.stored_keys.get(&draft.scope(&self.world)).cloned() else { return };
@@ -218,7 +217,7 @@ impl Client {
                 None => Outcome::Info,
             }
         };
-        // A session of its own: it does not move the polls'.
+        // A separate session, so that it does not move the polls' position.
         let outcome = self.call(Call::Read(Read { log: log.clone(), from, session: 1 }), act).await;
         self.learn(&log, &outcome);
     }
@@ -229,7 +228,7 @@ impl Client {
         }
     }
 
-    /// Goes on where it was, and waits a while if there is nothing.
+    /// Reads on from the last position, and waits if there is nothing new.
     async fn poll(&mut self) {
         let log = self.log();
         let position = self.sessions.get(&log).copied();
@@ -263,7 +262,7 @@ impl Client {
         }
     }
 
-    /// After everything has healed: one more record gets in, and everything can be read.
+    /// After all faults have ended: a produce must succeed, and everything must be readable.
     pub async fn finish(mut self, agent: &Agent) {
         let world = Arc::clone(&self.world);
         let draft = Draft::random(&mut self);
@@ -303,14 +302,13 @@ async fn read_all(agent: &Agent, log: &Log, bug: Option<Bug>) -> Option<ReadAnsw
         let end = answer.high_watermark.unwrap_or(0);
         let log_start = answer.log_start.unwrap_or(0);
         if log_start > start {
-            // Retention went on meanwhile: again from there.
+            // Retention has deleted records meanwhile: begin again at the new start.
             (start, all) = (log_start, None);
             continue;
         }
         let (next, none) = (answer.records.last().map_or(start, |r| r.0 + 1), answer.records.is_empty());
         if let Some(before) = all {
-            // Where the log began when its first page was read: retention may have come up to this page
-            // since.
+            // Keep the log's start as it was when the first page was read: retention may have moved it since.
             answer.log_start = before.log_start;
             answer.records.splice(0..0, before.records);
         }
@@ -330,14 +328,14 @@ struct Fetch<'a> {
 }
 
 impl Fetch<'_> {
-    /// `None`: the agent could not say.
+    /// Reads a page; `None` if the agent could not answer.
     async fn at(&self, agent: &Agent, offset: i64) -> Option<ReadAnswer> {
         if agent.router.is_some() {
             let wait_ms = u64::try_from(self.wait.as_millis()).unwrap_or(0);
             return crate::http::read(agent, self.log, offset, self.max_bytes, self.limit, wait_ms).await;
         }
         match self.read(agent, offset).await {
-            // A planted bug: what is missing is passed over.
+            // A planted bug: missing objects are skipped.
             Err(ReadError::Fetch(FetchError::Corrupt { .. })) if self.bug == Some(Bug::MissingIsSkipped) => {
                 self.read(agent, offset + 1).await.ok()
             }

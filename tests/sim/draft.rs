@@ -1,4 +1,4 @@
-//! A produce request as a client means it, and its sending.
+//! A produce request as a client intends it, and the sending of it.
 
 use crate::client::Client;
 use crate::world::{Agent, World};
@@ -18,7 +18,7 @@ pub struct Draft {
     pub produce: Produce,
     /// Key and size of each record.
     bodies: Vec<(Option<String>, usize)>,
-    /// Each record has a dedup id.
+    /// Whether each record has a dedup id.
     pub dedup: bool,
 }
 
@@ -33,7 +33,7 @@ impl Draft {
         Self { produce: Produce::default(), bodies: Vec::new(), dedup: false }
     }
 
-    /// Some records, of one topic or of both, to partitions by number or by key.
+    /// Some records for one topic or both, to partitions by number or by key.
     pub fn random(client: &mut Client) -> Self {
         let mut draft = Self::new();
         let topics = client.world.topics.len();
@@ -49,7 +49,7 @@ impl Draft {
         draft
     }
 
-    /// One record or two to a log.
+    /// One or two records for one partition.
     pub fn to(client: &mut Client, log: &Log) -> Self {
         let mut draft = Self::new();
         for _ in 0..client.rng.random_range(1..3) {
@@ -58,7 +58,7 @@ impl Draft {
         draft
     }
 
-    /// Where its key counts: over HTTP on one path.
+    /// Scope of its idempotency key: over HTTP, a path.
     pub fn scope(&self, world: &World) -> String {
         let mut topics: Vec<&str> = self.produce.records.iter().map(|r| r.topic.as_str()).collect();
         topics.sort_unstable();
@@ -69,7 +69,7 @@ impl Draft {
         }
     }
 
-    /// What is sent of each record.
+    /// Key and content of each record as they are sent.
     pub fn records(&self) -> impl Iterator<Item = Body<'_>> {
         self.produce.records.iter().zip(&self.bodies).map(|(sent, (key, filler))| Body {
             key: key.as_deref(),
@@ -81,13 +81,13 @@ impl Draft {
     fn push(&mut self, client: &mut Client, topic: &str, partition: Option<i32>) {
         let id = RecordId { client: client.recorder.client, counter: client.counter };
         client.counter += 1;
-        // Over HTTP the server may choose.
+        // Over HTTP the server may choose the partition.
         let free = client.world.http && partition.is_none() && client.rng.random_ratio(1, 3);
         let key = (!free && (partition.is_none() || client.rng.random_ratio(1, 4)))
             .then(|| format!("k{}", client.rng.random_range(0..5)));
         let sizes = if client.rng.random_ratio(1, 10) { 5 } else { 4 };
         let filler = [0, 0, 40, 300, 20_000][client.rng.random_range(0..sizes)];
-        // Where a key leads is known to the client too, while the topic does not grow.
+        // The client can compute a key's partition too, as long as the topic does not grow.
         let of = client.world.topics.iter().find(|t| t.name.as_str() == topic).expect("a topic");
         let partition = partition
             .or_else(|| key.as_ref().map(|k| partition::for_key(k.as_bytes(), of.partition_count())));
@@ -95,7 +95,7 @@ impl Draft {
         self.bodies.push((key, filler));
     }
 
-    /// Its topics, each once, in the order in which they come.
+    /// Its topics without repetition, in order of first use.
     fn topics(&self) -> Vec<&str> {
         let mut topics: Vec<&str> = Vec::new();
         for sent in &self.produce.records {
@@ -128,7 +128,7 @@ impl Draft {
                     if record.duplicate && !stored.duplicate && !self.dedup {
                         world.flaw(format!("a record without dedup id was dropped: {stored:?}"));
                     }
-                    // Nobody remembers where the first of a dedup id lies.
+                    // The place of a dedup id's first record is not known.
                     let Some(offset) = record.offset else { return Outcome::Info };
                     placed.push(Placed { partition: record.partition, offset: offset.0 });
                 }
@@ -137,7 +137,7 @@ impl Draft {
             Err(ProduceError::Append(AppendError::OffsetMismatch { current })) => {
                 Outcome::Fail { current: Some(current.0) }
             }
-            // Where a dedup id's first record lies may not be known although the request was stored.
+            // The place of a dedup id's first record may be unknown although the request was stored.
             Err(ProduceError::Append(AppendError::OutcomeUnknown) | ProduceError::ControlPlane(_)) => {
                 Outcome::Info
             }

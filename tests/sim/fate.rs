@@ -1,4 +1,5 @@
-//! What a seed decides: how bad the network is, how large things are, and what befalls each call.
+//! Random decisions of a run, all drawn from its seed: the quality of the network, sizes, and the fate of
+//! each call.
 
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -9,29 +10,30 @@ use std::hash::{Hash, Hasher};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Calls of one kind that may go wrong, by name.
+/// Name of a kind of call that may fail.
 pub type Step = &'static str;
 
-/// What happens to a call, and what is reported of it, drawn apart.
+/// What happens to a call, and what its caller is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fault {
-    /// Never arrived, and the caller knows.
+    /// Never applied, and the caller knows.
     LostCall,
-    /// Never arrived, but the caller cannot tell.
+    /// Never applied, but the caller does not know.
     LostSilently,
     /// Applied; the answer was lost.
     LostAnswer,
     /// Applied twice, the second time some time later.
     Twice,
-    /// The caller is told that the outcome is open; it is applied later, perhaps after it was sent again.
+    /// The caller is told that the outcome is unknown; the call is applied later, perhaps after it was
+    /// resent.
     Late,
-    /// No answer at all, and never applied.
+    /// Never answered, and never applied.
     Hang,
-    /// No answer at all, though applied.
+    /// Never answered, though applied.
     HangApplied,
-    /// The caller, an agent, died while the call was under way.
+    /// The calling agent died while the call was under way.
     Crash,
-    /// Of an object: not there, cut short, a bit flipped, on this one reading.
+    /// An object is missing, truncated or has a flipped bit, in this one read.
     Missing,
     Truncated,
     Flipped,
@@ -42,27 +44,27 @@ pub struct Fate {
     pub fault: Option<Fault>,
     pub before: Duration,
     pub after: Duration,
-    /// Of what comes late or twice.
+    /// Delay of a late or second application.
     pub later: Duration,
 }
 
-/// Probabilities in a thousand.
+/// Probabilities of faults, in thousandths.
 #[derive(Clone, Copy, Debug)]
 pub struct Weather {
     pub plane: u32,
     pub store: u32,
-    /// Of an agent, in each second.
+    /// Probability that an agent crashes, in each second.
     pub crash: u32,
-    /// Of a client that goes away before its answer.
+    /// Probability that a client gives up before its answer.
     pub leave: u32,
-    /// Of a call that takes long.
+    /// Probability that a call is slow.
     pub slow: u32,
 }
 
 impl Weather {
     pub const CALM: Self = Self { plane: 0, store: 0, crash: 0, leave: 0, slow: 0 };
 
-    /// A quarter of the runs are calm; the others suffer from a random set of ills.
+    /// A quarter of the runs have no faults; the others have a random set of them.
     pub fn draw(rng: &mut StdRng) -> Self {
         if rng.random_ratio(1, 4) {
             return Self::CALM;
@@ -81,7 +83,7 @@ struct Records {
     in_flight: BTreeMap<(usize, Step), usize>,
 }
 
-/// Draws the fate of every call of a run, and keeps the record of it.
+/// Draws the fate of every call of a run, and keeps a trace.
 pub struct Fates {
     rng: Mutex<StdRng>,
     weather: Mutex<Weather>,
@@ -122,7 +124,7 @@ impl Fates {
         i64::try_from(self.start.elapsed().as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// Everything that happens goes into the trace: two runs of a seed are the same if their traces are.
+    /// Adds an event to the trace: two runs of a seed are equal if their traces are.
     pub fn note(&self, what: impl Hash + std::fmt::Debug) {
         let at = self.elapsed_ms();
         let mut records = self.records.lock();
@@ -158,7 +160,7 @@ impl Fates {
                 _ => Duration::from_millis(rng.random_range(0..most)),
             };
             let (before, after) = (delay(6), delay(6));
-            // No call of the control plane outlives its connection's time limits.
+            // A late call must arrive before the connection's time-outs would have ended it.
             let later = Duration::from_millis(match rng.random_range(0..3) {
                 0 => rng.random_range(0..20),
                 1 => rng.random_range(0..2_000),
@@ -186,7 +188,7 @@ impl Fates {
         self.rng.lock().random_range(0..most.max(1))
     }
 
-    /// Names the calls under way of an agent that dies.
+    /// Notes which calls a dying agent has under way.
     pub fn crash(&self, agent: usize) {
         self.note(("crash", agent));
         let steps: Vec<Step> =

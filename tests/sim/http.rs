@@ -1,4 +1,4 @@
-//! The same requests over HTTP, without a network: through the agent's routes.
+//! The same requests over HTTP, passed to the agent's router without a network.
 
 use crate::draft::Draft;
 use crate::world::Agent;
@@ -21,7 +21,7 @@ async fn call(agent: &Agent, request: Request<Body>) -> (StatusCode, Value) {
     (status, serde_json::from_slice(&body).expect("JSON"))
 }
 
-/// What a refusal says of the request: certainly without effect, or nobody knows.
+/// Outcome of a refused request: certainly without effect, or unknown.
 fn refused(status: StatusCode, problem: &Value) -> Outcome {
     let known = status.is_client_error() || problem["code"] == "object_store_unavailable";
     if known { Outcome::Fail { current: problem["high_watermark"].as_i64() } } else { Outcome::Info }
@@ -63,14 +63,14 @@ pub async fn send(draft: &Draft, agent: &Agent) -> Outcome {
         *number += 1;
         let partition =
             result["partition"].as_i64().and_then(|p| i32::try_from(p).ok()).expect("a partition");
-        // Nobody remembers where the first of a dedup id lies.
+        // The place of a dedup id's first record is not known.
         let Some(offset) = result["offset"].as_i64() else { return Outcome::Info };
         placed.push(Placed { partition, offset });
     }
     Outcome::Produced { placed, duplicate: answer["duplicate"] == true }
 }
 
-/// `None`: the agent could not say.
+/// Reads a page; `None` if the agent could not answer.
 pub async fn read(
     agent: &Agent,
     log: &Log,

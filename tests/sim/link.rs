@@ -1,4 +1,5 @@
-//! An agent's way to the control plane: calls are lost, late, doubled; a dead agent's calls lead nowhere.
+//! The control plane as an agent sees it: calls are lost, late or doubled, and calls of a dead agent are
+//! never answered.
 
 use crate::fate::{Fates, Fault, Step};
 use millpond_core::Error;
@@ -12,7 +13,7 @@ pub struct Link {
     pub dead: CancellationToken,
 }
 
-/// Counts a call as under way while it lives.
+/// Registers a call as under way until it is dropped.
 pub struct UnderWay(Arc<Fates>, usize, Step);
 
 impl UnderWay {
@@ -29,7 +30,7 @@ impl Drop for UnderWay {
 }
 
 impl Around for Link {
-    /// Every call is sent detached: it can outlive its caller.
+    /// Sends every call in a separate task, so that it can outlive its caller.
     async fn around<T, R, F, G>(
         &self,
         call: CallInfo,
@@ -76,7 +77,7 @@ impl Around for Link {
                 std::future::pending().await
             }
             fault => {
-                // What is on its way arrives, though the caller may be gone by then.
+                // Once sent, a call takes effect even if its caller has gone.
                 let outcome = tokio::spawn(deliver(fate.before))
                     .await
                     .expect("a call of the control plane ended in a panic");

@@ -1,8 +1,8 @@
-//! Whole agents in simulated time: many seeds, each a run of its own with faults of its own, judged by the
-//! checker of histories.
+//! Whole agents in simulated time: many seeds, each a run with its own faults, checked by the history
+//! checker.
 //!
-//! `MILLPOND_TEST_SEED=n` replays one seed and tells all that happened; `MILLPOND_TEST_RUNS=n` runs so many,
-//! `MILLPOND_TEST_FROM=n` begins with that one.
+//! `MILLPOND_TEST_SEED=n` replays one seed and prints its trace; `MILLPOND_TEST_RUNS=n` runs n seeds;
+//! `MILLPOND_TEST_FROM=n` begins with seed n.
 
 mod bucket;
 mod bugs;
@@ -19,11 +19,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use world::{Report, run};
 
-/// By default as many as take some seconds.
+/// Default number of runs; they take some seconds.
 const RUNS: u64 = 300;
-/// A planted bug has to be found within so many seeds.
+/// Number of seeds within which a planted bug must be found.
 const BUDGET: u64 = 200;
-/// One seed in so many is run twice.
+/// One seed in this number is run twice, to compare the traces.
 const TWICE: u64 = 100;
 
 fn number(name: &str) -> Option<u64> {
@@ -32,7 +32,7 @@ fn number(name: &str) -> Option<u64> {
         .map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
 }
 
-/// Runs seeds on two threads; stops at the first one for which `done` says so.
+/// Runs seeds on two threads; stops at the first seed for which `done` is true.
 fn sweep(
     seeds: std::ops::Range<u64>,
     bug: Option<Bug>,
@@ -103,7 +103,7 @@ fn agents_hold_what_they_promise() {
     }
 }
 
-/// Faults that some run must have had, or the runs prove less than they seem to.
+/// Faults that must occur in some run; otherwise the runs prove less than they seem to.
 fn required() -> impl Iterator<Item = (Step, Fault)> {
     let plane = [
         Fault::LostCall,

@@ -1,4 +1,4 @@
-//! One run: agents on one control plane and one bucket, clients, and somebody who kills agents, all in one
+//! One run: agents on one control plane and one bucket, clients, and a nemesis that kills agents, all in one
 //! thread and in simulated time.
 
 use crate::bucket::Bucket;
@@ -32,14 +32,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Where simulated clocks begin: an instant in 2023.
+/// Start of the simulated clocks: a time in 2023.
 const BEGIN_MS: i64 = 1_700_000_000_000;
 
-/// What makes an orphan go: a part's hour, a plan's life, and the day after which an object is deleted again.
+/// Time steps after which an orphaned object is gone: registration of a part expires after an hour, a plan
+/// after its lifetime, and an object is deleted a second time after a day.
 const AGES_MS: [i64; 3] = [3_700_000, 700_000, 90_000_000];
 
-/// Follows simulated time; agents' clocks are off by a little, and the control plane's leaps when a run is to
-/// be long.
+/// A clock that follows simulated time. Agents' clocks are slightly off, and the control plane's clock jumps
+/// ahead when a run simulates a long time.
 struct SimClock {
     start: Instant,
     skew_ms: Arc<AtomicI64>,
@@ -58,7 +59,7 @@ impl Clock for SimClock {
 pub struct Agent {
     pub number: usize,
     pub engine: Arc<Engine>,
-    /// Where clients speak HTTP.
+    /// Router of the HTTP API, in runs whose clients use it.
     pub router: Option<Router>,
     pub dead: CancellationToken,
 }
@@ -80,7 +81,7 @@ pub struct World {
     age_ms: Arc<AtomicI64>,
     agents: Mutex<Vec<Option<Agent>>>,
     started: AtomicU64,
-    /// The histories' clock: no two events at the same time.
+    /// Clock of the histories: no two events have the same time.
     tick: AtomicU64,
     flaws: Mutex<Vec<String>>,
 }
@@ -96,7 +97,7 @@ pub struct Report {
     pub fates: Fatal,
 }
 
-/// What was done to the run.
+/// Faults that occurred in the run.
 #[derive(Debug)]
 pub struct Fatal {
     pub cells: BTreeMap<(crate::fate::Step, crate::fate::Fault), u64>,
@@ -108,7 +109,7 @@ pub fn name(text: &str) -> Name {
     Name::new(text).expect("a name")
 }
 
-/// Tiny limits, so that few records reach every path.
+/// Tiny limits, so that few records reach every code path.
 fn buggify(rng: &mut StdRng) -> Config {
     let mut pick = |choices: &[usize]| choices[rng.random_range(0..choices.len())];
     let mut config = Config { default_partitions: 2, ..Config::default() };
@@ -237,8 +238,8 @@ impl World {
         self.agents.lock()[slot] = Some(agent);
     }
 
-    /// The agent loses its network and memory, in the middle of whatever it does; what it has sent is still
-    /// on its way.
+    /// Kills an agent: it loses network and memory in the middle of its work. Calls that it has sent still
+    /// arrive.
     fn kill(&self, slot: usize) {
         if let Some(agent) = self.agents.lock()[slot].take() {
             self.fates.crash(agent.number);
@@ -246,7 +247,7 @@ impl World {
         }
     }
 
-    /// An agent that is alive, if there is one.
+    /// A live agent, if there is one.
     pub fn agent(&self, choice: u32) -> Option<Agent> {
         let agents = self.agents.lock();
         let alive: Vec<&Agent> = agents.iter().flatten().collect();
@@ -254,8 +255,8 @@ impl World {
         alive.get(choice).map(|agent| (*agent).clone())
     }
 
-    /// A day and some hours later, as the control plane's clock has it, the bucket holds what the log refers
-    /// to, and nothing else.
+    /// Lets more than a day pass by the control plane's clock. Then the bucket must hold exactly the objects
+    /// that logs refer to.
     async fn grow_old(&self) {
         for age in AGES_MS {
             tokio::time::sleep(Duration::from_secs(60)).await;
@@ -324,7 +325,7 @@ thread_local! {
     static PANICS: std::cell::RefCell<Vec<String>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
-/// A task that ends in a panic would go unnoticed, as in a server: here it is a flaw of the run.
+/// Reports panics of tasks, which would otherwise go unnoticed, as flaws of the run.
 fn notice_panics() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
@@ -336,7 +337,7 @@ fn notice_panics() {
     });
 }
 
-/// Runs a seed in a runtime of its own.
+/// Runs a seed in its own runtime.
 pub fn run(seed: u64, bug: Option<Bug>, keep_lines: bool) -> Report {
     notice_panics();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -364,7 +365,7 @@ async fn play(seed: u64, bug: Option<Bug>, keep_lines: bool) -> Report {
     nemesis.abort();
     world.fates.heal();
     world.fates.note("healed");
-    // Longer than any call is late, and long enough for a drain.
+    // Longer than any call can be late, and long enough for a drain.
     tokio::time::sleep(Duration::from_secs(rng.random_range(40..100))).await;
     if rng.random_ratio(1, 8) {
         world.grow_old().await;

@@ -1,9 +1,9 @@
-//! A request of a case, before it is laid out in a commit.
+//! Draft of a produce request in a test, before it is laid out in a commit.
 
 use millpond_core::{Name, Offset, PartitionId, Topic, TopicId};
 use std::collections::BTreeMap;
 
-/// A record: eight bytes that tell it from all others.
+/// A test record: eight bytes that tell it from all others.
 pub type Tag = u64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,7 +31,7 @@ pub(crate) struct Append {
     pub(crate) delayed: bool,
 }
 
-/// One request, before it is laid out in a commit. It has one piece per partition.
+/// A produce request that has not been laid out in a commit. It has one piece per partition.
 #[derive(Clone, Debug, Default)]
 pub struct Draft {
     pub(crate) key: Option<(u128, u128)>,
@@ -51,7 +51,7 @@ impl Draft {
         self
     }
 
-    /// A record that has a dedup id.
+    /// Adds a record that has a dedup id.
     #[must_use]
     pub fn once(mut self, home: Home, record: Tag, id: u128) -> Self {
         let append = self.appends.entry(home).or_default();
@@ -66,7 +66,7 @@ impl Draft {
         self
     }
 
-    /// As if one of its records there had a delay.
+    /// Marks the append to this partition as holding a delayed record.
     #[must_use]
     pub fn delayed(mut self, home: Home) -> Self {
         self.appends.entry(home).or_default().delayed = true;

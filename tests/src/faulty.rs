@@ -1,7 +1,7 @@
-//! Calls of a control plane that fail as networks do, and the caller's answer to it.
+//! A control plane whose calls fail as calls over a network do, and a caller that copes with it.
 //!
 //! [`Faulty`] loses calls before they arrive (`NotApplied`), loses answers (`MaybeApplied` although applied),
-//! delivers calls twice, and delivers some late, when the caller has long sent them again. [`Resending`]
+//! delivers calls twice, and delivers some late, when the caller has already sent them again. [`Resending`]
 //! sends the same call until its outcome is known.
 
 use millpond_core::Error;
@@ -13,9 +13,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-/// Sendings after which [`Resending`] gives up: faults are independent, so that many in a row mean a defect.
+/// Attempts after which [`Resending`] gives up: faults are independent, so many in a row mean a defect.
 const SENDINGS_MAX: usize = 200;
-/// Calls that may be late: what an agent sends of an upload.
+/// Calls that may be delivered late: those that an agent sends for an upload.
 const LATE: [&str; 3] = ["register_parts", "commit", "swap"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,7 +23,7 @@ pub enum Fault {
     LostCall,
     LostAnswer,
     Twice,
-    /// The call arrives after its caller was told that its outcome is open.
+    /// The call is delivered after its caller was told `MaybeApplied`.
     Late,
 }
 
@@ -43,13 +43,13 @@ impl Faulty {
         }
     }
 
-    /// How often each fault was injected.
+    /// Number of times each fault was injected.
     #[must_use]
     pub fn injected(&self) -> BTreeMap<Fault, usize> {
         self.injected.lock().clone()
     }
 
-    /// Waits until every late call has arrived.
+    /// Waits until every late call has been delivered.
     pub async fn settle(&self) {
         loop {
             let Some(call) = self.late.lock().pop() else { return };
@@ -115,7 +115,7 @@ impl Around for Faulty {
     }
 }
 
-/// Sends a call again, unchanged, until it is known what became of it.
+/// Repeats a call, unchanged, until its outcome is known.
 pub struct Resending;
 
 impl Around for Resending {

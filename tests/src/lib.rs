@@ -1,4 +1,5 @@
-//! What the tests of the product share: worlds to run in, faults, commits of numbered records.
+//! Shared support for the product's tests: control planes to run against, injected faults, a test S3, a
+//! faulty proxy, a harness for the binary, and a checker of recorded histories.
 
 pub mod draft;
 pub mod faulty;

@@ -1,4 +1,4 @@
-//! Members of consumer groups on a stage: joining, leaving, and what became of their partitions.
+//! Steps on members of consumer groups: joining, leaving, and the partitions that each member has.
 
 use crate::draft::{Home, name};
 use crate::stage::Stage;
@@ -8,7 +8,7 @@ use millpond_core::group::{
 use millpond_core::{Error, Generation, MemberId, Offset, PartitionId};
 use std::collections::BTreeMap;
 
-/// Longer than an agent allows, so that much can happen in it.
+/// Session length of test members; longer than an agent allows, so that a test can let much time pass.
 pub const SESSION_MS: i64 = 90 * 60_000;
 
 impl Stage {
@@ -40,7 +40,7 @@ impl Stage {
         self.change(group, None, Some(member)).await;
     }
 
-    /// Makes the generation that is due, if one is.
+    /// Makes the next generation, if one is due.
     pub async fn settle(&self, group: &str) {
         self.change(group, None, None).await;
     }
@@ -72,7 +72,7 @@ impl Stage {
         }
     }
 
-    /// How many partitions each member has.
+    /// Number of partitions of each member.
     pub async fn shares(&self, group: &str) -> BTreeMap<MemberId, usize> {
         let mut shares = BTreeMap::new();
         for owner in self.group(group).await.owners.values() {
@@ -99,7 +99,7 @@ impl Stage {
         OffsetCommit { scope: self.scope.clone(), group: name(group), member, generation, offsets }
     }
 
-    /// What is committed then, by partition.
+    /// Commits offsets; returns the committed offset of each partition afterwards.
     pub async fn commit_offsets(&self, commit: &OffsetCommit) -> Result<Vec<i64>, OffsetsRejected> {
         match self.plane.commit_offsets(commit).await {
             Ok(kept) => Ok(kept.into_iter().map(|(_, offset)| offset.0).collect()),

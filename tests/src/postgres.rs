@@ -1,6 +1,6 @@
 //! One real Postgres per test process, and a fresh database with the current schema per test.
 //!
-//! The server ends with the process, however that ends; its folder goes after it.
+//! The server ends with the process, however that ends; its folder is removed afterwards.
 
 use crate::proxy::Target;
 use millpond_control_plane::PostgresControlPlane;
@@ -15,11 +15,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 const TEMPLATE: &str = "template_millpond";
 
-/// Waits for the end of its input, which is the end of the test process, and of the server; then removes the
-/// folder.
+/// Shell script that waits for its standard input to end (when the test process ends) and for the server to
+/// stop, then removes the folder `$1`.
 const CLEANER: &str = r#"cat >/dev/null; n=0; while [ -e "$1/postgres/postmaster.pid" ] && [ $n -lt 300 ]; do sleep 0.1; n=$((n+1)); done; rm -rf "$1""#;
 
-/// Every stored instant that the control plane compares with its clock.
+/// Every stored timestamp that the control plane compares with its clock, by table and column.
 const INSTANTS: [(&str, &str); 28] = [
     ("topic", "created_at"),
     ("topic", "deleted_at"),
@@ -53,17 +53,17 @@ const INSTANTS: [(&str, &str); 28] = [
 
 struct Server {
     options: PgConnectOptions,
-    /// The same as text, of [`TEMPLATE`].
+    /// Connection URL of [`TEMPLATE`].
     url: String,
     databases: AtomicU32,
     _folder: Folder,
 }
 
-/// A temporary folder for an embedded Postgres. It goes with this process, however that ends, once the server
-/// in it is gone.
+/// A temporary folder for an embedded Postgres. It is removed after this process has ended, however that
+/// ends, and the server in it has stopped.
 pub struct Folder {
     pub path: PathBuf,
-    /// Its input closes when this process ends, or when this is dropped.
+    /// Removes the folder when its standard input closes: when this process ends, or on drop.
     _cleaner: Child,
 }
 
@@ -94,7 +94,7 @@ impl Default for Folder {
 static SERVER: LazyLock<Server> = LazyLock::new(Server::start);
 
 impl Server {
-    /// The server gets a thread and a runtime of its own, since it serves tests that each have theirs.
+    /// Starts the server in its own thread and runtime, since it serves tests that each have their own.
     fn start() -> Self {
         let folder = Folder::new();
         let data_dir = folder.path.clone();
@@ -124,7 +124,7 @@ async fn execute(connection: &mut PgConnection, statement: String) {
     connection.execute(AssertSqlSafe(statement.as_str())).await.expect(&statement);
 }
 
-/// A database with the current schema and nothing in it.
+/// An empty database with the current schema.
 pub struct Database {
     name: String,
 }
@@ -137,7 +137,7 @@ impl Database {
         Self { name }
     }
 
-    /// One without any schema.
+    /// Creates a database without any schema.
     pub async fn empty() -> Self {
         let name = format!("test_{}", SERVER.databases.fetch_add(1, Ordering::SeqCst));
         let mut connection = PgConnection::connect_with(&SERVER.options).await.expect("connected");
@@ -145,7 +145,7 @@ impl Database {
         Self { name }
     }
 
-    /// As `postgres://…`, for processes.
+    /// The URL `postgres://…`, for processes.
     #[must_use]
     pub fn url(&self) -> String {
         SERVER.url.replace(TEMPLATE, &self.name)
@@ -156,14 +156,14 @@ impl Database {
         SERVER.options.clone().database(&self.name)
     }
 
-    /// Where its server listens, for a proxy.
+    /// Address of the server, for a proxy.
     #[must_use]
     pub fn target(&self) -> Target {
         let folder = SERVER.options.get_socket().expect("a socket");
         Target::Unix(folder.join(format!(".s.PGSQL.{}", SERVER.options.get_port())))
     }
 
-    /// How to connect through a proxy on that port.
+    /// Options to connect through a proxy on that port.
     #[must_use]
     pub fn options_at(&self, port: u16) -> PgConnectOptions {
         PgConnectOptions::new_without_pgpass()
@@ -174,17 +174,17 @@ impl Database {
             .ssl_mode(PgSslMode::Disable)
     }
 
-    /// Executes a statement on a connection of its own.
+    /// Executes a statement on its own connection.
     pub async fn run(&self, statement: &str) {
         execute(&mut self.connect().await, statement.to_owned()).await;
     }
 
-    /// A connection apart from the control plane's, to hold locks and to look.
+    /// Opens a connection beside the control plane's, to hold locks and to look at rows.
     pub async fn connect(&self) -> PgConnection {
         PgConnection::connect_with(&self.options()).await.expect("connected")
     }
 
-    /// The server's clock cannot be set: what it has noted moves back instead.
+    /// Lets time pass. The server's clock cannot be set, so stored timestamps move back instead.
     pub async fn advance(&self, ms: i64) {
         let mut connection = self.connect().await;
         let statements: Vec<String> = INSTANTS

@@ -1,4 +1,5 @@
-//! Queues on a stage: leasing, settling, and what became of the records. After each step the sums must hold.
+//! Steps on queues: leasing, settling, and the state of records. After each step a queue's counters must
+//! agree with its records.
 
 use crate::draft::{Draft, Home, Tag, home, name};
 use crate::stage::{AGENT, MINUTE, PartKind, Stage};
@@ -9,31 +10,31 @@ use millpond_core::queue::{
 use millpond_core::{Error, LeaseId, Offset, PartitionId, Topic};
 use std::ops::Range;
 
-/// No offsets.
+/// An empty list of offsets, for comparisons.
 pub const NONE: [i64; 0] = [];
 pub const LEASE_MS: i64 = 10 * MINUTE;
-/// Of a queue's first retry: the second comes after twice of it.
+/// Delay of a queue's first retry; the second is twice as long.
 pub const BASE_MS: i64 = 4 * MINUTE;
 
 /// A record as a lease hands it out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Given {
     pub offset: i64,
-    /// Counts from 1.
+    /// Number of the attempt, from 1.
     pub attempt: i32,
     /// Failures before this attempt.
     pub failures: i32,
 }
 
 impl Given {
-    /// Handed out for the first time.
+    /// A record that is handed out for the first time.
     #[must_use]
     pub fn first(offset: i64) -> Self {
         Self { offset, attempt: 1, failures: 0 }
     }
 }
 
-/// What all cases start with: no jitter, so that times can be told.
+/// Settings with which all cases start: retries without jitter, so that their times are known.
 #[must_use]
 pub fn plain(topic: &Topic) -> QueueChange {
     QueueChange {
@@ -65,7 +66,7 @@ pub fn whole(lease: LeaseId, action: Action) -> Entry {
     Entry { lease, claim: Claim::Whole, action }
 }
 
-/// Records of a part.
+/// An entry for some records of a part.
 #[must_use]
 pub fn run(part: &LeasePart, range: Range<i64>, action: Action) -> Entry {
     let claim = Claim::Run {
@@ -77,7 +78,7 @@ pub fn run(part: &LeasePart, range: Range<i64>, action: Action) -> Entry {
     Entry { lease: part.lease, claim, action }
 }
 
-/// All of some parts.
+/// Entries for all records of some parts.
 #[must_use]
 pub fn all(parts: &[LeasePart], action: &Action) -> Vec<Entry> {
     let entries = |p: &LeasePart| -> Vec<Entry> {
@@ -107,7 +108,7 @@ pub fn given(parts: &[LeasePart]) -> Vec<Given> {
     parts.iter().flat_map(of_part).collect()
 }
 
-/// Entry, offsets and outcome; what touches is joined.
+/// Entry, offsets and outcome of verdicts; adjacent ranges with the same outcome are joined.
 #[must_use]
 pub fn told(verdicts: &[Verdict]) -> Vec<(usize, Range<i64>, Outcome)> {
     let mut told: Vec<(usize, Range<i64>, Outcome)> = Vec::new();
@@ -125,7 +126,7 @@ pub fn told(verdicts: &[Verdict]) -> Vec<(usize, Range<i64>, Outcome)> {
 }
 
 impl Stage {
-    /// A queue over a new topic, both of this name, with so many records in each partition.
+    /// Creates a queue over a new topic, both with this name, and this number of records in each partition.
     pub async fn queue_of(&self, text: &str, partitions: i32, records: u64) -> (Queue, Vec<Home>) {
         self.queue_with(text, partitions, records, |_| {}).await
     }
@@ -152,7 +153,7 @@ impl Stage {
         self.plane.put_queue(&self.scope, &name(text), change).await.expect("a queue").0
     }
 
-    /// So many records in one batch.
+    /// Appends this number of records in one batch.
     pub async fn fill(&self, home: Home, records: u64) {
         if records > 0 {
             let tags: Vec<Tag> = (0..records).collect();
@@ -160,7 +161,7 @@ impl Stage {
         }
     }
 
-    /// As [`fill`](Self::fill), in a batch that has to be admitted.
+    /// As [`fill`](Self::fill), in a batch that holds a delayed record, so that it has to be admitted.
     pub async fn fill_delayed(&self, home: Home, records: u64) {
         let tags: Vec<Tag> = (0..records).collect();
         self.send(PartKind::Inline, &[Draft::new().to(home, &tags).delayed(home)]).await;
@@ -195,12 +196,12 @@ impl Stage {
         self.grant(&self.asking(queue, wants)).await
     }
 
-    /// What one caller is given.
+    /// Leases up to this number of records for one caller.
     pub async fn lease(&self, queue: &Queue, records: i32) -> Vec<LeasePart> {
         self.grants(queue, &[records]).await.parts
     }
 
-    /// What each of some callers is given: the offsets.
+    /// Offsets that each caller of a grant receives.
     pub async fn dealt(&self, grant: &Grant) -> Vec<Vec<i64>> {
         let parts = self.grant(grant).await.parts;
         let own = |want: &Want| parts.iter().filter(|p| p.lease == want.lease).cloned().collect::<Vec<_>>();
@@ -240,7 +241,7 @@ impl Stage {
         assert_eq!(usize::try_from(acked), Ok(offsets(parts).len()));
     }
 
-    /// Ends what is past its deadline, a few parts at a time; how many.
+    /// Expires leases past their deadline, a few parts at a time; returns the number of parts.
     pub async fn expire(&self) -> i64 {
         let mut all = 0;
         loop {
@@ -252,7 +253,7 @@ impl Stage {
         }
     }
 
-    /// Lets all leases of a moment end.
+    /// Lets all current leases expire.
     pub async fn outlive(&self) {
         self.advance(LEASE_MS + MINUTE).await;
         self.expire().await;
@@ -264,7 +265,7 @@ impl Stage {
         admitted
     }
 
-    /// Runs that may be given out so long after now, or at once.
+    /// An admission of runs, each due this number of milliseconds from now, or at once.
     pub async fn admitting(&self, queue: &Queue, home: Home, runs: &[(Range<i64>, Option<i64>)]) -> Admit {
         let now = self.grants(queue, &[]).await.at_ms;
         let (from, to) = (runs[0].0.start, runs[runs.len() - 1].0.end);
@@ -281,7 +282,7 @@ impl Stage {
         }
     }
 
-    /// Records from `from` on, by the hashes of their keys.
+    /// Admits records from offset `from` on, by the hashes of their keys.
     pub async fn admit_keys(&self, queue: &Queue, home: Home, from: i64, keys: &[i64]) {
         let records: Vec<Admitted> = (from..)
             .zip(keys)

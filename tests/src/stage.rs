@@ -1,8 +1,8 @@
-//! What a case does to a world: topics, commits of small numbered records, and the reading of what became of
-//! them.
+//! The actions of a test on a control plane: it creates topics, commits small numbered records, and reads
+//! what became of them.
 //!
-//! A record is a tag of eight bytes; a batch is its records' tags one after another. So whoever reads a batch
-//! knows which records it holds, and in which order, without a codec.
+//! A record is a tag of eight bytes; a batch is its records' tags one after another. So a test can read a
+//! batch's records and their order without a codec.
 
 use crate::draft::Append;
 pub use crate::draft::{Draft, Home, Tag, home, int, name};
@@ -26,12 +26,12 @@ pub const SECOND: i64 = 1_000;
 pub const MINUTE: i64 = 60 * SECOND;
 pub const HOUR: i64 = 60 * MINUTE;
 pub const DAY: i64 = 24 * HOUR;
-/// How long the keys and dedup ids of [`Draft`] are remembered.
+/// Time for which idempotency keys and dedup ids of a [`Draft`] are remembered.
 pub const REMEMBERED_MS: i64 = HOUR;
 const TAG_BYTES: usize = 8;
-/// Pieces after which a run of one partition goes on in another, as the agent does by size.
+/// Pieces after which a partition's next piece begins a new run, as the agent begins one by size.
 const PIECES_PER_RUN: usize = 3;
-/// Of a record without a time of its own.
+/// Timestamp of records that have none of their own.
 const TIMESTAMP: i64 = 1_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub enum PartKind {
 
 pub const BOTH: [PartKind; 2] = [PartKind::Inline, PartKind::Segment];
 
-/// A commit and what was answered.
+/// A commit and its answer.
 #[derive(Clone, Debug)]
 pub struct Sent {
     pub commit: Commit,
@@ -55,8 +55,7 @@ impl Sent {
         &self.committed.verdicts[request]
     }
 
-    /// The outcome of a request's piece in a partition; looks at the partition only, where the request was
-    /// stored.
+    /// Outcome of the request's piece in a partition. The request must have been stored.
     #[must_use]
     pub fn outcome(&self, request: usize, home: Home) -> &PieceOutcome {
         assert_eq!(*self.verdict(request), Verdict::Stored);
@@ -70,7 +69,7 @@ impl Sent {
         self.outcome(request, home).base.map(|o| o.0)
     }
 
-    /// What the request's pieces were answered, in their order.
+    /// Outcomes of the request's pieces, in their order.
     #[must_use]
     pub fn outcomes(&self, request: usize) -> Vec<PieceOutcome> {
         let own = self.commit.pieces.iter().zip(&self.committed.pieces).filter(|(p, _)| p.request == request);
@@ -78,7 +77,7 @@ impl Sent {
     }
 }
 
-/// What a partition holds.
+/// Content of a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     pub start: i64,
@@ -98,7 +97,7 @@ pub struct Stage {
     pub plane: Arc<dyn ControlPlane>,
     pub scope: Scope,
     ids: Ids,
-    /// The objects of the bucket.
+    /// Objects of the bucket.
     objects: Mutex<HashMap<PartId, Bytes>>,
 }
 
@@ -112,7 +111,7 @@ impl Stage {
         Self::seeded(world, 1)
     }
 
-    /// Stages of one seed draw the same ids.
+    /// A new stage. Stages with the same seed draw the same ids.
     #[must_use]
     pub fn seeded(world: Box<dyn World>, seed: u64) -> Self {
         let plane = world.plane();
@@ -162,7 +161,7 @@ impl Stage {
         self.plane.register_parts(AGENT, parts).await.expect("registered");
     }
 
-    /// Lays requests out in one part of its own, uploads it and makes it known where it is a segment.
+    /// Lays requests out in one new part; a segment is also uploaded and registered.
     pub async fn prepare(&self, place: PartKind, drafts: &[Draft]) -> Commit {
         let commit = self.lay_out(place, drafts);
         if place == PartKind::Segment {
@@ -227,14 +226,14 @@ impl Stage {
         Sent { commit, committed }
     }
 
-    /// Sends records to one partition; the offset of the first.
+    /// Sends records to one partition; returns the offset of the first.
     pub async fn append(&self, place: PartKind, home: Home, records: &[Tag]) -> i64 {
         let sent = self.send(place, &[Draft::new().to(home, records)]).await;
         sent.base(0, home).expect("a base")
     }
 
-    /// The verdict on a request that is to be refused. Its first sending may be lost with its answer; its
-    /// caller then sends anew.
+    /// The verdict on a request that must be refused. If its first attempt is lost with its answer, the
+    /// request is sent anew.
     pub async fn refusal(&self, place: PartKind, draft: &Draft) -> Verdict {
         loop {
             let sent = self.send(place, std::slice::from_ref(draft)).await;
@@ -259,7 +258,7 @@ impl Stage {
         found.remove(0)
     }
 
-    /// The records of a batch with their offsets; `None` when its bytes are gone.
+    /// Records of a batch with their offsets; `None` when its object is gone.
     pub async fn read(&self, batch: &Batch) -> Option<Vec<(i64, Tag)>> {
         let bytes = if batch.inline {
             let range = PayloadRange {
@@ -275,7 +274,7 @@ impl Stage {
         Some(decode(batch, &bytes))
     }
 
-    /// Everything that can be read in a partition, checked to be dense; `None` when the partition is gone.
+    /// All readable records of a partition, checked to be dense; `None` when the partition is gone.
     pub async fn log(&self, home: Home) -> Option<Log> {
         let first = self.find(home.id, 0, 1).await?;
         let (start, end) = (first.log_start_offset.0, first.high_watermark.0);
@@ -301,8 +300,8 @@ impl Stage {
         self.log(home).await.expect("a partition").tags()
     }
 
-    /// The swap that moves planned batches into a new segment, neighbours joined, which it uploads and
-    /// registers.
+    /// The swap that moves planned batches into a new segment and joins neighbours. The segment is uploaded
+    /// and registered.
     pub async fn rewrite(&self, plan: &[DrainBatch]) -> Swap {
         let segment = PartId(self.uuid());
         let sources: Vec<Source> = plan
@@ -345,7 +344,7 @@ impl Stage {
         }
     }
 
-    /// One round of the drain; how many batches it moved.
+    /// Runs one round of the drain; returns the number of batches it moved.
     pub async fn drain(&self, max_bytes: i64) -> usize {
         let plan = self.plane.drain_plan(max_bytes).await.expect("a plan");
         if !plan.is_empty() {
@@ -355,7 +354,7 @@ impl Stage {
         plan.len()
     }
 
-    /// Unlinks until nothing is left to unlink; how many batches.
+    /// Unlinks until nothing is left to unlink; returns the number of batches.
     pub async fn retain(&self) -> i64 {
         let mut all = 0;
         loop {
@@ -376,7 +375,7 @@ impl Stage {
         self.plane.swept(&parts).await.expect("an answer");
     }
 
-    /// Every part that a living batch of these partitions lies in.
+    /// Every part that contains a live batch of these partitions.
     pub async fn parts_in_use(&self, homes: &[Home]) -> BTreeSet<PartId> {
         let mut parts = BTreeSet::new();
         for home in homes {

@@ -1,4 +1,4 @@
-//! Where a case runs: a control plane and its time.
+//! Environments in which a test case runs: a control plane and its time.
 
 use crate::faulty::{Faulty, Resending};
 use crate::postgres::Database;
@@ -13,20 +13,21 @@ use std::sync::atomic::{AtomicI64, Ordering};
 pub trait World: Send + Sync {
     fn plane(&self) -> Arc<dyn ControlPlane>;
 
-    /// Lets time pass for the control plane.
+    /// Lets this many milliseconds pass for the control plane.
     async fn advance(&self, ms: i64);
 
-    /// Whether a call may be sent more than once before its caller has the answer, so that answers which
-    /// speak of the first time alone (made, deleted, how many, why it was refused) may be missing.
+    /// Whether a call may be applied more than once before its caller has the answer. If so, answers that
+    /// describe the first application only (created, deleted, counts, reason of a refusal) may be missing.
     fn resends(&self) -> bool {
         false
     }
 
-    /// Leaves nothing behind.
+    /// Removes what the world has created.
     async fn close(self: Box<Self>) {}
 }
 
-/// Moves by a millisecond at every look, so that no two instants are the same, and by what it is told.
+/// A clock that advances by a millisecond at every reading, so that no two timestamps are equal, and by
+/// [`Moved::advance`].
 #[derive(Debug)]
 pub struct ManualClock(AtomicI64);
 
@@ -49,7 +50,7 @@ impl Clock for ManualClock {
     }
 }
 
-/// Goes as the system's clock does, as Postgres' does, and by what it is told.
+/// The system's clock, as in Postgres, plus a shift set by [`Moved::advance`].
 #[derive(Debug, Default)]
 pub struct ShiftedClock(AtomicI64);
 
@@ -66,7 +67,7 @@ impl Clock for ShiftedClock {
     }
 }
 
-/// A clock that a world moves.
+/// A clock that a test can advance.
 pub trait Moved: Clock {
     fn advance(&self, ms: i64);
 }
@@ -147,7 +148,7 @@ impl World for PostgresWorld {
     }
 }
 
-/// Another world behind a bad network and a caller that copes with it.
+/// Another world behind an unreliable network, with a caller that resends.
 pub struct FaultyWorld {
     inner: Box<dyn World>,
     faulty: Arc<Faulty>,
@@ -168,7 +169,7 @@ impl World for FaultyWorld {
         Arc::new(Wrapped::new(Arc::new(faulty), Arc::new(Resending)))
     }
 
-    /// What is late arrives before: no call outlives the time-outs of a connection.
+    /// Delivers late calls first: no call outlives the time-outs of a connection.
     async fn advance(&self, ms: i64) {
         self.faulty.settle().await;
         self.inner.advance(ms).await;

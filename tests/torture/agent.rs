@@ -1,4 +1,4 @@
-//! An agent process that is started again whenever it ends, behind proxies on all its links.
+//! An agent process that is restarted whenever it ends, with proxies on all its links.
 
 use super::postgres::Postgres;
 use millpond_tests::harness::child::millpond;
@@ -15,10 +15,10 @@ use tokio::task::JoinHandle;
 
 pub const BUCKET: &str = "torture";
 pub const PREFIX: &str = "t";
-/// Many small objects are more to the purpose than few large ones.
+/// Value of the agent's limit on PUTs; many small objects test more than few large ones.
 const PUTS_PER_S: &str = "30";
 
-/// Statements whose outcome decides what exists, and what they do.
+/// Statements whose outcome decides what is stored, with their area.
 pub const COMMITS: [(&str, &str); 10] = [
     ("log", include_str!("../../control-plane/queries/log/commit_plain.sql")),
     ("log", include_str!("../../control-plane/queries/log/commit.sql")),
@@ -32,19 +32,20 @@ pub const COMMITS: [(&str, &str); 10] = [
     ("expiry", include_str!("../../control-plane/queries/queue/expire.sql")),
 ];
 
-/// What an agent says that ends as it begins, since it does not reach its database.
+/// Log texts of an agent that ends at its start because it does not reach its database.
 const REFUSALS: [&str; 2] = ["the database", "the control plane"];
 
-/// Kills process `$1` once its standard input ends, which it does with the test process at the latest.
+/// Shell script that kills process `$1` once its standard input ends, which happens when the test process
+/// ends.
 const LEASH: &str = r#"cat > /dev/null; kill -KILL "$1" 2> /dev/null"#;
 
 pub struct Agent {
     pub name: String,
-    /// Between clients and the agent.
+    /// Proxy between clients and the agent.
     pub front: Arc<Proxy>,
-    /// Between the agent and Postgres.
+    /// Proxy between the agent and Postgres.
     pub database: Arc<Proxy>,
-    /// Between the agent and the store.
+    /// Proxy between the agent and the store.
     pub store: Arc<Proxy>,
     process: Arc<Process>,
     keeper: JoinHandle<()>,
@@ -54,10 +55,10 @@ struct Process {
     arguments: Vec<String>,
     environment: Vec<(&'static str, String)>,
     front: Arc<Proxy>,
-    /// Of the running process, once it is ready.
+    /// Process id of the running process, once it is ready.
     ready: Mutex<Option<u32>>,
     pid: Mutex<Option<u32>>,
-    /// It is to end now, so that its end is no surprise.
+    /// The process was told to end, so its end is expected.
     doomed: AtomicBool,
     closing: AtomicBool,
     log: Mutex<String>,
@@ -112,13 +113,13 @@ impl Agent {
         }
     }
 
-    /// Whether a process runs and has said that it serves.
+    /// Whether the current process has logged that it is ready.
     pub fn is_ready(&self) -> bool {
         let (ready, pid) = (*self.process.ready.lock(), self.pid());
         pid.is_some() && ready == pid
     }
 
-    /// Sends a signal that ends it; false if there is nothing to end.
+    /// Sends a signal that ends the process; false if none is running.
     pub fn end_by(&self, name: &str) -> bool {
         let pid = self.process.pid.lock();
         let Some(pid) = *pid else { return false };
@@ -127,14 +128,14 @@ impl Agent {
         true
     }
 
-    /// Stops it where it is; the process that [`thaw`](Self::thaw) is to be told.
+    /// Stops the process by SIGSTOP; returns the process id for [`thaw`](Self::thaw).
     pub fn freeze(&self) -> Option<u32> {
         let pid = self.process.pid.lock();
         signal("STOP", pid.as_slice());
         *pid
     }
 
-    /// Lets it go on, unless it has ended since.
+    /// Continues the process, unless it has ended since.
     pub fn thaw(&self, frozen: u32) {
         let pid = self.process.pid.lock();
         if *pid == Some(frozen) {
@@ -150,12 +151,12 @@ impl Agent {
         self.process.log.lock().clone()
     }
 
-    /// Ends that nobody had asked for.
+    /// Unexpected ends of the process.
     pub fn surprises(&self) -> Vec<String> {
         self.process.surprises.lock().clone()
     }
 
-    /// Ends it for good; its own way, which must be well.
+    /// Ends the agent for good by SIGTERM; it must end in time and with success.
     pub async fn close(mut self, seconds: u64) {
         self.process.closing.store(true, Ordering::SeqCst);
         self.end_by("TERM");
@@ -170,7 +171,7 @@ impl Agent {
     }
 }
 
-/// What it said, for whoever reads of a failure.
+/// Prints the agent's log if the test fails.
 impl Drop for Agent {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -190,7 +191,8 @@ impl Process {
         }
     }
 
-    /// An agent that finds no database ends at once, for its service manager to start it again.
+    /// Whether the end is allowed: an agent that does not reach its database ends at once, and its service
+    /// manager restarts it.
     fn may_refuse(&self) -> bool {
         self.log
             .lock()
@@ -219,7 +221,7 @@ impl Process {
         Running { child, leash }
     }
 
-    /// Reads what it logs until it ends.
+    /// Reads the process's log until it ends.
     async fn attend(self: &Arc<Self>, mut running: Running) -> ExitStatus {
         let stderr = running.child.stderr.take().expect("a pipe");
         let (id, process) = (running.child.id(), Arc::clone(self));
@@ -230,7 +232,8 @@ impl Process {
         });
         let status = loop {
             {
-                // Whoever signals holds the lock: the process id is not given anew in the meantime.
+                // Whoever sends a signal holds this lock, so that the process id is not reused in the
+                // meantime.
                 let mut pid = self.pid.lock();
                 if let Some(status) = running.child.try_wait().expect("it can be waited for") {
                     *pid = None;
@@ -261,7 +264,7 @@ impl Process {
     }
 }
 
-/// Dropped, it ends.
+/// A running process, killed on drop.
 struct Running {
     child: Child,
     leash: Child,
@@ -269,7 +272,7 @@ struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // The leash first: it must not signal a process id that was given anew.
+        // The leash must end first: it must not signal a process id that the system has reused.
         for process in [&mut self.leash, &mut self.child] {
             process.kill().ok();
             process.wait().ok();

@@ -1,4 +1,4 @@
-//! Every fault that is made here, and how it is made.
+//! All faults of the torture test, and how each is injected.
 
 use super::agent::Agent;
 use super::rig::Rig;
@@ -11,7 +11,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Executor};
 use std::time::Duration;
 
-/// Who fails.
+/// Component that fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     Agents,
@@ -49,25 +49,25 @@ pub enum Fault {
     AgentTold,
     PostgresKilled,
     PostgresStopped,
-    /// Some sessions are ended.
+    /// Some sessions are terminated.
     SessionsEnded,
-    /// Statements are cancelled as they run.
+    /// Running statements are cancelled.
     StatementsCancelled,
-    /// Somebody holds the locks of partitions.
+    /// Another session holds row locks of partitions.
     PartitionsLocked,
-    /// Tables are written anew, under locks that shut everybody out.
+    /// Tables are rewritten, under locks that block all other sessions.
     TablesRewritten,
     Link(Link, Trouble),
     Commit(CommitCut),
     StoreErrors,
     StoreResets,
     StoreSlow,
-    /// Bodies of objects come short, wrong or not at all.
+    /// Bodies of objects are truncated, corrupt or missing.
     StoreBodies,
 }
 
 impl Fault {
-    /// All of them, each once.
+    /// Every fault once.
     pub fn all() -> Vec<Self> {
         use Trouble::{CutAll, CutWithin, Delay, Refuse, Stall, Swallow, SwallowAnswers};
         let mut all = vec![
@@ -113,7 +113,7 @@ impl Fault {
     }
 }
 
-/// What the proxies must have done at the end, and what makes them do it.
+/// Deeds that the proxies must have done by the end, and the fault that causes each.
 pub fn wanted() -> Vec<(Deed, Fault)> {
     let mut wanted = vec![
         (Deed::Refused, Fault::Link(Link::Database, Trouble::Refuse)),
@@ -127,19 +127,19 @@ pub fn wanted() -> Vec<(Deed, Fault)> {
     wanted
 }
 
-/// What has to be undone by hand at the end of a fault.
+/// What has to be undone explicitly at the end of a fault.
 pub enum Remains {
     Nothing,
-    /// Processes of Postgres.
+    /// Stopped processes of Postgres.
     Frozen(Vec<u32>),
-    /// An agent's number and process.
+    /// Number and process id of a stopped agent.
     FrozenAgent(usize, u32),
     /// A session that holds locks.
     Locks(PgConnection),
 }
 
 impl Rig {
-    /// Makes a fault, on one agent or another where there is a choice. `None` if it cannot be made now.
+    /// Injects a fault, on a random agent where there is a choice. `None` if that is impossible now.
     pub async fn make(&self, fault: Fault, rng: &mut StdRng) -> Option<Remains> {
         let number = rng.random_range(0..self.agents.len());
         let agent = &self.agents[number];
@@ -196,7 +196,7 @@ impl Rig {
         }
     }
 
-    /// Does something to sessions, again and again, a moment apart.
+    /// Executes a statement that affects other sessions several times, with pauses.
     async fn sessions(&self, statement: &'static str, times: u32) -> Option<Remains> {
         let mut connection = self.postgres.connect().await?;
         for _ in 0..times {
@@ -211,7 +211,7 @@ impl Rig {
             Remains::Nothing => {}
             Remains::Frozen(pids) => signal("CONT", &pids),
             Remains::FrozenAgent(number, pid) => self.agents[number].thaw(pid),
-            // The session goes, and with it what it holds; it may have gone already.
+            // Closing the session releases its locks; it may have ended already.
             Remains::Locks(connection) => {
                 tokio::time::timeout(Duration::from_secs(2), connection.close()).await.ok();
             }

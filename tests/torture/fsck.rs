@@ -1,4 +1,4 @@
-//! What Postgres says of itself and of the store at the end, past all agents: I4 and I13 as SQL.
+//! Final checks of Postgres and the store, without any agent: I4 and I13 as SQL.
 
 use super::agent::BUCKET;
 use super::client::work::QUEUES;
@@ -7,7 +7,7 @@ use millpond_core::queue::Ledger;
 use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 use std::collections::HashMap;
 
-/// Each counts rows that contradict others.
+/// Contradictions, each with a query that counts offending rows.
 const CONTRADICTIONS: [(&str, &str); 3] = [
     (
         "batches of a partition that do not join, or do not end at its high watermark",
@@ -27,7 +27,7 @@ const CONTRADICTIONS: [(&str, &str); 3] = [
 const REFERENCED: &str = "select part_id::text, s.state::text, s.bytes from (select distinct part_id from batch where not inline) b
     left join segment s on s.segment_id = b.part_id";
 
-/// What a queue needs only for records that are not settled for good.
+/// Tables that hold state only of records that are not settled for good.
 const TRANSIENT: [&str; 4] = ["lease", "waiting", "admitted", "queue_key"];
 const LEDGER: &str = include_str!("../../control-plane/queries/queue/ledger.sql");
 
@@ -56,7 +56,7 @@ pub async fn check(rig: &Rig) {
     println!("{} segments are referred to, the bucket holds {} objects", referenced.len(), keys.len());
 }
 
-/// Once all queues are drained.
+/// Checks the tables of queues after all queues were drained.
 pub async fn check_queues(rig: &Rig) {
     let mut connection = rig.postgres.connect().await.expect("connected");
     for table in TRANSIENT {

@@ -1,10 +1,9 @@
 //! Real processes under torture: agents, Postgres, the network and the store fail at once and one after the
-//! other, while clients go on. Nothing that was acknowledged may be lost, doubled or out of order, no record
-//! be in two hands, and everything has to go on by itself.
+//! other, while clients continue. No acknowledged record may be lost, doubled or out of order, no record may
+//! have two valid leases, and everything must recover by itself.
 //!
-//! `MILLPOND_TEST_SEED` repeats the schedule, though not how it interleaves; `MILLPOND_TORTURE_AGENT_KILLS`
-//! and `MILLPOND_TORTURE_POSTGRES_KILLS` say how long it goes on, `MILLPOND_TORTURE_AGENTS` how many there
-//! are.
+//! `MILLPOND_TEST_SEED` repeats the schedule, but not its interleaving; `MILLPOND_TORTURE_AGENT_KILLS` and
+//! `MILLPOND_TORTURE_POSTGRES_KILLS` set the length, `MILLPOND_TORTURE_AGENTS` the number of agents.
 
 mod agent;
 mod client;
@@ -81,7 +80,7 @@ async fn whatever_fails_the_log_stays_one() {
         within(RECOVERY_S, "the last answer to a client", client).await.expect("a client that did not panic");
     }
     shift.end(&rig).await;
-    // What is read at the end comes from the store and Postgres, not from the memory of who wrote it.
+    // The final reads must come from the store and Postgres, not from the memory of the agent that wrote.
     rig.agents[0].end_by("KILL");
     tokio::time::sleep(tokio::time::Duration::from_millis(300)).await;
     rig.all_ready().await;

@@ -1,5 +1,5 @@
-//! One fault alone: an agent that has granted a lease cannot read its records, and whoever called it has gone
-//! to another agent with the same request id.
+//! One single fault: an agent that has granted a lease cannot read its records, and its caller has gone to
+//! another agent with the same request id.
 
 use super::client::{Book, LARGE};
 use super::rig::{self, RECOVERY_S, Rig};
@@ -43,7 +43,7 @@ async fn a_lease_that_another_agent_gave_again_is_not_given_back() {
             .then_some(())
     };
     until(RECOVERY_S, "the first agent to read again", read).await;
-    // For it to see that nobody waits for the lease any more.
+    // Give the agent time to notice that nobody waits for the lease any more.
     tokio::time::sleep(Duration::from_millis(500)).await;
 
     let receipts: Vec<&Value> = list(&given, "records").iter().map(|record| &record["receipt"]).collect();

@@ -1,8 +1,8 @@
-//! When what fails: windows of faults, with calm between them.
+//! Schedule of faults: windows with faults, and calm between them.
 //!
-//! A deck holds every fault; a window takes some of those whose roles it has drawn, and makes them at moments
-//! of its own. After it everything heals, and every agent has to acknowledge a request before the next
-//! begins. A quarter of the windows is calm.
+//! A deck holds every fault. A window takes some whose roles it has drawn, and injects each at a random time.
+//! After the window all faults end, and every agent must acknowledge a request before the next window begins.
+//! About a quarter of the windows is calm.
 
 use super::client::Client;
 use super::fault::{self, Fault, ROLES, Remains, Role};
@@ -13,15 +13,15 @@ use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
 use tokio::time::{Duration, Instant};
 
-/// Kills of agents after which one of them stands still for long.
+/// Number of agent kills after which an agent is stopped for [`LONG_STOP`].
 const LONG: u64 = 30;
-/// A job's lease ends after 30 s.
+/// Longer than the lease of a background job, which is 30 s.
 const LONG_STOP: Duration = Duration::from_secs(40);
 
-/// Windows for faults that did not come to do what they are for.
+/// Bound on extra windows, which repeat single faults that have not had their effect yet.
 const EXTRA_MAX: u64 = 20;
 
-/// How much there is to come.
+/// Required numbers of kills.
 #[derive(Clone, Copy, Debug)]
 pub struct Goal {
     pub agent_kills: u64,
@@ -35,11 +35,11 @@ pub struct Nemesis {
     pub made: BTreeMap<Fault, u64>,
     pub windows: u64,
     pub calm: u64,
-    /// Kills while there were leases.
+    /// Kills that happened while there were leases.
     pub kills_with_leases: u64,
     long_stops: u64,
     extra: u64,
-    /// From the end of a window with such a fault until an agent acknowledged something.
+    /// Times from the end of a window until an agent acknowledged a request, by the roles of its faults.
     pub recoveries: BTreeMap<Role, Vec<Duration>>,
 }
 
@@ -64,14 +64,14 @@ impl Nemesis {
         self.made.get(&fault).copied().unwrap_or(0)
     }
 
-    /// Whether every fault was made, and processes killed as often as they are to be.
+    /// Whether every fault was injected, and processes were killed often enough.
     fn is_through(&self) -> bool {
         self.count(Fault::AgentKilled) >= self.goal.agent_kills
             && self.count(Fault::PostgresKilled) >= self.goal.postgres_kills
             && Fault::all().into_iter().all(|fault| self.count(fault) > 0)
     }
 
-    /// A fault of each kind, kills as often as the goal wants more of them.
+    /// Fills the deck: each fault once, and further kills as the goal requires.
     fn shuffle(&mut self) {
         let mut deck = Fault::all();
         for (fault, goal) in
@@ -84,10 +84,10 @@ impl Nemesis {
         self.deck = deck;
     }
 
-    /// Takes what a window is made of; none when there is nothing left to do.
+    /// Draws the faults of a window; `None` when the goal is reached.
     fn draw(&mut self, rig: &Rig) -> Option<Vec<Fault>> {
         if self.is_through() {
-            // What a fault did not come to do among others, it does alone.
+            // A fault that has not had its effect in combination is injected alone.
             let deeds = rig.deeds();
             let missing = fault::wanted()
                 .into_iter()
@@ -132,7 +132,7 @@ impl Nemesis {
         }
     }
 
-    /// An agent stands still for longer than it holds its jobs.
+    /// Stops an agent for longer than the lease of its background jobs.
     async fn stop_long(&mut self, rig: &Rig, probes: &mut [Client]) {
         self.long_stops += 1;
         let number = self.rng.random_range(0..rig.agents.len());
@@ -167,7 +167,7 @@ impl Nemesis {
                     remains.push(left);
                     *self.made.entry(fault).or_default() += 1;
                 }
-                // Not now: in a later window.
+                // Impossible now: put it back for a later window.
                 None => self.deck.push(fault),
             }
         }

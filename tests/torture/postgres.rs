@@ -1,4 +1,4 @@
-//! A Postgres of its own, whose processes can be killed and stopped.
+//! A Postgres server whose processes can be killed and stopped.
 
 use millpond_control_plane::PostgresControlPlane;
 use millpond_control_plane::embedded::{DATABASE, EmbeddedPostgres, Settings};
@@ -15,7 +15,7 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// With the current schema in its database.
+    /// Starts the server with the current schema.
     pub async fn start() -> Self {
         let folder = Folder::new();
         let settings = Settings { data_dir: folder.path.clone(), durable: true };
@@ -28,20 +28,20 @@ impl Postgres {
         self.server.connect_options(DATABASE)
     }
 
-    /// Where it listens.
+    /// Its address, for a proxy.
     pub fn target(&self) -> Target {
         let options = self.options();
         Target::Unix(options.get_socket().expect("a socket").join(format!(".s.PGSQL.{}", options.get_port())))
     }
 
-    /// How to connect to it through a proxy.
+    /// Connection URL through a proxy on this port.
     pub fn url_at(&self, port: u16) -> String {
         let options = self.options();
         let (user, database) = (options.get_username(), options.get_database().expect("a database"));
         format!("postgres://{user}@127.0.0.1:{port}/{database}?sslmode=disable")
     }
 
-    /// A connection past every proxy; `None` while it is down or hangs.
+    /// A direct connection, without a proxy; `None` while the server is down or hangs.
     pub async fn connect(&self) -> Option<PgConnection> {
         tokio::time::timeout(Duration::from_secs(2), PgConnection::connect_with(&self.options()))
             .await
@@ -49,7 +49,7 @@ impl Postgres {
             .ok()
     }
 
-    /// The postmaster, first, and all its processes; none while it is started again.
+    /// Process ids of the postmaster, which is first, and its processes; none while it restarts.
     fn processes(&self) -> Vec<u32> {
         let Some(postmaster) = self.server.pid() else { return Vec::new() };
         let children = std::fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children"))
@@ -58,14 +58,14 @@ impl Postgres {
         std::iter::once(postmaster).chain(children).collect()
     }
 
-    /// Ends it as a crash would; it starts again by itself. False if it was down already.
+    /// Kills the server as a crash would; it restarts by itself. False if it was down already.
     pub fn kill(&self) -> bool {
         let processes = self.processes();
         signal("KILL", &processes);
         !processes.is_empty()
     }
 
-    /// Stops every process where it is.
+    /// Stops every process by SIGSTOP.
     pub fn freeze(&self) -> Vec<u32> {
         let processes = self.processes();
         signal("STOP", &processes);

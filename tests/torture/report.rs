@@ -1,4 +1,4 @@
-//! What was done, what came of it, and whether that is right.
+//! Report on what was done and what came of it, and its final checks.
 
 use super::agent::COMMITS;
 use super::client::Book;
@@ -9,7 +9,7 @@ use millpond_tests::proxy::Deed;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Acknowledged requests for every kill that the goal wants, at the least.
+/// Required number of acknowledged requests for every kill that the goal asks for.
 const ACKNOWLEDGED_PER_KILL: u64 = 20;
 
 pub fn print(rig: &Rig, book: &Book, nemesis: &Nemesis, took: Duration) {
@@ -44,7 +44,7 @@ pub fn print(rig: &Rig, book: &Book, nemesis: &Nemesis, took: Duration) {
     }
 }
 
-/// Cuts that were drawn, by what the statement does.
+/// Number of cuts by what the cut statement does.
 fn aimed(rig: &Rig) -> BTreeMap<&'static str, u64> {
     let mut aimed = BTreeMap::new();
     for (deed, times) in rig.deeds() {
@@ -55,7 +55,7 @@ fn aimed(rig: &Rig) -> BTreeMap<&'static str, u64> {
     aimed
 }
 
-/// The history is that of a log, the clients got on, and the faults happened.
+/// Checks the history, that clients made progress, and that the faults happened.
 pub fn check(rig: &Rig, book: &Book, goal: Goal) {
     let history = book.history();
     let produced = |op: &&millpond_tests::history::Op| matches!(op.outcome(), Outcome::Produced { .. });

@@ -1,4 +1,4 @@
-//! What is tortured: a Postgres, a store, agents on both, and a proxy on every link.
+//! The system under test: a Postgres, a store, agents on both, and a proxy on every link.
 
 use super::agent::{Agent, BUCKET};
 use super::client::{Book, Client, TOPICS};
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::time::{Duration, Instant};
 
-/// Everything is well again so soon after the last fault, or it is stuck.
+/// Time after the last fault within which everything must work again, in seconds.
 pub const RECOVERY_S: u64 = 60;
 
 pub struct Rig {
@@ -43,7 +43,7 @@ impl Rig {
         }
     }
 
-    /// Makes the topics, on an agent that nothing disturbs yet.
+    /// Creates the topics, on an agent without faults yet.
     pub async fn make_topics(&self, client: &Client) {
         for topic in TOPICS {
             let body = json!({"partitions": topic.partitions, "placement": topic.placement});
@@ -52,7 +52,8 @@ impl Rig {
         }
     }
 
-    /// Leases that are held, or have expired and nobody noticed yet; `None` while Postgres does not say.
+    /// Number of leases, including expired ones that were not swept yet; `None` while Postgres does not
+    /// answer.
     pub async fn leases(&self) -> Option<i64> {
         let mut connection = self.postgres.connect().await?;
         let counted = sqlx::query_scalar("select count(*) from lease").fetch_one(&mut connection);
@@ -63,7 +64,7 @@ impl Rig {
         self.agents.iter().flat_map(|agent| [&agent.front, &agent.database, &agent.store])
     }
 
-    /// What all proxies did.
+    /// Sum of what all proxies did.
     pub fn deeds(&self) -> BTreeMap<Deed, u64> {
         let mut sum = BTreeMap::new();
         for (deed, count) in self.links().flat_map(|link| link.deeds()) {
@@ -72,7 +73,7 @@ impl Rig {
         sum
     }
 
-    /// Network and store are well from now on.
+    /// Ends all faults of network and store.
     pub fn heal(&self) {
         self.s3.clear_faults();
         for link in self.links() {
@@ -80,7 +81,7 @@ impl Rig {
         }
     }
 
-    /// How long each agent took, from now, until it acknowledged a request.
+    /// Time that each agent takes from now until it acknowledges a request.
     pub async fn recovered(&self, probes: &mut [Client]) -> Vec<Duration> {
         let start = Instant::now();
         let mut waits = Vec::new();
@@ -105,7 +106,7 @@ impl Rig {
         times
     }
 
-    /// Ends every process its own way; each agent within so many seconds.
+    /// Ends every process regularly; each agent must end within this number of seconds.
     pub async fn close(self, seconds: u64) {
         for agent in self.agents {
             assert!(!agent.log().contains("panicked at"), "{} panicked:\n{}", agent.name, agent.log());
@@ -115,7 +116,7 @@ impl Rig {
     }
 }
 
-/// A client for each agent, to find out when it is well.
+/// One client for each agent, to find out when it works again.
 pub fn probes(book: &Arc<Book>, seed: u64, agents: usize) -> Vec<Client> {
     (0..agents).map(|_| book.client(seed)).collect()
 }

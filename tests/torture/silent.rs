@@ -1,4 +1,4 @@
-//! One fault alone: the network between an agent and Postgres swallows everything, and no connection breaks.
+//! One single fault: the network between an agent and Postgres swallows everything, and no connection breaks.
 
 use super::client::{Book, LARGE, SMALL};
 use super::rig::{self, Rig};
@@ -7,10 +7,10 @@ use millpond_tests::harness::wait::{until, within};
 use millpond_tests::proxy::{Silence, Weather};
 use serde_json::json;
 
-/// An answer to a request that cannot succeed comes within this many seconds.
+/// Longest wait for the answer to a request that cannot succeed, in seconds.
 const PROMPT_S: u64 = 10;
-/// An agent with requests and commits in flight ends so many seconds after it was told: it drains, then gives
-/// up.
+/// Longest time in which an agent with requests and commits in flight ends after SIGTERM, in seconds: it
+/// drains, then gives up.
 const END_S: u64 = 50;
 
 async fn refused(what: &str, answer: impl Future<Output = Answer>) {

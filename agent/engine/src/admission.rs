@@ -1,25 +1,28 @@
-//! Memory for records that are on their way in. Requests are refused before it runs out; streams are read
-//! slower.
+//! Memory budget for incoming records. When it is used up, atomic requests are refused and streamed bodies
+//! are read more slowly.
 
 use crate::metrics;
 use millpond_core::limits;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Part of the budget that streamed bodies share, in chunks.
+/// Memory that one chunk of a streamed body may take: the chunk, its parsed records and their encoding.
 const CHUNK_COST_BYTES: usize = 3 * limits::REQUEST_MAX_BYTES;
-/// What parsing and encoding hold per byte of a request body, at worst.
+/// Worst-case memory per byte of a request body: the body, its parsed records and their encoding.
 const COST_PER_BYTE: usize = 3;
 
+/// Hands out memory for request bodies and for chunks of streams.
 pub struct Admission {
-    /// In KiB.
+    /// One permit is one KiB.
     requests: Arc<Semaphore>,
+    /// One permit is one chunk.
     chunks: Arc<Semaphore>,
+    /// Budget of requests.
     request_kib: usize,
 }
 
 impl Admission {
-    /// Half of the budget is for requests, half for chunks of streams (two chunks at least).
+    /// Divides the budget in halves: one for requests, one for chunks of streams (at least two chunks).
     #[must_use]
     pub fn new(budget_bytes: usize) -> Self {
         let request_kib = (budget_bytes / 2).max(CHUNK_COST_BYTES) / limits::KIB;
@@ -31,7 +34,8 @@ impl Admission {
         }
     }
 
-    /// Room for a body of so many bytes, or `None` at once: the client is to come again.
+    /// Acquires memory for a request body of `bytes`. `None` at once if there is none: the client should
+    /// retry.
     #[must_use]
     pub fn request(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let kib = u32::try_from((bytes * COST_PER_BYTE).div_ceil(limits::KIB).max(1)).ok()?;
@@ -42,13 +46,13 @@ impl Admission {
         permit
     }
 
-    /// Room for a chunk of a stream, when there is some.
+    /// Waits for the memory of one chunk of a stream.
     pub async fn chunk(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.chunks).acquire_owned().await.ok()
     }
 
-    /// Room for another chunk of a stream that holds one already: it must not wait for it while it holds the
-    /// first.
+    /// Acquires memory for a further chunk of a stream that already holds one; `None` at once if there is
+    /// none. Waiting while holding the first chunk could deadlock streams with one another.
     #[must_use]
     pub fn another_chunk(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.chunks).try_acquire_owned().ok()
@@ -59,6 +63,7 @@ impl Admission {
         self.chunks.available_permits() == 0
     }
 
+    /// Memory that requests hold at the moment; chunks are not counted.
     #[must_use]
     pub fn used_bytes(&self) -> usize {
         (self.request_kib - self.requests.available_permits()) * limits::KIB

@@ -1,9 +1,10 @@
-//! Work that would hold up an async thread: compression, parsing of large bodies, rendering of large answers.
+//! Runs CPU-bound work (compression, parsing of large bodies, encoding of large answers) outside the async
+//! threads.
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// Runs it on a thread for blocking work. In a runtime of one thread, which is a simulation and has to repeat
-/// itself, it runs at once. A panic of the work goes on in the caller.
+/// Runs `work` on a thread for blocking work. In a single-threaded runtime (a simulation, which must be
+/// deterministic) it runs `work` in place. A panic in `work` continues in the caller.
 pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
         return work();

@@ -1,20 +1,23 @@
-//! Settings of an agent: values, never clients.
+//! Settings of an agent: plain values, never clients or other components.
 
 use crate::produce::batcher::BatcherConfig;
 use millpond_core::limits;
 
+/// Settings of one agent.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub batcher: BatcherConfig,
-    /// For records on their way in.
+    /// Memory budget for incoming records, from the request body to the end of their commit.
     pub admission_bytes: usize,
-    /// For blocks of segments and inline payloads.
+    /// Size of the cache of segment blocks and inline payloads.
     pub cache_bytes: u64,
-    /// For uncompressed records on their way out.
+    /// Memory budget for the uncompressed batches of reads in flight.
     pub read_bytes: usize,
-    /// For uncompressed batches from which queues take records.
+    /// Size of the cache of uncompressed batches from which queues read single records.
     pub decoded_bytes: u64,
+    /// Number of partitions of a topic that is created without a number.
     pub default_partitions: i32,
+    /// Whether producing to a topic that does not exist creates it.
     pub auto_create: bool,
 }
 

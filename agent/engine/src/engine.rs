@@ -1,4 +1,5 @@
-//! Puts an agent together: control plane, store, write path, read path, groups, queues, background work.
+//! Builds an agent from its parts: control plane, object store, write path, read path, consumer groups,
+//! queues and background work.
 
 use crate::admission::Admission;
 use crate::background;
@@ -28,24 +29,25 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-/// How long a closing agent waits for commits and uploads. Whoever waited for their outcome was told "unknown"
-/// well before.
+/// How long [`Engine::close`] waits for pending commits and uploads. Clients get the answer "outcome unknown"
+/// well before that.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(30);
-/// How long a look at the database may take to say that it is reachable.
-const READY_WAIT_MAX: Duration = Duration::from_secs(3);
+/// Timeout of the database ping in a readiness check.
+const READY_PING_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// One agent, as doors use it: verbs by noun. Nothing in it outlives the process.
+/// One running agent, as doors use it. It holds no state that has to survive the process.
 pub struct Engine {
-    /// This run of the process.
+    /// Identifies this run of the process.
     pub agent: AgentId,
     pub cluster: String,
+    /// Epoch of the cluster, written into the footer of every segment.
     pub epoch: i64,
     pub topics: Arc<Topics>,
     pub produce: Produce,
     pub fetch: Arc<Fetch>,
     pub groups: Groups,
     pub queues: Queues,
-    /// Memory for what is on its way in; a door takes it before it buffers a body.
+    /// Memory budget for incoming records; a door acquires from it before it buffers a request body.
     pub admission: Arc<Admission>,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<Ids>,
@@ -58,7 +60,7 @@ pub struct Engine {
     background: JoinHandle<()>,
 }
 
-/// What an agent is made of, besides its settings.
+/// The components that an agent is built from, besides its settings.
 pub struct Parts {
     pub plane: Arc<dyn ControlPlane>,
     pub store: Store,
@@ -69,7 +71,7 @@ pub struct Parts {
     pub prometheus: Option<PrometheusHandle>,
 }
 
-/// Whether requests can be served: `Err` says why not.
+/// Result of a readiness check: for each dependency, `Err` says why it cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readiness {
     pub database: Result<(), String>,
@@ -77,6 +79,7 @@ pub struct Readiness {
 }
 
 impl Engine {
+    /// Builds the agent and starts its tasks.
     #[must_use]
     pub fn start(parts: Parts, config: &Config) -> Arc<Self> {
         let Parts { plane, store, clock, ids, cluster, epoch, prometheus } = parts;
@@ -155,12 +158,12 @@ impl Engine {
         })
     }
 
-    /// Asks database and store, side by side.
+    /// Checks the database and the object store concurrently.
     pub async fn readiness(&self) -> Readiness {
         let database = async {
-            match tokio::time::timeout(READY_WAIT_MAX, self.plane.ping()).await {
+            match tokio::time::timeout(READY_PING_TIMEOUT, self.plane.ping()).await {
                 Ok(answered) => answered.map_err(|error| crate::error_chain(&error)),
-                Err(_) => Err(format!("no answer within {} s", READY_WAIT_MAX.as_secs())),
+                Err(_) => Err(format!("no answer within {} s", READY_PING_TIMEOUT.as_secs())),
             }
         };
         let probe = key::ingest(&self.cluster, PartId(Uuid::nil()));
@@ -170,25 +173,26 @@ impl Engine {
         Readiness { database, object_store }
     }
 
-    /// Metrics in Prometheus' text format; empty if another recorder is installed in the process.
+    /// All metrics in Prometheus' text format; empty if another recorder was already installed in the
+    /// process.
     #[must_use]
     pub fn metrics(&self) -> String {
         metrics::memory(self.admission.used_bytes(), self.cache.used_bytes());
         self.prometheus.as_ref().map(PrometheusHandle::render).unwrap_or_default()
     }
 
-    /// Ends waits and tails: they answer with what they have.
+    /// Ends all long polls and tails: they answer with the records that they have so far.
     pub fn stop_waiting(&self) {
         self.watcher.stop();
     }
 
-    /// Flushes and commits what was taken in, within [`CLOSE_WAIT_MAX`], and stops background work. Call it when
-    /// no request is in flight any more.
+    /// Flushes and commits all accepted appends, within [`CLOSE_WAIT_MAX`], and stops background work. To be
+    /// called when no request is in flight any more.
     pub async fn close(&self) {
         if tokio::time::timeout(CLOSE_WAIT_MAX, self.writer.close()).await.is_err() {
             tracing::warn!(
                 seconds = CLOSE_WAIT_MAX.as_secs(),
-                "stopping, though the outcome of the last requests is not known yet"
+                "stopping before the outcome of all accepted requests is known"
             );
         }
         self.background.abort();

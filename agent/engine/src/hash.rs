@@ -1,9 +1,10 @@
-//! 128 bits of SHA-256 over length-prefixed fields: identity of keys, bodies and dedup ids.
+//! The 128-bit hash that identifies idempotency keys, request bodies, dedup ids and leases.
 
 use millpond_core::saturated;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+/// The first 128 bits of SHA-256 over the fields, each prefixed with its length.
 #[must_use]
 pub fn of(fields: &[&[u8]]) -> Uuid {
     let mut hash = Sha256::new();

@@ -1,4 +1,4 @@
-//! What an agent knows of the things it depends on.
+//! Whether the control plane is reachable, as seen by this agent.
 
 use millpond_core::ControlPlane;
 use std::sync::Arc;
@@ -6,19 +6,22 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Requests are refused, and waiting ones answered "unknown", once the control plane has been silent for so
-/// long.
-pub const FAIL_AFTER: Duration = Duration::from_secs(2);
+/// How long commits must have failed before the control plane counts as down: new produce requests are then
+/// refused, and waiting ones are answered "outcome unknown".
+const DOWN_AFTER: Duration = Duration::from_secs(2);
 
-const PROBE_EVERY: Duration = Duration::from_millis(500);
+/// Pause between two probes of a control plane whose calls fail.
+const PROBE_PAUSE: Duration = Duration::from_millis(500);
 
+/// Tracks since when calls to the control plane have failed.
 pub struct Health {
+    /// `None` while calls succeed.
     control_plane_down_since: watch::Sender<Option<Instant>>,
 }
 
 impl Health {
-    /// While the control plane is down it is asked every now and then, so that requests are taken again
-    /// though none got through.
+    /// Starts the task that probes the control plane while its calls fail. Without the probe, no request
+    /// would be accepted any more, and thus no call would notice that the control plane is back.
     #[must_use]
     pub fn start(plane: Arc<dyn ControlPlane>) -> Arc<Self> {
         let health = Arc::new(Self { control_plane_down_since: watch::Sender::new(None) });
@@ -26,7 +29,7 @@ impl Health {
         let mut since = health.control_plane_down_since.subscribe();
         tokio::spawn(async move {
             while since.wait_for(Option::is_some).await.is_ok() {
-                tokio::time::sleep(PROBE_EVERY).await;
+                tokio::time::sleep(PROBE_PAUSE).await;
                 let answered = plane.ping().await.is_ok();
                 match weak.upgrade() {
                     Some(health) if answered => health.control_plane_up(),
@@ -38,28 +41,30 @@ impl Health {
         health
     }
 
+    /// A call succeeded.
     pub fn control_plane_up(&self) {
         self.control_plane_down_since.send_if_modified(|since| since.take().is_some());
     }
 
+    /// A call failed, or got no answer in time.
     pub fn control_plane_down(&self) {
         self.control_plane_down_since
             .send_if_modified(|since| since.replace(since.unwrap_or_else(Instant::now)).is_none());
     }
 
-    /// True while calls fail for longer than [`FAIL_AFTER`].
+    /// Whether calls have failed for at least [`DOWN_AFTER`].
     #[must_use]
     pub fn is_control_plane_down(&self) -> bool {
-        self.control_plane_down_since.borrow().is_some_and(|since| since.elapsed() >= FAIL_AFTER)
+        self.control_plane_down_since.borrow().is_some_and(|since| since.elapsed() >= DOWN_AFTER)
     }
 
-    /// Returns once calls have failed for [`FAIL_AFTER`].
+    /// Returns once calls have failed for [`DOWN_AFTER`].
     pub async fn control_plane_lost(&self) {
         let mut since = self.control_plane_down_since.subscribe();
         loop {
             let down = *since.borrow_and_update();
             let changed = match down {
-                Some(at) => tokio::time::timeout_at(at + FAIL_AFTER, since.changed()).await,
+                Some(at) => tokio::time::timeout_at(at + DOWN_AFTER, since.changed()).await,
                 None => Ok(since.changed().await),
             };
             match changed {

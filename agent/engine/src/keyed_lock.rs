@@ -1,4 +1,4 @@
-//! One lock for each key that somebody uses.
+//! Locks by key.
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -6,10 +6,11 @@ use std::hash::Hash;
 use std::sync::{Arc, Weak};
 use tokio::sync::OwnedMutexGuard;
 
-/// Entries after which those that nobody holds are dropped.
-const SWEEP_AT: usize = 1_024;
+/// Number of entries above which a call to `lock` drops those that nobody uses.
+const SWEEP_ABOVE_ENTRIES: usize = 1_024;
 
-/// Lets one task at a time work on a key. A key costs memory only while somebody holds or waits for its lock.
+/// Lets one task at a time work on a key. Entries of keys that nobody holds or waits for are dropped now and
+/// then (see [`SWEEP_ABOVE_ENTRIES`]).
 #[derive(Debug)]
 pub struct KeyedLocks<K> {
     locks: Mutex<HashMap<K, Weak<tokio::sync::Mutex<()>>>>,
@@ -21,11 +22,11 @@ impl<K: Eq + Hash> KeyedLocks<K> {
         Self { locks: Mutex::new(HashMap::new()) }
     }
 
-    /// Waits until nobody else holds the key's lock; first come, first served.
+    /// Acquires the lock of a key. Waiters get it in the order in which they came.
     pub async fn lock(&self, key: K) -> OwnedMutexGuard<()> {
         let lock = {
             let mut locks = self.locks.lock();
-            if locks.len() > SWEEP_AT {
+            if locks.len() > SWEEP_ABOVE_ENTRIES {
                 locks.retain(|_, lock| lock.strong_count() > 0);
             }
             let known = locks.get(&key).and_then(Weak::upgrade);

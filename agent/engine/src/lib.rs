@@ -1,7 +1,8 @@
-//! What the product does, as verbs over two seams: the control plane and the object store.
+//! The engine: every operation of the product (produce, fetch, consumer groups, queues, background work).
 //!
-//! A door (HTTP and others) turns wire into a verb's input and its output into wire, and does nothing else.
-//! Must not: know HTTP, or which control plane there is.
+//! It stands on two interfaces, the control plane and the object store. A *door* is a protocol front end,
+//! such as the HTTP server: it decodes a request, calls one method of the engine and encodes the result, and
+//! does nothing else. Must not: depend on HTTP or on a particular control plane.
 
 pub mod admission;
 pub mod background;
@@ -25,7 +26,7 @@ pub mod topics;
 
 pub use engine::{Engine, Parts};
 
-/// An error with everything that caused it, for one log line.
+/// Formats an error and all its sources, separated by colons, for one log line.
 #[must_use]
 pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

@@ -1,4 +1,4 @@
-//! Every metric's name, in one place: `millpond_<area>_<thing>_<unit>`.
+//! All metrics of an agent, defined in one place. Names follow `millpond_<area>_<thing>_<unit>`.
 
 use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -6,22 +6,24 @@ use millpond_core::saturated;
 use std::time::Duration;
 
 pub const COMMITS: &str = "millpond_produce_commits_total";
-/// By `operation`: put, get, delete.
+/// Label `operation`: `put`, `get` or `delete`.
 pub const STORE_REQUESTS: &str = "millpond_store_requests_total";
 pub const GRANTS: &str = "millpond_queue_grants_total";
 pub const SETTLES: &str = "millpond_queue_settles_total";
 
-const SECONDS: [f64; 14] =
+/// Histogram buckets of all metrics in seconds.
+const SECONDS_BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-const BYTES: [f64; 8] =
+/// Histogram buckets of all metrics in bytes.
+const BYTES_BUCKETS: [f64; 8] =
     [1024.0, 8192.0, 65536.0, 262_144.0, 1_048_576.0, 2_097_152.0, 4_194_304.0, 8_388_608.0];
 
-/// Installs the recorder of the process; `None` if there is one already.
+/// Installs the metrics recorder of the process; `None` if one is installed already.
 #[must_use]
 pub fn install() -> Option<PrometheusHandle> {
     let builder = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
-        .and_then(|b| b.set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), &BYTES));
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS_BUCKETS)
+        .and_then(|b| b.set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), &BYTES_BUCKETS));
     builder.ok()?.install_recorder().ok()
 }
 
@@ -33,7 +35,7 @@ fn size(n: usize) -> f64 {
     f64::from(saturated::<u32, _>(n))
 }
 
-/// Time from arrival in the batcher to the flush.
+/// Records how long an append waited in the batcher before its flush.
 pub fn queued(placement: &'static str, waited: Duration) {
     histogram!("millpond_produce_queue_seconds", "placement" => placement).record(waited);
 }
@@ -55,7 +57,7 @@ pub fn committed(took: Duration, flushes: usize, records: usize) {
     counter!("millpond_produce_records_total").increment(count(records));
 }
 
-/// A commit whose outcome was unknown or that was not applied, about to be sent again.
+/// Counts a commit that failed, or whose outcome is unknown, and that is about to be sent again.
 pub fn commit_resent() {
     counter!("millpond_produce_commit_resends_total").increment(1);
 }
@@ -89,7 +91,7 @@ pub fn fetched(plan: Duration, total: Duration, records: usize, bytes: usize) {
     counter!("millpond_fetch_bytes_total").increment(count(bytes));
 }
 
-/// A generation that this agent made, and how many partitions it took from somebody.
+/// Counts a group generation that this agent created, and the partitions that changed their member with it.
 pub fn regrouped(moved: usize) {
     counter!("millpond_group_generations_total").increment(1);
     counter!("millpond_group_moved_partitions_total").increment(count(moved));
@@ -99,7 +101,7 @@ pub fn offsets_committed(outcome: &'static str) {
     counter!("millpond_group_commits_total", "outcome" => outcome).increment(1);
 }
 
-/// A referenced object that is missing or not what it should be: a person must act.
+/// Counts a read that failed because a referenced object is missing or corrupt. A person must act.
 pub fn corrupt() {
     counter!("millpond_fetch_corrupt_total").increment(1);
 }
@@ -115,7 +117,7 @@ pub fn job_succeeded(job: &'static str, now_ms: i64, done: usize) {
     #[expect(
         clippy::as_conversions,
         clippy::cast_precision_loss,
-        reason = "seconds of this era fit a double exactly"
+        reason = "present-day Unix seconds fit a double exactly"
     )]
     gauge!("millpond_job_last_success_timestamp_seconds", "job" => job).set((now_ms / 1_000) as f64);
     counter!("millpond_job_done_total", "job" => job).increment(count(done));
@@ -131,7 +133,7 @@ pub fn memory(admitted_bytes: usize, cached_bytes: u64) {
     gauge!("millpond_agent_cached_bytes").set(size(saturated::<usize, _>(cached_bytes)));
 }
 
-/// One grant: how many calls it served, and with how many records.
+/// Records one grant statement: its duration, the lease calls in it and the records that it leased.
 pub fn grant_statement(took: Duration, calls: usize, records: i64) {
     histogram!("millpond_queue_grant_seconds").record(took);
     counter!(GRANTS).increment(1);
@@ -149,12 +151,12 @@ pub fn settled(outcome: &'static str, records: usize) {
     counter!("millpond_queue_settled_records_total", "outcome" => outcome).increment(count(records));
 }
 
-/// Parts of leases whose deadline had passed.
+/// Counts lease parts that were ended because their deadline had passed.
 pub fn leases_expired(parts: i64) {
     counter!("millpond_queue_expired_leases_total").increment(saturated::<u64, _>(parts));
 }
 
-/// From records' timestamps to their first leases.
+/// Records the milliseconds between the timestamp of a record and its first lease.
 pub fn waited_in_queue(ms: impl Iterator<Item = i64>) {
     let waited = histogram!("millpond_queue_wait_seconds");
     ms.for_each(|ms| waited.record(Duration::from_millis(saturated::<u64, _>(ms))));

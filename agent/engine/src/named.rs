@@ -1,4 +1,4 @@
-//! What is known under a tenant's names, remembered for some seconds.
+//! Short-lived cache of control plane rows by tenant and name.
 
 use millpond_core::{Error, Name, Scope};
 use moka::future::Cache;
@@ -6,43 +6,46 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long an entry is believed: another agent's change is seen after it.
-const BELIEVED: Duration = Duration::from_secs(5);
+/// How long an entry is used without loading it again. Changes by other agents become visible after this
+/// time.
+const ENTRY_MAX_AGE: Duration = Duration::from_secs(5);
 const ENTRIES_MAX: u64 = 100_000;
-/// After which the memory of an entry that nobody asks for is given back.
-const IDLE_KEPT: Duration = Duration::from_secs(60);
+/// When the cache frees the memory of an entry that was not loaded again.
+const ENTRY_MEMORY_TTL: Duration = Duration::from_secs(60);
 
+/// Tenant and name.
 type Key = (Name, Name);
 
 /// Rows of the control plane by tenant and name. Callers that miss at the same time share one query.
 ///
-/// Invariant: whether an entry is still believed is decided by tokio's clock, which a simulation can pause, never
-/// by the cache's own.
+/// Invariant: the age of an entry is measured by tokio's clock, which a simulation can pause, never by the
+/// cache's own clock.
 pub struct NamedCache<T> {
-    known: Cache<Key, (Instant, Arc<T>)>,
+    /// Each with the time at which it was loaded.
+    entries: Cache<Key, (Instant, Arc<T>)>,
 }
 
 impl<T: Send + Sync + 'static> NamedCache<T> {
     #[must_use]
     pub fn new() -> Self {
-        Self { known: Cache::builder().max_capacity(ENTRIES_MAX).time_to_live(IDLE_KEPT).build() }
+        Self { entries: Cache::builder().max_capacity(ENTRIES_MAX).time_to_live(ENTRY_MEMORY_TTL).build() }
     }
 
-    /// The entry, loaded if it is not known or not believed any more.
+    /// Returns the entry; calls `load` if there is none or it is older than [`ENTRY_MAX_AGE`].
     pub async fn get<R, F>(&self, scope: &Scope, name: &Name, load: F) -> Result<Arc<T>, Error<R>>
     where
         F: Future<Output = Result<T, Error<R>>>,
         R: Clone + std::fmt::Debug + Send + Sync + 'static,
     {
         let key = key(scope, name);
-        if let Some((since, entry)) = self.known.get(&key).await {
-            if since.elapsed() < BELIEVED {
+        if let Some((loaded_at, entry)) = self.entries.get(&key).await {
+            if loaded_at.elapsed() < ENTRY_MAX_AGE {
                 return Ok(entry);
             }
-            self.known.invalidate(&key).await;
+            self.entries.invalidate(&key).await;
         }
         let load = async { load.await.map(|loaded| (Instant::now(), Arc::new(loaded))) };
-        match self.known.try_get_with(key, load).await {
+        match self.entries.try_get_with(key, load).await {
             Ok((_, entry)) => Ok(entry),
             Err(shared) => Err(match &*shared {
                 Error::Rejected(rejected) => Error::Rejected(rejected.clone()),
@@ -52,15 +55,16 @@ impl<T: Send + Sync + 'static> NamedCache<T> {
         }
     }
 
+    /// Stores a row that was just read or written.
     pub async fn remember(&self, scope: &Scope, name: &Name, entry: T) -> Arc<T> {
         let entry = Arc::new(entry);
-        self.known.insert(key(scope, name), (Instant::now(), Arc::clone(&entry))).await;
+        self.entries.insert(key(scope, name), (Instant::now(), Arc::clone(&entry))).await;
         entry
     }
 
-    /// What is remembered of a name turned out to be old, or may be.
+    /// Drops the entry of a name because it is, or may be, out of date.
     pub async fn forget(&self, scope: &Scope, name: &Name) {
-        self.known.invalidate(&key(scope, name)).await;
+        self.entries.invalidate(&key(scope, name)).await;
     }
 }
 
@@ -96,7 +100,7 @@ mod tests {
         let name = name("a");
         let both = tokio::join!(cache.get(&scope, &name, load()), cache.get(&scope, &name, load()));
         assert_eq!((*both.0.expect("one"), *both.1.expect("the same")), (1, 1));
-        tokio::time::advance(BELIEVED).await;
+        tokio::time::advance(ENTRY_MAX_AGE).await;
         assert_eq!(*cache.get(&scope, &name, load()).await.expect("two"), 2);
         cache.forget(&scope, &name).await;
         assert_eq!(*cache.get(&scope, &name, load()).await.expect("three"), 3);

@@ -1,7 +1,7 @@
-//! The control plane as the agent uses it: every call bounded in time and counted.
+//! Wrapper around the control plane that limits the time of every call and measures it.
 //!
-//! A database that is silent, not broken, would otherwise hold its callers for ever. A mutation that ran out
-//! of time may have been applied.
+//! Without the limit, a database that hangs without closing its connections would block callers for ever. A
+//! mutation that timed out may have been applied.
 
 use crate::metrics;
 use millpond_core::control_plane::around::{Around, CallInfo, Class, Wrapped};
@@ -10,15 +10,17 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Callers wait for these: they are told within seconds.
-const SERVING: Duration = Duration::from_secs(6);
-/// Beyond the server's own time limit of a statement: what is still silent then is a connection that is dead
-/// without saying so.
-const HEAVY: Duration = Duration::from_secs(35);
+/// Timeout of calls that a client waits for.
+const SERVING_TIMEOUT: Duration = Duration::from_secs(6);
+/// Timeout of calls of background work. It is longer than the server's own statement timeout, so that only a
+/// dead connection can reach it.
+const HEAVY_TIMEOUT: Duration = Duration::from_secs(35);
 
+/// Gives every call of a control plane a timeout and records its duration.
 pub struct TimeLimits;
 
 impl TimeLimits {
+    /// Wraps a control plane.
     pub fn around(inner: Arc<dyn ControlPlane>) -> Arc<dyn ControlPlane> {
         Arc::new(Wrapped::new(inner, Arc::new(Self)))
     }
@@ -38,8 +40,8 @@ impl Around for TimeLimits {
         G: Future<Output = Result<T, Error<R>>> + Send + 'static,
     {
         let limit = match call.class {
-            Class::Serving => SERVING,
-            Class::Heavy => HEAVY,
+            Class::Serving => SERVING_TIMEOUT,
+            Class::Heavy => HEAVY_TIMEOUT,
         };
         let start = Instant::now();
         let outcome = match tokio::time::timeout(limit, send()).await {

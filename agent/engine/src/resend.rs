@@ -1,29 +1,30 @@
-//! Sending the same call of the control plane again.
+//! Retry policy for calls of the control plane.
 
 use millpond_core::Error;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// When a call is sent again, and until when. Every call may arrive twice, and an outcome that is open is only
-/// resolved by sending the same call again (`millpond_core::Error`).
+/// When, and for how long, a failed call is sent again. Every call is idempotent, and an unknown outcome can
+/// only be resolved by sending the same call again (see `millpond_core::Error`).
 #[derive(Debug, Clone, Copy)]
 pub struct Resend {
-    /// Total time after which the last failure is the answer.
+    /// Total time of all attempts, after which the last failure is returned.
     pub give_up_after: Duration,
-    /// Pause before the second sending; doubled before each further one.
+    /// Pause before the second attempt; doubled before each further attempt.
     pub first_pause: Duration,
+    /// Upper bound of the pause.
     pub max_pause: Duration,
 }
 
 impl Resend {
-    /// Somebody waits for the answer.
+    /// Policy of calls that a client waits for.
     pub const SERVING: Self = Self {
         give_up_after: Duration::from_secs(3),
         first_pause: Duration::from_millis(10),
         max_pause: Duration::from_millis(500),
     };
 
-    /// Sends the call until it succeeds, is rejected, or the time is over.
+    /// Sends the call until it succeeds, is rejected, or the time is used up.
     pub async fn run<T, R, F>(self, mut call: impl FnMut() -> F) -> Result<T, Error<R>>
     where
         F: Future<Output = Result<T, Error<R>>>,
@@ -41,14 +42,14 @@ impl Resend {
         }
     }
 
-    /// For loops that do more between two sendings.
+    /// Starts counting attempts, for callers that do more than resend between two attempts.
     #[must_use]
     pub fn start(self) -> Attempts {
         Attempts { policy: self, started: Instant::now(), pause: self.first_pause }
     }
 }
 
-/// The sendings of one call so far.
+/// The attempts of one call so far.
 #[derive(Debug)]
 pub struct Attempts {
     policy: Resend,
@@ -57,7 +58,7 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// Whether the time for another sending is over.
+    /// Whether the time for further attempts is used up.
     #[must_use]
     pub fn are_over(&self) -> bool {
         self.started.elapsed() >= self.policy.give_up_after
@@ -68,7 +69,7 @@ impl Attempts {
         self.started.elapsed()
     }
 
-    /// Waits before the next sending; `false` at once if there is to be none.
+    /// Waits before the next attempt; returns `false` at once if the time is used up.
     pub async fn pause(&mut self) -> bool {
         if self.are_over() {
             return false;

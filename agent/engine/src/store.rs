@@ -1,4 +1,4 @@
-//! Object stores: opened, made durable, counted.
+//! Object stores (S3, local folder, memory): opened by URL, with timeouts, retries and metrics.
 
 pub mod latency;
 
@@ -24,19 +24,24 @@ use std::time::Duration;
 use tokio::time::Instant;
 use url::Url;
 
-/// One try of a PUT may take so long, and all tries of a GET together.
-const ATTEMPT: Duration = Duration::from_secs(15);
-/// The client tries again by itself what broke on the way, but not what was refused.
-const ATTEMPTS: u32 = 4;
-const BACKOFF: Duration = Duration::from_millis(100);
+/// Timeout of one attempt of a PUT or DELETE, and of all attempts of a GET together.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// Attempts per PUT or GET. The S3 client itself retries broken connections and server errors, but not
+/// refusals.
+const ATTEMPTS_MAX: u32 = 4;
+/// The pause after the nth failed attempt is this times 2ⁿ.
+const RETRY_BACKOFF: Duration = Duration::from_millis(100);
 
-/// What the write and read paths need of a store; every call is bounded in time and counted.
+/// An object store as the write and read paths use it. Every call has a timeout and is counted in the
+/// metrics.
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<dyn ObjectStore>,
+    /// Artificial latency, for measurements.
     pace: Option<Pace>,
 }
 
+/// Why a request to the store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("the object does not exist")]
@@ -47,21 +52,23 @@ pub enum StoreError {
     Failed(#[source] object_store::Error),
 }
 
+/// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("the store cannot be told from its URL: {0}")]
+    #[error("the URL of the object store is invalid: {0}")]
     Url(String),
-    #[error("the folder cannot be made")]
+    #[error("the folder of the object store cannot be created")]
     Folder(#[source] std::io::Error),
-    #[error("the store cannot be opened")]
+    #[error("the object store cannot be opened")]
     Store(#[from] object_store::Error),
 }
 
-/// Where a URL says that objects lie.
+/// The place of the objects, as a URL names it.
 pub enum StoreLocation {
+    /// In the memory of this process.
     Memory,
     Folder(PathBuf),
-    /// With the rest of the usual AWS variables.
+    /// Credentials, region and endpoint come from the usual AWS environment variables.
     Bucket {
         s3: Box<AmazonS3Builder>,
         bucket: String,
@@ -70,20 +77,20 @@ pub enum StoreLocation {
 }
 
 impl StoreLocation {
-    /// `s3://bucket/prefix`, `file:///folder`, or `memory:`, which ends with the process.
+    /// Parses `s3://bucket/prefix`, `file:///folder` or `memory:`.
     pub fn parse(url: &str) -> Result<Self, OpenError> {
         let url = Url::parse(url).map_err(|e| OpenError::Url(e.to_string()))?;
         match url.scheme() {
             "memory" => Ok(Self::Memory),
             "file" => {
                 let folder = url.to_file_path().map_err(|()| {
-                    OpenError::Url("a file URL has three slashes: file:///folder".to_owned())
+                    OpenError::Url("a file URL needs three slashes: file:///folder".to_owned())
                 })?;
                 Ok(Self::Folder(folder))
             }
             "s3" => {
                 let bucket = url.host_str().ok_or_else(|| {
-                    OpenError::Url("an S3 URL names a bucket: s3://bucket/prefix".to_owned())
+                    OpenError::Url("an S3 URL needs a bucket: s3://bucket/prefix".to_owned())
                 })?;
                 let s3 = Box::new(AmazonS3Builder::from_env().with_bucket_name(bucket));
                 Ok(Self::Bucket {
@@ -92,9 +99,9 @@ impl StoreLocation {
                     prefix: url.path().trim_matches('/').to_owned(),
                 })
             }
-            other => {
-                Err(OpenError::Url(format!("unknown scheme {other}: s3://bucket/prefix or file:///folder")))
-            }
+            other => Err(OpenError::Url(format!(
+                "unknown scheme {other}: use s3://bucket/prefix or file:///folder"
+            ))),
         }
     }
 }
@@ -104,20 +111,20 @@ impl Store {
         Self { inner, pace: None }
     }
 
-    /// The same store with a latency in front of it.
+    /// The same store with an artificial latency on every PUT, GET and DELETE.
     #[must_use]
     pub fn slowed(self, pace: Option<Pace>) -> Self {
         Self { pace, ..self }
     }
 
-    async fn held<T>(&self, work: impl Future<Output = T>) -> T {
+    async fn paced<T>(&self, work: impl Future<Output = T>) -> T {
         match &self.pace {
-            Some(pace) => pace.held(work).await,
+            Some(pace) => pace.run(work).await,
             None => work.await,
         }
     }
 
-    /// What a URL names, see [`StoreLocation::parse`].
+    /// Opens the store that a URL names (see [`StoreLocation::parse`]).
     pub fn open(url: &str) -> Result<Self, OpenError> {
         match StoreLocation::parse(url)? {
             StoreLocation::Memory => Ok(Self::new(Arc::new(InMemory::new()))),
@@ -129,6 +136,7 @@ impl Store {
         }
     }
 
+    /// A bucket; all keys are put under `prefix`, if that is not empty.
     #[must_use]
     pub fn bucket(s3: AmazonS3, prefix: &str) -> Self {
         if prefix.is_empty() {
@@ -138,7 +146,7 @@ impl Store {
         }
     }
 
-    /// A folder, each PUT of which is on disk before it counts.
+    /// A local folder. A PUT returns only after file and folders are synced to disk.
     pub fn local(folder: &std::path::Path) -> Result<Self> {
         Ok(Self::new(Arc::new(DurableFolder {
             inner: LocalFileSystem::new_with_prefix(folder)?,
@@ -146,18 +154,19 @@ impl Store {
         })))
     }
 
-    /// Writes an object under a key that is never reused; sent again with the same bytes when in doubt.
+    /// Writes an object. Failed attempts are repeated with the same bytes, which is safe since keys are never
+    /// reused.
     pub async fn put(&self, key: &Path, bytes: &Bytes) -> Result<(), StoreError> {
         let start = Instant::now();
         let mut failure = StoreError::Timeout;
-        for attempt in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS_MAX {
             if attempt > 0 {
-                tokio::time::sleep(BACKOFF * 2_u32.pow(attempt)).await;
+                tokio::time::sleep(RETRY_BACKOFF * 2_u32.pow(attempt)).await;
             }
             metrics::store_request("put");
             match tokio::time::timeout(
-                ATTEMPT,
-                self.held(self.inner.put(key, PutPayload::from_bytes(bytes.clone()))),
+                REQUEST_TIMEOUT,
+                self.paced(self.inner.put(key, PutPayload::from_bytes(bytes.clone()))),
             )
             .await
             {
@@ -168,16 +177,16 @@ impl Store {
                 Ok(Err(e)) => failure = StoreError::Failed(e),
                 Err(_) => failure = StoreError::Timeout,
             }
-            tracing::warn!(key = %key, attempt, error = %failure, "put failed");
+            tracing::warn!(key = %key, attempt, error = %failure, "writing an object failed");
         }
         Err(failure)
     }
 
-    /// Bytes of an object, as many of the range as there are. Only a 404 says that it is missing; a refusal
-    /// (403) can pass, or hide a 404.
+    /// Reads a byte range of an object, clipped to the object's size. [`StoreError::NotFound`] is returned
+    /// only for a 404: a 403 may be temporary, or S3's way to hide a 404.
     pub async fn get_range(&self, key: &Path, range: Range<u64>) -> Result<Bytes, StoreError> {
         let start = Instant::now();
-        let bytes = tokio::time::timeout(ATTEMPT, self.try_get_range(key, range))
+        let bytes = tokio::time::timeout(REQUEST_TIMEOUT, self.try_get_range(key, range))
             .await
             .map_err(|_| StoreError::Timeout)??;
         metrics::store_get(start.elapsed(), bytes.len());
@@ -188,38 +197,40 @@ impl Store {
         let mut attempt = 0;
         loop {
             metrics::store_request("get");
-            let error = match self.held(self.inner.get_range(key, range.clone())).await {
+            let error = match self.paced(self.inner.get_range(key, range.clone())).await {
                 Ok(bytes) => return Ok(bytes),
                 Err(error) if is_missing(&error) => return Err(StoreError::NotFound),
                 Err(error) => error,
             };
             attempt += 1;
-            if attempt == ATTEMPTS {
+            if attempt == ATTEMPTS_MAX {
                 if matches!(
                     error,
                     object_store::Error::PermissionDenied { .. }
                         | object_store::Error::Unauthenticated { .. }
                 ) {
-                    tracing::error!(key = %key, error = %crate::error_chain(&error), "the store refuses a read");
+                    let error = crate::error_chain(&error);
+                    tracing::error!(%key, %error, "the store refuses a read");
                 }
                 return Err(StoreError::Failed(error));
             }
-            tracing::warn!(key = %key, attempt, error = %crate::error_chain(&error), "get failed");
-            tokio::time::sleep(BACKOFF * 2_u32.pow(attempt)).await;
+            let chain = crate::error_chain(&error);
+            tracing::warn!(%key, attempt, error = %chain, "reading an object failed");
+            tokio::time::sleep(RETRY_BACKOFF * 2_u32.pow(attempt)).await;
         }
     }
 
-    /// Gone already is as good as deleted.
+    /// Deletes an object. Succeeds if it does not exist.
     pub async fn delete(&self, key: &Path) -> Result<(), StoreError> {
         metrics::store_request("delete");
-        match tokio::time::timeout(ATTEMPT, self.held(self.inner.delete(key))).await {
+        match tokio::time::timeout(REQUEST_TIMEOUT, self.paced(self.inner.delete(key))).await {
             Ok(Ok(()) | Err(object_store::Error::NotFound { .. })) => Ok(()),
             Ok(Err(e)) => Err(StoreError::Failed(e)),
             Err(_) => Err(StoreError::Timeout),
         }
     }
 
-    /// Whether the store answers at all.
+    /// Checks that the store answers, by a HEAD request; `key` need not exist.
     pub async fn ping(&self, key: &Path) -> Result<(), StoreError> {
         match tokio::time::timeout(Duration::from_secs(2), self.inner.head(key)).await {
             Ok(Ok(_) | Err(object_store::Error::NotFound { .. })) => Ok(()),
@@ -229,14 +240,15 @@ impl Store {
     }
 }
 
-/// A whole bucket that is not there says nothing about an object.
+/// Whether the error says that the object does not exist. A missing bucket is a wrong configuration and says
+/// nothing about the object.
 fn is_missing(error: &object_store::Error) -> bool {
     matches!(error, object_store::Error::NotFound { .. })
         && !crate::error_chain(error).contains("NoSuchBucket")
 }
 
-/// [`LocalFileSystem`] renames into place but never syncs: here file and folders are synced before a PUT is
-/// answered.
+/// A local folder whose PUTs are durable: [`LocalFileSystem`] renames files into place but does not sync
+/// them; this wrapper syncs the file and its folders before a PUT returns.
 #[derive(Debug)]
 struct DurableFolder {
     inner: LocalFileSystem,

@@ -1,7 +1,7 @@
-//! Topics by name: looked up, made, changed, deleted.
+//! Topics: looked up by name, created, changed, listed, deleted.
 //!
-//! A topic is remembered for some seconds: another agent's change is seen after them, a deletion at the next
-//! commit or read, which then looks the name up again.
+//! Topics are cached for some seconds (see [`NamedCache`]). A change by another agent becomes visible after
+//! that. A deletion is noticed by the next commit or read, whose caller then looks the name up again.
 
 use crate::named::NamedCache;
 use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
@@ -9,7 +9,7 @@ use millpond_core::{ControlPlane, Error, Name, PartitionId, Scope, Topic, TopicC
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Why a topic is not there to work with.
+/// Why a topic could not be looked up, created or deleted.
 #[derive(Debug, thiserror::Error)]
 pub enum TopicError {
     #[error("there is no topic {0}")]
@@ -26,11 +26,12 @@ pub struct DescribedTopic {
     pub partitions: Vec<PartitionStatus>,
 }
 
+/// The topics of all tenants, as this agent knows them.
 pub struct Topics {
     plane: Arc<dyn ControlPlane>,
     known: NamedCache<Topic>,
-    /// Counts requests whose records have no key: each takes the next partition.
-    requests: AtomicU32,
+    /// Chooses the partition of records without a key: each request takes the next one.
+    sticky_turn: AtomicU32,
     default_partitions: i32,
     auto_create: bool,
 }
@@ -38,26 +39,34 @@ pub struct Topics {
 impl Topics {
     #[must_use]
     pub fn new(plane: Arc<dyn ControlPlane>, default_partitions: i32, auto_create: bool) -> Self {
-        Self { plane, known: NamedCache::new(), requests: AtomicU32::new(0), default_partitions, auto_create }
+        Self {
+            plane,
+            known: NamedCache::new(),
+            sticky_turn: AtomicU32::new(0),
+            default_partitions,
+            auto_create,
+        }
     }
 
+    /// The topic, possibly from the cache.
     pub async fn get(&self, scope: &Scope, name: &Name) -> Result<Arc<Topic>, TopicError> {
         let found = self.known.get(scope, name, self.plane.topic(scope, name)).await;
-        found.map_err(|e| absent(name, e))
+        found.map_err(|e| topic_error(name, e))
     }
 
-    /// The topic as it is now, whatever is remembered.
+    /// The topic as it is now, read from the control plane.
     pub async fn look_up(&self, scope: &Scope, name: &Name) -> Result<Arc<Topic>, TopicError> {
         match self.plane.topic(scope, name).await {
             Ok(topic) => Ok(self.known.remember(scope, name, topic).await),
             Err(error) => {
                 self.known.forget(scope, name).await;
-                Err(absent(name, error))
+                Err(topic_error(name, error))
             }
         }
     }
 
-    /// The topic and one of its partitions; looked up again if it is not known to have that.
+    /// The topic and the id of one of its partitions. If the cached topic lacks the partition, it is read
+    /// again.
     pub async fn with_partition(
         &self,
         scope: &Scope,
@@ -72,17 +81,18 @@ impl Topics {
         Ok((topic, id))
     }
 
-    /// The topic, made with the defaults if there is none and the server makes topics by itself.
+    /// The topic. If it does not exist, it is created with the defaults, provided that the server is
+    /// configured so.
     pub async fn get_or_create(&self, scope: &Scope, name: &Name) -> Result<Arc<Topic>, TopicError> {
         match self.get(scope, name).await {
             Err(TopicError::NoSuchTopic(_)) if self.auto_create => {}
             outcome => return outcome,
         }
         let made = self.put(scope, name, &TopicChange::default()).await;
-        made.map(|(topic, _)| topic).map_err(|error| absent(name, error.map_rejection(|_| NoSuchTopic)))
+        made.map(|(topic, _)| topic).map_err(|error| topic_error(name, error.map_rejection(|_| NoSuchTopic)))
     }
 
-    /// Makes the topic or changes it; `bool` says that it was made.
+    /// Creates or changes a topic; `true` if it was created.
     pub async fn put(
         &self,
         scope: &Scope,
@@ -105,7 +115,7 @@ impl Topics {
         Ok(DescribedTopic { topic, partitions })
     }
 
-    /// All topics of the tenant by name.
+    /// All topics of the tenant, in the order of their names.
     pub async fn list(&self, scope: &Scope) -> Result<Vec<DescribedTopic>, Error> {
         let mut topics = Vec::new();
         for topic in self.plane.topics(scope).await? {
@@ -114,6 +124,7 @@ impl Topics {
         Ok(topics)
     }
 
+    /// Deletes a topic and its records.
     pub async fn delete(&self, scope: &Scope, name: &Name) -> Result<(), TopicError> {
         let deleted = self.plane.delete_topic(scope, name).await;
         self.forget(scope, name).await;
@@ -124,21 +135,21 @@ impl Topics {
         }
     }
 
-    /// What is remembered of a name turned out to be old.
+    /// Drops the cached topic of a name because it turned out to be out of date.
     pub async fn forget(&self, scope: &Scope, name: &Name) {
         self.known.forget(scope, name).await;
     }
 
-    /// Partition for the records without key of one request: each request takes the next.
+    /// The partition for the records of one request that have no key. Each call returns the next partition.
     #[must_use]
     pub fn sticky(&self, topic: &Topic) -> i32 {
-        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        let number = self.sticky_turn.fetch_add(1, Ordering::Relaxed);
         let count = u32::try_from(topic.partition_count()).unwrap_or(1).max(1);
         i32::try_from(number % count).unwrap_or(0)
     }
 }
 
-fn absent(name: &Name, error: Error<NoSuchTopic>) -> TopicError {
+fn topic_error(name: &Name, error: Error<NoSuchTopic>) -> TopicError {
     match error.into_rejection() {
         Ok(NoSuchTopic) => TopicError::NoSuchTopic(name.clone()),
         Err(error) => TopicError::ControlPlane(error),

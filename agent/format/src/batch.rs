@@ -1,7 +1,8 @@
-//! Kafka's RecordBatch, magic 2: encode from [`RecordSet`]s, decode to [`RecordView`]s.
+//! Record batches in Kafka's RecordBatch format, magic 2: encoded from [`RecordSet`]s, decoded to
+//! [`RecordView`]s.
 //!
-//! The base offset inside is 0: offsets are given at commit and live in the log's index. CRC-32C over the
-//! whole batch stands in that index and is checked before a byte is looked at.
+//! The base offset inside a batch is 0: a commit assigns the offsets, and the index of the log holds them.
+//! The index also holds a CRC-32C of the whole batch, which is checked before anything else is read.
 
 use super::Corrupt;
 use super::record::{RecordSet, RecordView, put_varint, take_varint, varint_len};
@@ -11,13 +12,15 @@ use millpond_core::saturated;
 use std::io::{Read, Write};
 use std::sync::OnceLock;
 
+/// Length of the header of a record batch.
 pub const HEADER_BYTES: usize = 61;
 const MAGIC: u8 = 2;
-const LZ4: u16 = 3;
-/// Below this compression costs more than it saves.
-const COMPRESS_FROM_BYTES: usize = 512;
+/// Value of the compression bits in the attributes of a batch that stands for LZ4.
+const COMPRESSION_LZ4: u16 = 3;
+/// Minimum size of records to be compressed. Below it, compression costs more than it saves.
+const COMPRESS_MIN_BYTES: usize = 512;
 
-/// Builds one record batch; the buffers are reused between batches.
+/// Encodes record batches, one after the other. Its buffers are reused.
 #[derive(Debug, Default)]
 pub struct BatchEncoder {
     records: Vec<u8>,
@@ -27,20 +30,22 @@ pub struct BatchEncoder {
     max_timestamp: i64,
 }
 
-/// What the log's index says of an encoded batch.
+/// Properties of an encoded batch, as the index of the log holds them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Encoded {
     pub records: i32,
     pub byte_length: usize,
+    /// Length of the records before compression.
     pub raw_bytes: usize,
+    /// CRC-32C of the encoded batch.
     pub crc: u32,
     pub min_timestamp: i64,
     pub max_timestamp: i64,
 }
 
 impl BatchEncoder {
-    /// Appends records of a set from a position on, while the batch stays below `max_bytes`; returns how
-    /// many.
+    /// Appends records of a set, from `position` on, while the records of the batch stay within `max_bytes`;
+    /// an empty batch takes at least one. Returns how many were appended.
     pub fn push_from(&mut self, set: &RecordSet, position: usize, max_bytes: usize) -> usize {
         let mut taken = 0;
         for (timestamp, tail) in set.tails_from(position) {
@@ -53,6 +58,7 @@ impl BatchEncoder {
         taken
     }
 
+    /// Appends one record. `tail` is its key, value and headers as encoded in a [`RecordSet`].
     pub fn push(&mut self, timestamp: i64, tail: &[u8]) {
         if self.count == 0 {
             self.base_timestamp = timestamp;
@@ -82,13 +88,13 @@ impl BatchEncoder {
         self.records.len()
     }
 
-    /// Writes the batch behind `out` and begins another.
+    /// Appends the batch to `out` and begins a new one.
     pub fn finish(&mut self, out: &mut Vec<u8>) -> Encoded {
         let start = out.len();
         out.resize(start + HEADER_BYTES, 0);
         let mut attributes = 0;
-        if self.records.len() >= COMPRESS_FROM_BYTES && compress(&self.records, out) {
-            attributes = LZ4;
+        if self.records.len() >= COMPRESS_MIN_BYTES && compress(&self.records, out) {
+            attributes = COMPRESSION_LZ4;
         } else {
             out.truncate(start + HEADER_BYTES);
             out.extend_from_slice(&self.records);
@@ -122,7 +128,7 @@ impl BatchEncoder {
     }
 }
 
-/// False when nothing is won.
+/// Appends `raw` compressed. Returns false if that failed or saves nothing; `out` then has to be cut back.
 fn compress(raw: &[u8], out: &mut Vec<u8>) -> bool {
     let start = out.len();
     let info = FrameInfo::new().block_mode(BlockMode::Independent).block_size(BlockSize::Max64KB);
@@ -131,19 +137,19 @@ fn compress(raw: &[u8], out: &mut Vec<u8>) -> bool {
     done && out.len() - start < raw.len()
 }
 
-/// A batch whose checksum was verified, uncompressed.
+/// A decoded batch: its checksum was verified and its records are uncompressed.
 #[derive(Debug, Clone)]
 pub struct DecodedBatch {
     records: Bytes,
     base_timestamp: i64,
     count: i32,
-    /// Where each record begins; made when one is asked for by its position.
+    /// Start of each record; computed when a record is first read by its position.
     starts: OnceLock<Vec<u32>>,
 }
 
 impl DecodedBatch {
-    /// `crc` is the one of the log's index, over all of `bytes`; `raw_bytes` bounds what decompression may
-    /// give.
+    /// Verifies and decompresses a batch. `crc` is the CRC-32C of all `bytes` from the index of the log;
+    /// `raw_bytes` is the length of the records before compression and bounds the decompression.
     pub fn decode(bytes: &Bytes, crc: u32, raw_bytes: usize) -> Result<Self, Corrupt> {
         if crc32c::crc32c(bytes) != crc {
             return Err(Corrupt("checksum mismatch"));
@@ -157,7 +163,7 @@ impl DecodedBatch {
         let body = bytes.slice(HEADER_BYTES..);
         let records = match u16::from_be_bytes([bytes[21], bytes[22]]) & 7 {
             0 => body,
-            LZ4 => {
+            COMPRESSION_LZ4 => {
                 let mut raw = Vec::with_capacity(raw_bytes);
                 let limit = saturated::<u64, _>(raw_bytes).saturating_add(1);
                 FrameDecoder::new(&body[..])
@@ -174,7 +180,7 @@ impl DecodedBatch {
         Ok(Self { records, base_timestamp, count, starts: OnceLock::new() })
     }
 
-    /// Records in their order; ends after the first corrupt one.
+    /// The records in order. Ends after the first corrupt one.
     pub fn records(&self) -> impl Iterator<Item = Result<RecordView<'_>, Corrupt>> {
         let mut rest = &self.records[..];
         let mut left = self.count;
@@ -191,23 +197,23 @@ impl DecodedBatch {
         })
     }
 
-    /// Without a hold on what it was decoded from.
+    /// Copies the records, so that the buffer from which the batch was decoded can be freed.
     #[must_use]
     pub fn detached(mut self) -> Self {
         self.records = Bytes::copy_from_slice(&self.records);
         self
     }
 
-    /// The record at a position; `None` past the end.
+    /// The record at a position; `None` beyond the end.
     #[must_use]
     pub fn record(&self, position: usize) -> Option<Result<RecordView<'_>, Corrupt>> {
-        let start = *self.starts.get_or_init(|| self.scan()).get(position)?;
+        let start = *self.starts.get_or_init(|| self.record_starts()).get(position)?;
         let mut rest = self.records.get(usize::try_from(start).ok()?..)?;
         Some(RecordView::take(&mut rest, self.base_timestamp))
     }
 
-    /// Ends at the first record that is cut short.
-    fn scan(&self) -> Vec<u32> {
+    /// Finds where each record starts. Ends at the first record that is cut short.
+    fn record_starts(&self) -> Vec<u32> {
         let mut starts = Vec::with_capacity(saturated::<usize, _>(self.count));
         let mut rest = &self.records[..];
         for _ in 0..self.count {

@@ -1,7 +1,8 @@
-//! The ingest form of a segment: record batches grouped by partition, then a footer that describes them, then
-//! a trailer.
+//! Segments as produce requests write them: record batches grouped by partition, then a footer that describes
+//! them, then a trailer.
 //!
-//! With the footers alone, records (not their order of commit) can be recovered from the bucket.
+//! From the footers alone, the records can be recovered from the bucket, but not the order in which they were
+//! committed.
 
 use super::Corrupt;
 use super::batch::{BatchEncoder, Encoded};
@@ -13,12 +14,17 @@ use millpond_core::saturated;
 use serde::{Deserialize, Serialize};
 use std::io::{Read, Write};
 
+/// Last bytes of a segment.
 pub const MAGIC: [u8; 4] = *b"MPSG";
+/// Version of the segment format.
 pub const VERSION: u16 = 1;
-/// footer length u32, footer CRC-32C u32, version u16, magic: little endian.
+/// Length of the trailer: footer length (u32), CRC-32C of the footer (u32), version (u16), magic (4 bytes);
+/// all little endian.
 pub const TRAILER_BYTES: usize = 14;
+/// Maximum length of a footer after decompression.
 const FOOTER_MAX_BYTES: u64 = 64 << 20;
 
+/// Description of the batches of a segment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Footer {
     pub cluster: String,
@@ -28,6 +34,7 @@ pub struct Footer {
     pub batches: Vec<FooterBatch>,
 }
 
+/// A topic that has batches in the segment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FooterTopic {
     pub tenant: String,
@@ -35,6 +42,7 @@ pub struct FooterTopic {
     pub topic_id: i64,
 }
 
+/// Place and content of one batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FooterBatch {
     /// Index into `topics`.
@@ -49,7 +57,7 @@ pub struct FooterBatch {
     pub max_timestamp: i64,
 }
 
-/// Writes batches one behind the other and remembers what the footer will say.
+/// Writes the batches of a segment and collects its footer.
 #[derive(Debug)]
 pub struct SegmentWriter {
     out: Vec<u8>,
@@ -79,12 +87,13 @@ impl SegmentWriter {
         self.encoder.push(timestamp, tail);
     }
 
+    /// Length of the current batch before compression.
     #[must_use]
     pub fn batch_bytes(&self) -> usize {
         self.encoder.raw_bytes()
     }
 
-    /// Ends the batch; returns its byte offset.
+    /// Ends the current batch, which belongs to `home`. Returns its byte offset in the segment.
     pub fn finish_batch(&mut self, home: &TopicLabel) -> (usize, Encoded) {
         let byte_offset = self.out.len();
         let encoded = self.encoder.finish(&mut self.out);
@@ -109,14 +118,14 @@ impl SegmentWriter {
         (byte_offset, encoded)
     }
 
-    /// The batches alone, as an inline payload holds them.
+    /// Returns the batches without footer and trailer, as an inline payload.
     #[must_use]
     pub fn into_payload(mut self) -> Bytes {
         self.out.shrink_to_fit();
         self.out.into()
     }
 
-    /// The whole object.
+    /// Returns the whole segment.
     #[must_use]
     pub fn into_segment(mut self) -> Bytes {
         let start = self.out.len();
@@ -136,7 +145,7 @@ impl SegmentWriter {
     }
 }
 
-/// Reads the footer of a whole segment.
+/// Reads the footer of a segment. `segment` is the whole object.
 pub fn read_footer(segment: &[u8]) -> Result<Footer, Corrupt> {
     let (rest, trailer) = segment
         .split_last_chunk::<TRAILER_BYTES>()
@@ -161,7 +170,7 @@ pub fn read_footer(segment: &[u8]) -> Result<Footer, Corrupt> {
         .take(FOOTER_MAX_BYTES)
         .read_to_end(&mut text)
         .map_err(|_| Corrupt("a footer does not decompress"))?;
-    serde_json::from_slice(&text).map_err(|_| Corrupt("a footer is not what it should be"))
+    serde_json::from_slice(&text).map_err(|_| Corrupt("a footer is not valid JSON of the expected form"))
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! The one place that spells object keys.
+//! Object keys. No other code builds them.
 
 use millpond_core::PartId;
 use object_store::path::Path;
 
-/// `v1/{cluster}/ingest/{2 hex of hash}/{uuid}.seg`: the hash spreads load over S3's prefixes; a uuidv7 alone
-/// would not.
+/// Key of a segment: `v1/{cluster}/ingest/{2 hex digits of a hash}/{uuid}.seg`. The hash spreads the load
+/// over the prefixes of S3. The UUIDv7 alone would not, since UUIDs of the same time begin alike.
 #[must_use]
 pub fn ingest(cluster: &str, part: PartId) -> Path {
     let spread = crc32c::crc32c(part.0.as_bytes()) & 0xff;

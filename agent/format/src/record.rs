@@ -1,20 +1,26 @@
-//! Records as Kafka's RecordBatch v2 lays them out (<https://kafka.apache.org/documentation/#record>).
+//! Encoding of records in Kafka's RecordBatch v2 (<https://kafka.apache.org/documentation/#record>).
 //!
-//! A [`RecordSet`] holds the part of each record that does not depend on its place in a batch, so that
-//! records of several requests meet in one batch with one more copy and no object per record. Header names
-//! may repeat, which is why the codec is our own.
+//! A [`RecordSet`] holds the part of each record that does not depend on its position in a batch. Records of
+//! several requests are thus combined into one batch with a single copy and without an object per record.
+//! Header names may repeat, which codecs that keep headers in a map cannot express, so this one is our own.
 
 use super::Corrupt;
 use millpond_core::control_plane::BatchFlags;
 use millpond_core::saturated;
 
-/// Reserved prefix of header names.
+/// Prefix of header names that is reserved for Millpond.
 pub const RESERVED: &str = "millpond.";
+/// Header that holds the dedup id of a record.
 pub const HEADER_DEDUP: &str = "millpond.dedup_id";
+/// Header that holds the instant before which queues do not give the record out, in milliseconds since the
+/// epoch.
 pub const HEADER_DELIVER_AT: &str = "millpond.deliver_at_ms";
+/// Header that holds the instant at which the record expires, in milliseconds since the epoch.
 pub const HEADER_EXPIRES_AT: &str = "millpond.expires_at_ms";
+/// Header that holds the W3C trace context (`traceparent`) of the record.
 pub const HEADER_TRACEPARENT: &str = "millpond.traceparent";
 
+/// Appends a zigzag varint, as in Protocol Buffers.
 pub fn put_varint(out: &mut Vec<u8>, value: i64) {
     let mut rest = ((value << 1) ^ (value >> 63)).cast_unsigned();
     loop {
@@ -28,6 +34,7 @@ pub fn put_varint(out: &mut Vec<u8>, value: i64) {
     }
 }
 
+/// Encoded length of a zigzag varint, in bytes.
 #[must_use]
 pub fn varint_len(value: i64) -> usize {
     let zigzag = ((value << 1) ^ (value >> 63)).cast_unsigned();
@@ -35,6 +42,7 @@ pub fn varint_len(value: i64) -> usize {
     usize::try_from(bits.div_ceil(7)).unwrap_or(10)
 }
 
+/// Reads a zigzag varint and advances `bytes` past it.
 pub fn take_varint(bytes: &mut &[u8]) -> Result<i64, Corrupt> {
     let mut value = 0_u64;
     for shift in (0..64).step_by(7) {
@@ -52,32 +60,35 @@ fn length(n: usize) -> i64 {
     saturated::<i64, _>(n)
 }
 
-/// Records of one partition in the order in which they are to be stored.
+/// Records of one partition, in the order in which they are to be stored.
 #[derive(Debug, Default, Clone)]
 pub struct RecordSet {
+    /// Key, value and headers of each record, encoded, one after the other.
     tails: Vec<u8>,
     index: Vec<Entry>,
     pub flags: BatchFlags,
-    /// Of the records that expire, the latest; meaningful if all do.
+    /// Latest expiry of the records with a time to live; meaningful only if all have one.
     latest_expiry: i64,
+    /// Whether some record has no time to live.
     unexpiring: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
+    /// End of the record in `tails`.
     end: u32,
     timestamp: i64,
 }
 
-/// One record to store, as a request names it.
+/// A record to be stored, as a request states it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NewRecord<'a> {
     pub key: Option<&'a [u8]>,
     pub value: Option<&'a [u8]>,
     pub headers: &'a [(&'a str, &'a [u8])],
-    /// Milliseconds since the epoch; `None`: that of the request.
+    /// Milliseconds since the epoch; `None`: the timestamp of the request.
     pub timestamp: Option<i64>,
-    /// The value is JSON text without raw line ends.
+    /// Whether the value is JSON text without raw line breaks.
     pub json: bool,
     pub deliver_at_ms: Option<i64>,
     pub expires_at_ms: Option<i64>,
@@ -91,7 +102,7 @@ impl RecordSet {
         Self { tails: Vec::with_capacity(bytes), ..Self::default() }
     }
 
-    /// Appends a record; `timestamp` is for one that has none of its own.
+    /// Appends a record. `timestamp` is used if the record has none.
     pub fn push(&mut self, record: &NewRecord<'_>, timestamp: i64) {
         if self.index.is_empty() {
             self.flags = BatchFlags::JSON;
@@ -140,24 +151,25 @@ impl RecordSet {
         self.index.is_empty()
     }
 
-    /// About what it will take in a segment before compression.
+    /// Approximate size of the records in a segment before compression.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.tails.len() + 8 * self.index.len()
     }
 
-    /// When the last record expires, `None` if one never does.
+    /// Time at which the last record expires; `None` if a record has no time to live.
     #[must_use]
     pub fn expires_at_ms(&self) -> Option<i64> {
         (!self.unexpiring && !self.is_empty()).then_some(self.latest_expiry)
     }
 
+    /// Timestamp of the record at a position.
     #[must_use]
     pub fn timestamp(&self, position: usize) -> Option<i64> {
         self.index.get(position).map(|e| e.timestamp)
     }
 
-    /// Timestamp and place-independent bytes of each record from a position on.
+    /// Timestamp and encoded key, value and headers of each record, from `position` on.
     pub fn tails_from(&self, position: usize) -> impl Iterator<Item = (i64, &[u8])> {
         let start = position.checked_sub(1).and_then(|p| self.index.get(p)).map_or(0, |e| e.end);
         let rest = self.index.get(position..).unwrap_or_default();
@@ -196,22 +208,22 @@ fn take_header<'a>(bytes: &mut &'a [u8]) -> Result<(&'a str, &'a [u8]), Corrupt>
     Ok((name, take_bytes(bytes)?.unwrap_or_default()))
 }
 
-/// A stored record, borrowed from its batch.
+/// A stored record that borrows from its batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordView<'a> {
-    /// Among the encoded records of the batch.
+    /// Position among the encoded records of the batch.
     pub position: i32,
     pub timestamp: i64,
     pub key: Option<&'a [u8]>,
     pub value: Option<&'a [u8]>,
     headers: &'a [u8],
     header_count: usize,
-    /// Key, value and headers as encoded.
+    /// Key, value and headers, encoded.
     pub tail: &'a [u8],
 }
 
 impl<'a> RecordView<'a> {
-    /// Takes the next record off the uncompressed bytes of a batch.
+    /// Reads the next record from the uncompressed records of a batch and advances `bytes` past it.
     pub fn take(bytes: &mut &'a [u8], base_timestamp: i64) -> Result<Self, Corrupt> {
         let length =
             usize::try_from(take_varint(bytes)?).map_err(|_| Corrupt("a record has a negative length"))?;
@@ -232,14 +244,14 @@ impl<'a> RecordView<'a> {
         Ok(Self { position, timestamp, key, value, headers: record, header_count, tail })
     }
 
-    /// An instant in one of Millpond's own headers, in milliseconds since the epoch.
+    /// The value of a header of Millpond's own that holds an instant, in milliseconds since the epoch.
     #[must_use]
     pub fn instant(&self, header: &str) -> Option<i64> {
         let (_, value) = self.headers().filter_map(Result::ok).find(|(name, _)| *name == header)?;
         std::str::from_utf8(value).ok()?.parse().ok()
     }
 
-    /// All headers in their order, Millpond's own included; ends after the first corrupt one.
+    /// All headers in order, including those of Millpond. Ends after the first corrupt one.
     pub fn headers(&self) -> impl Iterator<Item = Result<(&'a str, &'a [u8]), Corrupt>> {
         let mut rest = self.headers;
         let mut left = self.header_count;

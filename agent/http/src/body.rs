@@ -1,4 +1,4 @@
-//! Request bodies: bounded in bytes and in time.
+//! Reads request bodies, with bounds on their size, on the memory they take, and on the time between frames.
 
 use crate::error::{Code, Problem};
 use axum::body::Body;
@@ -14,12 +14,12 @@ use serde::de::DeserializeOwned;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
-/// Silence on an open body ends it.
-const BODY_SILENCE_MAX: Duration = Duration::from_secs(60);
-/// A body without a length takes memory in steps of this size.
+/// Longest wait for the next frame of a body; after it the request is refused.
+const FRAME_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Memory is reserved in steps of this size for a body that came without `Content-Length`.
 const ADMISSION_STEP_BYTES: usize = 64 * limits::KIB;
 
-/// A body that is streamed into the engine.
+/// A request body as the source of frames of a streamed produce.
 pub struct BodyFrames(pub Body);
 
 impl Frames for BodyFrames {
@@ -30,13 +30,15 @@ impl Frames for BodyFrames {
     }
 }
 
-/// The next piece of a body, `None` at its end.
+/// The next data frame of a body that is not empty, or `None` at the end of the body.
 async fn next_frame(body: &mut Body) -> Result<Option<Bytes>, Problem> {
     loop {
-        match tokio::time::timeout(BODY_SILENCE_MAX, body.frame()).await {
-            Err(_) => return Err(Problem::bad_request("the body stopped coming")),
+        match tokio::time::timeout(FRAME_WAIT_MAX, body.frame()).await {
+            Err(_) => return Err(Problem::bad_request("no more of the body arrived in time")),
             Ok(None) => return Ok(None),
-            Ok(Some(Err(error))) => return Err(Problem::bad_request(format!("the body broke off: {error}"))),
+            Ok(Some(Err(error))) => {
+                return Err(Problem::bad_request(format!("the body cannot be read: {error}")));
+            }
             Ok(Some(Ok(frame))) => {
                 if let Ok(data) = frame.into_data()
                     && !data.is_empty()
@@ -48,11 +50,14 @@ async fn next_frame(body: &mut Body) -> Result<Option<Bytes>, Problem> {
     }
 }
 
-/// A whole body of at most `max` bytes, with memory set aside for it where an admission is given.
+/// Reads a whole body of at most `max` bytes. With an admission, memory is reserved while the body is read
+/// and released when this returns.
 pub async fn collect(body: Body, max: usize, admission: Option<&Admission>) -> Result<Bytes, Problem> {
     admitted(body, max, admission).await.map(|(bytes, _)| bytes)
 }
 
+/// Reads a whole body of at most `max` bytes, and returns it with the reservation of its memory, if an
+/// admission is given. Fails with `body_too_large`, `throttled` (no memory left) or `bad_request`.
 pub async fn admitted(
     mut body: Body,
     max: usize,
@@ -98,7 +103,7 @@ pub async fn admitted(
     Ok((whole.unwrap_or_else(|| joined.freeze()), permit))
 }
 
-/// A JSON body, where nothing but white space means no member at all.
+/// Parses a JSON body of at most 1 MiB. A body of white space only is read as `{}`.
 pub async fn json_body<T: DeserializeOwned>(body: Body) -> Result<T, Problem> {
     let body = collect(body, limits::MIB, None).await?;
     let body = if body.iter().all(u8::is_ascii_whitespace) { b"{}" } else { &body[..] };

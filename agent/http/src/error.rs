@@ -1,4 +1,8 @@
-//! Problems (RFC 9457): one table of codes, one exhaustive match to statuses.
+//! Errors as clients see them: problem documents (RFC 9457).
+//!
+//! Owns the table of error codes with status, title and whether a retry can succeed, and the conversion of
+//! every error of the engine into a [`Problem`]. All these matches are exhaustive. Codes are part of the API
+//! and never change; titles and details may.
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -18,6 +22,7 @@ use millpond_engine::topics::TopicError;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+/// The stable `code` of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
     BadRequest,
@@ -51,7 +56,7 @@ pub enum Code {
 }
 
 impl Code {
-    /// Stable name, status, whether sending the same request again can succeed, title.
+    /// Name in the API, HTTP status, whether the same request can succeed when it is sent again, and title.
     const fn row(self) -> (&'static str, u16, bool, &'static str) {
         match self {
             Self::BadRequest => ("bad_request", 400, false, "The request cannot be understood"),
@@ -61,12 +66,14 @@ impl Code {
             Self::PartitionNotFound => ("partition_not_found", 404, false, "The topic has no such partition"),
             Self::GroupNotFound => ("group_not_found", 404, false, "There is no such consumer group"),
             Self::MemberNotFound => ("member_not_found", 404, false, "The group has no such member"),
-            Self::GenerationFenced => ("generation_fenced", 409, false, "The partition is not the member's"),
+            Self::GenerationFenced => {
+                ("generation_fenced", 409, false, "The partition is not assigned to the member")
+            }
             Self::GroupNotEmpty => ("group_not_empty", 409, false, "The group has members"),
             Self::QueueNotFound => ("queue_not_found", 404, false, "There is no such queue"),
             Self::DeadNotFound => ("dead_not_found", 404, false, "The queue has no such dead record"),
             Self::LeaseLost => ("lease_lost", 409, false, "The lease is no longer held"),
-            Self::OffsetMismatch => ("offset_mismatch", 409, false, "The high watermark is another"),
+            Self::OffsetMismatch => ("offset_mismatch", 409, false, "The high watermark is a different one"),
             Self::InvalidChange => ("invalid_change", 409, false, "The change is not possible"),
             Self::IdempotencyConflict => {
                 ("idempotency_conflict", 409, false, "The idempotency key was used with another request")
@@ -74,7 +81,9 @@ impl Code {
             Self::MethodNotAllowed => {
                 ("method_not_allowed", 405, false, "The path does not take this method")
             }
-            Self::NotAcceptable => ("not_acceptable", 406, false, "No acceptable form of answer"),
+            Self::NotAcceptable => {
+                ("not_acceptable", 406, false, "No acceptable content type for the answer")
+            }
             Self::HeadersTooLarge => ("headers_too_large", 431, false, "A record's headers are too large"),
             Self::Internal => ("internal", 500, true, "Something went wrong in the server"),
             Self::Corrupt => ("corrupt", 500, true, "Stored records cannot be read"),
@@ -83,7 +92,7 @@ impl Code {
                 ("body_too_large", 413, false, "The body is too large for one atomic request")
             }
             Self::UnsupportedMediaType => {
-                ("unsupported_media_type", 415, false, "The content type is not one of those taken here")
+                ("unsupported_media_type", 415, false, "The content type is not supported here")
             }
             Self::OffsetOutOfRange => ("offset_out_of_range", 416, false, "The offset is outside the log"),
             Self::InvalidRecord => ("invalid_record", 422, false, "A record is not valid"),
@@ -108,7 +117,7 @@ impl Code {
     }
 }
 
-/// An error as the client sees it.
+/// An error as the client sees it: code, a detail for people, and members that depend on the code.
 #[derive(Debug, Clone)]
 pub struct Problem {
     pub code: Code,
@@ -116,7 +125,7 @@ pub struct Problem {
     extensions: Map<String, Value>,
 }
 
-/// The shape of a problem, for the OpenAPI document. Further members depend on the code.
+/// A problem document (RFC 9457). It can have more members, which depend on the code.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct ProblemBody {
     #[schema(example = "urn:millpond:problem:topic_not_found")]
@@ -141,13 +150,14 @@ impl Problem {
         Self::new(Code::BadRequest, detail)
     }
 
+    /// Adds a member to the problem document.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.extensions.insert(name.to_owned(), value.into());
         self
     }
 
-    /// The problem document alone, for a stream that has already begun.
+    /// The problem document as JSON, also for a streamed answer whose headers have already been sent.
     #[must_use]
     pub fn body(&self) -> String {
         let (code, status, retryable, title) = self.code.row();
@@ -181,8 +191,8 @@ impl From<NameError> for Problem {
     }
 }
 
-/// The table from the verbs' errors to codes begins here. A rejection of the control plane is told by its own
-/// row, everything else of it as [`Code::ControlPlaneUnavailable`].
+/// Conversion of control-plane errors. A rejection has a conversion of its own; any other failure is answered
+/// as [`Code::ControlPlaneUnavailable`].
 impl<R: Into<Problem>> From<Error<R>> for Problem
 where
     Error<R>: std::error::Error + 'static,
@@ -202,7 +212,7 @@ impl From<std::convert::Infallible> for Problem {
 }
 
 fn control_plane_failed(error: &(dyn std::error::Error + 'static)) -> Problem {
-    tracing::warn!(error = %error_chain(error), "the control plane failed");
+    tracing::warn!(error = %error_chain(error), "a call to the control plane failed");
     Problem::new(Code::ControlPlaneUnavailable, "the database does not answer: try again")
 }
 
@@ -258,7 +268,8 @@ fn topic_deleted() -> Problem {
     Problem::new(Code::TopicNotFound, "the topic was deleted")
 }
 
-fn beyond(nth: usize, high_watermark: Offset) -> Problem {
+/// `nth` is the index of the offset in the request.
+fn beyond_high_watermark(nth: usize, high_watermark: Offset) -> Problem {
     let detail = format!("an offset is beyond the high watermark {high_watermark}");
     Problem::new(Code::OffsetOutOfRange, detail).with("nth", nth).with("high_watermark", high_watermark.0)
 }
@@ -273,7 +284,9 @@ impl From<OffsetsRejected> for Problem {
                 "the member does not have a partition, or not since the generation named: poll",
             )
             .with("nth", nth),
-            OffsetsRejected::BeyondHighWatermark { nth, high_watermark } => beyond(nth, high_watermark),
+            OffsetsRejected::BeyondHighWatermark { nth, high_watermark } => {
+                beyond_high_watermark(nth, high_watermark)
+            }
         }
     }
 }
@@ -286,7 +299,9 @@ impl From<ResetRejected> for Problem {
                 "offsets are set without a member only while the group has none",
             ),
             ResetRejected::PartitionGone { .. } => topic_deleted(),
-            ResetRejected::BeyondHighWatermark { nth, high_watermark } => beyond(nth, high_watermark),
+            ResetRejected::BeyondHighWatermark { nth, high_watermark } => {
+                beyond_high_watermark(nth, high_watermark)
+            }
         }
     }
 }
@@ -391,7 +406,7 @@ impl From<AppendError> for Problem {
             AppendError::Throttled => Self::new(Code::Throttled, detail),
             AppendError::OutcomeUnknown => Self::new(Code::ControlPlaneUnavailable, detail),
             AppendError::ObjectStore => Self::new(Code::ObjectStoreUnavailable, detail),
-            // Nothing was stored, and another agent, or this one started again, takes it.
+            // Nothing was stored: a retry on another agent, or on this one after its restart, can succeed.
             AppendError::ShuttingDown => Self::new(Code::Throttled, detail),
         }
     }
@@ -440,7 +455,7 @@ impl From<&FetchError> for Problem {
         match error {
             FetchError::ControlPlane(_) => control_plane_failed(error),
             FetchError::ObjectStore(_) => {
-                tracing::warn!(error = %error_chain(error), "the object store failed");
+                tracing::warn!(error = %error_chain(error), "a request to the object store failed");
                 Self::new(Code::ObjectStoreUnavailable, "the object store does not answer: try again")
             }
             FetchError::Corrupt { .. } => Self::new(Code::Corrupt, error.to_string()),
@@ -448,7 +463,7 @@ impl From<&FetchError> for Problem {
     }
 }
 
-/// Of a record that was read and verified before.
+/// A record cannot be decoded, although the checksum of its batch was right.
 impl From<millpond_format::Corrupt> for Problem {
     fn from(error: millpond_format::Corrupt) -> Self {
         Self::new(Code::Corrupt, error.to_string())

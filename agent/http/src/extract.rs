@@ -1,4 +1,4 @@
-//! Extractors whose refusals are problems.
+//! Axum extractors for path parameters, query strings and headers, whose rejections are [`Problem`]s.
 
 use super::error::{Code, Problem};
 use axum::extract::{FromRequestParts, Path, Query};
@@ -7,7 +7,8 @@ use http::request::Parts;
 use millpond_core::{MemberId, Name, Scope};
 use serde::de::DeserializeOwned;
 
-/// On whose behalf the request is carried out. Without authentication configured: everybody's.
+/// The scope (tenant and rights) in which a request is carried out. There is no authentication yet, so it is
+/// the same for all requests.
 #[derive(Debug, Clone)]
 pub struct Caller(pub Scope);
 
@@ -19,7 +20,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     }
 }
 
-/// The `{topic}` of the path.
+/// The `{topic}` path parameter.
 #[derive(Debug, Clone)]
 pub struct TopicName(pub Name);
 
@@ -31,7 +32,7 @@ impl<S: Send + Sync> FromRequestParts<S> for TopicName {
     }
 }
 
-/// The `{group}` of the path.
+/// The `{group}` path parameter.
 #[derive(Debug, Clone)]
 pub struct GroupName(pub Name);
 
@@ -43,7 +44,7 @@ impl<S: Send + Sync> FromRequestParts<S> for GroupName {
     }
 }
 
-/// The `{queue}` of the path.
+/// The `{queue}` path parameter.
 #[derive(Debug, Clone)]
 pub struct QueueName(pub Name);
 
@@ -55,7 +56,7 @@ impl<S: Send + Sync> FromRequestParts<S> for QueueName {
     }
 }
 
-/// The `{member}` of the path. What is no id is no member's.
+/// The `{member}` path parameter. Text that is not a UUID names no member: `member_not_found`.
 #[derive(Debug, Clone, Copy)]
 pub struct Member(pub MemberId);
 
@@ -69,7 +70,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Member {
     }
 }
 
-/// The `{partition}` of the path.
+/// The `{partition}` path parameter. Whole numbers outside the range of `i32` are `partition_not_found`.
 #[derive(Debug, Clone, Copy)]
 pub struct PartitionNumber(pub i32);
 
@@ -97,7 +98,8 @@ async fn path_parameter<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str
         .ok_or_else(|| Problem::bad_request(format!("the path has no {name}")))
 }
 
-/// The query string; unknown names are refused, for a typing error would otherwise change what is asked.
+/// The query string as `T`. Types derive `deny_unknown_fields`, so that a misspelled parameter is refused
+/// instead of ignored.
 #[derive(Debug, Clone)]
 pub struct Params<T>(pub T);
 
@@ -112,7 +114,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Params<
     }
 }
 
-/// A header as text.
+/// The value of a header as text, or `None` if it is absent.
 pub fn text_header<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Problem> {
     let refuse = |_| Problem::bad_request(format!("the header {name} is not ASCII text"));
     headers.get(name).map(|value| value.to_str().map_err(refuse)).transpose()

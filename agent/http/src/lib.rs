@@ -1,4 +1,8 @@
-//! The HTTP API: routes, what every request goes through, the server.
+//! The HTTP API of an agent: routes, the middleware around every request, and the server that listens.
+//!
+//! Handlers translate between HTTP and the engine: they parse and check requests, call a verb of
+//! [`Engine`], and write its result or a [`Problem`]. They hold no state of their own and must not reach
+//! past the engine to the database or the object store.
 
 pub mod body;
 pub mod error;
@@ -30,7 +34,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 pub type AppState = Arc<Door>;
 
-/// What the routes work on.
+/// State that all handlers share: the engine, and which requests are let in.
 pub struct Door {
     pub engine: Arc<Engine>,
     pub config: DoorConfig,
@@ -38,7 +42,7 @@ pub struct Door {
 
 #[derive(Debug, Clone, Default)]
 pub struct DoorConfig {
-    /// Answer to loopback host names only.
+    /// Refuse requests whose `Host` is not a loopback name, as protection against DNS rebinding.
     pub loopback_only: bool,
     pub allowed_origins: AllowedOrigins,
 }
@@ -55,12 +59,13 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(OpenApi)]
 #[openapi(info(
     title = "Millpond",
-    description = "A serverless queue on object storage: records are batched into segments in a bucket, offsets live in Postgres.",
+    description = "A serverless queue on object storage: records are batched into segments in a bucket, \
+        offsets live in Postgres.",
     license(name = "Apache-2.0", identifier = "Apache-2.0")
 ))]
 struct Document;
 
-/// Routes and their description, from the same declarations.
+/// The routes and the OpenAPI document that describes them, built from the same declarations.
 fn described() -> (Router<AppState>, utoipa::openapi::OpenApi) {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(topic::routes())
@@ -72,12 +77,13 @@ fn described() -> (Router<AppState>, utoipa::openapi::OpenApi) {
         .split_for_parts()
 }
 
-/// The OpenAPI document that `/openapi.json` answers.
+/// The OpenAPI document that is served at `/openapi.json`.
 #[must_use]
 pub fn openapi() -> utoipa::openapi::OpenApi {
     described().1
 }
 
+/// All routes, with the middleware that every request passes through.
 pub fn router(app: AppState) -> Router {
     let cors = app.config.allowed_origins.cors();
     let router = described()
@@ -89,7 +95,7 @@ pub fn router(app: AppState) -> Router {
         .layer(CatchPanicLayer::custom(|_| {
             Problem::new(Code::Internal, "the request ended in a panic; it is logged").into_response()
         }))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), around))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), wrap_request))
         .with_state(app);
     match cors {
         Some(cors) => router.layer(cors),
@@ -97,8 +103,9 @@ pub fn router(app: AppState) -> Router {
     }
 }
 
-/// What holds for every request: known host, id, metrics.
-async fn around(State(app): State<AppState>, request: Request, next: Next) -> Response {
+/// Middleware for every request: checks the host and the origin, reads the rest of an unread body, gives the request an id
+/// and counts it. The id is the client's `x-request-id` if it has 1 to 128 bytes, else a new one.
+async fn wrap_request(State(app): State<AppState>, request: Request, next: Next) -> Response {
     let start = Instant::now();
     let given = request.headers().get(&REQUEST_ID).filter(|id| (1..=128).contains(&id.len())).cloned();
     let id = given.unwrap_or_else(|| {
@@ -123,7 +130,8 @@ async fn around(State(app): State<AppState>, request: Request, next: Next) -> Re
     response
 }
 
-/// A page of another origin can reach a loopback port under a name of its own; it cannot choose this header.
+/// Whether the request names a loopback host, or none. Protects against DNS rebinding: a web page of another
+/// origin can reach a loopback port under a host name of its own, but cannot choose the `Host` header.
 fn is_loopback_host(request: &Request) -> bool {
     let host = request
         .headers()

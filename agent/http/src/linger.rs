@@ -1,7 +1,7 @@
-//! Bodies that are not read to their end, as those of refused requests.
+//! Drains request bodies that a handler did not read to their end, for example those of refused requests.
 //!
-//! A connection that is closed on unread bytes is reset, and the answer is often lost with it: what still
-//! comes is read and dropped, for a while, as the answer goes out.
+//! If a server closes a connection with unread bytes, TCP resets it, and the client often loses the answer.
+//! Therefore the rest of the body is read and dropped in the background for up to [`DRAIN_MAX`].
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -13,19 +13,20 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-const LINGER: Duration = Duration::from_secs(10);
-/// What the system's buffers take anyway.
-const SMALL_BYTES: u64 = 64 << 10;
+/// Longest time that the rest of an unread body is read and dropped.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// Bodies of up to this size are not wrapped: they fit into the system's socket buffers.
+const SMALL_BODY_MAX_BYTES: u64 = 64 << 10;
 
 struct Lingering {
     inner: Body,
     ended: bool,
 }
 
-/// The request with a body that is read on when its handler drops it.
+/// The request with its body wrapped, so that the rest of it is drained when the handler drops it.
 pub fn lingering(request: Request) -> Request {
-    let small = request.body().size_hint().exact().is_some_and(|bytes| bytes <= SMALL_BYTES);
-    // Who waits for leave to send has nothing under way.
+    let small = request.body().size_hint().exact().is_some_and(|bytes| bytes <= SMALL_BODY_MAX_BYTES);
+    // With `Expect: 100-continue` the client sends no body before it is told to.
     if small || request.headers().contains_key(header::EXPECT) {
         return request;
     }
@@ -64,7 +65,7 @@ impl Drop for Lingering {
         let mut body = std::mem::take(&mut self.inner);
         runtime.spawn(async move {
             let reading = async { while let Some(Ok(_)) = body.frame().await {} };
-            tokio::time::timeout(LINGER, reading).await.ok();
+            tokio::time::timeout(DRAIN_MAX, reading).await.ok();
         });
     }
 }

@@ -1,4 +1,4 @@
-//! `/healthz`, `/readyz`, `/metrics`, `/v1/cluster`.
+//! Routes for operators: `/healthz`, `/readyz`, `/metrics`, `/v1/cluster` and `/openapi.json`.
 
 use super::AppState;
 use super::error::{Problem, ProblemBody};
@@ -20,9 +20,9 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(openapi))
 }
 
-/// The process is up.
-#[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, description = "ok",
-    body = String)))]
+/// Answers as soon as the process is up.
+#[utoipa::path(get, path = "/healthz", tag = "operations",
+    responses((status = 200, description = "ok", body = String)))]
 async fn healthz() -> &'static str {
     "ok\n"
 }
@@ -30,13 +30,14 @@ async fn healthz() -> &'static str {
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct Readiness {
     ready: bool,
-    /// "ok", or why not.
+    /// "ok", or the error.
     database: String,
+    /// "ok", or the error.
     object_store: String,
 }
 
-/// Whether requests can be served, and if not, why.
-#[utoipa::path(get, path = "/readyz", tag = "operations", 
+/// Whether database and object store can be reached, and if not, why.
+#[utoipa::path(get, path = "/readyz", tag = "operations",
     responses((status = 200, description = "ready", body = Readiness),
         (status = 503, description = "not ready, and why", body = Readiness)))]
 async fn readyz(State(app): State<AppState>) -> Response {
@@ -48,9 +49,9 @@ async fn readyz(State(app): State<AppState>) -> Response {
     (status, Json(readiness)).into_response()
 }
 
-/// Metrics for Prometheus.
-#[utoipa::path(get, path = "/metrics", tag = "operations", 
-    responses((status = 200, description = "Prometheus' text format",
+/// The agent's metrics, for Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "operations",
+    responses((status = 200, description = "Prometheus text format",
         body = String, content_type = "text/plain")))]
 async fn prometheus(State(app): State<AppState>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.engine.metrics()).into_response()
@@ -62,13 +63,13 @@ pub struct Cluster {
     epoch: i64,
     /// Version of the agent that answers.
     version: String,
-    /// Its id, new at every start.
+    /// Id of the agent that answers, new at every start.
     agent: String,
 }
 
-/// What this agent belongs to.
+/// The cluster that this agent belongs to, and the agent itself.
 #[utoipa::path(get, path = "/v1/cluster", tag = "operations",
-    responses((status = 200, description = "who answers", body = Cluster),
+    responses((status = 200, description = "cluster and agent", body = Cluster),
         (status = "5XX", description = "control_plane_unavailable",
             body = ProblemBody, content_type = "application/problem+json")))]
 async fn cluster(State(app): State<AppState>) -> Result<Json<Cluster>, Problem> {
@@ -82,9 +83,9 @@ async fn cluster(State(app): State<AppState>) -> Result<Json<Cluster>, Problem> 
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| super::openapi().to_json().unwrap_or_default());
 
-/// This document.
-#[utoipa::path(get, path = "/openapi.json", tag = "operations", responses((status = 200, description = "OpenAPI 3.1",
-    body = Object)))]
+/// The OpenAPI document of this API.
+#[utoipa::path(get, path = "/openapi.json", tag = "operations",
+    responses((status = 200, description = "OpenAPI 3.1", body = Object)))]
 async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.as_str()).into_response()
 }

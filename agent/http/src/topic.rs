@@ -1,4 +1,4 @@
-//! `/v1/topics`: make, change, list, describe, delete.
+//! Routes of topics, `/v1/topics`: make, change, list, describe and delete.
 
 use super::AppState;
 use super::body::json_body;
@@ -20,40 +20,42 @@ pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(put, describe, delete))
 }
 
-/// Configuration of a topic; a field left out keeps its value, or takes the default of a new topic.
+/// Configuration of a topic. A field that is left out keeps its value; in a new topic it gets its default.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TopicSettings {
-    /// 1 to 10,000; only grows. Default 8, or what the server was started with.
+    /// Number of partitions, 1 to 10,000; it can only grow. Default 8, or what the server was started with.
     #[schema(example = 8)]
     partitions: Option<i32>,
-    /// Age by commit time; null keeps records for ever. Default 604800000.
+    /// Age, by commit time, after which records are removed; null keeps them for ever. Default 604800000.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<i64>)]
     retention_ms: Option<Option<i64>>,
-    /// Over all partitions; null means no limit. Default null.
+    /// Size of all partitions together, beyond which the oldest records are removed; null means no limit.
+    /// Default null.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<i64>)]
     retention_bytes: Option<Option<i64>>,
-    /// How long queues may hold retention back. Default 1209600000.
+    /// How long queues may keep records from being removed by retention. Default 1209600000.
     retention_hold_ms: Option<i64>,
-    /// `auto`, `inline` or `object`. Default auto.
+    /// Where records are stored first: `inline` in the database, as far as its budget allows; `object` always
+    /// in segments in the bucket; `auto` where the agent chooses. Default auto.
     #[schema(value_type = Option<String>, example = "auto")]
     placement: Option<Placement>,
-    /// 0 (off) to 86400000. Default 0.
+    /// For how long a `dedup_id` is remembered, 0 (off) to 86400000. Default 0.
     dedup_window_ms: Option<i64>,
-    /// 1 to 8388608. Default 1048576.
+    /// Size of the largest record, 1 to 8388608. Default 1048576.
     max_record_bytes: Option<i32>,
-    /// What becomes of records past retention; `delete` is the only value so far.
+    /// What is done with records that retention removes; `delete` is the only value so far.
     #[schema(example = "delete")]
     archive: Option<String>,
-    /// Columns for the archive: kept and given back.
+    /// Columns for the archive. They are stored and returned, but not used yet.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<Object>)]
     columns: Option<Option<Box<RawValue>>>,
 }
 
-/// Tells null from absent.
+/// Deserializes a field so that `null` (`Some(None)`) differs from an absent field (`None`, by `default`).
 pub fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
@@ -80,9 +82,9 @@ pub struct TopicDescription {
 pub struct PartitionDescription {
     partition: i32,
     log_start_offset: i64,
-    /// The next offset; records below it can be read.
+    /// The offset of the next record; records below it can be read.
     high_watermark: i64,
-    /// As stored.
+    /// Size of the records as they are stored, compressed.
     bytes: i64,
 }
 
@@ -151,13 +153,13 @@ fn description(described: &DescribedTopic) -> TopicDescription {
     }
 }
 
-/// Makes a topic or changes it.
+/// Makes a topic or changes its configuration.
 #[utoipa::path(
     put, path = "/v1/topics/{topic}", tag = "topics",
     params(("topic" = String, Path)),
     request_body = TopicSettings,
     responses((status = 201, description = "made", body = TopicDescription),
-        (status = 200, description = "changed, or as it was", body = TopicDescription),
+        (status = 200, description = "changed, or unchanged", body = TopicDescription),
         (status = 409, description = "invalid_change: partitions only grow",
             body = ProblemBody, content_type = "application/problem+json"),
         (status = "4XX", description = "bad_request",
@@ -179,10 +181,10 @@ async fn put(
     Ok((status, Json(description(&described))).into_response())
 }
 
-/// All topics of the tenant, by name.
+/// All topics of the tenant, ordered by name.
 #[utoipa::path(
     get, path = "/v1/topics", tag = "topics",
-    responses((status = 200, description = "with the state of their partitions", body = TopicList),
+    responses((status = 200, description = "topics with the state of their partitions", body = TopicList),
         (status = "5XX", description = "control_plane_unavailable",
             body = ProblemBody, content_type = "application/problem+json"))
 )]
@@ -191,10 +193,10 @@ async fn list(State(app): State<AppState>, Caller(scope): Caller) -> Result<Json
     Ok(Json(TopicList { topics: topics.iter().map(description).collect() }))
 }
 
-/// Configuration and the state of each partition.
+/// Describes a topic: its configuration and the state of each partition.
 #[utoipa::path(
     get, path = "/v1/topics/{topic}", tag = "topics", params(("topic" = String, Path)),
-    responses((status = 200, description = "as it is now", body = TopicDescription),
+    responses((status = 200, description = "the topic", body = TopicDescription),
         (status = 404, description = "topic_not_found",
             body = ProblemBody, content_type = "application/problem+json"),
         (status = "4XX", description = "bad_request",
@@ -210,7 +212,7 @@ async fn describe(
     Ok(Json(description(&app.engine.topics.describe(&scope, &name).await?)))
 }
 
-/// Deletes a topic; a later one of the same name shares nothing with it.
+/// Deletes a topic and its records. A topic that is made later under the same name shares nothing with it.
 #[utoipa::path(
     delete, path = "/v1/topics/{topic}", tag = "topics", params(("topic" = String, Path)),
     responses((status = 204, description = "deleted"),

@@ -1,4 +1,4 @@
-//! Whether agents can work on a Postgres, and whether it keeps what it commits.
+//! Checks whether agents can work with a Postgres, and whether it is set up to keep what it commits.
 
 use super::report::Report;
 use millpond_control_plane::DatabaseOptions;
@@ -7,25 +7,29 @@ use millpond_core::Clock;
 use millpond_engine::error_chain;
 use std::time::Duration;
 
-const WAIT: Duration = Duration::from_secs(10);
-/// Of Postgres, as it numbers its versions.
+/// Longest wait for all statements of the check.
+const EXAMINE_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Oldest version of Postgres that is supported, as in `server_version_num`.
 const VERSION_MIN: i32 = 140_000;
-/// Clocks of agents stamp records; more than this is seen in timestamps.
-const CLOCK_OFF_MS: i64 = 1_000;
-const ROUND_TRIP_MS: i64 = 20;
+/// Difference of clocks above which there is a warning. Agents stamp records with their own clock, so larger
+/// differences would be visible in timestamps.
+const CLOCK_SKEW_MAX_MS: i64 = 1_000;
+/// Round trip above which there is a warning, since every produce waits for at least one.
+const ROUND_TRIP_MAX_MS: i64 = 20;
 
 pub async fn check(options: DatabaseOptions, clock: &dyn Clock, report: &mut Report) {
-    let looked = tokio::time::timeout(WAIT, examine::examine(options, clock)).await;
+    let looked = tokio::time::timeout(EXAMINE_WAIT_MAX, examine::examine(options, clock)).await;
     match looked {
         Ok(Ok(examined)) => judge(&examined, report),
         Ok(Err(error)) => unreachable(&error_chain(&error), report),
-        Err(_) => unreachable(&format!("no answer within {} s", WAIT.as_secs()), report),
+        Err(_) => unreachable(&format!("no answer within {} s", EXAMINE_WAIT_MAX.as_secs()), report),
     }
 }
 
 fn unreachable(error: &str, report: &mut Report) {
     let advice = if error.contains("unsupported startup parameter") {
-        "a connection pooler is in the way: give agents the database's own address, since they use prepared statements and session settings"
+        "a connection pooler is in between: give agents the database's own address, since they use prepared \
+         statements and session settings"
     } else if error.contains("password") || error.contains("authentication") {
         "check user and password in --database-url, and pg_hba.conf"
     } else if error.contains("does not exist") {
@@ -81,7 +85,8 @@ fn durability(examined: &Examined, report: &mut Report) {
         "off" => report.warn(
             "database.synchronous_commit",
             "off by default; agents switch it on for their sessions",
-            "alter system set synchronous_commit = on; select pg_reload_conf(), so that nothing else loses what it was told is stored",
+            "alter system set synchronous_commit = on; select pg_reload_conf(), so that other clients do not \
+             lose acknowledged commits either",
         ),
         value => report.ok("database.synchronous_commit", value),
     }
@@ -102,8 +107,8 @@ fn connections(examined: &Examined, report: &mut Report) {
     if examined.pooled || !database.session_settings {
         report.fail(
             "database.pooler",
-            "a connection pooler in the way hands out connections by transaction, or drops session settings",
-            "give agents the database's own address; each holds at most 16 connections by itself",
+            "a connection pooler in between assigns connections per transaction, or drops session settings",
+            "give agents the database's own address; each agent holds at most 16 connections",
         );
     } else {
         report.ok("database.pooler", "none seen");
@@ -127,7 +132,7 @@ fn schema(examined: &Examined, report: &mut Report) {
             report.fail(
                 check,
                 "a migration began and failed",
-                "look at the error of `millpond migrate`, mend its cause, and run it again",
+                "look at the error of `millpond migrate`, repair its cause, and run it again",
             );
         }
         None => report.fail(check, "no migration applied", "run `millpond migrate`"),
@@ -148,12 +153,12 @@ fn clocks(examined: &Examined, report: &mut Report) {
         examined.clock_ahead_ms,
         examined.round_trip_ms / 2 + 1
     );
-    if examined.clock_ahead_ms.abs() > CLOCK_OFF_MS + examined.round_trip_ms {
+    if examined.clock_ahead_ms.abs() > CLOCK_SKEW_MAX_MS + examined.round_trip_ms {
         report.warn("database.clock", told, "run NTP on both; agents stamp records with their own clock");
     } else {
         report.ok("database.clock", told);
     }
-    if examined.round_trip_ms > ROUND_TRIP_MS {
+    if examined.round_trip_ms > ROUND_TRIP_MAX_MS {
         let told = format!("a statement takes {} ms", examined.round_trip_ms);
         report.warn(
             "database.distance",

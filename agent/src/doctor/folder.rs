@@ -1,4 +1,4 @@
-//! Whether a folder can be a store.
+//! Checks whether a local folder can be used as the object store.
 
 use super::probe;
 use super::report::Report;
@@ -7,10 +7,14 @@ use millpond_engine::store::Store;
 use std::path::Path;
 use tokio::time::Instant;
 
+/// Free space below which the check fails.
 const FREE_MIN_BYTES: u64 = 64 << 20;
+/// Free space below which there is a warning.
 const FREE_LOW_BYTES: u64 = 2 << 30;
-const SYNC_SLOW_MS: u128 = 250;
+/// Duration of the probe above which there is a warning.
+const PROBE_SLOW_MS: u128 = 250;
 
+/// `name` is the key of the probe object.
 pub async fn check(folder: &Path, name: &str, report: &mut Report) {
     let advice = "make the folder, and let the user that agents run as write into it";
     if let Err(error) = std::fs::create_dir_all(folder) {
@@ -24,11 +28,11 @@ pub async fn check(folder: &Path, name: &str, report: &mut Report) {
     };
     let start = Instant::now();
     if probe::check(&store, name, advice, report).await {
-        // The probe's PUT is answered when file and folders are synced.
+        // The probe's PUT returns after file and folders are synced to disk.
         let took = start.elapsed().as_millis();
         let told = format!("put, synced, read and deleted in {took} ms");
-        if took > SYNC_SLOW_MS {
-            report.warn("store.sync", told, "a faster disk: each PUT waits for several syncs");
+        if took > PROBE_SLOW_MS {
+            report.warn("store.sync", told, "use a faster disk: each PUT waits for several syncs");
         } else {
             report.ok("store.sync", told);
         }
@@ -46,6 +50,6 @@ pub async fn check(folder: &Path, name: &str, report: &mut Report) {
                 _ => report.ok("store.space", told),
             }
         }
-        Err(error) => report.info("store.space", format!("cannot be told: {error}")),
+        Err(error) => report.info("store.space", format!("cannot be read: {error}")),
     }
 }

@@ -1,7 +1,7 @@
-//! `millpond doctor`: looks at what agents will depend on, and says of each thing that is not well what to do
-//! about it.
+//! The command `millpond doctor`: checks the database and the object store that agents are to use, and gives
+//! advice for each finding that is a problem.
 //!
-//! Changes nothing but a probe object, which it deletes.
+//! It must not change anything, except for a probe object, which it deletes.
 
 mod bucket;
 mod database;
@@ -20,18 +20,18 @@ use std::process::ExitCode;
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = true, args = ["database_url", "store"])]
 pub struct DoctorArgs {
-    /// The control plane's database, as postgres://user:password@host/name
+    /// URL of the control plane's database, as postgres://user:password@host/name
     #[arg(long, env = "MILLPOND_DATABASE_URL", hide_env_values = true)]
     database_url: Option<DatabaseOptions>,
-    /// Where segments lie: s3://bucket/prefix or file:///folder
+    /// Where segments are stored: s3://bucket/prefix or file:///folder
     #[arg(long, env = "MILLPOND_STORE")]
     store: Option<String>,
-    /// Findings as JSON: `{"healthy":…,"findings":[{"check","status","detail","advice"}]}`
+    /// Print findings as JSON: `{"healthy":…,"findings":[{"check","status","detail","advice"}]}`
     #[arg(long)]
     json: bool,
 }
 
-/// Checks and prints; fails if an agent could not work, or could lose records, as things are.
+/// Prints all findings. The exit code is a failure if an agent could not work, or could lose records.
 pub async fn run(args: DoctorArgs) -> ExitCode {
     let mut report = Report::default();
     let clock = SystemClock;
@@ -49,7 +49,8 @@ pub async fn run(args: DoctorArgs) -> ExitCode {
                 report.warn(
                     "store.place",
                     "in memory",
-                    "for tests only: its content ends with the process; use s3://bucket/prefix or file:///folder",
+                    "for tests only: its content is lost when the process ends; use s3://bucket/prefix or \
+                     file:///folder",
                 );
             }
             Err(error) => report.fail(
@@ -59,7 +60,7 @@ pub async fn run(args: DoctorArgs) -> ExitCode {
             ),
         }
     }
-    // Nobody has to read it.
+    // Standard output may be closed; the exit code still tells the outcome.
     report.print(&mut std::io::stdout().lock(), args.json).ok();
     if report.failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -1,4 +1,4 @@
-//! An object that is put, read, read in part, and deleted.
+//! Writes a probe object to a store, reads it whole and in part, and deletes it.
 
 use super::report::Report;
 use bytes::Bytes;
@@ -6,27 +6,35 @@ use millpond_engine::error_chain;
 use millpond_engine::store::{Store, StoreError};
 use object_store::path::Path;
 
-const SIZE: usize = 64 << 10;
+/// Size of the probe object.
+const PROBE_BYTES: usize = 64 << 10;
 
-/// True if all went well.
+/// True if all steps succeeded. `name` is the key of the object, `advice` what to do if a request fails.
 pub async fn check(store: &Store, name: &str, advice: &str, report: &mut Report) -> bool {
     let key = Path::from(name);
-    let bytes: Bytes = (0..SIZE).map(|n| u8::try_from(n % 251).unwrap_or(0)).collect::<Vec<u8>>().into();
+    let bytes: Bytes =
+        (0..PROBE_BYTES).map(|n| u8::try_from(n % 251).unwrap_or(0)).collect::<Vec<u8>>().into();
     if let Err(error) = store.put(&key, &bytes).await {
         report.fail("store.write", error_chain(&error), advice);
         return false;
     }
     report.ok("store.write", format!("put {name}"));
-    let half = u64::try_from(SIZE / 2).unwrap_or(0);
+    let half = u64::try_from(PROBE_BYTES / 2).unwrap_or(0);
     let whole = store.get_range(&key, 0..2 * half).await;
     let part = store.get_range(&key, half - 10..half + 10).await;
     let read = match (whole, part) {
-        (Ok(whole), Ok(part)) if whole == bytes && part == bytes.slice(SIZE / 2 - 10..SIZE / 2 + 10) => {
+        (Ok(whole), Ok(part))
+            if whole == bytes && part == bytes.slice(PROBE_BYTES / 2 - 10..PROBE_BYTES / 2 + 10) =>
+        {
             report.ok("store.read", "whole and in part");
             true
         }
         (Ok(_), Ok(_)) => {
-            report.fail("store.read", "other bytes than were put", "this store cannot be used");
+            report.fail(
+                "store.read",
+                "the bytes that were read differ from those that were written",
+                "this store cannot be used",
+            );
             false
         }
         (Err(error), _) | (_, Err(error)) => {

@@ -1,4 +1,4 @@
-//! Findings, and how they are told.
+//! The findings of `millpond doctor`, and how they are printed.
 
 use serde::Serialize;
 use std::io::{self, Write};
@@ -7,7 +7,7 @@ use std::io::{self, Write};
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     Ok,
-    /// Worth knowing; neither good nor bad.
+    /// Worth knowing, but neither good nor bad.
     Info,
     /// Agents work, but not as well or as safely as they could.
     Warning,
@@ -17,11 +17,11 @@ pub enum Status {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Of a stable name, as `database.fsync`.
+    /// Stable name of the check, such as `database.fsync`.
     pub check: &'static str,
     pub status: Status,
     pub detail: String,
-    /// What to do, where something is to be done.
+    /// What to do about it, for warnings and failures.
     pub advice: Option<String>,
 }
 
@@ -30,8 +30,9 @@ pub struct Report {
     pub findings: Vec<Finding>,
 }
 
+/// The report as it is printed with `--json`.
 #[derive(Serialize)]
-struct Told<'a> {
+struct JsonReport<'a> {
     healthy: bool,
     findings: &'a [Finding],
 }
@@ -63,7 +64,10 @@ impl Report {
 
     pub fn print(&self, out: &mut impl Write, json: bool) -> io::Result<()> {
         if json {
-            serde_json::to_writer(&mut *out, &Told { healthy: !self.failed(), findings: &self.findings })?;
+            serde_json::to_writer(
+                &mut *out,
+                &JsonReport { healthy: !self.failed(), findings: &self.findings },
+            )?;
             return writeln!(out);
         }
         let width = self.findings.iter().map(|finding| finding.check.len()).max().unwrap_or(0);

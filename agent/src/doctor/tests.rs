@@ -1,4 +1,5 @@
-//! What is said of databases that no test can have; the others are met in `tests/scenario/s14_doctor.rs`.
+//! Findings about databases that are hard to set up in a test, from made-up examinations. Real databases are
+//! checked in `tests/scenario/s14_doctor.rs`.
 
 use super::database::judge;
 use super::report::{Report, Status};
@@ -36,7 +37,7 @@ fn report(examined: &Examined) -> Report {
     report
 }
 
-/// The one thing that is not well, and how bad it is.
+/// The only finding that is a warning or failure.
 fn finding(change: impl FnOnce(&mut Examined)) -> (&'static str, Status, String) {
     let mut examined = well();
     change(&mut examined);
@@ -104,6 +105,7 @@ fn a_report_is_told_as_a_table_and_as_json() {
         told(false),
         "ok       a.b       fine\nFAILURE  a.longer  bad\n                   -> do this\n"
     );
-    let findings = r#"[{"check":"a.b","status":"ok","detail":"fine","advice":null},{"check":"a.longer","status":"failure","detail":"bad","advice":"do this"}]"#;
-    assert_eq!(told(true), format!("{{\"healthy\":false,\"findings\":{findings}}}\n"));
+    let first = r#"{"check":"a.b","status":"ok","detail":"fine","advice":null}"#;
+    let second = r#"{"check":"a.longer","status":"failure","detail":"bad","advice":"do this"}"#;
+    assert_eq!(told(true), format!("{{\"healthy\":false,\"findings\":[{first},{second}]}}\n"));
 }

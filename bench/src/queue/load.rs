@@ -1,4 +1,4 @@
-//! Records for queues: a backlog, a steady stream, retries that wait.
+//! Produces the records for queues: a backlog, a steady stream, or records that wait for a retry.
 
 use super::QueueArgs;
 use crate::Outcome;
@@ -19,25 +19,28 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// When each record was acknowledged to its producer, and lease calls by the minute.
+/// When each record was acknowledged to its producer, and the latencies of lease calls in each minute.
 #[derive(Default)]
 pub struct Acked {
+    /// By partition and offset.
     at: Mutex<HashMap<(i32, i64), Instant>>,
+    /// The end of the warm-up.
     from: Mutex<Option<Instant>>,
     minutes: Mutex<Vec<Latencies>>,
 }
 
 impl Acked {
-    /// Forgets it, too: each is asked for once.
+    /// When a record was acknowledged. The time is removed, since it is only needed once.
     pub fn at(&self, place: (i32, i64)) -> Option<Instant> {
         self.at.lock().remove(&place)
     }
 
-    /// Whether the warm-up is over.
+    /// Whether the warm-up was over at this time.
     pub fn counts(&self, at: Instant) -> bool {
         self.from.lock().is_some_and(|from| at >= from)
     }
 
+    /// Records the latency of a lease call.
     pub fn leased(&self, at: Instant, took: Duration) {
         let Some(from) = *self.from.lock() else { return };
         let minute = saturated::<usize, _>(at.saturating_duration_since(from).as_secs() / 60);
@@ -56,7 +59,7 @@ impl Acked {
     }
 }
 
-/// How many records a topic holds.
+/// Number of records that were produced to a topic.
 pub async fn records(cluster: &Cluster, topic: &str) -> Outcome<usize> {
     let answer = cluster.first().get(&format!("/v1/topics/{topic}"), "application/json").await?.ok()?;
     let described: Value = serde_json::from_slice(&answer.bytes)?;
@@ -65,7 +68,8 @@ pub async fn records(cluster: &Cluster, topic: &str) -> Outcome<usize> {
     Ok(usize::try_from(total)?)
 }
 
-/// Records whose keys are so many, in turn.
+/// Stores `mib` MiB of records in a new topic, whose name it returns. The records have `keys` different keys
+/// in turn.
 pub async fn fill_with_keys(
     cluster: &Arc<Cluster>,
     partitions: u32,
@@ -73,7 +77,8 @@ pub async fn fill_with_keys(
     mib: u32,
     keys: u32,
 ) -> Outcome<String> {
-    const CHUNK: u64 = 4_096;
+    /// Records of a request.
+    const CHUNK_RECORDS: u64 = 4_096;
     let topic = fresh_topic(cluster, partitions).await?;
     let path = format!("/v1/topics/{topic}/records?records=true");
     let total = (u64::from(mib) << 20) / u64::from(record_bytes);
@@ -81,7 +86,7 @@ pub async fn fill_with_keys(
     let padding = &padding[..usize::try_from(record_bytes)?.saturating_sub(24)];
     let mut number = 0;
     while number < total {
-        let end = (number + CHUNK).min(total);
+        let end = (number + CHUNK_RECORDS).min(total);
         let lines: Vec<String> = (number..end)
             .map(|n| {
                 format!(r#"{{"key":"k{}","value":{{"n":{n},"padding":"{padding}"}}}}"#, n % u64::from(keys))
@@ -93,7 +98,7 @@ pub async fn fill_with_keys(
     Ok(topic)
 }
 
-/// Sends records at a rate until the time is over; returns how many.
+/// Produces records at a rate until the time is over; returns their number.
 pub async fn produce(
     cluster: &Arc<Cluster>,
     topic: &str,
@@ -102,7 +107,7 @@ pub async fn produce(
     start: Instant,
     acked: Arc<Acked>,
 ) -> Outcome<usize> {
-    const WARM_UP: u32 = 1;
+    const WARM_UP_SECONDS: u32 = 1;
     let load = LoadArgs {
         record_bytes: args.record_bytes,
         batch: args.produce_batch,
@@ -110,14 +115,14 @@ pub async fn produce(
         keyed: false,
         partitions: args.partitions,
         seconds: args.seconds,
-        warm_up: WARM_UP,
+        warm_up: WARM_UP_SECONDS,
         connections: 64,
     };
-    *acked.from.lock() = Some(start + Duration::from_secs(WARM_UP.into()));
+    *acked.from.lock() = Some(start + Duration::from_secs(WARM_UP_SECONDS.into()));
     let template = Arc::new(Template::new(&load, &Ids::seeded(1))?);
     let path: Arc<str> = format!("/v1/topics/{topic}/records").into();
     let requests = rate / f64::from(args.produce_batch);
-    let mut due = pace::open_loop(start, requests, pace::requests(requests, args.seconds + WARM_UP)?);
+    let mut due = pace::open_loop(start, requests, pace::requests(requests, args.seconds + WARM_UP_SECONDS)?);
     let sent = Arc::new(AtomicUsize::new(0));
     let mut tasks = JoinSet::new();
     while let Some((number, _)) = due.recv().await {
@@ -153,16 +158,16 @@ pub async fn produce(
     Ok(sent.load(Ordering::Relaxed))
 }
 
-/// Makes a queue in which so many records wait for an hour, each in a row of its own.
+/// Makes a queue in which `count` records wait for a retry in an hour, each in a database row of its own.
 pub async fn make_waiting(cluster: &Arc<Cluster>, record_bytes: u32, count: u32) -> Outcome<()> {
-    const AT_ONCE: usize = 4;
+    const WORKERS: usize = 4;
     let mib = u32::try_from(((u64::from(count) * u64::from(record_bytes)) >> 20) + 1)?;
     let topic = consume::fill(cluster, 8, record_bytes, mib).await?;
     let queue = format!("/v1/queues/{topic}");
     cluster.first().put_json(&queue, r#"{"max_in_flight":1000000}"#.to_owned()).await?.ok()?;
     let left = Arc::new(AtomicUsize::new(usize::try_from(count)?));
     let mut tasks = JoinSet::new();
-    for _ in 0..AT_ONCE {
+    for _ in 0..WORKERS {
         let (cluster, queue, left) = (Arc::clone(cluster), queue.clone(), Arc::clone(&left));
         tasks.spawn(async move { nack_all(&cluster, &queue, &left).await.map_err(|e| e.to_string()) });
     }
@@ -184,7 +189,7 @@ async fn nack_all(cluster: &Cluster, queue: &str, left: &AtomicUsize) -> Outcome
         if records.is_empty() {
             return Ok(());
         }
-        // A delay of its own, so that neighbours are not one run.
+        // Each record gets a different delay; otherwise neighbours would share a row.
         let nack =
             |(n, r): (usize, &Value)| serde_json::json!({"receipt": r["receipt"], "delay_ms": 3_600_000 + n});
         let nacks: Vec<Value> = records.iter().enumerate().map(nack).collect();

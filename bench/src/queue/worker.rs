@@ -1,4 +1,4 @@
-//! A worker: leases, settles, leases again.
+//! A worker of a queue: leases records, settles them, and leases again.
 
 use super::load::Acked;
 use super::{AnswerFormat, QueueArgs, Settle};
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::time::Instant;
 
-/// How many records are settled for good, and how many there will be.
+/// Progress of all workers: how many records were leased and acked, and how many are expected to be.
 pub struct Done {
     acked: AtomicUsize,
     leased: AtomicUsize,
@@ -62,15 +62,17 @@ pub struct Worker {
     acked: Option<Arc<Acked>>,
 }
 
+/// The measurements of one worker.
 pub struct Seen {
     pub leases: Latencies,
     pub settles: Latencies,
     pub last: Instant,
 }
 
-/// A lease as far as a worker needs it.
+/// The parts of a lease call's answer that a worker needs.
 struct Lease {
     id: String,
+    /// Empty if the whole lease is settled and no record is nacked.
     receipts: Vec<String>,
     records: usize,
     /// Partition and offset of the first record.
@@ -86,7 +88,7 @@ impl Worker {
         done: Arc<Done>,
         acked: Option<Arc<Acked>>,
     ) -> Self {
-        // Long enough to wait for records, short enough to see the end.
+        // Long enough to wait for records, but short enough to notice soon that all are done.
         let wait_ms = if args.rate.is_some() { 500 } else { 50 };
         let body = format!(r#"{{"max_records":{},"max_bytes":16777216,"wait_ms":{wait_ms}}}"#, args.batch);
         let accept = match args.format {
@@ -129,8 +131,8 @@ impl Worker {
             };
             let Some(lease) = lease else { continue };
             self.done.leased.fetch_add(lease.records, Ordering::Relaxed);
-            // A call that waited for its records is timed from when the first was acknowledged to its
-            // producer.
+            // If the call waited for its records, its time counts from when the first of them was
+            // acknowledged to its producer.
             match &self.acked {
                 None => seen.leases.record(answered - called),
                 Some(acked) => {
@@ -157,7 +159,7 @@ impl Worker {
         Ok(seen)
     }
 
-    /// The body, and how many records it acks.
+    /// The body of the settlement, and the number of records that it acks.
     fn settlement(&mut self, lease: &Lease) -> (String, usize) {
         let (rng, failures) = (&mut self.rng, self.failures);
         let (mut acks, mut nacks) = (Vec::new(), Vec::new());
@@ -184,7 +186,7 @@ impl Worker {
     }
 }
 
-/// The text behind a mark, up to the next quote or comma.
+/// The text after a mark, up to the next quote, comma or brace. Faster than parsing the whole answer.
 fn after<'a>(body: &'a [u8], mark: &[u8]) -> Option<&'a str> {
     let start = memchr::memmem::find(body, mark)? + mark.len();
     let end = body[start..].iter().position(|b| matches!(b, b'"' | b',' | b'}'))?;

@@ -18,8 +18,10 @@ fn a_problem_keeps_its_extensions() {
     let problem = parse(
         422,
         "application/problem+json",
-        r#"{"type":"urn:millpond:problem:invalid_record","title":"T","status":422,"detail":"line 3 is not JSON","code":"invalid_record",
-            "retryable":false,"line":3,"committed":{"count":2,"partitions":[{"partition":1,"first_offset":4,"last_offset":5,"count":2}]}}"#,
+        r#"{"type":"urn:millpond:problem:invalid_record","title":"T","status":422,
+            "detail":"line 3 is not JSON","code":"invalid_record","retryable":false,"line":3,
+            "committed":{"count":2,
+                "partitions":[{"partition":1,"first_offset":4,"last_offset":5,"count":2}]}}"#,
     );
     assert_eq!(problem.to_string(), "line 3 is not JSON (invalid_record)");
     assert_eq!(problem.line, Some(3));

@@ -19,7 +19,7 @@ fn args(line: &str) -> ConsumeArgs {
     Cli::try_parse_from(["consume", "t"].into_iter().chain(line.split_whitespace())).expect("arguments").args
 }
 
-/// Output that others can watch.
+/// Output that a test can read while the command writes to it.
 #[derive(Clone, Default)]
 struct Shared(Arc<Mutex<Vec<u8>>>);
 

@@ -25,7 +25,8 @@ fn a_stopped_stream_tells_where_and_how_much_is_stored() {
         CliError::Problem(Box::new(Problem { line: Some(1_001), committed, ..problem("invalid_record") }));
     assert_eq!(
         error.report(),
-        "error: the detail (invalid_record)\n  at line 1,001 of the input\n  stored from its beginning: 1,000 records (partition 3: 10–1009)"
+        "error: the detail (invalid_record)\n  at line 1,001 of the input\n  \
+         stored from its beginning: 1,000 records (partition 3: 10–1009)"
     );
 }
 
@@ -37,7 +38,8 @@ fn the_whole_chain_is_told_once() {
         CliError::Unfinished { name: "x.ndjson".to_owned(), idempotency_key: "k1".to_owned(), source };
     assert_eq!(
         error.report(),
-        "error: only part of x.ndjson may have been stored\n  because: gave up after 61 s without progress\n  \
+        "error: only part of x.ndjson may have been stored\n  \
+         because: gave up after 61 s without progress\n  \
          because: the detail (throttled)\n\
          hint: send the same input again with `--idempotency-key k1`: the server stores only what is missing"
     );

@@ -10,11 +10,14 @@ use super::super::testing;
 use super::*;
 
 const GROUP: &str = r#"{"group":"g","generation":3,
-    "members":[{"member_id":"m-1","client_id":"w1","topics":["t"],"session_ms":30000,"from":"earliest","seen_at_ms":1,
-                "assignments":[{"topic":"t","partitions":[0,2]}]},
-               {"member_id":"m-2","client_id":null,"topics":["t"],"session_ms":1500,"from":"latest","seen_at_ms":1,"assignments":[]}],
-    "partitions":[{"topic":"t","partition":0,"member_id":"m-1","committed_offset":812,"log_start_offset":0,"high_watermark":2000,"lag":1188},
-                  {"topic":"t","partition":2,"member_id":null,"committed_offset":null,"log_start_offset":0,"high_watermark":7,"lag":null}]}"#;
+    "members":[{"member_id":"m-1","client_id":"w1","topics":["t"],"session_ms":30000,"from":"earliest",
+                "seen_at_ms":1,"assignments":[{"topic":"t","partitions":[0,2]}]},
+               {"member_id":"m-2","client_id":null,"topics":["t"],"session_ms":1500,"from":"latest",
+                "seen_at_ms":1,"assignments":[]}],
+    "partitions":[{"topic":"t","partition":0,"member_id":"m-1","committed_offset":812,
+                   "log_start_offset":0,"high_watermark":2000,"lag":1188},
+                  {"topic":"t","partition":2,"member_id":null,"committed_offset":null,
+                   "log_start_offset":0,"high_watermark":7,"lag":null}]}"#;
 
 #[derive(Parser)]
 struct Cli {

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use super::super::testing;
 use super::*;
 
-/// Refuses the first calls, then answers; keeps what it was asked.
+/// A server that refuses the first calls and answers later ones; returned with the requests it has received.
 async fn leases(
     refusals: &'static [(StatusCode, &'static str)],
     answer: &'static str,
@@ -57,13 +57,17 @@ async fn a_call_is_repeated_as_it_was_until_it_is_answered() {
     assert!(asked.iter().all(|body| body == &asked[0]));
     assert_eq!(
         without_id(&asked[0]),
-        json!({"max_records": 7, "wait_ms": 20_000, "lease_ms": 5_000, "client_id": "test", "query": {"encoding": "base64"}})
+        json!({
+            "max_records": 7, "wait_ms": 20_000, "lease_ms": 5_000, "client_id": "test",
+            "query": {"encoding": "base64"}
+        })
     );
 }
 
 #[tokio::test]
 async fn a_settlement_says_only_what_is_to_be_said() {
-    let answer = r#"{"results":[{"receipt":"a","status":"acked"},{"receipt":"b","status":"renewed","deadline_ms":5}]}"#;
+    let answer = r#"{"results":[
+        {"receipt":"a","status":"acked"},{"receipt":"b","status":"renewed","deadline_ms":5}]}"#;
     let (leases, asked) = leases(&[], answer).await;
     let nack = Nack { receipt: "c".to_owned(), delay_ms: None, reason: Some("no".to_owned()), counts: true };
     let renewal = Renewal { receipt: "b".to_owned(), lease_ms: None };

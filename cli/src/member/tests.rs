@@ -27,7 +27,7 @@ fn args(line: &str) -> ConsumeArgs {
 
 type Refusal = (StatusCode, &'static str);
 
-/// A server that gives what it is told to, and keeps what it was asked.
+/// A server with prepared answers, which keeps the requests it has received.
 #[derive(Default)]
 struct Fake {
     answers: Mutex<VecDeque<Result<Vec<String>, Refusal>>>,
@@ -110,7 +110,10 @@ async fn what_is_printed_is_committed_and_the_member_leaves() {
     let join =
         json!({"topics": ["t", "u"], "from": "latest", "session_ms": 5_000, "client_id": "millpond consume"});
     assert_eq!(fake.asked("join"), [join]);
-    let commit = |offset: u64| json!({"member_id": "m1", "generation": 1, "offsets": [{"topic": "t", "partition": 0, "offset": offset}]});
+    let commit = |offset: u64| {
+        let entry = json!({"topic": "t", "partition": 0, "offset": offset});
+        json!({"member_id": "m1", "generation": 1, "offsets": [entry]})
+    };
     assert_eq!(fake.asked("commit"), [commit(2), commit(3)]);
     let after: Vec<Value> = fake.asked("poll").iter().map(|body| body["after"].clone()).collect();
     assert_eq!(after, [json!(null), json!("p1"), json!("p2")]);

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use super::super::testing::{FakeLog, Fault, line};
 use super::*;
 
-/// Reads partition 0 of `log` up to its high watermark: what would be printed, and how it ended.
+/// Reads partition 0 of `log` up to its high watermark; returns what would be printed, and the outcome.
 async fn read(log: &Arc<FakeLog>, position: ReadFrom, skip_lost: bool) -> (String, Result<(), CliError>) {
     let client = log.serve().await;
     let end = log.partitions.lock()[0].high_watermark();
@@ -69,7 +69,7 @@ async fn many_answers_make_one_log() {
 #[tokio::test]
 async fn records_at_the_end_or_before_the_position_are_left_out() {
     let log = FakeLog::filled(&[10]);
-    // As a server would that answers with whole chunks.
+    // A server may answer with whole chunks, which begin before the offset.
     log.partitions.lock()[0].lines.splice(0..0, [line(0, 0, ",\"value\":0"), line(0, 99, ",\"value\":99")]);
     let log = Arc::new(log);
     let (printed, result) = read(&log, ReadFrom::Offset(0), true).await;

@@ -16,7 +16,8 @@ use tokio::io::AsyncReadExt;
 use super::super::testing;
 use super::*;
 
-const STORED: &str = r#"{"count":2000,"partitions":[{"partition":0,"first_offset":0,"last_offset":1998,"count":1999},
+const STORED: &str = r#"{"count":2000,"partitions":[
+    {"partition":0,"first_offset":0,"last_offset":1998,"count":1999},
     {"partition":5,"first_offset":7,"last_offset":7,"count":1}]}"#;
 
 #[derive(Parser)]
@@ -25,7 +26,7 @@ struct Cli {
     args: ProduceArgs,
 }
 
-/// What came, and what to answer, in order; after the last answer, `STORED`.
+/// A server that keeps its requests and gives these answers in order, and then always `STORED`.
 #[derive(Default)]
 struct Server {
     answers: Mutex<VecDeque<Response>>,
@@ -91,7 +92,8 @@ async fn one_request_and_one_closing_line() {
 async fn the_same_body_goes_again_under_the_same_key_after_a_cut() {
     let server = Arc::new(Server::default());
     let again = [("retry-after", "0"), ("content-type", "application/problem+json")];
-    let problem = r#"{"code":"control_plane_unavailable","status":503,"detail":"d","retryable":true,"committed":{"count":5,"partitions":[]}}"#;
+    let problem = r#"{"code":"control_plane_unavailable","status":503,"detail":"d","retryable":true,
+        "committed":{"count":5,"partitions":[]}}"#;
     server.answers.lock().push_back((StatusCode::SERVICE_UNAVAILABLE, again, problem).into_response());
     let (listener, client) = testing::listen().await;
     let router = router(&server);
@@ -115,7 +117,8 @@ async fn the_same_body_goes_again_under_the_same_key_after_a_cut() {
 #[tokio::test]
 async fn a_refused_line_is_final() {
     let server = Arc::new(Server::default());
-    let extensions = r#","line":3,"committed":{"count":2,"partitions":[{"partition":1,"first_offset":4,"last_offset":5,"count":2}]}"#;
+    let extensions = r#","line":3,"committed":{"count":2,
+        "partitions":[{"partition":1,"first_offset":4,"last_offset":5,"count":2}]}"#;
     let refusal = testing::problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid_record", false, extensions);
     server.answers.lock().push_back(refusal);
     let client = testing::serve(router(&server)).await;
@@ -123,12 +126,13 @@ async fn a_refused_line_is_final() {
     let error = produce(&client, &args(stored.path(), &[])).await.expect_err("refused");
     assert_eq!(
         error.report(),
-        "error: the detail (invalid_record)\n  at line 3 of the input\n  stored from its beginning: 2 records (partition 1: 4–5)"
+        "error: the detail (invalid_record)\n  at line 3 of the input\n  \
+         stored from its beginning: 2 records (partition 1: 4–5)"
     );
     assert_eq!(server.keys.lock().len(), 1);
 }
 
-/// The server need not read a body whose answer it knows.
+/// A server may refuse a request before it has read the whole body.
 #[tokio::test]
 async fn an_answer_before_the_end_of_the_body_is_heard() {
     let refuse = async |request: axum::extract::Request| {
@@ -162,7 +166,8 @@ async fn patience_ends() {
 #[tokio::test]
 async fn what_cannot_be_read_twice_is_not_sent_twice() {
     let server = Arc::new(Server::default());
-    let extensions = r#","committed":{"count":1,"partitions":[{"partition":1,"first_offset":4,"last_offset":4,"count":1}]}"#;
+    let extensions = r#","committed":{"count":1,
+        "partitions":[{"partition":1,"first_offset":4,"last_offset":4,"count":1}]}"#;
     let refusal =
         testing::problem(StatusCode::SERVICE_UNAVAILABLE, "object_store_unavailable", true, extensions);
     server.answers.lock().push_back(refusal);
@@ -178,9 +183,11 @@ async fn what_cannot_be_read_twice_is_not_sent_twice() {
     assert_eq!(
         error.report(),
         format!(
-            "error: only part of {} may have been stored\n  because: the detail (object_store_unavailable)\n  \
+            "error: only part of {} may have been stored\n  \
+             because: the detail (object_store_unavailable)\n  \
              stored from its beginning: 1 record (partition 1: 4)\n\
-             hint: send the same input again with `--idempotency-key mine`: the server stores only what is missing",
+             hint: send the same input again with `--idempotency-key mine`: \
+             the server stores only what is missing",
             pipe.display()
         )
     );

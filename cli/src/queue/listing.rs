@@ -1,4 +1,4 @@
-//! The listings of records that are in flight, waiting or dead: page after page, printed as they come.
+//! Prints listings of records that are in flight, waiting or dead, page after page.
 
 use std::io::Write;
 
@@ -12,7 +12,8 @@ use super::super::humane;
 use super::super::record::Record;
 use super::parse;
 
-const PAGE_RECORDS: u64 = 500;
+/// Records of a page; the server's limit is 1,000.
+const PAGE_MAX_RECORDS: u64 = 500;
 const REASON_WIDTH: usize = 60;
 const STATE_WIDTH: usize = 8;
 const INSTANT_WIDTH: usize = 24;
@@ -21,15 +22,15 @@ const INSTANT_WIDTH: usize = 24;
 pub struct ListingArgs {
     name: String,
 
-    /// Print the records, too
+    /// Print the values of the records, too
     #[arg(long)]
     payload: bool,
 
-    /// End after this many
+    /// End after this many records
     #[arg(long, short = 'n', value_name = "N")]
     max: Option<u64>,
 
-    /// Print the server's JSON, a line for each
+    /// Print the server's JSON, one line per record
     #[arg(long)]
     json: bool,
 }
@@ -80,7 +81,7 @@ impl Listing {
         while left > 0 {
             let path = ["v1", "queues", &args.name, self.path()];
             let mut request =
-                client.request(Method::GET, &path).query(&[("max_records", left.min(PAGE_RECORDS))]);
+                client.request(Method::GET, &path).query(&[("max_records", left.min(PAGE_MAX_RECORDS))]);
             if let Some(after) = &after {
                 request = request.query(&[("after", after)]);
             }
@@ -153,7 +154,7 @@ impl Listing {
     }
 }
 
-/// The reason is as wide as its column, so that a value can stand behind it.
+/// The columns that depend on the listing. The reason is padded, since the value may follow it.
 fn cells(instant: &str, state: Option<&str>, reason: Option<&str>) -> String {
     let state = state.map_or_else(String::new, |state| format!("  {state:<STATE_WIDTH$}"));
     let reason = reason.map_or_else(String::new, |reason| format!("  {reason:<REASON_WIDTH$}"));

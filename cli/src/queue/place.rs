@@ -1,4 +1,4 @@
-//! Places in a queue's topic, and which dead records are meant.
+//! Options that name positions in a queue's topic, and options that select dead records.
 
 use std::str::FromStr;
 
@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::error::CliError;
 
-/// `PARTITION:OFFSET`
+/// A position in one partition, given as `PARTITION:OFFSET`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct At {
     partition: u32,
@@ -58,7 +58,7 @@ impl FromStr for Destination {
     }
 }
 
-/// The body of a seek: one place for the whole topic, or offsets of some partitions.
+/// The body of a seek request: one position for the whole topic, or offsets of some partitions.
 pub fn seek(to: &[Destination]) -> Result<Value, CliError> {
     let place = match to {
         [Destination::Earliest] => json!("earliest"),
@@ -78,19 +78,20 @@ pub fn seek(to: &[Destination]) -> Result<Value, CliError> {
     Ok(json!({"to": place}))
 }
 
-/// Without any of it, all are meant.
+/// Selects dead records; all of them if no option is given.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Selection {
-    /// Only the record PARTITION:OFFSET, of which there can be several
+    /// Only the records at one or more PARTITION:OFFSET
     #[arg(long, value_name = "PARTITION:OFFSET", num_args = 1..)]
     offset: Vec<At>,
 
-    /// Only records that died for such a reason; * stands for any text
+    /// Only records whose reason matches this pattern; * matches any text
     #[arg(long, value_name = "GLOB", conflicts_with = "offset")]
     reason: Option<String>,
 }
 
 impl Selection {
+    /// The body of a redrive or purge request.
     pub fn to_json(&self, max_rate: Option<u64>) -> Value {
         let mut body = Map::new();
         if !self.offset.is_empty() {

@@ -1,4 +1,4 @@
-//! What `queue create` sends: the settings given and nothing else.
+//! The settings of `millpond queue create`. Only those that are given are sent.
 
 use std::str::FromStr;
 
@@ -7,59 +7,60 @@ use serde_json::{Map, Value, json};
 
 use super::super::humane;
 
-/// What is left out keeps its value, or the server's default in a new queue.
+/// Settings of a queue. One that is left out keeps its value; in a new queue it gets the server's default.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Settings {
-    /// The topic whose records are the work; of the queue's name, if nothing is said. It cannot change later
+    /// Topic whose records the queue hands out, by default the topic with the queue's name; it cannot be
+    /// changed later
     #[arg(long)]
     topic: Option<String>,
 
-    /// Whether records of one key are worked on one after the other. It cannot change later
+    /// Whether records of one key are leased one after the other; it cannot be changed later
     #[arg(long)]
     mode: Option<Mode>,
 
-    /// How long who leases a record has for it: milliseconds, or such as 30s
+    /// Time until a lease expires: milliseconds, or such as 30s
     #[arg(long, value_name = "DURATION", value_parser = humane::parse_ms)]
     lease: Option<u64>,
 
-    /// How long a record waits after its first failure: milliseconds, or such as 1s
+    /// Delay of a retry after the first failure: milliseconds, or such as 1s
     #[arg(long, value_name = "DURATION", value_parser = humane::parse_ms)]
     base: Option<u64>,
 
-    /// How many times longer after each further failure
+    /// Factor by which the delay grows with each further failure
     #[arg(long, value_name = "NUMBER")]
     factor: Option<f64>,
 
-    /// The longest wait between two attempts: milliseconds, or such as 1h
+    /// Longest delay of a retry: milliseconds, or such as 1h
     #[arg(long, value_name = "DURATION", value_parser = humane::parse_ms)]
     cap: Option<u64>,
 
-    /// Up to which share of itself a wait varies, from 0 to 1
+    /// Share of the delay by which it is randomly longer or shorter, from 0 to 1
     #[arg(long, value_name = "SHARE")]
     jitter: Option<f64>,
 
-    /// After how many failures a record is dead
+    /// Number of failures after which a record is dead
     #[arg(long, value_name = "N")]
     max_failures: Option<u32>,
 
-    /// How many records are leased in how much time, such as 100/1s, or none for no limit
+    /// Number of records that can be leased in a time, such as 100/1s, or none for no limit
     #[arg(long, value_name = "N/DURATION")]
     rate: Option<Rate>,
 
-    /// How many records can be leased at a time
+    /// Number of records that can be leased at the same time
     #[arg(long, value_name = "N")]
     max_in_flight: Option<u64>,
 
-    /// Where in the topic a new queue begins. It cannot change later: see `queue seek`
+    /// Where in the topic a new queue begins; it cannot be changed later, but see `queue seek`
     #[arg(long)]
     from: Option<From>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Mode {
-    /// Each record by itself
+    /// Records are leased independently of each other
     Shared,
-    /// The records of one key one after the other, in order
+    /// Records of one key are leased one after the other, in order
     Keyed,
 }
 
@@ -128,6 +129,7 @@ impl Settings {
     }
 }
 
+/// A JSON object of the members that have a value.
 fn object<const N: usize>(members: [(&str, Option<Value>); N]) -> Map<String, Value> {
     members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }

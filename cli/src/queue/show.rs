@@ -1,4 +1,4 @@
-//! Queues as tables.
+//! Prints queues as tables.
 
 use serde::Deserialize;
 
@@ -122,7 +122,7 @@ pub fn offsets_table(text: &str) -> Result<String, CliError> {
     Ok(humane::table(&["PARTITION", "OFFSET"], &rows))
 }
 
-/// `1s, times 2 up to 1h, ±20%`
+/// A retry policy, such as `1s, times 2 up to 1h, ±20%`.
 fn retry(retry: &Retry) -> String {
     let (base, cap) = (humane::duration_ms(retry.base_ms), humane::duration_ms(retry.cap_ms));
     format!("{base}, times {} up to {cap}, ±{:.0}%", retry.factor, retry.jitter * 100.0)

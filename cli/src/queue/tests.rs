@@ -13,8 +13,9 @@ use super::super::testing;
 use super::*;
 
 const QUEUE: &str = r#"{"queue":"q","topic":"t","mode":"shared","lease_ms":30000,
-    "retry":{"base_ms":1000,"factor":2.0,"cap_ms":3600000,"jitter":0.2,"max_failures":20},"rate":{"limit":100,"per_ms":1000},
-    "max_in_flight":20000,"from":"earliest","paused":false,"ready":1200,"delayed":0,"retrying":3,"in_flight":4,"dead":1,
+    "retry":{"base_ms":1000,"factor":2.0,"cap_ms":3600000,"jitter":0.2,"max_failures":20},
+    "rate":{"limit":100,"per_ms":1000},"max_in_flight":20000,"from":"earliest","paused":false,
+    "ready":1200,"delayed":0,"retrying":3,"in_flight":4,"dead":1,
     "oldest_age_ms":83000,"lease_rate":12.34,"settle_rate":0.0}"#;
 
 #[derive(Parser)]
@@ -33,7 +34,7 @@ async fn run_line(client: &Client, line: &str) -> Result<String, CliError> {
     Ok(String::from_utf8(out).expect("text"))
 }
 
-/// A server that answers every call under `/v1/queues/q` the same, and keeps what it was asked.
+/// A server that gives the same answer to every call under `/v1/queues/q`, and keeps the requests.
 #[derive(Default)]
 struct Fake {
     answer: &'static str,
@@ -52,7 +53,7 @@ async fn any(
     (if made { StatusCode::CREATED } else { StatusCode::OK }, fake.answer).into_response()
 }
 
-/// What a command prints, and what it asked.
+/// Runs commands against such a server; returns what they print and the requests they send.
 async fn told(answer: &'static str, lines: &[&str]) -> (Vec<String>, Vec<(String, Value)>) {
     let fake = Arc::new(Fake { answer, ..Fake::default() });
     let client = testing::serve(
@@ -68,8 +69,8 @@ async fn told(answer: &'static str, lines: &[&str]) -> (Vec<String>, Vec<(String
 
 #[tokio::test]
 async fn create_sends_what_was_given_and_nothing_else() {
-    let all = "create q --topic t --mode keyed --lease 10s --base 50ms --factor 1.5 --cap 1m --jitter 0 --max-failures 8 --rate 100/2s \
-               --max-in-flight 5 --from latest";
+    let all = "create q --topic t --mode keyed --lease 10s --base 50ms --factor 1.5 --cap 1m --jitter 0 \
+               --max-failures 8 --rate 100/2s --max-in-flight 5 --from latest";
     let lines = ["create q", all, "create q --rate none --max-failures 3", "create q --rate 7/m --json"];
     let (printed, asked) = told("{}", &lines).await;
     assert_eq!(
@@ -85,8 +86,8 @@ async fn create_sends_what_was_given_and_nothing_else() {
     let retry = json!({"base_ms": 50, "factor": 1.5, "cap_ms": 60_000, "jitter": 0.0, "max_failures": 8});
     assert_eq!(
         asked[1].1,
-        json!({"topic": "t", "mode": "keyed", "lease_ms": 10_000, "retry": retry, "rate": {"limit": 100, "per_ms": 2_000},
-               "max_in_flight": 5, "from": "latest"})
+        json!({"topic": "t", "mode": "keyed", "lease_ms": 10_000, "retry": retry,
+               "rate": {"limit": 100, "per_ms": 2_000}, "max_in_flight": 5, "from": "latest"})
     );
     assert_eq!(asked[2].1, json!({"rate": null, "retry": {"max_failures": 3}}));
     assert_eq!(asked[3].1, json!({"rate": {"limit": 7, "per_ms": 60_000}}));
@@ -108,10 +109,13 @@ async fn list_and_describe_are_tables() {
     );
     assert_eq!(
         run_line(&client, "describe q").await.expect("described"),
-        "QUEUE          q\ntopic          t\nmode           shared\nfrom           earliest\nlease          30s\n\
-         retry after    1s, times 2 up to 1h, ±20%\ndead after     20 failures\nrate           100 in 1s\n\
+        "QUEUE          q\ntopic          t\nmode           shared\nfrom           earliest\n\
+         lease          30s\n\
+         retry after    1s, times 2 up to 1h, ±20%\n\
+         dead after     20 failures\nrate           100 in 1s\n\
          max in flight  20,000\npaused         no\n\n\
-         STATE      RECORDS\nready        1,200\ndelayed          0\nretrying         3\nin flight        4\ndead             1\n\n\
+         STATE      RECORDS\nready        1,200\ndelayed          0\nretrying         3\n\
+         in flight        4\ndead             1\n\n\
          PACE\noldest ready          1m 23s\nleased        12.3 records/s\nsettled        0.0 records/s\n"
     );
     assert_eq!(run_line(&client, "describe q --json").await.expect("described"), format!("{QUEUE}\n"));
@@ -207,17 +211,19 @@ async fn dead_records_are_chosen_by_offset_or_reason() {
 #[tokio::test]
 async fn peek_prints_records_as_consume_does() {
     let lines = ["peek q", "peek q -n 3 --format ndjson", "peek q --format table"];
-    let answer = r#"{"records":[{"topic":"t","partition":0,"offset":5,"timestamp":0,"key":"k","value":{"n": 1},"headers":{}}]}"#;
+    let answer = r#"{"records":[
+        {"topic":"t","partition":0,"offset":5,"timestamp":0,"key":"k","value":{"n": 1},"headers":{}}]}"#;
     let (printed, _) = told(answer, &lines).await;
     assert_eq!(
         printed[0],
-        "{\"topic\":\"t\",\"partition\":0,\"offset\":5,\"timestamp\":0,\"key\":\"k\",\"value\":{\"n\": 1},\"headers\":{}}\n"
+        "{\"topic\":\"t\",\"partition\":0,\"offset\":5,\"timestamp\":0,\"key\":\"k\",\
+         \"value\":{\"n\": 1},\"headers\":{}}\n"
     );
     assert_eq!(printed[1], "{\"n\": 1}\n");
     assert!(printed[2].ends_with("k                     {\"n\": 1}\n"), "{}", printed[2]);
 }
 
-/// Three dead records in pages of two at most.
+/// Lists three dead records, in pages of at most two.
 async fn dead(Query(query): Query<HashMap<String, String>>) -> String {
     let first: u64 = query.get("after").map_or(0, |after| after.parse().expect("a token"));
     let last = (first + query["max_records"].parse::<u64>().expect("a number").min(2)).min(3);
@@ -265,8 +271,10 @@ async fn listings_go_through_all_pages() {
 async fn what_is_leased_and_what_waits_have_columns_of_their_own() {
     let leased =
         r#"{"records":[{"partition":2,"offset":812,"attempt":1,"failures":0,"deadline_ms":0}],"next":null}"#;
-    let waiting = r#"{"records":[{"partition":2,"offset":812,"attempt":1,"failures":1,"due_at_ms":0,"state":"retrying","reason":"x"},
-                     {"partition":2,"offset":813,"attempt":0,"failures":0,"due_at_ms":null,"state":"blocked","reason":null}],"next":null}"#;
+    let waiting = r#"{"records":[
+        {"partition":2,"offset":812,"attempt":1,"failures":1,"due_at_ms":0,"state":"retrying","reason":"x"},
+        {"partition":2,"offset":813,"attempt":0,"failures":0,"due_at_ms":null,"state":"blocked",
+         "reason":null}],"next":null}"#;
     let router = Router::new()
         .route("/v1/queues/q/in-flight", get(move || async move { leased }))
         .route("/v1/queues/q/waiting", get(move || async move { waiting }));

@@ -94,7 +94,8 @@ proptest! {
 
     #[test]
     fn white_space_around_a_value_survives(
-        text in "[ \t]{0,3}(\\{ {0,2}\"a\"\t{0,2}: {0,2}[1-9][0-9]{0,30} {0,2}\\}|\"[a-z]{0,5}\"|null)[ \t]{0,3}",
+        text in "[ \t]{0,3}(\\{ {0,2}\"a\"\t{0,2}: {0,2}[1-9][0-9]{0,30} {0,2}\\}\
+                 |\"[a-z]{0,5}\"|null)[ \t]{0,3}",
     ) {
         let line = testing::line(1, 2, &format!(",\"value\":{text}"));
         prop_assert_eq!(rendered(&line, OutputFormat::Ndjson), format!("{text}\n"));

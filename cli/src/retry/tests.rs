@@ -13,8 +13,8 @@ fn pauses_grow_to_a_bound_and_end_with_the_limit() {
     while let Some(pause) = patience.pause(Duration::ZERO, None) {
         pauses.push(pause);
     }
-    assert!(pauses[0] >= FIRST_PAUSE / 2 && pauses[0] < FIRST_PAUSE);
-    assert!(pauses.iter().all(|pause| *pause < LONGEST_PAUSE));
+    assert!(pauses[0] >= PAUSE_FIRST / 2 && pauses[0] < PAUSE_FIRST);
+    assert!(pauses.iter().all(|pause| *pause < PAUSE_MAX));
     let total: Duration = pauses.iter().sum();
     assert!(total >= Duration::from_secs(60) && total < Duration::from_secs(65), "{total:?}");
     assert!((15..40).contains(&pauses.len()), "{}", pauses.len());

@@ -30,7 +30,7 @@ enum Cli {
     },
 }
 
-/// A queue with two records, and receipts that it knows nothing of.
+/// A server with a queue of two records. Receipts in `unknown` are answered `lost`.
 #[derive(Default)]
 struct Fake {
     asked: Mutex<Vec<Value>>,
@@ -66,7 +66,8 @@ async fn settle_route(State(fake): State<Arc<Fake>>, body: String) -> Response {
     for (what, status) in [("ack", "acked"), ("nack", "released")] {
         for entry in body[what].as_array().unwrap_or(&Vec::new()) {
             let receipt = entry.as_str().or(entry["receipt"].as_str()).expect("a receipt");
-            results.push(json!({"receipt": receipt, "status": if fake.unknown.contains(receipt) { "lost" } else { status }}));
+            let status = if fake.unknown.contains(receipt) { "lost" } else { status };
+            results.push(json!({"receipt": receipt, "status": status}));
         }
     }
     json!({"results": results}).to_string().into_response()
@@ -192,7 +193,7 @@ async fn receipts_are_read_from_lines() {
     let (outcome, printed) = run("mp1.a\n\n {\"value\":1,\"receipt\":\"mp1.b\"} \nmp1.c").await;
     outcome.expect("settled");
     assert_eq!(printed, "acked: 3 records\n");
-    // What stands before a wrong line is settled.
+    // The lines before a wrong line are settled.
     for wrong in ["mp1.a\n{\"value\":1}\nmp1.b\n", "mp1.a\ntwo words\n"] {
         let (outcome, printed) = run(wrong).await;
         assert!(matches!(outcome, Err(CliError::NoReceipt { line: 2 })), "{wrong}");

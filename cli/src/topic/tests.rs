@@ -32,8 +32,8 @@ async fn create_sends_what_was_given_and_nothing_else() {
     };
     let client = testing::serve(Router::new().route("/v1/topics/t", put(make))).await;
     assert_eq!(run_line(&client, "create t").await.expect("made"), "created topic t\n");
-    let all = "create t --json --partitions 4 --retention-ms 7d --retention-bytes none --placement object --dedup-window-ms 10m \
-               --max-record-bytes 4MiB";
+    let all = "create t --json --partitions 4 --retention-ms 7d --retention-bytes none --placement object \
+               --dedup-window-ms 10m --max-record-bytes 4MiB";
     assert_eq!(run_line(&client, all).await.expect("made"), "{\"topic\":\"t\"}\n");
     let bodies = seen.lock();
     assert_eq!(bodies[0], "{}");
@@ -48,7 +48,8 @@ async fn create_sends_what_was_given_and_nothing_else() {
 
 #[tokio::test]
 async fn list_and_describe_are_tables() {
-    let list = r#"{"topics":[{"topic":"orders","partitions":[{"partition":0,"log_start_offset":5,"high_watermark":2000,"bytes":4096}],
+    let list = r#"{"topics":[{"topic":"orders",
+                  "partitions":[{"partition":0,"log_start_offset":5,"high_watermark":2000,"bytes":4096}],
                   "retention_ms":604800000,"placement":"auto"}]}"#;
     let client = testing::serve(Router::new().route("/v1/topics", get(move || async move { list }))).await;
     assert_eq!(

@@ -1,6 +1,6 @@
-//! One run of the worker's command, for one record.
+//! Runs the worker's command for one record.
 //!
-//! It runs in a process group of its own, so that a Ctrl-C at the terminal reaches the worker only.
+//! The command runs in a process group of its own, so that Ctrl-C at the terminal only reaches the worker.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind, Write};
@@ -21,26 +21,29 @@ use super::last_line::LastLine;
 use super::leased::Leased;
 use super::outbox::Outcome;
 
-/// How long a command's standard error may stay open after its end, in the hands of what it left behind,
-/// before its last line is taken.
-const STDERR_GRACE: Duration = Duration::from_millis(200);
+/// Longest wait for the end of standard error after the command has ended, since processes that it has left
+/// behind may keep it open. Then the last line so far is used.
+const STDERR_WAIT_MAX: Duration = Duration::from_millis(200);
 
-/// A command that was started.
+/// A running command.
 pub struct Running {
     child: Child,
+    /// Writes the value to standard input.
     feeding: JoinHandle<()>,
+    /// Copies standard error to that of the worker.
     copying: JoinHandle<()>,
     last_line: Arc<Mutex<LastLine>>,
 }
 
 /// Why a command was not started.
 pub enum NotStarted {
-    /// The record does not fit into an environment: its fault.
+    /// The record does not fit into the environment: counts as a failure of the record, with this reason.
     Record(String),
+    /// The command cannot be run at all.
     Command(io::Error),
 }
 
-/// Must be called within a runtime.
+/// Starts the command for a record. Must be called within a Tokio runtime.
 pub fn start(command: &[OsString], record: Leased) -> Result<Running, NotStarted> {
     let (program, arguments) =
         command.split_first().map_or((OsStr::new(""), command), |(first, rest)| (first.as_os_str(), rest));
@@ -68,13 +71,14 @@ pub fn start(command: &[OsString], record: Leased) -> Result<Running, NotStarted
     Ok(Running { child, feeding, copying, last_line })
 }
 
-/// A command need not read what it is given.
+/// Writes the value to standard input. Errors are ignored: a command need not read it.
 async fn feed(stdin: Option<ChildStdin>, value: Vec<u8>) {
     if let Some(mut stdin) = stdin {
         stdin.write_all(&value).await.ok();
     }
 }
 
+/// Copies standard error to that of the worker, and remembers the last line.
 async fn copy(stderr: Option<ChildStderr>, last_line: Arc<Mutex<LastLine>>) {
     let Some(mut stderr) = stderr else { return };
     let mut buffer = [0; 8 << 10];
@@ -83,14 +87,14 @@ async fn copy(stderr: Option<ChildStderr>, last_line: Arc<Mutex<LastLine>>) {
         && !chunk.is_empty()
     {
         last_line.lock().push(chunk);
-        // Whom nobody listens to still has a last line.
+        // Errors are ignored: the last line is needed even if the worker's standard error is closed.
         let chunk = chunk.to_vec();
         spawn_blocking(move || io::stderr().write_all(&chunk)).await.ok();
     }
 }
 
 impl Running {
-    /// Waits for its end, and brings it about once `kill` says so.
+    /// Waits until the command ends, and kills it when `kill` is cancelled.
     pub async fn outcome(mut self, kill: CancellationToken) -> Outcome {
         let status = tokio::select! {
             biased;
@@ -106,15 +110,16 @@ impl Running {
         match status {
             Ok(status) if status.success() => Outcome::Done,
             Ok(status) => {
-                timeout(STDERR_GRACE, self.copying).await.ok();
+                timeout(STDERR_WAIT_MAX, self.copying).await.ok();
                 let last_line = self.last_line.lock().text();
                 Outcome::Failed(last_line.unwrap_or_else(|| told(status)))
             }
-            Err(error) => Outcome::Failed(format!("its end cannot be learnt: {error}")),
+            Err(error) => Outcome::Failed(format!("cannot wait for the command: {error}")),
         }
     }
 
-    /// Together with what it has started. The process is not reaped yet, so its id is nobody else's.
+    /// Kills the command and all processes of its group. The command has not been reaped yet, so its process
+    /// id cannot have been reused.
     fn kill(&self) {
         let pid = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         if let Some(pid) = pid {
@@ -123,6 +128,7 @@ impl Running {
     }
 }
 
+/// The reason of a nack if the command has written nothing to standard error.
 fn told(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),

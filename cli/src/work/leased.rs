@@ -1,4 +1,5 @@
-//! A leased record as a command gets it: its value's bytes, and the rest as variables of the environment.
+//! A leased record in the form in which a command gets it: the value as bytes, everything else as environment
+//! variables.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -10,16 +11,18 @@ use super::super::record::Record;
 
 const KEY: &str = "MILLPOND_KEY";
 const KEY_BASE64: &str = "MILLPOND_KEY_BASE64";
+/// Prefix of the variables of headers.
 const HEADER: &str = "MILLPOND_HEADER_";
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct Leased {
     pub receipt: String,
-    /// For people: `TOPIC PARTITION:OFFSET`.
+    /// Name of the record in messages: `TOPIC PARTITION:OFFSET`.
     pub name: String,
     /// Empty for a null value.
     pub value: Vec<u8>,
-    /// Of [`Leased::inherited`], what is not among these must not reach the command.
+    /// Environment variables for the command. Variables that are [`Leased::inherited`] and not among these
+    /// must be removed from its environment.
     pub variables: BTreeMap<String, String>,
 }
 
@@ -53,7 +56,7 @@ enum HeaderValue {
 }
 
 impl Leased {
-    /// Reads a record of a lease's answer.
+    /// Parses a record in the answer to a lease call.
     pub fn parse(raw: &str, queue: &str) -> Result<Self, CliError> {
         let fields: Fields = serde_json::from_str(raw)
             .map_err(|error| CliError::Answer { what: "a leased record", source: Some(error) })?;
@@ -63,8 +66,8 @@ impl Leased {
         Ok(Self { receipt: fields.receipt.clone(), name, value, variables: fields.variables(queue)? })
     }
 
-    /// Whether a variable of the worker's own environment speaks of a record: the worker may be another's
-    /// command.
+    /// Whether a variable in the worker's own environment describes a record. There are such variables if the
+    /// worker was itself started by the command of another worker.
     pub fn inherited(variable: &OsStr) -> bool {
         let name = variable.as_encoded_bytes();
         name == KEY.as_bytes() || name == KEY_BASE64.as_bytes() || name.starts_with(HEADER.as_bytes())
@@ -96,7 +99,7 @@ impl Fields {
             None => None,
         };
         for (name, header) in self.headers {
-            // Of a name that stands several times the last counts, as in Kafka's clients.
+            // If a name occurs several times, the last value counts, as with `lastHeader` of Kafka's clients.
             let value = match header {
                 Header::One(value) => Some(value),
                 Header::Many(mut values) => values.pop(),
@@ -112,7 +115,7 @@ impl Fields {
     }
 }
 
-/// Bytes as a variable can hold them: text without NUL as it is, all else as base64.
+/// Bytes in a form that an environment variable can hold: text without NUL as it is, all else as base64.
 enum PayloadForm {
     Text(String),
     Base64(String),
@@ -123,7 +126,7 @@ impl PayloadForm {
         if text.contains('\0') { Self::Base64(base64(text.as_bytes())) } else { Self::Text(text) }
     }
 
-    /// The server may write text so, too.
+    /// The server may also encode text as base64; then it is decoded.
     fn of_base64(encoded: String) -> Result<Self, CliError> {
         let wrong = |_| CliError::Answer { what: "a record's base64", source: None };
         let bytes =
@@ -148,7 +151,7 @@ fn base64(bytes: &[u8]) -> String {
     base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes)
 }
 
-/// `trace-id` as `TRACE_ID`.
+/// The name of a header as part of a variable's name: `trace-id` becomes `TRACE_ID`.
 fn variable_name(header: &str) -> String {
     header.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
 }

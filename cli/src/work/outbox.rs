@@ -1,4 +1,4 @@
-//! What the server is to be told of leased records, in one settlement call at a time.
+//! Collects outcomes and lease renewals of records, and turns them into settlement calls, one at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,32 +7,33 @@ use tokio::time::Instant;
 
 use super::super::leases::{Nack, Renewal, Settlement, Status, Verdict};
 
-/// While other commands run, what ended is told this much later, together with what ends meanwhile.
-pub const WINDOW: Duration = Duration::from_millis(5);
-/// Entries of one settlement call.
-const ENTRIES: usize = 1_000;
+/// Time for which an outcome is held back while other commands run, to settle it together with others.
+pub const COLLECT_WINDOW: Duration = Duration::from_millis(5);
+/// Outcomes in one settlement call.
+const SETTLE_MAX_OUTCOMES: usize = 1_000;
 
-/// What became of a record.
+/// The outcome of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     Done,
-    /// With the reason.
+    /// The command failed, with this reason.
     Failed(String),
-    /// Not tried, or not to its end, which is no fault of the record.
+    /// The command was not run, or not to its end. This does not count as a failure of the record.
     Released,
 }
 
-/// Records by what became of them.
+/// Number of records with each outcome.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     pub acked: u64,
     pub nacked: u64,
-    /// Became somebody else's before they were settled.
+    /// Records whose lease had ended before they were settled.
     pub lost: u64,
-    /// Of which the server could not be told.
+    /// Records whose outcome could not be sent to the server.
     pub untold: u64,
 }
 
+/// A record whose outcome has not been sent yet.
 struct Ended {
     receipt: String,
     name: String,
@@ -42,27 +43,29 @@ struct Ended {
 /// A settlement call under way.
 struct OutgoingCall {
     since: Instant,
-    /// Names by receipt.
+    /// Records whose outcomes are in the call: names by receipt.
     ended: BTreeMap<String, String>,
-    /// Receipts.
+    /// Receipts whose leases are renewed by the call.
     renewed: BTreeSet<String>,
 }
 
-/// What a settlement call's answer says, but for the tally.
+/// The results of a settlement call that are not only counted.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Answer {
-    /// Names of records that had ended, but were somebody else's by then.
+    /// Names of records whose lease was lost before their outcome was sent.
     pub came_too_late: Vec<String>,
-    /// Receipts of leases that could not be renewed, for they are lost.
+    /// Receipts whose leases could not be renewed because they are lost.
     pub lost: Vec<String>,
-    /// Receipts of the other leases that were to be renewed, and when the call began.
+    /// Receipts whose leases were renewed, and when the call began.
     pub renewed: Vec<(String, Instant)>,
 }
+
+/// Outcomes that are to be sent, and the settlement call that is under way.
 
 #[derive(Default)]
 pub struct Outbox {
     ended: Vec<Ended>,
-    /// When the first of `ended` ended.
+    /// When the first of `ended` was added.
     since: Option<Instant>,
     call: Option<OutgoingCall>,
     pub tally: Tally,
@@ -73,7 +76,7 @@ impl Outbox {
         self.ended.is_empty() && self.call.is_none()
     }
 
-    /// Records that have ended and are not settled.
+    /// Number of records whose command has ended and that are not settled yet.
     pub fn len(&self) -> usize {
         self.ended.len() + self.call.as_ref().map_or(0, |call| call.ended.len())
     }
@@ -87,14 +90,14 @@ impl Outbox {
         self.ended.push(Ended { receipt, name, outcome });
     }
 
-    /// When to tell what has ended. With `company`, other records may end soon.
+    /// When to send the outcomes. With `company`, other commands are running and may end soon.
     pub fn due_at(&self, company: bool) -> Option<Instant> {
         let since = self.since.filter(|_| self.call.is_none())?;
-        Some(if company && self.ended.len() < ENTRIES { since + WINDOW } else { since })
+        Some(if company && self.ended.len() < SETTLE_MAX_OUTCOMES { since + COLLECT_WINDOW } else { since })
     }
 
-    /// The settlement to send now, if one is due; it counts as under way until it is [`Outbox::answered`] or
-    /// has [`Outbox::failed`]. `renewals` are receipts whose leases are to be renewed, for `lease_ms`.
+    /// The settlement to send now, if one is due. It counts as under way until [`Outbox::answered`] or
+    /// [`Outbox::failed`] is called. `renewals` are receipts whose leases are to be renewed for `lease_ms`.
     pub fn next(
         &mut self,
         now: Instant,
@@ -102,7 +105,7 @@ impl Outbox {
         renewals: Vec<String>,
         lease_ms: Option<u64>,
     ) -> Option<Settlement> {
-        // Renewals take with them what would wait for company.
+        // If leases are to be renewed, outcomes that would still be held back are sent in the same call.
         let due = self.due_at(company).is_some_and(|at| at <= now || !renewals.is_empty());
         if self.call.is_some() || (!due && renewals.is_empty()) {
             return None;
@@ -111,7 +114,7 @@ impl Outbox {
             OutgoingCall { since: now, ended: BTreeMap::new(), renewed: renewals.iter().cloned().collect() };
         let mut settlement = Settlement::default();
         settlement.renew.extend(renewals.into_iter().map(|receipt| Renewal { receipt, lease_ms }));
-        let count = self.ended.len().min(ENTRIES);
+        let count = self.ended.len().min(SETTLE_MAX_OUTCOMES);
         for Ended { receipt, name, outcome } in self.ended.drain(..count) {
             call.ended.insert(receipt.clone(), name);
             match outcome {
@@ -134,6 +137,7 @@ impl Outbox {
         Some(settlement)
     }
 
+    /// The call was answered.
     pub fn answered(&mut self, verdicts: &[Verdict]) -> Answer {
         let mut answer = Answer::default();
         let Some(mut call) = self.call.take() else { return answer };
@@ -156,11 +160,12 @@ impl Outbox {
         answer
     }
 
-    /// The call failed for good.
+    /// The call failed and is not repeated.
     pub fn failed(&mut self) {
         self.tally.untold += count(self.call.take().map_or(0, |call| call.ended.len()));
     }
 
+    /// Gives up on all outcomes.
     pub fn give_up(&mut self) {
         self.failed();
         self.tally.untold += count(self.ended.drain(..).len());

@@ -1,8 +1,9 @@
-//! What a worker leases, renews and settles, and when: `(state, now) → what to do`.
+//! Decides what a worker leases, renews and settles, and when. It is a pure state machine: it does no I/O and
+//! gets the time as an argument.
 //!
-//! Owns which records are in hand. Invariants: no more records are held than there are slots; at most one
-//! lease call and one settlement call are under way, and no receipt is in two entries of one; a record whose
-//! lease was lost is settled no more.
+//! Owns the records that the worker holds. Invariants: no more records are held than there are slots (the
+//! worker's concurrency); at most one lease call and one settlement call are under way, and no receipt is in
+//! a settlement twice; a record whose lease was lost is not settled.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,62 +11,65 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::leases::{LEASE_MAX_RECORDS, Settlement, Verdict};
-use super::outbox::{Outbox, Outcome, Tally, WINDOW};
+use super::outbox::{COLLECT_WINDOW, Outbox, Outcome, Tally};
 
 #[cfg(test)]
 mod tests;
 
-/// Empty answers come no faster than this, whatever the server does with long polls.
-const EMPTY_ANSWER_PACE: Duration = Duration::from_millis(200);
-/// When nothing more is taken, a lease call that began this long ago is dropped: it waits for records, so it
-/// brings none just now.
+/// Shortest time between lease calls whose answers are empty, in case the server does not wait.
+const EMPTY_ANSWER_INTERVAL: Duration = Duration::from_millis(200);
+/// Age from which on a lease call is dropped when the worker is stopping. A call this old is waiting for
+/// records, so it is unlikely that records are lost with it; if so, their leases expire.
 const LEASE_GRACE: Duration = Duration::from_millis(500);
-/// When all commands have ended and nothing more is taken, how long to go on telling the server.
-const SETTLE_LIMIT: Duration = Duration::from_secs(30);
-/// The same for somebody who has no time.
-const HURRIED_SETTLE_LIMIT: Duration = Duration::from_secs(5);
-/// A lease is renewed when this part of it is over, and never faster than the pace.
+/// Longest time to send outcomes to the server after all commands have ended and the worker is stopping.
+const SETTLE_WAIT_MAX: Duration = Duration::from_secs(30);
+/// The same after a second signal.
+const HURRIED_SETTLE_WAIT_MAX: Duration = Duration::from_secs(5);
+/// A lease is renewed after its time divided by this number.
 const RENEWALS_PER_LEASE: u32 = 3;
-const RENEWAL_PACE: Duration = Duration::from_millis(100);
+/// Shortest time between two renewals of a lease.
+const RENEWAL_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
+/// The options of the worker.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
     pub concurrency: usize,
-    /// For renewals; the queue's, if `None`.
+    /// Lease time of renewals; `None`: that of the queue.
     pub lease_ms: Option<u64>,
     /// How long a lease call waits for records.
     pub wait: Duration,
     pub idle_exit: bool,
 }
 
-/// What to do now. A call that is asked for counts as under way until the plan is told how it ended.
+/// What to do now. A call that a step asks for counts as under way until the plan is told how it ended.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Step {
-    /// Lease so many records.
+    /// Lease up to this number of records.
     pub lease: Option<usize>,
-    /// The lease call under way is of no more use.
+    /// Drop the lease call that is under way.
     pub drop_lease: bool,
+    /// Send this settlement.
     pub settle: Option<Settlement>,
-    /// Ask again at this instant, if nothing happens before.
+    /// Ask for the next step at this time, if nothing happens before.
     pub wake_at: Option<Instant>,
-    /// All is done, or given up.
+    /// Everything is done or given up: end the worker.
     pub end: bool,
 }
 
-/// A record that is somebody else's by now.
+/// A record whose lease was lost.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Lost {
-    /// Its command runs on.
+    /// Its command is still running.
     Running { name: String },
-    /// Its outcome came too late.
+    /// Its command has ended, but the lease was lost before the outcome was sent.
     Ended { name: String },
 }
 
-/// A record whose command runs.
+/// A record whose command is running.
 struct Held {
     name: String,
     lease: Duration,
-    /// `None` while a renewal is under way, and when the lease is lost.
+    /// When to renew the lease; `None` while a renewal is under way and after the lease was lost.
     renew_at: Option<Instant>,
     lost: bool,
 }
@@ -73,23 +77,25 @@ struct Held {
 /// A lease call under way.
 struct Leasing {
     since: Instant,
-    /// Nothing was held when it began: an empty answer says that there is nothing to do.
+    /// Whether no record was held when the call began. Then an empty answer means that there is no work.
     idle: bool,
 }
 
+/// The state of a worker.
 pub struct Plan {
     settings: Settings,
-    /// By receipt.
+    /// Records whose commands are running, by receipt.
     held: BTreeMap<String, Held>,
     outbox: Outbox,
     leasing: Option<Leasing>,
-    /// The earliest next lease call.
+    /// Earliest time of the next lease call.
     lease_from: Option<Instant>,
-    /// When the first slot came free since the last lease call.
+    /// When the first slot became free after the last lease call.
     free_since: Option<Instant>,
+    /// No more records are leased.
     stopping: bool,
     hurried: bool,
-    /// When nothing was left but settling.
+    /// When the last command had ended while the worker was stopping, so that only settling was left.
     drained_at: Option<Instant>,
 }
 
@@ -116,21 +122,22 @@ impl Plan {
         self.stopping
     }
 
-    /// How many records are in hand.
+    /// Number of records whose commands are running.
     pub fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// Takes nothing more; what is held is brought to its end.
+    /// Leases no more records; waits for the commands that are running.
     pub fn stop(&mut self) {
         self.stopping = true;
     }
 
-    /// As [`Plan::stop`], for somebody who has no time.
+    /// Like [`Plan::stop`], but with less time for settling at the end.
     pub fn hurry(&mut self) {
         (self.stopping, self.hurried) = (true, true);
     }
 
+    /// What to do at `now`.
     pub fn next(&mut self, now: Instant) -> Step {
         let mut step =
             Step { lease: self.next_lease(now), settle: self.next_settlement(now), ..Step::default() };
@@ -148,7 +155,8 @@ impl Plan {
         step
     }
 
-    /// Slots to lease for. While what has ended cannot be settled, that is bounded, too.
+    /// Number of records to lease. Records that have ended but are not settled count as well, with a bound of
+    /// twice the slots, so that no more records are leased while the server does not accept settlements.
     fn free(&self) -> usize {
         let slots = self.settings.concurrency;
         let unsettled = self.held.len() + self.outbox.len();
@@ -158,9 +166,10 @@ impl Plan {
             .min(LEASE_MAX_RECORDS)
     }
 
-    /// Slots that come free one after the other are filled together.
+    /// Earliest time of the next lease call. After a slot became free, it waits for a short time, so that
+    /// slots that become free one after the other are filled by one call.
     fn lease_at(&self) -> Option<Instant> {
-        let together = self.free_since.filter(|_| !self.held.is_empty()).map(|since| since + WINDOW);
+        let together = self.free_since.filter(|_| !self.held.is_empty()).map(|since| since + COLLECT_WINDOW);
         self.lease_from.max(together)
     }
 
@@ -190,7 +199,7 @@ impl Plan {
     }
 
     fn settle_limit(&self) -> Duration {
-        if self.hurried { HURRIED_SETTLE_LIMIT } else { SETTLE_LIMIT }
+        if self.hurried { HURRIED_SETTLE_WAIT_MAX } else { SETTLE_WAIT_MAX }
     }
 
     fn wake_at(&self) -> Option<Instant> {
@@ -207,8 +216,8 @@ impl Plan {
         at.into_iter().min()
     }
 
-    /// The lease call was answered, with records of these receipts and names, leased for so long. Says
-    /// whether to begin with them; if not, they go back.
+    /// The lease call was answered. `lease` is the lease time, `records` are receipts and names. Returns
+    /// whether to start commands for the records; if not, they are given back.
     pub fn leased(
         &mut self,
         now: Instant,
@@ -219,10 +228,10 @@ impl Plan {
         let Some(leasing) = self.leasing.take() else { return false };
         if records.is_empty() {
             let waited = now.saturating_duration_since(leasing.since) >= self.settings.wait.mul_f64(0.9);
-            // What is limited is there, and will come.
+            // With another limit there are records, which can be leased later.
             let nothing = matches!(limited_by, None | Some("paused"));
             self.stopping |= self.settings.idle_exit && leasing.idle && waited && nothing;
-            self.lease_from = Some(leasing.since + EMPTY_ANSWER_PACE);
+            self.lease_from = Some(leasing.since + EMPTY_ANSWER_INTERVAL);
         }
         for (receipt, name) in records {
             if self.stopping {
@@ -237,13 +246,13 @@ impl Plan {
         !self.stopping
     }
 
-    /// The lease call failed for good.
+    /// The lease call failed and is not repeated.
     pub fn lease_failed(&mut self) {
         self.leasing = None;
         self.stopping = true;
     }
 
-    /// A record's command came to its end.
+    /// The command of a record has ended.
     pub fn ended(&mut self, now: Instant, receipt: &str, outcome: Outcome) {
         let Some(held) = self.held.remove(receipt) else { return };
         self.free_since.get_or_insert(now);
@@ -252,13 +261,13 @@ impl Plan {
         }
     }
 
-    /// The settlement call was answered. Answers what turned out to be lost.
+    /// The settlement call was answered. Returns the records whose leases turned out to be lost.
     pub fn settled(&mut self, now: Instant, verdicts: &[Verdict]) -> Vec<Lost> {
         let answer = self.outbox.answered(verdicts);
         let mut lost: Vec<Lost> = answer.came_too_late.into_iter().map(|name| Lost::Ended { name }).collect();
         for receipt in answer.lost {
-            // One that ended while its renewal was under way waits to be settled: the server will say the
-            // same of that.
+            // A record that ended while its renewal was under way is not held any more. Its settlement will
+            // be answered `lost`, too.
             if let Some(held) = self.held.get_mut(&receipt) {
                 held.lost = true;
                 self.outbox.tally.lost += 1;
@@ -267,19 +276,20 @@ impl Plan {
         }
         for (receipt, since) in answer.renewed {
             if let Some(held) = self.held.get_mut(&receipt) {
-                held.renew_at = Some((since + renewal_after(held.lease)).max(now + RENEWAL_PACE));
+                held.renew_at = Some((since + renewal_after(held.lease)).max(now + RENEWAL_INTERVAL_MIN));
             }
         }
         lost
     }
 
-    /// The settlement call failed for good.
+    /// The settlement call failed and is not repeated.
     pub fn settle_failed(&mut self) {
         self.outbox.failed();
         self.stopping = true;
     }
 }
 
+/// Time from the beginning of a lease to its renewal.
 fn renewal_after(lease: Duration) -> Duration {
-    (lease / RENEWALS_PER_LEASE).max(RENEWAL_PACE)
+    (lease / RENEWALS_PER_LEASE).max(RENEWAL_INTERVAL_MIN)
 }

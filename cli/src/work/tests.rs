@@ -23,15 +23,15 @@ struct Cli {
 
 const LEASE_MS: i64 = 600;
 
-/// A queue that gives out what it has, once, and keeps what it was told.
+/// A server with a queue that leases each of its records once, and keeps the settlements.
 #[derive(Default)]
 struct Fake {
-    /// Records as the server's JSON, without what a lease adds.
+    /// Records as the server's JSON, without the members that a lease adds.
     ready: Mutex<VecDeque<String>>,
     /// Answers by request id.
     leases: Mutex<BTreeMap<String, String>>,
     settlements: Mutex<Vec<Value>>,
-    /// How many settlement calls to refuse before one is answered.
+    /// Number of settlement calls to refuse before one is answered.
     refusals: Mutex<usize>,
     /// Receipts that are no longer valid.
     lost: Mutex<HashSet<String>>,
@@ -109,8 +109,8 @@ impl Fake {
         })
     }
 
-    /// Works with `options` and `sh -c SCRIPT`, whose `$1` is `folder`. When there is a file `begun` in it,
-    /// so many signals come.
+    /// Runs `work` with `options` and the command `sh -c SCRIPT`, whose `$1` is `folder`. As soon as the
+    /// script has made a file `begun` there, `signals` signals are sent.
     async fn work(
         self: &Arc<Self>,
         options: &str,
@@ -153,7 +153,7 @@ impl Fake {
         timeout(Duration::from_secs(20), work(&client, &args, signals)).await.expect("an end")
     }
 
-    /// All entries of one kind, in order.
+    /// All settled entries of one kind, in order.
     fn told(&self, what: &str) -> Vec<Value> {
         let settlements = self.settlements.lock();
         settlements.iter().flat_map(|body| body[what].as_array().cloned().unwrap_or_default()).collect()
@@ -167,7 +167,8 @@ fn folder() -> tempfile::TempDir {
 #[tokio::test]
 async fn a_command_gets_the_values_bytes_and_what_is_known_of_the_record() {
     let (fake, folder) = (Fake::of(["/wD+Cg==", ""]), folder());
-    let script = r#"cat > "$1/value$MILLPOND_OFFSET"; echo "$MILLPOND_QUEUE $MILLPOND_KEY $MILLPOND_ATTEMPT" > "$1/known$MILLPOND_OFFSET""#;
+    let script = r#"cat > "$1/value$MILLPOND_OFFSET"
+        echo "$MILLPOND_QUEUE $MILLPOND_KEY $MILLPOND_ATTEMPT" > "$1/known$MILLPOND_OFFSET""#;
     fake.work("--idle-exit --wait 50ms", script, folder.path(), 0).await.expect("worked");
     let read = |name: &str| std::fs::read(folder.path().join(name)).expect("a file");
     assert_eq!(read("value0"), b"\xff\x00\xfe\n");
@@ -240,7 +241,7 @@ async fn a_signal_lets_what_runs_end_and_takes_nothing_more() {
     assert!(folder.path().join("done").exists());
     assert_eq!(fake.told("ack"), ["r0"]);
     assert_eq!(fake.ready.lock().len(), 2);
-    // Also while it waits for records.
+    // A signal also ends a worker that waits for records.
     let idle = Fake::of([]);
     idle.work("--wait 10s", "exit 0", folder.path(), 1).await.expect("worked");
 }

@@ -1,8 +1,8 @@
-//! The user whom the server runs as, and how programs are run as that user.
+//! The user account that the Postgres server runs as, and running programs as that user.
 //!
-//! Postgres refuses to run as root, so root hands it to another user. Every program is run with a clean `PG*`
-//! environment, from `/` (the caller's folder may be closed to that user), in a process group of its own
-//! (Ctrl-C in a terminal reaches the caller only), and for a bounded time.
+//! Postgres refuses to run as root, so root runs it as another user. Every program runs with an environment
+//! without `PG*` variables, in `/` (the user may not be able to read the caller's working directory), in its
+//! own process group (so that Ctrl-C in a terminal reaches only the caller), and for a limited time.
 
 use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
@@ -14,30 +14,33 @@ use tokio::process::Command;
 
 use super::EmbeddedError;
 
-/// Users whom root runs the server as; the first that exists is taken.
-const CANDIDATES: [&str; 2] = ["postgres", "nobody"];
-const SHORT: Duration = Duration::from_secs(10);
+/// Users that root may run the server as. The first one that exists is used.
+const SERVER_USERS: [&str; 2] = ["postgres", "nobody"];
+/// Maximum run time of a small tool such as `id`.
+const TOOL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A user account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Account {
-    /// User and group to change to; `None` to stay who we are.
+    /// User and group id to run as; `None`: those of this process.
     change_to: Option<(u32, u32)>,
 }
 
-/// What a program left behind.
+/// Result of a program that has ended.
 #[derive(Debug)]
 pub(super) struct Finished {
     pub status: ExitStatus,
     pub stdout: String,
-    /// Both streams, last lines only, for an error.
+    /// Last lines of stdout and stderr together, for error messages.
     pub last_lines: String,
 }
 
 impl Account {
-    /// The user for a database whose files belong to `owner` (`None`: not made yet).
+    /// Chooses the user for a database whose files belong to `owner` (user and group id; `None`: there is no
+    /// database yet).
     ///
-    /// A user other than root is always itself. Root becomes the owner, so that a database made by one user
-    /// stays that user's, else the first of `postgres` and `nobody`.
+    /// A process that is not root always stays the same user. Root runs the server as the owner of the files,
+    /// so that a database keeps its owner; without one, as the first of `postgres` and `nobody` that exists.
     pub async fn choose(owner: Option<(u32, u32)>) -> Result<Self, EmbeddedError> {
         if effective_uid().await? != 0 {
             return Ok(Self { change_to: None });
@@ -45,20 +48,20 @@ impl Account {
         if let Some(owner) = owner.filter(|(uid, _)| *uid != 0) {
             return Ok(Self { change_to: Some(owner) });
         }
-        for name in CANDIDATES {
-            if let Some(identity) = look_up(name).await {
+        for name in SERVER_USERS {
+            if let Some(identity) = find_user(name).await {
                 return Ok(Self { change_to: Some(identity) });
             }
         }
         Err(EmbeddedError::NoAccount)
     }
 
-    /// Whether we are root and the server runs as another user.
+    /// Whether this process is root and the server runs as another user.
     pub fn is_other(self) -> bool {
         self.change_to.is_some()
     }
 
-    /// Makes `path` (not what it holds) this user's.
+    /// Makes this user the owner of `path`, but not of its content.
     pub fn give(self, path: &Path) -> Result<(), EmbeddedError> {
         if let Some((uid, gid)) = self.change_to {
             std::os::unix::fs::chown(path, Some(uid), Some(gid))
@@ -67,20 +70,20 @@ impl Account {
         Ok(())
     }
 
-    /// Whether `path` itself, no link followed, is a folder of this user.
+    /// Whether `path` is a folder of this user. A symbolic link is not followed.
     pub fn owns_folder(self, path: &Path) -> bool {
         std::fs::symlink_metadata(path)
             .is_ok_and(|found| found.is_dir() && self.change_to.is_none_or(|(uid, _)| uid == found.uid()))
     }
 
-    /// Tries, as this user, to enter `folder` and write there.
+    /// Tests, as this user, whether `folder` can be entered and written to.
     pub async fn can_use(self, folder: &Path) -> Result<bool, EmbeddedError> {
         let mut command = self.command("sh");
         command.args(["-c", r#"cd "$1" && test -w . && test -x ."#, "sh"]).arg(folder);
-        Ok(run(command, SHORT).await?.status.success())
+        Ok(run(command, TOOL_TIMEOUT).await?.status.success())
     }
 
-    /// A command that will run as this user; its streams are closed unless set.
+    /// A command that runs as this user. Its standard streams are closed unless the caller sets them.
     pub fn command(self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
@@ -88,7 +91,8 @@ impl Account {
                 command.env_remove(name);
             }
         }
-        // macOS ends a postmaster that starts threads, which its locale look-up does unless one is named.
+        // On macOS a postmaster that starts threads exits, and the locale lookup starts some unless a locale
+        // is set.
         command
             .env("LC_ALL", "C")
             .current_dir("/")
@@ -108,12 +112,13 @@ impl std::fmt::Display for Account {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.change_to {
             Some((uid, _)) => write!(f, "user {uid} (Postgres does not run as root)"),
-            None => f.write_str("the present user"),
+            None => f.write_str("the current user"),
         }
     }
 }
 
-/// Runs to the end or kills; a program that fails is not an error here.
+/// Runs a program until it ends, and kills it after `at_most`. A failure status of the program is not an
+/// error.
 pub(super) async fn run(mut command: Command, at_most: Duration) -> Result<Finished, EmbeddedError> {
     let program = command.as_std().get_program().to_string_lossy().into_owned();
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -126,8 +131,8 @@ pub(super) async fn run(mut command: Command, at_most: Duration) -> Result<Finis
     Ok(Finished { status: output.status, stdout, last_lines: super::log::last_lines(&both) })
 }
 
-/// Like [`run`], but a program that fails is an error with its last lines.
-pub(super) async fn run_well(command: Command, at_most: Duration) -> Result<Finished, EmbeddedError> {
+/// Like [`run`], but a failure status is an error that contains the last lines of the output.
+pub(super) async fn run_checked(command: Command, at_most: Duration) -> Result<Finished, EmbeddedError> {
     let program = command.as_std().get_program().to_string_lossy().into_owned();
     let finished = run(command, at_most).await?;
     if finished.status.success() {
@@ -151,16 +156,16 @@ async fn effective_uid() -> Result<u32, EmbeddedError> {
     }
     let mut id = Command::new("id");
     id.arg("-u");
-    let finished = run_well(id, SHORT).await?;
+    let finished = run_checked(id, TOOL_TIMEOUT).await?;
     finished.stdout.trim().parse().map_err(|_| EmbeddedError::ToolFailed {
         program: "id -u".to_owned(),
-        status: "no number".to_owned(),
+        status: "its output is not a number".to_owned(),
         output: finished.last_lines,
     })
 }
 
-/// User and group of `name`, from /etc/passwd or, where users live elsewhere (macOS, LDAP), from `id`.
-async fn look_up(name: &str) -> Option<(u32, u32)> {
+/// User and group id of `name`: from /etc/passwd, else (macOS, LDAP) from the program `id`.
+async fn find_user(name: &str) -> Option<(u32, u32)> {
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     if let Some(found) = in_passwd(&passwd, name) {
         return Some(found);
@@ -169,7 +174,7 @@ async fn look_up(name: &str) -> Option<(u32, u32)> {
     for flag in ["-u", "-g"] {
         let mut id = Command::new("id");
         id.args([flag, name]);
-        found.push(run_well(id, SHORT).await.ok()?.stdout.trim().parse().ok()?);
+        found.push(run_checked(id, TOOL_TIMEOUT).await.ok()?.stdout.trim().parse().ok()?);
     }
     Some((*found.first()?, *found.get(1)?))
 }

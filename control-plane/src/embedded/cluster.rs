@@ -1,19 +1,21 @@
-//! The database's files: made whole or not at all, and free of an earlier server before a new one starts.
+//! The database files (the Postgres data directory): creates them completely or not at all, and stops an
+//! earlier server before a new one starts.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::account::{run, run_well};
+use super::account::{run, run_checked};
 use super::binaries::Binaries;
-use super::place::{DataPlace, UNFINISHED};
+use super::place::{DataPlace, UNFINISHED_PREFIX};
 use super::{EmbeddedError, sync};
 
-const MAX_INITDB: Duration = Duration::from_secs(120);
-/// How long an earlier server may take to stop: first its own way, then at once, without a checkpoint.
-const STOPS: [(&str, u64); 2] = [("fast", 30), ("immediate", 10)];
+const INITDB_TIMEOUT: Duration = Duration::from_secs(120);
+/// Shutdown modes for an earlier server, in order, each with its maximum time in seconds: an orderly
+/// shutdown, then one without checkpoint.
+const STOP_MODES: [(&str, u64); 2] = [("fast", 30), ("immediate", 10)];
 
-/// The major version that made the database; `None` if there is no database yet.
+/// Major version of Postgres that created the database; `None` if there is no database yet.
 pub(super) fn made_by(place: &DataPlace) -> Result<Option<u32>, EmbeddedError> {
     if !place.existing {
         return Ok(None);
@@ -26,24 +28,24 @@ pub(super) fn made_by(place: &DataPlace) -> Result<Option<u32>, EmbeddedError> {
     }
 }
 
-/// Makes an empty database. Until the last step, a rename, it has another name, so that one that was cut
-/// short is never taken for whole; the next call removes it.
+/// Creates an empty database. Until the last step, a rename, its folder has another name, so that an
+/// incomplete one is never used. The next call removes an incomplete one.
 ///
-/// Everything is written without sync and synced once at the end, by many threads: the tools' own way, one
-/// file after another, took 9 s where this takes 1 s.
+/// Files are written without sync and synced at the end by many threads. When the tools synced them one by
+/// one, this took 9 s instead of 1 s.
 pub(super) async fn create(
     place: &DataPlace,
     binaries: &Binaries,
     durable: bool,
 ) -> Result<(), EmbeddedError> {
-    let unfinished = fresh_folder(place).await?;
+    let unfinished = new_empty_folder(place).await?;
     let mut initdb = place.account.command(binaries.program("initdb"));
     initdb
         .args(["--username", super::SUPERUSER, "--auth=trust"])
         .args(["--encoding=UTF8", "--no-locale", "--data-checksums"])
         .args(["--no-instructions", "--no-sync", "--pgdata"])
         .arg(&unfinished);
-    run_well(initdb, MAX_INITDB).await?;
+    run_checked(initdb, INITDB_TIMEOUT).await?;
     let mut single_user = place.account.command("sh");
     single_user
         .args(["-c", r#"echo "$0" | "$@""#])
@@ -52,7 +54,7 @@ pub(super) async fn create(
         .args(["--single", "-F", "-c", "exit_on_error=on", "-D"])
         .arg(&unfinished)
         .arg("postgres");
-    run_well(single_user, MAX_INITDB).await?;
+    run_checked(single_user, INITDB_TIMEOUT).await?;
     if durable {
         sync::tree(&unfinished).await?;
     }
@@ -61,18 +63,19 @@ pub(super) async fn create(
     sync::tree_entry(&place.home)
 }
 
-/// An empty folder of the server's user. An `initdb` that outlived its Millpond may still write to an old
-/// one, which is then neither removed nor used.
-async fn fresh_folder(place: &DataPlace) -> Result<PathBuf, EmbeddedError> {
+/// Makes an empty folder that belongs to the user of the server, and removes older incomplete ones. An
+/// `initdb` that outlived its Millpond may still write to such a folder; if it cannot be removed, it stays
+/// unused.
+async fn new_empty_folder(place: &DataPlace) -> Result<PathBuf, EmbeddedError> {
     let entries = std::fs::read_dir(&place.home).map_err(EmbeddedError::io("list", &place.home))?;
     for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED_PREFIX) {
             drop(tokio::fs::remove_dir_all(entry.path()).await);
         }
     }
     let mut number = 0_u32;
     loop {
-        let folder = place.home.join(format!("{UNFINISHED}{number}"));
+        let folder = place.home.join(format!("{UNFINISHED_PREFIX}{number}"));
         match std::fs::create_dir(&folder) {
             Ok(()) => {
                 place.account.give(&folder)?;
@@ -84,30 +87,32 @@ async fn fresh_folder(place: &DataPlace) -> Result<PathBuf, EmbeddedError> {
     }
 }
 
-/// Who has the process id that `postmaster.pid` names.
+/// The process whose id `postmaster.pid` names.
 #[derive(Debug, PartialEq, Eq)]
 enum Holder {
+    /// There is no such process.
     Nobody,
+    /// A server of this database.
     Server(u32),
-    /// Some other program, which got the id after the server's death.
+    /// Another program that got the process id after the server had died.
     Stranger,
 }
 
-/// Leaves no server on the database: one that runs or is still stopping, after its Millpond was killed, is
-/// stopped and waited for. The caller holds the place's lock.
+/// Stops a server that still runs on the database, for example after its Millpond was killed, and waits for
+/// its end. The caller holds the lock of the data folder.
 pub(super) async fn clear(place: &DataPlace, binaries: &Binaries) -> Result<(), EmbeddedError> {
     let cluster = place.cluster();
-    for (mode, seconds) in STOPS {
+    for (mode, seconds) in STOP_MODES {
         match holder(&cluster).await {
             Holder::Nobody => break,
             Holder::Stranger => {
-                // Postgres would take the stranger for a server of this database and refuse to start.
+                // Postgres would take the other program for a server of this database and refuse to start.
                 let stale = cluster.join("postmaster.pid");
                 std::fs::remove_file(&stale).map_err(EmbeddedError::io("remove", &stale))?;
                 break;
             }
             Holder::Server(pid) => {
-                tracing::info!(pid, mode, "stopping the Postgres that an earlier run left");
+                tracing::info!(pid, mode, "stopping the Postgres server of an earlier run");
                 let mut stop = place.account.command(binaries.program("pg_ctl"));
                 stop.args(["stop", "-w", "-s", "-m", mode, "-t", &seconds.to_string()])
                     .arg("-D")
@@ -148,8 +153,8 @@ async fn holder(cluster: &Path) -> Holder {
     }
 }
 
-/// A server names its database on its command line and works in it. In a container, root may be denied the
-/// second.
+/// Reads /proc. A server has the folder of the database on its command line and as working directory. In a
+/// container, root may not be allowed to read the latter.
 fn holder_by_proc(cluster: &Path, pid: u32) -> Holder {
     let Ok(arguments) = std::fs::read(format!("/proc/{pid}/cmdline")) else {
         return Holder::Nobody;

@@ -1,7 +1,8 @@
-//! What can go wrong with an embedded Postgres, each with what to do next.
+//! Errors of the embedded Postgres. Each message says what to do next.
 
 use std::path::{Path, PathBuf};
 
+/// Error of the embedded Postgres.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EmbeddedError {
@@ -18,7 +19,7 @@ pub enum EmbeddedError {
     NoPostgres { reason: String },
 
     #[error(
-        "MILLPOND_POSTGRES_BIN is {}, which is of no use ({reason}): \
+        "MILLPOND_POSTGRES_BIN is {}, which cannot be used ({reason}): \
          set it to the folder that holds `initdb` and `postgres`, version 14 or newer, or unset it",
         folder.display()
     )]
@@ -31,13 +32,13 @@ pub enum EmbeddedError {
     OtherVersion { location: PathBuf, made_by: u32, found: String },
 
     #[error(
-        "{} holds no readable Postgres version, so it is no complete database: \
+        "{} holds no readable Postgres version, so it is not a complete database: \
          restore it from a backup, or move it away to start with an empty one", path.display()
     )]
     Damaged { path: PathBuf },
 
     #[error(
-        "Postgres does not run as root, and this machine has neither a user `postgres` nor `nobody` \
+        "Postgres does not run as root, and this machine has neither a user `postgres` nor a user `nobody` \
          to run it as: add one (`useradd --system postgres`), or run Millpond as another user"
     )]
     NoAccount,
@@ -49,13 +50,13 @@ pub enum EmbeddedError {
     Closed { folder: PathBuf, account: String },
 
     #[error(
-        "no folder could be found in which {account} can write, {} being closed to it (tried {tried}): \
+        "{account} cannot use {}, and no other folder was found in which it can write (tried {tried}): \
          choose a data folder that this user can reach", folder.display()
     )]
     NoPlace { folder: PathBuf, account: String, tried: String },
 
     #[error(
-        "{} says that the database lies in {}, which is gone: bring that folder back, \
+        "{} says that the database is in {}, which does not exist: bring that folder back, \
          or delete the file to start with an empty database", pointer.display(), location.display()
     )]
     Gone { pointer: PathBuf, location: PathBuf },
@@ -65,12 +66,12 @@ pub enum EmbeddedError {
 
     #[error(
         "{program} took longer than {seconds} s: \
-         see what the machine or its disk is busy with, then start again"
+         check the load of the machine and its disk, then start again"
     )]
     ToolTimedOut { program: String, seconds: u64 },
 
     #[error(
-        "Postgres stopped while starting ({status}); its last lines, of {}, were:\n{output}", log.display()
+        "Postgres stopped while starting ({status}); the last lines of {} were:\n{output}", log.display()
     )]
     ServerExited { status: String, log: PathBuf, output: String },
 
@@ -80,8 +81,8 @@ pub enum EmbeddedError {
     NoAnswer { seconds: u64, log: PathBuf, output: String },
 
     #[error(
-        "an older Postgres (process {pid}) still runs on {} and does not stop: \
-         end it with `kill -QUIT {pid}`, then start again", location.display()
+        "an older Postgres (process {pid}) still runs on {} and cannot be stopped: \
+         stop it with `kill -QUIT {pid}`, then start again", location.display()
     )]
     StillRunning { location: PathBuf, pid: u32 },
 
@@ -91,12 +92,12 @@ pub enum EmbeddedError {
     #[error("the embedded Postgres refused to {doing}")]
     Database { doing: &'static str, source: sqlx::Error },
 
-    #[error("the task that looks after the embedded Postgres ended early; Postgres stops by itself")]
+    #[error("the task that supervises the embedded Postgres ended early; Postgres will stop by itself")]
     Unattended(#[source] tokio::task::JoinError),
 }
 
 impl EmbeddedError {
-    /// For `map_err`: the failed step, as a verb, and the path it was about.
+    /// For `map_err`: makes an error of the failed step, named by a verb, and its path.
     pub(super) fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| Self::Io { doing, path, source }

@@ -1,4 +1,4 @@
-//! What the server says: a file that does not grow for ever, and its end kept in memory for errors.
+//! The log of the Postgres server: a file of limited size, and its last lines in memory for error messages.
 
 use millpond_core::saturated;
 use std::collections::VecDeque;
@@ -10,11 +10,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::ChildStderr;
 use tokio::task::JoinHandle;
 
-/// Size at which the file becomes `….old`, replacing the one before: at most twice this is kept.
-const MAX_FILE_BYTES: u64 = 4 << 20;
-const MAX_TAIL_BYTES: usize = 8 << 10;
-const MAX_TAIL_LINES: usize = 20;
+/// Size at which the log file is renamed to `….old`, replacing an earlier one. At most twice this size is
+/// kept.
+const LOG_FILE_MAX_BYTES: u64 = 4 << 20;
+/// Size of the end of the log that is kept in memory.
+const TAIL_MAX_BYTES: usize = 8 << 10;
+/// Maximum number of log lines in an error message.
+const TAIL_MAX_LINES: usize = 20;
 
+/// Log of one server.
 #[derive(Clone, Debug)]
 pub(super) struct Log {
     path: PathBuf,
@@ -30,8 +34,8 @@ impl Log {
         &self.path
     }
 
-    /// Copies a new server's stderr until it ends. The file is a help, not a need: if it cannot be written
-    /// (full disk), reading goes on, since a server whose stderr is not read stands still.
+    /// Copies the stderr of a new server to the log until it ends. If the file cannot be written (full disk),
+    /// reading continues all the same, since a server whose stderr is not read blocks.
     pub fn follow(&self, mut stderr: ChildStderr) -> JoinHandle<()> {
         self.tail().clear();
         let log = self.clone();
@@ -44,7 +48,7 @@ impl Log {
                 if let Some((open_file, written)) = &mut file {
                     let kept = open_file.write_all(said).await.is_ok() && open_file.flush().await.is_ok();
                     *written = written.saturating_add(saturated::<u64, _>(length));
-                    if !kept || *written >= MAX_FILE_BYTES {
+                    if !kept || *written >= LOG_FILE_MAX_BYTES {
                         file = open(&log.path).await;
                     }
                 }
@@ -60,7 +64,7 @@ impl Log {
     fn remember(&self, said: &[u8]) {
         let mut tail = self.tail();
         tail.extend(said);
-        let surplus = tail.len().saturating_sub(MAX_TAIL_BYTES);
+        let surplus = tail.len().saturating_sub(TAIL_MAX_BYTES);
         tail.drain(..surplus);
     }
 
@@ -69,10 +73,10 @@ impl Log {
     }
 }
 
-/// The log file, to append to, and its length; a full one is put aside first.
+/// Opens the log file for appending, and returns its length. A full file is renamed first.
 async fn open(path: &Path) -> Option<(File, u64)> {
     let length = |found: std::fs::Metadata| found.len();
-    if tokio::fs::metadata(path).await.map_or(0, length) >= MAX_FILE_BYTES {
+    if tokio::fs::metadata(path).await.map_or(0, length) >= LOG_FILE_MAX_BYTES {
         tokio::fs::rename(path, path.with_extension("log.old")).await.ok()?;
     }
     let file = File::options().create(true).append(true).open(path).await.ok()?;
@@ -80,8 +84,9 @@ async fn open(path: &Path) -> Option<(File, u64)> {
     Some((file, written))
 }
 
+/// The last lines of a text.
 pub(super) fn last_lines(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
-    let surplus = lines.len().saturating_sub(MAX_TAIL_LINES);
+    let surplus = lines.len().saturating_sub(TAIL_MAX_LINES);
     lines.get(surplus..).unwrap_or_default().join("\n")
 }

@@ -1,9 +1,10 @@
-//! A Postgres that Millpond runs itself, for development and for a single machine.
+//! The embedded Postgres: a server that Millpond runs itself, for development and for a single machine.
 //!
-//! Owns: finding the programs, making the database, starting, restarting and stopping the server. Invariants:
-//! one process at a time uses a data folder; the server listens on a socket that only its own user and root
-//! can reach; it does not outlive this process, however that ends; nothing here loses what a durable server
-//! has confirmed. Must not know what is in the database.
+//! Owns: finding the programs, creating the database, starting, restarting and stopping the server.
+//!
+//! Invariants: only one process at a time uses a data folder. The server listens on a socket that only its
+//! own user and root can reach. It does not outlive this process, however that ends. Nothing here loses data
+//! that a durable server has confirmed. Must not know what is in the database.
 
 mod account;
 mod binaries;
@@ -28,23 +29,25 @@ use log::Log;
 use place::{DataPlace, Locks};
 use server::Server;
 
-/// The database that Millpond keeps its control plane in.
+/// Name of the database that holds the control plane.
 pub const DATABASE: &str = "millpond";
 const SUPERUSER: &str = "millpond";
-/// Only names the socket: nothing listens on the network.
+/// Port number. It is only part of the name of the socket: nothing listens on the network.
 const PORT: u16 = 5432;
 
+/// Settings of an embedded Postgres.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Folder that holds the database; made if missing. It should hold nothing else: where Millpond runs as
-    /// root, such a folder becomes the property of the user whom Postgres runs as.
+    /// Folder of the database; created if it does not exist. It should hold nothing else: if Millpond runs as
+    /// root, the folder is given to the user that Postgres runs as.
     pub data_dir: PathBuf,
-    /// `false` trades safety in a power cut for speed, and permits removal of a relocated database whose
-    /// `data_dir` is gone. For tests only.
+    /// `false` makes writes faster but not safe in a power failure, and allows a relocated database to be
+    /// removed when its `data_dir` is gone. For tests only.
     pub durable: bool,
 }
 
-/// A running server. [`stop`](Self::stop) it to wait for its end; dropped, it stops by itself.
+/// A running server. [`stop`](Self::stop) waits for its end. If this is dropped instead, the server stops in
+/// the background.
 #[derive(Debug)]
 pub struct EmbeddedPostgres {
     server: Arc<Server>,
@@ -56,11 +59,11 @@ pub struct EmbeddedPostgres {
 }
 
 impl EmbeddedPostgres {
-    /// Makes the database, with [`DATABASE`] in it, if there is none; starts a server on it; returns when
-    /// that answers.
+    /// Creates the database cluster, with the database [`DATABASE`], if there is none; starts a server on it;
+    /// returns when the server answers.
     ///
-    /// A server that a killed Millpond left behind is stopped first. From then on, a server that dies is
-    /// started again. Needs a Tokio runtime with I/O and time, which must outlive the server.
+    /// A server that a killed Millpond left running is stopped first. Later, a server that exits is
+    /// restarted. Needs a Tokio runtime with I/O and time, which must outlive the server.
     pub async fn start(settings: Settings) -> Result<Self, EmbeddedError> {
         let Settings { data_dir, durable } = settings;
         let (place, locks) = DataPlace::open(&data_dir, durable).await?;
@@ -81,37 +84,38 @@ impl EmbeddedPostgres {
         Ok(Self { server, location, pid, stop, supervisor, _locks: locks })
     }
 
-    /// How to connect to `database`, as superuser.
+    /// Options to connect to `database` as superuser.
     pub fn connect_options(&self, database: &str) -> PgConnectOptions {
         self.server.connect_options(database)
     }
 
-    /// The same as a URL, for sqlx and for `psql`.
+    /// The same as a URL, for sqlx and `psql`.
     pub fn database_url(&self, database: &str) -> String {
         let socket_folder = self.server.place.socket_folder.to_string_lossy();
         let (host, path) = (percent_encoded(&socket_folder), percent_encoded(database));
         format!("postgres://{SUPERUSER}@{host}:{PORT}/{path}?sslmode=disable")
     }
 
-    /// The folder in which the database really lies (Postgres' own data directory).
+    /// Folder that holds the database (the data directory of Postgres).
     pub fn location(&self) -> &Path {
         &self.location
     }
 
-    /// Whether that is outside `data_dir`, since the server's user cannot reach `data_dir`. The file
-    /// `location` in `data_dir` then names the folder.
+    /// Whether the database is outside `data_dir`, since the user of the server cannot reach `data_dir`. The
+    /// file `location` in `data_dir` then names the folder.
     pub fn relocated(&self) -> bool {
         self.server.place.relocated
     }
 
-    /// The server's process; `None` while it is being started again.
+    /// Process id of the server; `None` while it is being restarted.
     pub fn pid(&self) -> Option<u32> {
         *self.pid.borrow()
     }
 
-    /// Ends all sessions, writes a checkpoint, and returns when the server is gone and the data folder free.
+    /// Stops the server: ends all sessions and writes a checkpoint. Returns when the server has ended and the
+    /// data folder can be used again.
     pub async fn stop(self) -> Result<(), EmbeddedError> {
-        // Refused only if the supervisor has ended, which the next line reports.
+        // Fails only if the supervisor has ended, which the next line reports.
         let _ = self.stop.send(());
         self.supervisor.await.map_err(EmbeddedError::Unattended)?;
         let place = &self.server.place;

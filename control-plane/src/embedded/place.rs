@@ -1,9 +1,9 @@
-//! Where a database lies, and who may use it.
+//! The folders of a database, and the locks that keep other processes out.
 //!
-//! The data folder holds `lock` (held while in use), `postgres.log`, and either the database itself
-//! (`postgres`, and `run` for its socket) or, where the server's user cannot reach it, `location`: a file
-//! that names the folder which holds them instead. A database is never looked for in a second place: one that
-//! cannot be reached is an error, not an empty start.
+//! The data folder holds `lock` (locked while in use), `postgres.log`, and either the database itself
+//! (`postgres`, and `run` for its socket) or, if the user of the server cannot reach it, `location`: a file
+//! that names the folder with the database. Only one place is looked at: a database that cannot be reached is
+//! an error, and is never replaced by an empty one.
 
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, TryLockError};
@@ -18,61 +18,66 @@ use tokio::time::Instant;
 use super::EmbeddedError;
 use super::account::Account;
 
-const LOCK: &str = "lock";
-const LOCK_PATIENCE: Duration = Duration::from_millis(500);
-const LOG: &str = "postgres.log";
-const POINTER: &str = "location";
-const CLUSTER: &str = "postgres";
-const SOCKET: &str = "run";
-/// In a relocated folder of a throw-away database: names its data folder, and permits removal once that is
-/// gone.
-const THROW_AWAY: &str = "throw-away";
-/// Start of every half-made database's name.
-pub(super) const UNFINISHED: &str = "unfinished-";
-const NAME: &str = "millpond-";
+const LOCK_FILE: &str = "lock";
+/// How long a lock that is held is tried again.
+const LOCK_WAIT_MAX: Duration = Duration::from_millis(500);
+const LOG_FILE: &str = "postgres.log";
+/// In a data folder whose database was relocated: names the folder of the database.
+const POINTER_FILE: &str = "location";
+const CLUSTER_FOLDER: &str = "postgres";
+const SOCKET_FOLDER: &str = "run";
+/// In the folder of a relocated database that is not durable: names the data folder. If that is gone, the
+/// folder may be removed.
+const THROW_AWAY_FILE: &str = "throw-away";
+/// Prefix of the names of incomplete databases.
+pub(super) const UNFINISHED_PREFIX: &str = "unfinished-";
+/// Prefix of the names of folders with a relocated database or its socket.
+const RELOCATED_PREFIX: &str = "millpond-";
 
-/// Longest socket folder: a socket's path has at most 103 bytes on macOS, 107 on Linux.
-const MAX_SOCKET_FOLDER_BYTES: usize = 103 - "/.s.PGSQL.5432".len();
+/// Maximum length of the path of the socket folder. The path of a socket has at most 103 bytes on macOS and
+/// 107 on Linux.
+const SOCKET_FOLDER_MAX_BYTES: usize = 103 - "/.s.PGSQL.5432".len();
 
+/// The folders of one database.
 #[derive(Debug)]
 pub(super) struct DataPlace {
     pub account: Account,
-    /// Holds `postgres` and `run`; the server's user can write there or, if it is the data folder, at least
-    /// pass.
+    /// Folder that holds `postgres` and `run`. The user of the server can write to it or, if it is the data
+    /// folder, at least enter it.
     pub home: PathBuf,
     pub log: PathBuf,
     pub relocated: bool,
-    /// The database was here before.
+    /// Whether the database already exists.
     pub existing: bool,
-    /// Closed to everybody but the server's user and root, and short.
+    /// Folder of the socket: only the user of the server and root can enter it, and its path is short enough.
     pub socket_folder: PathBuf,
 }
 
-/// Keep others off the place; released by the system when the process ends, however it ends.
+/// Locks that keep other processes out. The system releases them when the process ends, however it ends.
 #[derive(Debug)]
 pub(super) struct Locks(#[expect(dead_code, reason = "held, not read")] Vec<File>);
 
 impl DataPlace {
-    /// Finds or makes the place of `data_dir`'s database, and locks it.
+    /// Finds or creates the folders for the database of `data_dir`, and locks them.
     pub async fn open(data_dir: &Path, durable: bool) -> Result<(Self, Locks), EmbeddedError> {
         std::fs::create_dir_all(data_dir).map_err(EmbeddedError::io("make", data_dir))?;
         let data_dir = data_dir.canonicalize().map_err(EmbeddedError::io("find", data_dir))?;
         let mut locks = vec![lock(&data_dir).await?];
-        let (account, home) = match pointed_at(&data_dir)? {
+        let (account, home) = match relocated_home(&data_dir)? {
             Some(home) => {
                 let account = Account::choose(owner(&home)).await?;
                 locks.push(lock(&home).await?);
                 if durable {
-                    drop(std::fs::remove_file(home.join(THROW_AWAY)));
+                    drop(std::fs::remove_file(home.join(THROW_AWAY_FILE)));
                 }
                 (account, home)
             }
             None => {
-                let account = Account::choose(owner(&data_dir.join(CLUSTER))).await?;
+                let account = Account::choose(owner(&data_dir.join(CLUSTER_FOLDER))).await?;
                 (account, data_dir.clone())
             }
         };
-        let existing = home.join(CLUSTER).exists();
+        let existing = home.join(CLUSTER_FOLDER).exists();
         if is_ours_alone(&home) {
             account.give(&home)?;
         }
@@ -88,13 +93,13 @@ impl DataPlace {
     }
 
     pub fn cluster(&self) -> PathBuf {
-        self.home.join(CLUSTER)
+        self.home.join(CLUSTER_FOLDER)
     }
 
     fn at(account: Account, home: PathBuf, data_dir: &Path, existing: bool) -> Result<Self, EmbeddedError> {
         Ok(Self {
             account,
-            log: data_dir.join(LOG),
+            log: data_dir.join(LOG_FILE),
             relocated: home != data_dir,
             existing,
             socket_folder: socket_folder(account, &home)?,
@@ -103,11 +108,11 @@ impl DataPlace {
     }
 }
 
-/// Takes `folder` for this process, or finds that another has it. A child that this process is just starting
-/// holds its files for an instant, between fork and exec: also the lock of a server that was stopped right
-/// before.
+/// Locks `folder`, or fails if another process holds the lock. A child process that is being started briefly
+/// holds copies of all open files, between fork and exec, and with them the lock of a server that has just
+/// been stopped. So a lock that is held is tried again for a short time.
 async fn lock(folder: &Path) -> Result<File, EmbeddedError> {
-    let patience = Instant::now() + LOCK_PATIENCE;
+    let patience = Instant::now() + LOCK_WAIT_MAX;
     loop {
         match try_lock(folder) {
             Err(EmbeddedError::InUse { .. }) if Instant::now() < patience => {
@@ -119,7 +124,7 @@ async fn lock(folder: &Path) -> Result<File, EmbeddedError> {
 }
 
 fn try_lock(folder: &Path) -> Result<File, EmbeddedError> {
-    let path = folder.join(LOCK);
+    let path = folder.join(LOCK_FILE);
     let file = File::options()
         .create(true)
         .truncate(false)
@@ -133,9 +138,9 @@ fn try_lock(folder: &Path) -> Result<File, EmbeddedError> {
     }
 }
 
-/// The folder that the data folder names as its database's.
-fn pointed_at(data_dir: &Path) -> Result<Option<PathBuf>, EmbeddedError> {
-    let pointer = data_dir.join(POINTER);
+/// The folder that the `location` file of the data folder names.
+fn relocated_home(data_dir: &Path) -> Result<Option<PathBuf>, EmbeddedError> {
+    let pointer = data_dir.join(POINTER_FILE);
     let named = match std::fs::read(&pointer) {
         Ok(bytes) => PathBuf::from(OsString::from_vec(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -147,36 +152,40 @@ fn pointed_at(data_dir: &Path) -> Result<Option<PathBuf>, EmbeddedError> {
     Ok(Some(named))
 }
 
+/// User and group id of the owner of a path.
 fn owner(path: &Path) -> Option<(u32, u32)> {
     let found = std::fs::metadata(path).ok()?;
     Some((found.uid(), found.gid()))
 }
 
-/// Whether `folder` holds nothing but what this module makes, so that its owner may be changed.
+/// Whether `folder` holds only files that this module creates, so that its owner may be changed.
 fn is_ours_alone(folder: &Path) -> bool {
-    let ours = [LOCK, LOG, POINTER, CLUSTER, SOCKET, THROW_AWAY];
+    let ours = [LOCK_FILE, LOG_FILE, POINTER_FILE, CLUSTER_FOLDER, SOCKET_FOLDER, THROW_AWAY_FILE];
     std::fs::read_dir(folder).is_ok_and(|entries| {
         entries.flatten().all(|entry| {
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            ours.contains(&name.as_ref()) || name.starts_with(UNFINISHED) || name.starts_with(LOG)
+            ours.contains(&name.as_ref()) || name.starts_with(UNFINISHED_PREFIX) || name.starts_with(LOG_FILE)
         })
     })
 }
 
-/// Tries it: makes `run` in `folder`, the account's own, and enters and writes it as that account.
+/// Tests whether the account can use `folder`: creates `run` in it, owned by the account, and enters it and
+/// writes to it as that account.
 async fn is_usable(account: Account, folder: &Path) -> Result<bool, EmbeddedError> {
-    let run = folder.join(SOCKET);
+    let run = folder.join(SOCKET_FOLDER);
     make_private(account, &run)?;
     account.can_use(&run).await
 }
 
-/// A folder of the account, closed to others, and no link; refused if the path is somebody else's.
+/// Creates a folder that only the account can enter. Fails if the path belongs to another user or is a
+/// symbolic link.
 fn make_private(account: Account, path: &Path) -> Result<(), EmbeddedError> {
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => account.give(path),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            // Root's: we were stopped between making it and giving it away.
+            // If it still belongs to root, an earlier process ended between creating it and changing its
+            // owner.
             let found = std::fs::symlink_metadata(path).map_err(EmbeddedError::io("read", path))?;
             if found.is_dir() && found.uid() == 0 {
                 account.give(path)?;
@@ -190,8 +199,8 @@ fn make_private(account: Account, path: &Path) -> Result<(), EmbeddedError> {
     }
 }
 
-/// Makes and locks a folder for `data_dir`'s database where the account can write, and notes it in
-/// `data_dir`.
+/// Creates and locks a folder for the database of `data_dir` where the account can write, and writes its path
+/// to `data_dir`.
 async fn relocate(
     account: Account,
     data_dir: &Path,
@@ -207,19 +216,19 @@ async fn relocate(
             continue;
         }
         let home = home.canonicalize().map_err(EmbeddedError::io("find", &home))?;
-        // Before the note, by which another process may find the folder abandoned.
+        // Must precede the file below: with it, another process may take the folder for abandoned.
         let lock = lock(&home).await?;
         if !durable {
             remove_abandoned(account, parent);
-            let note = home.join(THROW_AWAY);
+            let note = home.join(THROW_AWAY_FILE);
             std::fs::write(&note, data_dir.as_os_str().as_bytes())
                 .map_err(EmbeddedError::io("write", &note))?;
         }
-        let pointer = data_dir.join(POINTER);
+        let pointer = data_dir.join(POINTER_FILE);
         std::fs::write(&pointer, home.as_os_str().as_bytes())
             .map_err(EmbeddedError::io("write", &pointer))?;
-        // Only an empty one; what cannot be removed does no harm.
-        drop(std::fs::remove_dir(data_dir.join(SOCKET)));
+        // Removes the folder only if it is empty. If it stays, it does no harm.
+        drop(std::fs::remove_dir(data_dir.join(SOCKET_FOLDER)));
         return Ok((home, lock));
     }
     let tried: Vec<String> = parents.iter().map(|parent| parent.display().to_string()).collect();
@@ -230,14 +239,15 @@ async fn relocate(
     })
 }
 
-/// Removes throw-away databases whose data folder is gone, as after a test. Does its best only.
+/// Removes databases that are not durable and whose data folder is gone, for example after a test. Errors are
+/// ignored.
 fn remove_abandoned(account: Account, parent: &Path) {
     for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
         let home = entry.path();
-        if !entry.file_name().to_string_lossy().starts_with(NAME) || !account.owns_folder(&home) {
+        if !entry.file_name().to_string_lossy().starts_with(RELOCATED_PREFIX) || !account.owns_folder(&home) {
             continue;
         }
-        let Ok(data_dir) = std::fs::read(home.join(THROW_AWAY)) else {
+        let Ok(data_dir) = std::fs::read(home.join(THROW_AWAY_FILE)) else {
             continue;
         };
         let abandoned = !Path::new(&OsString::from_vec(data_dir)).exists();
@@ -247,25 +257,25 @@ fn remove_abandoned(account: Account, parent: &Path) {
     }
 }
 
-/// `run` beside the database, unless that path is too long for a socket.
+/// Folder of the socket: `run` beside the database, unless that path is too long for a socket.
 fn socket_folder(account: Account, home: &Path) -> Result<PathBuf, EmbeddedError> {
-    let beside = home.join(SOCKET);
-    if beside.as_os_str().len() <= MAX_SOCKET_FOLDER_BYTES && beside.to_str().is_some() {
+    let beside = home.join(SOCKET_FOLDER);
+    if beside.as_os_str().len() <= SOCKET_FOLDER_MAX_BYTES && beside.to_str().is_some() {
         return Ok(beside);
     }
     let session = std::env::var_os("XDG_RUNTIME_DIR")
         .map(PathBuf::from)
         .filter(|folder| !account.is_other() && folder.is_dir() && folder.to_str().is_some())
-        .filter(|folder| folder.as_os_str().len() <= MAX_SOCKET_FOLDER_BYTES / 2);
+        .filter(|folder| folder.as_os_str().len() <= SOCKET_FOLDER_MAX_BYTES / 2);
     let parent = session.unwrap_or_else(|| PathBuf::from("/tmp"));
     let folder = parent.join(format!("{}-s", hashed_name(home)));
     make_private(account, &folder)?;
     Ok(folder)
 }
 
-/// The same name for the same path, always.
+/// Name derived from a path: always the same for the same path.
 fn hashed_name(path: &Path) -> String {
     let digest = Sha256::digest(path.as_os_str().as_bytes());
     let hex: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("{NAME}{hex}")
+    format!("{RELOCATED_PREFIX}{hex}")
 }

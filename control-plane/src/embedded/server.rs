@@ -1,4 +1,4 @@
-//! The server process: started on a leash, waited for, restarted when it dies, stopped.
+//! The server process: starting it, waiting until it answers, restarting it when it exits, stopping it.
 
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -17,10 +17,12 @@ use super::log::Log;
 use super::place::DataPlace;
 use super::{EmbeddedError, cluster, settings};
 
-/// Becomes the server, after leaving behind a watcher that reads our end of a pipe. When the pipe ends before
-/// we said that the server did, we are gone, and the watcher stops the server: with a checkpoint (SIGINT) or,
-/// after a minute, without (SIGQUIT). The watcher is no child of the server, which would be puzzled by it.
-const LEASH: &str = r#"
+/// Shell script that starts a watcher process and then becomes the server. The watcher reads a pipe whose
+/// other end this process holds. If the pipe is closed before this process has written `ended`, this process
+/// is gone, and the watcher stops the server: with a checkpoint (SIGINT) and, if it still runs after a
+/// minute, without (SIGQUIT). The watcher is not a child of the server, since Postgres does not expect
+/// children that it did not start.
+const WATCHER_SCRIPT: &str = r#"
 server=$$
 exec 3<&0 </dev/null
 ( (
@@ -38,23 +40,28 @@ exec 3<&-
 exec "$@"
 "#;
 
-const POLL: Duration = Duration::from_millis(25);
-/// Polls without any answer after which a server that lives is given up: a minute.
+/// Interval between connection attempts while the server starts.
+const POLL_INTERVAL: Duration = Duration::from_millis(25);
+/// Number of connection attempts without any answer after which a running server is given up: a minute.
 const MAX_SILENT_POLLS: u32 = 2400;
-/// For a server that says that it is replaying its log after a crash.
-const MAX_RECOVERY: Duration = Duration::from_secs(300);
-const MAX_CONNECT: Duration = Duration::from_secs(5);
-const MAX_STOP: Duration = Duration::from_secs(60);
-const MAX_KILL: Duration = Duration::from_secs(10);
+/// Maximum time for a server that reports that it is replaying its log after a crash.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(300);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum time of an orderly shutdown.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+/// Maximum time of a shutdown without checkpoint, and of a kill.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Tries while an earlier server's last processes go away: half a minute with these delays.
-const MAX_TRIES: u32 = 18;
-const FIRST_DELAY: Duration = Duration::from_millis(50);
-const LONGEST_TRY_DELAY: Duration = Duration::from_secs(2);
-const LONGEST_RESTART_DELAY: Duration = Duration::from_secs(10);
+/// Maximum number of start attempts while processes of an earlier server end: half a minute with the delays
+/// below.
+const MAX_START_TRIES: u32 = 18;
+const FIRST_RETRY_DELAY: Duration = Duration::from_millis(50);
+const MAX_TRY_DELAY: Duration = Duration::from_secs(2);
+const MAX_RESTART_DELAY: Duration = Duration::from_secs(10);
 
-/// What Postgres says when the folder is not free yet.
-const NOT_FREE_YET: [&str; 2] = ["is still in use", "already exists"];
+/// Messages of Postgres when another server still uses the folder.
+const FOLDER_IN_USE_MESSAGES: [&str; 2] = ["is still in use", "already exists"];
+/// SQLSTATE of a server that is starting, recovering or shutting down.
 const CANNOT_CONNECT_NOW: &str = "57P03";
 
 #[derive(Debug)]
@@ -65,11 +72,14 @@ pub(super) struct Server {
     pub log: Log,
 }
 
-/// Dropping it stops the server, by the leash, without waiting.
+/// A running server. Dropping it closes the pipe to the watcher, which stops the server; nothing waits for
+/// that.
 #[derive(Debug)]
 pub(super) struct Running {
     child: Child,
-    leash: ChildStdin,
+    /// Pipe to the watcher.
+    watcher: ChildStdin,
+    /// Task that copies stderr to the log.
     reader: JoinHandle<()>,
 }
 
@@ -83,16 +93,16 @@ impl Server {
             .ssl_mode(PgSslMode::Disable)
     }
 
-    /// Starts a server and waits until it answers, recovery after a crash included.
+    /// Starts a server and waits until it answers, which includes recovery after a crash.
     pub async fn start(&self) -> Result<Running, EmbeddedError> {
-        let mut delay = FIRST_DELAY;
-        for _ in 1..MAX_TRIES {
+        let mut delay = FIRST_RETRY_DELAY;
+        for _ in 1..MAX_START_TRIES {
             match self.try_start().await {
                 Err(EmbeddedError::ServerExited { output, .. })
-                    if NOT_FREE_YET.iter().any(|words| output.contains(words)) =>
+                    if FOLDER_IN_USE_MESSAGES.iter().any(|words| output.contains(words)) =>
                 {
                     sleep(delay).await;
-                    delay = (delay * 2).min(LONGEST_TRY_DELAY);
+                    delay = (delay * 2).min(MAX_TRY_DELAY);
                 }
                 ended => return ended,
             }
@@ -105,7 +115,7 @@ impl Server {
         let mut running = self.spawn()?;
         let answer = tokio::select! {
             status = running.child.wait() => Err(status),
-            answer = timeout(MAX_RECOVERY, self.answer()) => Ok(answer),
+            answer = timeout(RECOVERY_TIMEOUT, self.answer()) => Ok(answer),
         };
         match answer {
             Ok(Ok(Ok(()))) => Ok(running),
@@ -115,12 +125,12 @@ impl Server {
             }
             Ok(Err(_)) => {
                 self.stop(running).await;
-                Err(self.no_answer(MAX_RECOVERY))
+                Err(self.no_answer(RECOVERY_TIMEOUT))
             }
             Err(status) => {
-                // Not for ever: a process of an earlier server may hold the pipe.
-                drop(timeout(MAX_CONNECT, &mut running.reader).await);
-                running.tell("ended\n").await;
+                // Wait for a limited time: a process of an earlier server may still hold the pipe.
+                drop(timeout(CONNECT_TIMEOUT, &mut running.reader).await);
+                running.tell_watcher("ended\n").await;
                 Err(self.exited(status))
             }
         }
@@ -130,7 +140,7 @@ impl Server {
         let program = self.binaries.program("postgres");
         let socket_folder = self.place.socket_folder.to_string_lossy();
         let mut command = self.place.account.command("sh");
-        command.args(["-c", LEASH, "sh"]).arg(&program).arg("-D").arg(self.place.cluster());
+        command.args(["-c", WATCHER_SCRIPT, "sh"]).arg(&program).arg("-D").arg(self.place.cluster());
         for setting in settings::server_settings(&socket_folder, self.durable) {
             command.args(["-c", &setting]);
         }
@@ -139,19 +149,20 @@ impl Server {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(EmbeddedError::io("run", &program))?;
-        let (Some(leash), Some(stderr)) = (child.stdin.take(), child.stderr.take()) else {
+        let (Some(watcher), Some(stderr)) = (child.stdin.take(), child.stderr.take()) else {
             let missing = std::io::Error::other("no pipe to the new process");
             return Err(EmbeddedError::io("run", &program)(missing));
         };
-        Ok(Running { child, leash, reader: self.log.follow(stderr) })
+        Ok(Running { child, watcher, reader: self.log.follow(stderr) })
     }
 
-    /// Ends when the server lets us into the database, or with an error that waiting will not mend.
+    /// Waits until the server accepts a connection to the database. Fails if it refuses one for a reason that
+    /// waiting does not change.
     async fn answer(&self) -> Result<(), EmbeddedError> {
         let options = self.connect_options(super::DATABASE).disable_statement_logging();
         let mut silent = 0;
         while silent < MAX_SILENT_POLLS {
-            match timeout(MAX_CONNECT, PgConnection::connect_with(&options)).await {
+            match timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&options)).await {
                 Ok(Ok(connection)) => {
                     drop(connection.close().await);
                     return Ok(());
@@ -159,7 +170,7 @@ impl Server {
                 Ok(Err(sqlx::Error::Database(said))) => {
                     if said.code().as_deref() != Some(CANNOT_CONNECT_NOW) {
                         return Err(EmbeddedError::Database {
-                            doing: "let us in",
+                            doing: "accept a connection",
                             source: sqlx::Error::Database(said),
                         });
                     }
@@ -167,30 +178,30 @@ impl Server {
                 }
                 _ => silent += 1,
             }
-            sleep(POLL).await;
+            sleep(POLL_INTERVAL).await;
         }
-        Err(self.no_answer(POLL * MAX_SILENT_POLLS))
+        Err(self.no_answer(POLL_INTERVAL * MAX_SILENT_POLLS))
     }
 
-    /// Stops a server of ours: its own way, then without a checkpoint, then by force. All are safe for the
+    /// Stops the server: orderly, then without a checkpoint, then by killing it. All of them are safe for the
     /// data.
     pub async fn stop(&self, mut running: Running) {
-        running.tell("stop\n").await;
-        if timeout(MAX_STOP, running.child.wait()).await.is_err() {
-            tracing::warn!("Postgres does not stop; stopping it without a checkpoint");
+        running.tell_watcher("stop\n").await;
+        if timeout(STOP_TIMEOUT, running.child.wait()).await.is_err() {
+            tracing::warn!("the embedded Postgres does not stop, stopping it without a checkpoint");
             let mut stop = self.place.account.command(self.binaries.program("pg_ctl"));
             stop.args(["stop", "-s", "-W", "-m", "immediate", "-D"]).arg(self.place.cluster());
-            drop(run(stop, MAX_KILL).await);
-            if timeout(MAX_KILL, running.child.wait()).await.is_err() {
-                drop(timeout(MAX_KILL, running.child.kill()).await);
+            drop(run(stop, KILL_TIMEOUT).await);
+            if timeout(KILL_TIMEOUT, running.child.wait()).await.is_err() {
+                drop(timeout(KILL_TIMEOUT, running.child.kill()).await);
             }
         }
-        running.tell("ended\n").await;
+        running.tell_watcher("ended\n").await;
     }
 
     fn exited(&self, status: std::io::Result<ExitStatus>) -> EmbeddedError {
         EmbeddedError::ServerExited {
-            status: described(status),
+            status: status_text(status),
             log: self.log.path().to_path_buf(),
             output: self.log.last_lines(),
         }
@@ -204,8 +215,8 @@ impl Server {
         }
     }
 
-    /// Keeps a server running until `stop` is used or dropped, then stops it. A server that cannot be started
-    /// again is tried for ever, at growing intervals, since its cause (a full disk) may pass.
+    /// Keeps the server running until `stop` is sent or dropped, then stops it. If it cannot be restarted, it
+    /// is tried again forever, with growing delays, since the cause (such as a full disk) may go away.
     pub async fn supervise(
         &self,
         mut running: Running,
@@ -217,37 +228,37 @@ impl Server {
             tokio::select! {
                 _ = &mut stop => return self.stop(running).await,
                 status = running.child.wait() => {
-                    let status = described(status);
-                    tracing::warn!(status, "the embedded Postgres died; starting it again");
+                    let status = status_text(status);
+                    tracing::warn!(status, "the embedded Postgres exited, restarting it");
                 }
             }
             pid.send_replace(None);
-            running.tell("ended\n").await;
+            running.tell_watcher("ended\n").await;
             tokio::select! {
                 _ = &mut stop => break,
                 started = self.start_again() => running = started,
             }
         }
-        // The start was cut short, and the leash stops what it had begun; this waits for it.
+        // The start was interrupted, and the watcher stops what it had started. Wait for that.
         if let Err(error) = cluster::clear(&self.place, &self.binaries).await {
-            tracing::warn!(error = chain(&error), "Postgres may still be stopping");
+            tracing::warn!(error = chain(&error), "the embedded Postgres may still be stopping");
         }
     }
 
     async fn start_again(&self) -> Running {
-        let mut delay = FIRST_DELAY;
+        let mut delay = FIRST_RETRY_DELAY;
         loop {
             match self.start().await {
                 Ok(running) => return running,
                 Err(error) => {
                     tracing::error!(
                         error = chain(&error),
-                        "the embedded Postgres does not start; trying again"
+                        "the embedded Postgres does not start, trying again"
                     );
                 }
             }
             sleep(delay).await;
-            delay = (delay * 2).min(LONGEST_RESTART_DELAY);
+            delay = (delay * 2).min(MAX_RESTART_DELAY);
         }
     }
 }
@@ -257,17 +268,17 @@ impl Running {
         self.child.id()
     }
 
-    /// A word to the watcher; one that is gone needs none.
-    async fn tell(&mut self, word: &'static str) {
-        drop(timeout(MAX_CONNECT, self.leash.write_all(word.as_bytes())).await);
+    /// Sends a word to the watcher. A watcher that has ended needs none, so errors are ignored.
+    async fn tell_watcher(&mut self, word: &'static str) {
+        drop(timeout(CONNECT_TIMEOUT, self.watcher.write_all(word.as_bytes())).await);
     }
 }
 
-/// For a log line, so that it shows the causes as well.
+/// The error as a trait object, so that the log also shows its causes.
 fn chain(error: &EmbeddedError) -> &(dyn std::error::Error + 'static) {
     error
 }
 
-fn described(status: std::io::Result<ExitStatus>) -> String {
+fn status_text(status: std::io::Result<ExitStatus>) -> String {
     status.map_or_else(|error| error.to_string(), |status| status.to_string())
 }

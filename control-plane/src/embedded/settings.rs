@@ -1,10 +1,10 @@
-//! How the server is configured: given on its command line, so that it holds whatever the folder's files say.
+//! Settings of the server. They are given on its command line, so that they override the files in the folder.
 
 use std::path::Path;
 
 const MIB: u64 = 1 << 20;
-/// Bounds of `shared_buffers`, which is otherwise a sixteenth of the memory: the server shares the machine
-/// with an agent and, in development, with everything else.
+/// Minimum and maximum of `shared_buffers`, which is otherwise a sixteenth of the memory. The server shares
+/// the machine with an agent and, in development, with other programs.
 const SHARED_BUFFERS_MIB: (u64, u64) = (128, 512);
 
 /// `name=value` pairs for `postgres -c`.
@@ -30,14 +30,15 @@ pub(super) fn server_settings(socket_folder: &str, durable: bool) -> Vec<String>
         "logging_collector=off".to_owned(),
         "log_checkpoints=off".to_owned(),
         "log_line_prefix=%m [%p] ".to_owned(),
-        // The reader of the log recognizes messages by their English text.
+        // Error handling recognizes messages by their English text.
         "lc_messages=C".to_owned(),
         "log_timezone=UTC".to_owned(),
         "timezone=UTC".to_owned(),
     ]
 }
 
-/// A folder as an element of a Postgres list of folders, in which a comma separates and a blank ends.
+/// Quotes a folder for a list of folders in a Postgres setting, where an unquoted comma separates and a blank
+/// ends.
 fn quoted(folder: &str) -> String {
     format!("\"{}\"", folder.replace('"', "\"\""))
 }
@@ -47,7 +48,7 @@ fn shared_buffers_mib(memory_bytes: Option<u64>) -> u64 {
     memory_bytes.map_or(least, |bytes| (bytes / 16 / MIB).clamp(least, most))
 }
 
-/// Memory of the machine or, if smaller, of the container; `None` where the system does not say.
+/// Memory of the machine, or of the container if that is smaller; `None` if the system does not tell.
 fn memory_bytes() -> Option<u64> {
     let read = |path: &str| std::fs::read_to_string(Path::new(path)).unwrap_or_default();
     let machine = read("/proc/meminfo")

@@ -1,4 +1,4 @@
-//! Making files survive a power cut.
+//! Syncs files and folders to disk, so that they survive a power failure.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,11 @@ use tokio::task::JoinSet;
 
 use super::EmbeddedError;
 
-/// Waiting syncs are merged by the file system, so that many at once take little longer than one.
-const THREADS: usize = 32;
+/// Number of threads that sync at the same time. The file system merges syncs that wait, so many take little
+/// longer than one.
+const SYNC_THREADS: usize = 32;
 
-/// Syncs every file and folder in `folder`, and itself.
+/// Syncs a folder and all files and folders in it.
 pub(super) async fn tree(folder: &Path) -> Result<(), EmbeddedError> {
     let mut paths = vec![folder.to_path_buf()];
     let mut next = 0;
@@ -22,7 +23,7 @@ pub(super) async fn tree(folder: &Path) -> Result<(), EmbeddedError> {
         }
     }
     let mut threads = JoinSet::new();
-    for share in paths.chunks(paths.len().div_ceil(THREADS)) {
+    for share in paths.chunks(paths.len().div_ceil(SYNC_THREADS)) {
         let share: Vec<PathBuf> = share.to_vec();
         threads.spawn_blocking(move || share.iter().try_for_each(|path| tree_entry(path)));
     }
@@ -32,7 +33,7 @@ pub(super) async fn tree(folder: &Path) -> Result<(), EmbeddedError> {
     Ok(())
 }
 
-/// Syncs one file or, for the names it holds, one folder.
+/// Syncs one file, or one folder and thus the names in it.
 pub(super) fn tree_entry(path: &Path) -> Result<(), EmbeddedError> {
     File::open(path).and_then(|file| file.sync_all()).map_err(EmbeddedError::io("sync", path))
 }

@@ -24,8 +24,8 @@ impl View for Fixed {
     }
 }
 
-/// One part; per request: partition, records, key (7 is taken), and whether its first record has dedup id =
-/// its number.
+/// A commit of one part. Each request has: partition, number of records, key (7 is taken), and whether its
+/// first record has a dedup id, which is then the number of the request.
 fn commit_of(requests: &[(i64, i32, Option<u128>, bool)]) -> Commit {
     let mut order: Vec<usize> = (0..requests.len()).collect();
     order.sort_by_key(|n| requests[*n].0);

@@ -1,4 +1,5 @@
-//! Wrappers of a control plane: what is done around every call, written once for all of them.
+//! Wrappers of a control plane: code that runs around every call, for example metrics, retries or injected
+//! faults, written once for all calls.
 
 use super::{
     Beat, Commit, Committed, ControlPlane, DrainBatch, FindRequest, Found, Groups, Jobs, Log, PayloadRange,
@@ -22,27 +23,27 @@ use bytes::Bytes;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// A call as wrappers see it.
+/// Description of a call for wrappers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallInfo {
-    /// The method's name, for metrics and messages.
+    /// Name of the method, for metrics and messages.
     pub name: &'static str,
     pub class: Class,
 }
 
-/// How long a call may take.
+/// Class of a call, which decides how long it may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Reads and changes of a few rows, for which a caller waits: an answer comes within seconds, or is given
-    /// up.
+    /// Reads and changes of a few rows, for which a caller waits. The call is answered within seconds or
+    /// given up.
     Serving,
-    /// Commits, background work, and whatever touches all rows of a topic or queue: may run as long as the
+    /// Commits, background work, and calls that touch all rows of a topic or queue. May run as long as the
     /// server lets a statement run.
     Heavy,
 }
 
-/// Every method of the seam, once: its class, its arguments (`&` before the name of one that is passed by
-/// reference), its answer. `$callback!` makes of them what it likes.
+/// All methods of the control plane, each with its class, its arguments (`&` before the name of an argument
+/// that is passed by reference) and its answer. Passes them to the macro `$callback!`.
 macro_rules! calls {
     ($callback:ident) => {
         $callback! {
@@ -124,13 +125,13 @@ macro_rules! calls {
     };
 }
 
-/// A method of [`Around`] for each call, which passes it on as it is.
+/// Makes a method of [`Around`] for each call, which passes the call on unchanged.
 macro_rules! pass_on {
     ($($noun:ident {
         $($class:ident $name:ident($($(&$by_ref:ident)? $($by_value:ident)?: $type:ty),*) -> $answer:ty;)*
     })*) => {
         $($(
-            #[doc = concat!("What is sent for `", stringify!($noun), "::", stringify!($name), "`.")]
+            #[doc = concat!("Sends a call of `", stringify!($noun), "::", stringify!($name), "`.")]
             fn $name(
                 &self,
                 next: &Arc<dyn ControlPlane>,
@@ -142,13 +143,13 @@ macro_rules! pass_on {
     };
 }
 
-/// What a wrapper does around every call; and, for those that it changes, what it does instead: each call is
-/// a method here, with the wrapped control plane as its first argument, that passes the call on unless it is
-/// overridden.
+/// A wrapper of a control plane. [`Around::around`] runs around every call. In addition, each call is a
+/// method here, with the wrapped control plane as its first argument. It passes the call on unless a wrapper
+/// overrides it to change the call.
 pub trait Around: Send + Sync + 'static {
-    /// Carries out a call. `send` sends it and borrows the caller's arguments; `detached` sends it with
-    /// copies of its own, for what outlives its caller. Neither does anything before it is called and
-    /// awaited; both may be called any number of times.
+    /// Makes a call. `send` makes it with the borrowed arguments of the caller; `detached` makes it with
+    /// copies of them, for a call that may outlive its caller. Neither does anything before its future is
+    /// awaited, and both may be called any number of times.
     fn around<T, R, F, G>(
         &self,
         call: CallInfo,
@@ -168,7 +169,7 @@ pub trait Around: Send + Sync + 'static {
     calls!(pass_on);
 }
 
-/// A control plane behind another that does something around every call.
+/// A control plane inside a wrapper.
 pub struct Wrapped<A> {
     next: Arc<dyn ControlPlane>,
     around: Arc<A>,

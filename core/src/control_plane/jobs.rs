@@ -1,4 +1,5 @@
-//! Background work of agents: heartbeats, the drain, retention, the sweep.
+//! Control plane calls for the background jobs of agents: heartbeats, drain, retention, sweep, expiry of
+//! leases.
 
 use super::log::Batch;
 use crate::error::Error;
@@ -7,59 +8,64 @@ use crate::name::Name;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-/// Work on the cluster as a whole, which therefore takes no scope.
+/// Work on the whole cluster. Its calls therefore take no scope.
 #[async_trait]
 pub trait Jobs: Send + Sync + 'static {
+    /// Heartbeat of an agent.
     async fn beat(&self, agent: AgentId) -> Result<Beat, Error>;
-    /// Oldest inline batches that are due, whole payloads, within `max_bytes` but one at least; by partition
-    /// and offset.
+    /// The oldest inline batches to be moved into a segment: all batches of whole payloads, up to
+    /// `max_bytes`, but at least one payload; by partition and offset.
     async fn drain_plan(&self, max_bytes: i64) -> Result<Vec<DrainBatch>, Error>;
+    /// Replaces batches by others.
     async fn swap(&self, swap: &Swap) -> Result<(), Error<SwapRejected>>;
-    /// Unlinks batches that retention or the end of their topic lets go, at most `limit`; returns how many.
-    /// By size the oldest of a topic go, and what stays is never less than the limit.
+    /// Unlinks at most `limit` batches that exceed the age or size limit of their topic, or whose topic was
+    /// deleted. Returns how many. By size, the oldest batches of a topic go first, and no more of them than
+    /// the size limit requires.
     async fn retain(&self, limit: i64) -> Result<i64, Error>;
-    /// Forgets expired keys, answers, dedup ids, drained payloads and members long dead, at most `limit` rows
-    /// of each; returns how many.
+    /// Deletes expired keys, answers, dedup ids, drained payloads and long-expired group members, at most
+    /// `limit` rows of each kind. Returns how many.
     async fn forget(&self, limit: i64) -> Result<i64, Error>;
-    /// Segments whose object is to be deleted now.
+    /// At most `limit` segments whose objects are to be deleted now.
     async fn sweep_plan(&self, limit: i64) -> Result<Vec<PartId>, Error>;
-    /// Says that those objects were deleted.
+    /// Confirms that the objects of these segments were deleted.
     async fn swept(&self, parts: &[PartId]) -> Result<(), Error>;
-    /// Ends leases whose deadline is past, at most `limit` parts, oldest first; answers how many, those of
-    /// queues that are gone among them. A run of length `n` comes back as runs of `ceil(n / 2)`, of one
-    /// when the next failure is the last, due by the retry policy; or dead, with the reason `lease expired`.
+    /// Ends at most `limit` lease parts whose deadline has passed, oldest first, also of deleted queues.
+    /// Returns how many. A run of `n` records comes back, due by the retry policy, as runs of `ceil(n / 2)`,
+    /// or of one record if the next failure is the last. A run with too many failures is dead, with the
+    /// reason `lease expired`.
     async fn expire(&self, limit: i64, dice: f64) -> Result<i64, Error>;
-    /// Lets cursors of queues pass what retention has unlinked, counted as expired; answers how many records.
+    /// Moves the cursors of queues past records that retention has unlinked, and counts those as expired.
+    /// Returns their number.
     async fn clamp(&self) -> Result<i64, Error>;
-    /// Answers if the control plane can be reached.
+    /// Checks that the control plane can be reached.
     async fn ping(&self) -> Result<(), Error>;
 }
 
-/// An agent's sign of life, which also takes over the background jobs that are due.
+/// Answer to the heartbeat of an agent: the background jobs that are due and that this agent takes over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Beat {
-    /// Undrained inline payload of the cluster.
+    /// Inline payload of the cluster that is not drained yet.
     pub inline_live_bytes: i64,
     pub drain: bool,
     pub sweep: bool,
     pub retain: bool,
-    /// Leases wait to be ended whose queue no agent serves.
+    /// There are leases to be ended of queues that no agent serves.
     pub expire: bool,
 }
 
-/// An inline batch that is due to be moved into a segment.
+/// An inline batch that is to be moved into a segment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DrainBatch {
     pub topic: TopicLabel,
     pub partition_id: PartitionId,
     pub batch: Batch,
-    /// Latest expiry, as in [`Run`](super::Run).
+    /// Latest expiry of its records, as in [`Run`](super::Run).
     pub expires_at_ms: Option<i64>,
-    /// The batch's byte range of its payload.
+    /// The bytes of the batch in its payload.
     pub bytes: Bytes,
 }
 
-/// What a segment's footer says of a batch's home.
+/// Topic and partition of a batch, as the footer of a segment states them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicLabel {
     pub tenant: Name,
@@ -68,20 +74,24 @@ pub struct TopicLabel {
     pub partition: i32,
 }
 
-/// Replaces batches by others of the same offsets, in one step, or not at all if an input has changed.
+/// A change that replaces batches by others that hold the same offsets: in one step, or not at all if an
+/// input has changed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Swap {
     pub segment: PartId,
+    /// Size of the segment.
     pub bytes: i64,
+    /// CRC-32C of the segment.
     pub crc: i32,
     pub inputs: Vec<SwapInput>,
-    /// Their `part` is `segment`, and their `skip` is empty: a rewrite leaves behind what commits had passed
-    /// over.
+    /// The new batches. Their `part` is `segment`, and their `skip` is empty, since rewriting leaves out the
+    /// records that commits had skipped.
     pub outputs: Vec<SwapOutput>,
-    /// Inline payloads that hold none but these inputs.
+    /// Inline payloads that hold only these inputs.
     pub drained: Vec<PartId>,
 }
 
+/// A batch to be replaced, as it was read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SwapInput {
     pub partition: PartitionId,
@@ -90,6 +100,7 @@ pub struct SwapInput {
     pub part: PartId,
 }
 
+/// A new batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SwapOutput {
     pub partition: PartitionId,

@@ -1,14 +1,15 @@
-//! The seam between agents and the one arbiter: offsets, keys, batches, parts, jobs.
+//! The control plane as agents see it: traits for offsets, keys, batches, parts, groups, queues and
+//! background jobs. The control plane alone decides on their order.
 //!
 //! Contract of every mutation: it carries its own identity and may be sent twice; the second time changes
-//! nothing. Failures are told apart as [`Error`](crate::Error) says.
+//! nothing. Failures are distinguished as in [`Error`](crate::Error).
 //!
-//! Contract of every scope: an id of another tenant is answered as if it did not exist, and nothing of that
-//! tenant changes. Calls that fold those of several callers carry a scope per item; [`Jobs`] and parts, which
-//! hold records of several tenants, have none.
+//! Contract of every scope: an id of another tenant is treated as if it did not exist, and nothing of that
+//! tenant changes. Calls that combine several callers carry a scope per item. [`Jobs`] and parts, which hold
+//! records of several tenants, have none.
 //!
-//! Implementations: `PostgresControlPlane` and [`crate::MemoryControlPlane`]; both pass one conformance
-//! suite. What is done around every call of another control plane is an [`around::Around`].
+//! Implementations: `PostgresControlPlane` and [`crate::MemoryControlPlane`], which both pass one conformance
+//! suite. [`around::Around`] wraps any of them to run code around every call.
 
 pub mod around;
 mod groups;
@@ -26,7 +27,7 @@ pub use log::{
 pub use queues::Queues;
 pub use topics::Topics;
 
-/// Everything that agents ask of the control plane.
+/// All calls that agents make to the control plane.
 pub trait ControlPlane: Topics + Log + Groups + Queues + Jobs {}
 
 impl<T: Topics + Log + Groups + Queues + Jobs> ControlPlane for T {}

@@ -1,4 +1,4 @@
-//! Queues: made, leased, settled, looked at.
+//! Control plane calls for queues: create, lease, settle, inspect.
 
 use crate::error::Error;
 use crate::id::{Offset, PartitionId, QueueId};
@@ -10,9 +10,10 @@ use crate::queue::{
 use crate::scope::Scope;
 use async_trait::async_trait;
 
+/// Queues of a tenant.
 #[async_trait]
 pub trait Queues: Send + Sync + 'static {
-    /// Makes the queue or changes it; `bool` says that it was made.
+    /// Creates or changes a queue. The `bool` is true if the queue was created.
     async fn put_queue(
         &self,
         scope: &Scope,
@@ -20,11 +21,12 @@ pub trait Queues: Send + Sync + 'static {
         change: &QueueChange,
     ) -> Result<(Queue, bool), Error<PutQueueRejected>>;
     async fn queue(&self, scope: &Scope, name: &Name) -> Result<Queue, Error<NoSuchQueue>>;
-    /// All queues of the tenant by name.
+    /// The queues of the tenant, by name.
     async fn queues(&self, scope: &Scope) -> Result<Vec<Queue>, Error>;
-    /// `false`: there was none. All receipts are lost from then on.
+    /// Deletes a queue; `false` if there was none. From then on, all its receipts are lost.
     async fn delete_queue(&self, scope: &Scope, name: &Name) -> Result<bool, Error>;
-    /// A paused queue grants nothing; leases go on, and are settled and end as always.
+    /// Pauses or resumes a queue. A paused queue grants nothing; existing leases can be settled, and expire,
+    /// as always.
     async fn pause_queue(
         &self,
         scope: &Scope,
@@ -32,39 +34,40 @@ pub trait Queues: Send + Sync + 'static {
         paused: bool,
     ) -> Result<(), Error<NoSuchQueue>>;
 
-    /// Gives out records. A want whose lease is alive is answered what is left of it and takes no part in the
-    /// rest, which is, in this order:
+    /// Gives out records to lease calls. A call whose lease is already alive gets the records left in the
+    /// lease, and takes no part in the following steps:
     ///
-    /// 1. `allowed`: 0 if paused, else the least of the bucket's whole tokens and `max_in_flight − in
-    ///    flight`.
-    /// 2. Runs whose lease expired, due, by due time, partition, offset: each alone to one caller (the first
-    ///    of the wants get them), cut to what it wants; to at most `floor(callers / 2 + dice)` callers, or to
-    ///    all if there is neither fresh work nor any other due run.
-    /// 3. The other wants form a line, `need` records long. Due runs, by due time, partition, offset, fill at
-    ///    most `max(floor(need / 2 + dice), need − fresh)` of it, the last run cut.
-    /// 4. Fresh records fill the rest: shared queues by partition from [`Grant::from`] on, up to the first
-    ///    batch that has to be admitted; keyed queues the lowest admitted record of each key that is free and
-    ///    due, by partition and key from ([`Grant::from`], [`Grant::from_key`]) on.
+    /// 1. `allowed`: 0 if the queue is paused, else the smaller of the whole tokens in the rate bucket and
+    ///    `max_in_flight − in flight`.
+    /// 2. Due runs whose lease expired, by due time, partition and offset: each goes to one caller that gets
+    ///    nothing else, cut to what the caller wants. The first callers get them: at most
+    ///    `floor(callers / 2 + dice)` callers, or all if there are neither fresh records nor other due runs.
+    /// 3. The other callers form a line; `need` is the number of records that they want together. The other
+    ///    due runs, by due time, partition and offset, fill at most
+    ///    `max(floor(need / 2 + dice), need − fresh)` of it. The last run is cut.
+    /// 4. Fresh records fill the rest. In shared queues: by partition from [`Grant::from`] on, in each up to
+    ///    the first batch that has to be admitted. In keyed queues: the lowest admitted record of each key
+    ///    that is free, if it is due, by partition and key from ([`Grant::from`], [`Grant::from_key`]) on.
     ///
-    /// What is cut off a waiting run stays as it was. Parts are the records of a lease by partition, attempt
-    /// and failures, in the order in which they come.
+    /// The rest of a waiting run that was cut stays as it was. Each lease part holds the records of a lease
+    /// with the same partition, attempt and failures, in the order in which they were given out.
     async fn grant(&self, grant: &Grant) -> Result<Granted, Error<NoSuchQueue>>;
-    /// Whether it was applied: the cursor stood at `from`.
+    /// Applies an admission. False if it was not applied, since the cursor did not stand at `from`.
     async fn admit(&self, admit: &Admit) -> Result<bool, Error<NoSuchQueue>>;
-    /// Settles what the leases still hold; a deadline that is past does not matter as long as nobody has
-    /// ended the lease. A queue that is gone holds none.
+    /// Settles the records that the leases still hold. A deadline that has passed does not matter until the
+    /// lease is ended. A queue that is gone holds no records.
     async fn settle(&self, settle: &Settle) -> Result<Settled, Error>;
 
     async fn queue_counts(&self, scope: &Scope, queue: QueueId) -> Result<QueueCounts, Error<NoSuchQueue>>;
-    /// For tests and checks.
+    /// Sums of the queue, for tests and consistency checks.
     async fn ledger(&self, scope: &Scope, queue: QueueId) -> Result<Ledger, Error<NoSuchQueue>>;
-    /// Cursor of each partition, by partition.
+    /// The cursor of each partition, by partition.
     async fn cursors(
         &self,
         scope: &Scope,
         queue: QueueId,
     ) -> Result<Vec<(PartitionId, Offset)>, Error<NoSuchQueue>>;
-    /// A page by partition and offset, from after a place on.
+    /// One page of a listing, by partition and offset: at most `limit` records after the position `after`.
     async fn list_queue(
         &self,
         scope: &Scope,
@@ -74,9 +77,9 @@ pub trait Queues: Send + Sync + 'static {
         limit: i64,
     ) -> Result<Vec<Listed>, Error<NoSuchQueue>>;
 
-    /// Gives dead records back to their queue with failures 0 and without reason, at a rate (records a
-    /// second) one after the other, by partition and offset; those that retention has let go stay dead.
-    /// Answers how many. With offsets: all or nothing.
+    /// Moves dead records back to their queue, with 0 failures and without reason. With `max_rate` (records
+    /// per second) they become due one after the other, by partition and offset. Records that retention has
+    /// deleted stay dead. Returns how many were moved. With a filter by offsets: all or none.
     async fn redrive(
         &self,
         scope: &Scope,
@@ -84,16 +87,16 @@ pub trait Queues: Send + Sync + 'static {
         filter: &DeadFilter,
         max_rate: Option<f64>,
     ) -> Result<i64, Error<DeadRejected>>;
-    /// Forgets dead records.
+    /// Deletes dead records. Returns how many.
     async fn purge_dead(
         &self,
         scope: &Scope,
         queue: QueueId,
         filter: &DeadFilter,
     ) -> Result<i64, Error<DeadRejected>>;
-    /// Sets cursors, each partition once, within the log as it is; leases, waiting runs and admitted records
-    /// of these partitions end, and dead ones from the new cursor on. Answers where these cursors stand, by
-    /// partition, and how many records that were still to be done before it now passes over.
+    /// Sets cursors, each partition once, limited to the offsets that the log holds. Leases, waiting runs and
+    /// admitted records of these partitions end; dead records end from the new cursor on. Returns the new
+    /// cursors by partition, and the number of unsettled records that are now skipped.
     async fn seek(
         &self,
         scope: &Scope,

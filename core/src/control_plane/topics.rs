@@ -1,4 +1,4 @@
-//! Topics: made, changed, listed, deleted.
+//! Control plane calls for topics: create, change, list, delete.
 
 use crate::error::Error;
 use crate::id::TopicId;
@@ -10,7 +10,8 @@ use async_trait::async_trait;
 /// Topics of a tenant, by name, and what their partitions hold.
 #[async_trait]
 pub trait Topics: Send + Sync + 'static {
-    /// Makes the topic or changes it; `bool` says that it was made. Partitions only grow.
+    /// Creates or changes a topic. The `bool` is true if the topic was created. The number of partitions can
+    /// only grow.
     async fn put_topic(
         &self,
         scope: &Scope,
@@ -19,10 +20,11 @@ pub trait Topics: Send + Sync + 'static {
         default_partitions: i32,
     ) -> Result<(Topic, bool), Error<PutTopicRejected>>;
     async fn topic(&self, scope: &Scope, name: &Name) -> Result<Topic, Error<NoSuchTopic>>;
-    /// All topics of the tenant by name.
+    /// The topics of the tenant, by name.
     async fn topics(&self, scope: &Scope) -> Result<Vec<Topic>, Error>;
-    /// By partition number; empty when the topic is gone.
+    /// Partitions of a topic, by number; empty if the topic is gone.
     async fn partitions(&self, scope: &Scope, topic: TopicId) -> Result<Vec<PartitionStatus>, Error>;
-    /// `false`: there was none. Its partitions take no commit and answer no find from then on.
+    /// Deletes a topic; `false` if there was none. From then on, its partitions accept no commit, and
+    /// [`Log::find`](super::Log::find) does not find them.
     async fn delete_topic(&self, scope: &Scope, name: &Name) -> Result<bool, Error>;
 }

@@ -1,32 +1,37 @@
-//! The sticky assignor: every partition to one subscriber of its topic, as evenly as subscriptions allow,
-//! moving as few as it can.
+//! The sticky assignor: assigns each partition to one subscriber of its topic, as evenly as the subscriptions
+//! allow, and moves as few partitions as possible.
 //!
-//! Even means: no chain of moves makes a member with more than one partition beyond another's share smaller,
-//! as in an optimal semi-matching (Harvey, Ladner, Lovász, Tamir 2003). The order of members and partitions
-//! in the input does not matter.
+//! Even means: no chain of moves can take a partition from a member and give one to a member with at least
+//! two partitions fewer, as in an optimal semi-matching (Harvey, Ladner, Lovász, Tamir 2003). The order of
+//! members and partitions in the input does not matter.
 
 use crate::id::{MemberId, PartitionId, TopicId};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+/// A member and the topics that it subscribes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscriber {
     pub member: MemberId,
     pub topics: BTreeSet<TopicId>,
 }
 
-/// What a member has of one topic; those that it did not have before come last, to move on first.
+/// Partitions of one topic that a member holds. Those that it did not own before come last, since they are
+/// moved on first.
 type Held = BTreeSet<(bool, PartitionId)>;
 
+/// Computes one assignment.
 pub struct Assignor<'a> {
-    /// By id.
+    /// Ordered by member id.
     subscribers: Vec<Subscriber>,
     topics: &'a BTreeMap<TopicId, Vec<PartitionId>>,
-    /// As it was; may name members and partitions that are no more.
+    /// The previous assignment. It may name members and partitions that no longer exist.
     owners: &'a BTreeMap<PartitionId, MemberId>,
-    /// Positions among the subscribers.
-    of_topic: BTreeMap<TopicId, Vec<usize>>,
+    /// Subscribers of each topic, as indexes into `subscribers`.
+    topic_subscribers: BTreeMap<TopicId, Vec<usize>>,
+    /// Partitions that each subscriber holds, by topic.
     held: Vec<BTreeMap<TopicId, Held>>,
+    /// Number of partitions that each subscriber holds.
     load: Vec<usize>,
 }
 
@@ -38,25 +43,25 @@ impl<'a> Assignor<'a> {
         owners: &'a BTreeMap<PartitionId, MemberId>,
     ) -> Self {
         subscribers.sort_unstable_by_key(|s| s.member);
-        let mut of_topic: BTreeMap<TopicId, Vec<usize>> = BTreeMap::new();
+        let mut topic_subscribers: BTreeMap<TopicId, Vec<usize>> = BTreeMap::new();
         for (at, topic) in
             subscribers.iter().enumerate().flat_map(|(at, s)| s.topics.iter().map(move |t| (at, t)))
         {
-            of_topic.entry(*topic).or_default().push(at);
+            topic_subscribers.entry(*topic).or_default().push(at);
         }
         let (held, load) = (vec![BTreeMap::new(); subscribers.len()], vec![0; subscribers.len()]);
-        Self { subscribers, topics, owners, of_topic, held, load }
+        Self { subscribers, topics, owners, topic_subscribers, held, load }
     }
 
-    /// Partitions of topics that nobody subscribes to are left out.
+    /// The assignment. Partitions of topics without subscribers are left out.
     #[must_use]
     pub fn assign(mut self) -> BTreeMap<PartitionId, MemberId> {
         self.hand_out();
-        let mut heavy = 0;
-        while heavy < self.load.len() {
+        let mut rank = 0;
+        while rank < self.load.len() {
             let mut order: Vec<usize> = (0..self.load.len()).collect();
             order.sort_by_key(|at| (Reverse(self.load[*at]), *at));
-            heavy = if self.relieve(order[heavy]) { 0 } else { heavy + 1 };
+            rank = if self.move_one_from(order[rank]) { 0 } else { rank + 1 };
         }
         let of = |(at, topics): (usize, BTreeMap<TopicId, Held>)| {
             let member = self.subscribers[at].member;
@@ -65,59 +70,62 @@ impl<'a> Assignor<'a> {
         self.held.into_iter().enumerate().flat_map(of).collect()
     }
 
-    /// Everybody keeps what they have; what nobody has goes to who has least, in all and of its topic.
+    /// Lets members keep their partitions, and gives each free partition to the member with the fewest
+    /// partitions, in all and then of the topic.
     fn hand_out(&mut self) {
         let mut free: Vec<(usize, TopicId, PartitionId)> = Vec::new();
         for (topic, partitions) in self.topics {
-            let Some(choices) = self.of_topic.get(topic).map(Vec::len) else { continue };
+            let Some(choices) = self.topic_subscribers.get(topic).map(Vec::len) else { continue };
             for partition in partitions {
-                match self.keeper(*topic, *partition) {
-                    Some(at) => self.give(at, *topic, *partition),
+                match self.previous_owner(*topic, *partition) {
+                    Some(at) => self.assign_to(at, *topic, *partition),
                     None => free.push((choices, *topic, *partition)),
                 }
             }
         }
-        // Those that few can have choose first.
+        // Partitions with few possible owners are assigned first.
         free.sort_unstable();
         for (_, topic, partition) in free {
-            let of_topic = |at: usize| self.held[at].get(&topic).map_or(0, BTreeSet::len);
-            let least =
-                self.of_topic[&topic].iter().copied().min_by_key(|at| (self.load[*at], of_topic(*at), *at));
+            let held_of_topic = |at: usize| self.held[at].get(&topic).map_or(0, BTreeSet::len);
+            let least = self.topic_subscribers[&topic]
+                .iter()
+                .copied()
+                .min_by_key(|at| (self.load[*at], held_of_topic(*at), *at));
             if let Some(at) = least {
-                self.give(at, topic, partition);
+                self.assign_to(at, topic, partition);
             }
         }
     }
 
-    /// Who had the partition and may have it still.
-    fn keeper(&self, topic: TopicId, partition: PartitionId) -> Option<usize> {
+    /// The previous owner of the partition, if it is still subscribed.
+    fn previous_owner(&self, topic: TopicId, partition: PartitionId) -> Option<usize> {
         let owner = self.owners.get(&partition)?;
         let at = self.subscribers.binary_search_by_key(owner, |s| s.member).ok()?;
         self.subscribers[at].topics.contains(&topic).then_some(at)
     }
 
-    fn give(&mut self, at: usize, topic: TopicId, partition: PartitionId) {
+    fn assign_to(&mut self, at: usize, topic: TopicId, partition: PartitionId) {
         let fresh = self.owners.get(&partition) != Some(&self.subscribers[at].member);
         self.held[at].entry(topic).or_default().insert((fresh, partition));
         self.load[at] += 1;
     }
 
-    /// Takes one partition from a member, through others if need be, for one that has at least two fewer;
-    /// false when there is none.
-    fn relieve(&mut self, from: usize) -> bool {
+    /// Takes one partition from a member and gives one to a member with at least two fewer, if need be
+    /// through a chain of other members. Returns false if there is no such member.
+    fn move_one_from(&mut self, from: usize) -> bool {
         let Some(path) = self.path_from(from) else { return false };
         for (giver, topic, taker) in path {
             let taken = self.held[giver].get_mut(&topic).and_then(BTreeSet::pop_last);
             if let Some((_, partition)) = taken {
                 self.load[giver] -= 1;
-                self.give(taker, topic, partition);
+                self.assign_to(taker, topic, partition);
             }
         }
         true
     }
 
-    /// The shortest chain of moves (who, what topic, to whom) that is worth it, to the least loaded among the
-    /// nearest.
+    /// The shortest chain of moves (giver, topic, taker) that ends at a member with at least two partitions
+    /// fewer; among the nearest, at the one with the fewest.
     fn path_from(&self, from: usize) -> Option<Vec<(usize, TopicId, usize)>> {
         let mut reached: BTreeMap<usize, (usize, Option<(usize, TopicId)>)> =
             BTreeMap::from([(from, (0, None))]);
@@ -135,7 +143,7 @@ impl<'a> Assignor<'a> {
                 .collect();
             topics.sort_unstable();
             for (_, topic) in topics.into_iter().filter(|(_, topic)| seen_topics.insert(*topic)) {
-                for next in &self.of_topic[&topic] {
+                for next in &self.topic_subscribers[&topic] {
                     if reached.contains_key(next) {
                         continue;
                     }

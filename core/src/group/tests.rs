@@ -30,7 +30,7 @@ fn state(members: &[(Member, bool)], partitions: i64) -> GroupState {
     GroupState { id: GroupId(1), generation: Generation(7), basis, members, topics, owners: BTreeMap::new() }
 }
 
-/// The state after a change was written, as a control plane does it.
+/// The state after a control plane has applied the change.
 fn written(state: &GroupState, change: &Regroup) -> GroupState {
     let generation = Generation(change.generation.0 + 1);
     let mut after = GroupState { generation, basis: change.basis.clone(), ..state.clone() };

@@ -1,4 +1,4 @@
-//! Commits of the model.
+//! Commits of the in-memory control plane.
 
 use super::{BatchRow, DedupRow, KeyRow, PayloadRow, SegmentState, State};
 use crate::assign::{self, View};
@@ -8,6 +8,7 @@ use crate::number::saturated;
 use crate::scope::Scope;
 use uuid::Uuid;
 
+/// The state as a commit sees it.
 struct CommitView<'a> {
     state: &'a State,
     commit: &'a Commit,
@@ -26,7 +27,7 @@ impl View for CommitView<'_> {
     }
 
     fn high_watermark(&self, scope: &Scope, partition: PartitionId) -> Option<Offset> {
-        self.state.alive_of(&scope.tenant, partition).map(|p| p.high_watermark)
+        self.state.alive_partition_of(&scope.tenant, partition).map(|p| p.high_watermark)
     }
 
     fn key(&self, key_hash: Uuid) -> Option<(Uuid, Answer)> {
@@ -41,38 +42,39 @@ impl View for CommitView<'_> {
 }
 
 impl State {
-    /// What a commit with a guard is answered that changes nothing: refused, or applied before.
-    fn unless_guarded(&self, commit: &Commit, now: i64) -> Option<Committed> {
+    /// The answer to a commit with a guard that changes nothing, since it is refused or was applied before;
+    /// `None` if it is to be applied.
+    fn answer_without_change(&self, commit: &Commit, now: i64) -> Option<Committed> {
         let guard = commit.guard.as_ref()?;
         let request = commit.requests.first()?;
-        let told = |verdict, pieces| Some(Committed { at_ms: now, verdicts: vec![verdict], pieces });
-        let nothing = || vec![PieceOutcome::default(); commit.pieces.len()];
+        let answered = |verdict, pieces| Some(Committed { at_ms: now, verdicts: vec![verdict], pieces });
+        let no_outcomes = || vec![PieceOutcome::default(); commit.pieces.len()];
         if let Some((_, answer)) = self.answers.get(&request.id) {
-            return told(Verdict::Stored, answer.pieces.clone());
+            return answered(Verdict::Stored, answer.pieces.clone());
         }
         let view = CommitView { state: self, commit, now };
         if let Some((key, (body_hash, answer))) = request.key.and_then(|k| Some((k, view.key(k.key_hash)?))) {
             let verdict =
                 if body_hash == key.body_hash { Verdict::Duplicate(answer) } else { Verdict::Conflict };
-            return told(verdict, nothing());
+            return answered(verdict, no_outcomes());
         }
         if let Some(acks) = &guard.acks {
             let lost = self.lost_acks(&request.scope.tenant, acks);
             if !lost.is_empty() {
-                return told(Verdict::LeaseLost(lost), nothing());
+                return answered(Verdict::LeaseLost(lost), no_outcomes());
             }
         }
         if let Some(Err(rejected)) = guard.offsets.as_ref().map(|offsets| self.judge_offsets(offsets)) {
-            return told(Verdict::OffsetsRejected(rejected), nothing());
+            return answered(Verdict::OffsetsRejected(rejected), no_outcomes());
         }
         match assign::decide(commit, &view, now).committed.verdicts.pop()? {
             Verdict::Stored => None,
-            refused => told(refused, nothing()),
+            refused => answered(refused, no_outcomes()),
         }
     }
 
     pub(super) fn commit(&mut self, commit: &Commit, now: i64) -> Committed {
-        if let Some(committed) = self.unless_guarded(commit, now) {
+        if let Some(committed) = self.answer_without_change(commit, now) {
             return committed;
         }
         if let Some(offsets) = commit.guard.as_ref().and_then(|g| g.offsets.as_ref()) {
@@ -92,7 +94,7 @@ impl State {
                 PartBody::Segment { .. } => {
                     let live = decision.batches.iter().filter(|(_, b)| b.part == part.id).count();
                     if let Some(row) = state.segments.get_mut(&part.id) {
-                        row.live = saturated::<i64, _>(live);
+                        row.live_batches = saturated::<i64, _>(live);
                         let unlinked = SegmentState::Unlinked { delete_at_ms: now, again: false };
                         row.state = if live == 0 { unlinked } else { SegmentState::Committed };
                     }

@@ -1,4 +1,4 @@
-//! Consumer groups of the model.
+//! Consumer groups of the in-memory control plane.
 
 use super::{MemoryControlPlane, State};
 use crate::control_plane::Groups;
@@ -57,7 +57,7 @@ impl GroupRow {
 }
 
 impl State {
-    fn by_id(&self, tenant: &Name, id: GroupId) -> Option<&GroupRow> {
+    fn group_by_id(&self, tenant: &Name, id: GroupId) -> Option<&GroupRow> {
         self.groups.iter().find(|((of, _), row)| of == tenant && row.id == id).map(|(_, row)| row)
     }
 
@@ -91,7 +91,7 @@ impl State {
         let key = (tenant.clone(), name.clone());
         if !self.groups.contains_key(&key) {
             let row = GroupRow {
-                id: GroupId(self.id()),
+                id: GroupId(self.new_id()),
                 generation: Generation(0),
                 basis: Vec::new(),
                 members: BTreeMap::new(),
@@ -104,21 +104,21 @@ impl State {
     }
 
     fn progress(&self, tenant: &Name, id: GroupId) -> Vec<Progress> {
-        let Some(row) = self.by_id(tenant, id) else { return Vec::new() };
+        let Some(row) = self.group_by_id(tenant, id) else { return Vec::new() };
         let partitions: BTreeSet<PartitionId> =
             row.owners.keys().chain(row.offsets.keys()).copied().collect();
         let mut progress: Vec<Progress> = partitions
             .into_iter()
             .filter_map(|partition| {
-                let place = self.place(tenant, partition)?;
+                let info = self.partition_info(tenant, partition)?;
                 Some(Progress {
-                    topic: place.0,
-                    number: place.1,
+                    topic: info.0,
+                    number: info.1,
                     partition,
                     owner: row.owners.get(&partition).map(|o| o.member),
                     committed: row.offsets.get(&partition).copied(),
-                    log_start_offset: place.2,
-                    high_watermark: place.3,
+                    log_start_offset: info.2,
+                    high_watermark: info.3,
                 })
             })
             .collect();
@@ -126,9 +126,9 @@ impl State {
         progress
     }
 
-    /// Topic, number, log start and high watermark of a partition that is alive.
-    fn place(&self, tenant: &Name, partition: PartitionId) -> Option<(Name, i32, Offset, Offset)> {
-        let row = self.alive_of(tenant, partition)?;
+    /// Topic, number, log start offset and high watermark of a partition that is alive.
+    fn partition_info(&self, tenant: &Name, partition: PartitionId) -> Option<(Name, i32, Offset, Offset)> {
+        let row = self.alive_partition_of(tenant, partition)?;
         let topic = self.topics.values().find(|t| t.id == row.topic)?;
         Some((topic.name.clone(), row.number, row.log_start, row.high_watermark))
     }
@@ -178,7 +178,8 @@ impl State {
         let (session_ms, from, noted_ms_ago) = (own.member.session_ms, own.member.from, now - own.seen_ms);
         let row = &self.groups[&(tenant.clone(), name.clone())];
         let assigned = |(partition, owner): (&PartitionId, &Owner)| {
-            let (topic, number, log_start_offset, high_watermark) = self.place(tenant, *partition)?;
+            let (topic, number, log_start_offset, high_watermark) =
+                self.partition_info(tenant, *partition)?;
             let committed = row.offsets.get(partition).copied();
             Some(Assigned {
                 topic,
@@ -207,7 +208,7 @@ impl State {
 
     fn generations(&self, groups: &[(Scope, GroupId)], now: i64) -> Vec<(GroupId, Generation, bool)> {
         let known = |(scope, id): &(Scope, GroupId)| {
-            let row = self.by_id(&scope.tenant, *id)?;
+            let row = self.group_by_id(&scope.tenant, *id)?;
             Some((row.id, row.generation, self.is_stale(&scope.tenant, row, now)))
         };
         groups.iter().filter_map(known).collect()
@@ -218,11 +219,12 @@ impl State {
             .groups
             .get(&(commit.scope.tenant.clone(), commit.group.clone()))
             .ok_or(OffsetsRejected::NoSuchGroup)?;
-        let high_watermark = |p| self.alive_of(&commit.scope.tenant, p).map(|row| row.high_watermark);
+        let high_watermark =
+            |p| self.alive_partition_of(&commit.scope.tenant, p).map(|row| row.high_watermark);
         group::judge(commit, high_watermark, |p| row.owners.get(&p).copied())
     }
 
-    /// Offsets that were judged; returns what is committed then.
+    /// Commits offsets that [`Self::judge_offsets`] accepted. Returns the committed offsets.
     pub(super) fn apply_offsets(&mut self, commit: &OffsetCommit) -> Vec<(PartitionId, Offset)> {
         let Some(row) = self.groups.get_mut(&(commit.scope.tenant.clone(), commit.group.clone())) else {
             return Vec::new();
@@ -251,8 +253,10 @@ impl State {
         now: i64,
     ) -> Result<(), ResetRejected> {
         self.make_group(tenant, name, now);
-        let ends: Vec<Option<Offset>> =
-            offsets.iter().map(|(p, _)| self.alive_of(tenant, *p).map(|row| row.high_watermark)).collect();
+        let ends: Vec<Option<Offset>> = offsets
+            .iter()
+            .map(|(p, _)| self.alive_partition_of(tenant, *p).map(|row| row.high_watermark))
+            .collect();
         let Some(row) = self.groups.get_mut(&(tenant.clone(), name.clone())) else { return Ok(()) };
         if !row.is_empty(now) {
             return Err(ResetRejected::NotEmpty);
@@ -285,7 +289,8 @@ impl State {
         Ok(())
     }
 
-    /// Members long dead, offsets of topics that are gone, groups of which nothing is left.
+    /// Removes long-expired members, offsets of deleted topics, and groups of which nothing is left. Returns
+    /// the number of members.
     pub(super) fn forget_groups(&mut self, now: i64) -> usize {
         let alive: BTreeSet<PartitionId> =
             self.partitions.iter().filter(|(_, p)| p.alive).map(|(id, _)| *id).collect();

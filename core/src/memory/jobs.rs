@@ -1,4 +1,4 @@
-//! Background work of the model.
+//! Background jobs of the in-memory control plane.
 
 use super::{BatchRow, MemoryControlPlane, SegmentRow, SegmentState};
 use crate::control_plane::{Beat, DrainBatch, Jobs, Swap, SwapInput, SwapRejected, TopicLabel};
@@ -98,7 +98,7 @@ impl Jobs for MemoryControlPlane {
         }
         if let Some(segment) = state.segments.get_mut(&swap.segment) {
             segment.state = SegmentState::Committed;
-            segment.live = saturated::<i64, _>(swap.outputs.len());
+            segment.live_batches = saturated::<i64, _>(swap.outputs.len());
         }
         for id in &swap.drained {
             if let Some(p) = state.payloads.get_mut(id) {
@@ -131,7 +131,10 @@ impl Jobs for MemoryControlPlane {
                 row.state = SegmentState::Unlinked { delete_at_ms: now, again: false };
             }
         }
-        let due = |row: &SegmentRow| matches!(row.state, SegmentState::Unlinked { delete_at_ms, .. } if delete_at_ms <= now);
+        let due = |row: &SegmentRow| match row.state {
+            SegmentState::Unlinked { delete_at_ms, .. } => delete_at_ms <= now,
+            _ => false,
+        };
         let limit = saturated::<usize, _>(limit);
         Ok(state.segments.iter().filter(|(_, row)| due(row)).take(limit).map(|(id, _)| *id).collect())
     }

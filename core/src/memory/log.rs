@@ -1,4 +1,4 @@
-//! The log of the model: parts, commits, reads.
+//! The log of the in-memory control plane: parts, commits, reads.
 
 use super::{MemoryControlPlane, SegmentRow, SegmentState};
 use crate::control_plane::{Commit, Committed, FindRequest, Found, Log, PayloadRange};
@@ -20,7 +20,7 @@ impl Log for MemoryControlPlane {
             state.segments.entry(*id).or_insert(SegmentRow {
                 state: SegmentState::Pending,
                 registered_ms: now,
-                live: 0,
+                live_batches: 0,
             });
         }
         Ok(())
@@ -49,7 +49,7 @@ impl Log for MemoryControlPlane {
     async fn find(&self, requests: &[FindRequest]) -> Result<Vec<Option<Found>>, Error> {
         let state = self.state.lock();
         let find = |r: &FindRequest| {
-            let row = state.alive_of(&r.scope.tenant, r.partition)?;
+            let row = state.alive_partition_of(&r.scope.tenant, r.partition)?;
             let mut raw = 0;
             let batches = state
                 .batches_of(r.partition)
@@ -85,7 +85,7 @@ impl Log for MemoryControlPlane {
     ) -> Result<Vec<(PartitionId, Offset)>, Error> {
         let state = self.state.lock();
         let end = |(scope, id): &(Scope, PartitionId)| {
-            Some((*id, state.alive_of(&scope.tenant, *id)?.high_watermark))
+            Some((*id, state.alive_partition_of(&scope.tenant, *id)?.high_watermark))
         };
         Ok(partitions.iter().filter_map(end).collect())
     }

@@ -1,4 +1,4 @@
-//! Queues of the model.
+//! Queues of the in-memory control plane.
 
 mod change;
 mod grant;
@@ -30,7 +30,7 @@ impl State {
         row.ok_or(Error::Rejected(NoSuchQueue))
     }
 
-    /// Changes a queue by what the rest of the state says; `None`: there is no such queue.
+    /// Changes a queue with a view of the rest of the state; `None` if there is no such queue.
     fn with_queue<T>(
         &mut self,
         scope: &Scope,
@@ -45,7 +45,8 @@ impl State {
     }
 }
 
-fn dead<T>(outcome: Option<Result<T, DeadRejected>>) -> Result<T, Error<DeadRejected>> {
+/// Converts the outcome of a call on dead records; `None` stands for a queue that does not exist.
+fn dead_outcome<T>(outcome: Option<Result<T, DeadRejected>>) -> Result<T, Error<DeadRejected>> {
     outcome.unwrap_or(Err(DeadRejected::NoSuchQueue)).map_err(Error::Rejected)
 }
 
@@ -158,7 +159,7 @@ impl Queues for MemoryControlPlane {
     ) -> Result<i64, Error<DeadRejected>> {
         let mut state = self.state.lock();
         let now = self.clock.now_ms();
-        dead(state.with_queue(scope, queue, |state, row| state.redrive(row, filter, max_rate, now)))
+        dead_outcome(state.with_queue(scope, queue, |state, row| state.redrive(row, filter, max_rate, now)))
     }
 
     async fn purge_dead(
@@ -167,7 +168,7 @@ impl Queues for MemoryControlPlane {
         queue: QueueId,
         filter: &DeadFilter,
     ) -> Result<i64, Error<DeadRejected>> {
-        dead(self.state.lock().with_queue(scope, queue, |_, row| row.purge_dead(filter)))
+        dead_outcome(self.state.lock().with_queue(scope, queue, |_, row| row.purge_dead(filter)))
     }
 
     async fn seek(

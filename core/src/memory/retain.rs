@@ -1,12 +1,14 @@
-//! Batches that go by age, by size or with their topic.
+//! Retention of the in-memory control plane: unlinks batches by age, by size, or because their topic was
+//! deleted.
 
 use super::State;
 use crate::id::{Offset, PartitionId};
 use crate::number::saturated;
 use crate::topic::Topic;
 
+/// A batch, as far as retention looks at it.
 struct Row {
-    at: i64,
+    committed_at_ms: i64,
     partition: PartitionId,
     base: Offset,
     bytes: i64,
@@ -19,7 +21,7 @@ impl State {
             topic.partitions.iter().flat_map(|id| self.batches_of(*id).map(|b| (*id, b.batch.base))).collect()
         };
         let mut doomed: Vec<(PartitionId, Offset)> = self.dead_topics.iter().flat_map(of_dead).collect();
-        doomed.extend(self.topics.values().flat_map(|topic| self.let_go(topic, now)));
+        doomed.extend(self.topics.values().flat_map(|topic| self.over_limit(topic, now)));
         doomed.truncate(saturated::<usize, _>(limit));
         for key in &doomed {
             let end = self.batches.get(key).map(|b| b.batch.end());
@@ -31,36 +33,38 @@ impl State {
         i64::try_from(doomed.len()).unwrap_or(0)
     }
 
-    /// Batches of a topic that its age or size lets go and its queues do not hold, oldest first. What is held
-    /// by its age goes so much later, what is held by the topic's size when it is so old.
-    fn let_go(&self, topic: &Topic, now: i64) -> Vec<(PartitionId, Offset)> {
+    /// Batches of a topic to be unlinked because of its age or size limit, oldest first. Batches with records
+    /// that a queue of the topic has not settled are held: the age limit deletes them `retention_hold_ms`
+    /// later, and the size limit only once they are older than `retention_hold_ms`.
+    fn over_limit(&self, topic: &Topic, now: i64) -> Vec<(PartitionId, Offset)> {
         let mut rows: Vec<Row> = topic
             .partitions
             .iter()
             .flat_map(|partition| self.batches_of(*partition).map(|b| (*partition, &b.batch)))
             .map(|(partition, b)| Row {
-                at: b.committed_at_ms,
+                committed_at_ms: b.committed_at_ms,
                 partition,
                 base: b.base,
                 bytes: i64::from(b.byte_length),
                 end: b.end(),
             })
             .collect();
-        rows.sort_unstable_by_key(|row| (row.at, row.partition, row.base));
+        rows.sort_unstable_by_key(|row| (row.committed_at_ms, row.partition, row.base));
         let total: i64 = rows.iter().map(|row| row.bytes).sum();
-        let over = topic.config.retention_bytes.map_or(0, |max| total - max);
+        let surplus_bytes = topic.config.retention_bytes.map_or(0, |max| total - max);
         let hold_ms = topic.config.retention_hold_ms;
-        let mut upto = 0;
-        let mut goes = |row: &Row| {
-            upto += row.bytes;
+        let mut bytes_so_far = 0;
+        let mut is_over = |row: &Row| {
+            bytes_so_far += row.bytes;
             let held = self.held_from(row.partition).is_some_and(|from| row.end.0 > from);
-            let longer = if held { hold_ms } else { 0 };
+            let extra_ms = if held { hold_ms } else { 0 };
             let aged = topic
                 .config
                 .retention_ms
-                .is_some_and(|ms| row.at < now.saturating_sub(ms).saturating_sub(longer));
-            aged || (upto <= over && (!held || row.at < now.saturating_sub(hold_ms)))
+                .is_some_and(|ms| row.committed_at_ms < now.saturating_sub(ms).saturating_sub(extra_ms));
+            aged || (bytes_so_far <= surplus_bytes
+                && (!held || row.committed_at_ms < now.saturating_sub(hold_ms)))
         };
-        rows.iter().filter(|row| goes(row)).map(|row| (row.partition, row.base)).collect()
+        rows.iter().filter(|row| is_over(row)).map(|row| (row.partition, row.base)).collect()
     }
 }

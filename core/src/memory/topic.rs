@@ -1,4 +1,4 @@
-//! Topics of the model.
+//! Topics of the in-memory control plane.
 
 use super::{MemoryControlPlane, PartitionRow, State};
 use crate::control_plane::Topics;
@@ -13,7 +13,7 @@ use async_trait::async_trait;
 impl State {
     fn add_partitions(&mut self, topic: &mut Topic, to: i32) {
         for number in topic.partition_count()..to {
-            let id = PartitionId(self.id());
+            let id = PartitionId(self.new_id());
             let row = PartitionRow {
                 tenant: topic.tenant.clone(),
                 topic: topic.id,
@@ -57,7 +57,7 @@ impl Topics for MemoryControlPlane {
             return Err(Error::Rejected(PutTopicRejected::PartitionsShrink { current }));
         }
         if made {
-            topic.id = TopicId(state.id());
+            topic.id = TopicId(state.new_id());
         }
         topic.config = change.apply(&topic.config);
         state.add_partitions(&mut topic, wanted);

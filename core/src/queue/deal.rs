@@ -1,19 +1,22 @@
-//! What a grant takes from which supply, and who gets it, pure. The same arithmetic stands in
-//! `queries/queue/grant*.sql`.
+//! How a grant distributes records among lease calls, as a pure function.
+//!
+//! `queries/queue/grant*.sql` contain the same arithmetic.
 
 use crate::number::saturated;
 use std::ops::Range;
 
-/// What is there, each supply in the order in which it is given out: lengths in records.
+/// The records that can be given out: lengths of runs, in the order in which they are given out.
 #[derive(Clone, Debug, Default)]
 pub struct Supply {
-    /// Due runs whose lease expired.
+    /// Due runs whose lease expired. Each goes to a caller that gets nothing else.
     pub alone: Vec<i64>,
     /// The other due runs.
     pub due: Vec<i64>,
+    /// Runs of records that the cursors have not passed yet.
     pub fresh: Vec<i64>,
 }
 
+/// A run of the supply: its kind and its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     Alone(usize),
@@ -21,15 +24,17 @@ pub enum Source {
     Fresh(usize),
 }
 
+/// Records that one caller gets from one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dealt {
+    /// Index of the caller.
     pub want: usize,
     pub from: Source,
-    /// Within the run, which begins with 0.
+    /// Positions in the run, which begins at 0.
     pub range: Range<i64>,
 }
 
-/// Half of a count; chance decides on the odd one.
+/// Half of a count. An odd count is rounded up or down depending on `dice`.
 fn half(count: i64, dice: f64) -> i64 {
     if count % 2 == 1 && dice >= 0.5 { count / 2 + 1 } else { count / 2 }
 }
@@ -38,8 +43,9 @@ fn count(n: usize) -> i64 {
     saturated::<i64, _>(n)
 }
 
-/// Records wanted by each caller, how many may be given out to all, and what is there. By want, each want's
-/// in the order of its line.
+/// Distributes the supply. `wants`: number of records that each caller wants; `allowed`: maximum number of
+/// records in all; `dice`: random number from 0 to 1. The result is ordered by caller, then as given out.
+/// [`Queues::grant`](crate::control_plane::Queues::grant) states the rules.
 #[must_use]
 pub fn deal(wants: &[i64], allowed: i64, supply: &Supply, dice: f64) -> Vec<Dealt> {
     let fresh: i64 = supply.fresh.iter().sum();
@@ -57,16 +63,17 @@ pub fn deal(wants: &[i64], allowed: i64, supply: &Supply, dice: f64) -> Vec<Deal
     let need = left.min(line.iter().sum());
     let retries = half(need, dice).max(need - fresh);
     let due = supply.due.iter().enumerate().map(|(n, run)| (Source::Due(n), *run));
-    let due = cut(due, retries);
+    let due = take_records(due, retries);
     let taken: i64 = due.iter().map(|(_, give)| give).sum();
-    let fresh = cut(supply.fresh.iter().enumerate().map(|(n, run)| (Source::Fresh(n), *run)), need - taken);
-    dealt.extend(lay(apart, line, due.into_iter().chain(fresh)));
+    let fresh =
+        take_records(supply.fresh.iter().enumerate().map(|(n, run)| (Source::Fresh(n), *run)), need - taken);
+    dealt.extend(fill_line(apart, line, due.into_iter().chain(fresh)));
     dealt.retain(|d| !d.range.is_empty());
     dealt
 }
 
-/// The first so many records of some runs.
-fn cut(runs: impl Iterator<Item = (Source, i64)>, mut most: i64) -> Vec<(Source, i64)> {
+/// The first records of the runs, `most` in all.
+fn take_records(runs: impl Iterator<Item = (Source, i64)>, mut most: i64) -> Vec<(Source, i64)> {
     let cut = |(from, run): (Source, i64)| {
         let give = run.min(most);
         most -= give;
@@ -75,8 +82,9 @@ fn cut(runs: impl Iterator<Item = (Source, i64)>, mut most: i64) -> Vec<(Source,
     runs.map(cut).take_while(|(_, give)| *give > 0).collect()
 }
 
-/// Lays runs along a line of wants.
-fn lay(first: usize, line: &[i64], runs: impl Iterator<Item = (Source, i64)>) -> Vec<Dealt> {
+/// Gives the records of the runs to the callers in order. `first` is the index of the first caller of the
+/// line.
+fn fill_line(first: usize, line: &[i64], runs: impl Iterator<Item = (Source, i64)>) -> Vec<Dealt> {
     let mut dealt = Vec::new();
     let mut wants = (first..).zip(line.iter().copied());
     let Some(mut at) = wants.next() else { return dealt };
@@ -183,7 +191,7 @@ mod tests {
                 prop_assert!(alones == 0 || dealt.iter().filter(|d| d.want == n).count() == 1);
             }
             prop_assert!(dealt.windows(2).all(|w| (w[0].want, w[0].from) < (w[1].want, w[1].from)));
-            // Each run from its beginning, without holes and not twice.
+            // Each run is given out from its beginning, without holes, and no record twice.
             let alones = alone.iter().enumerate().map(|(n, r)| (Alone(n), r));
             let dues = due.iter().enumerate().map(|(n, r)| (Due(n), r));
             for (n, run) in alones.chain(dues).chain(fresh.iter().enumerate().map(|(n, r)| (Fresh(n), r))) {
@@ -194,8 +202,8 @@ mod tests {
                 }
                 prop_assert!(next <= *run);
             }
-            // Nothing is held back without need: the line is full, or the limit is reached, or all that is
-            // not alone is given out.
+            // Nothing is held back without need: all callers of the line are served, or the limit is reached,
+            // or all supply but the expired runs is given out.
             let rest = due.iter().chain(&fresh).sum::<i64>() - sum(&|d| !matches!(d.from, Alone(_)));
             let apart = dealt.iter().filter(|d| matches!(d.from, Alone(_))).count();
             let line: i64 = wants[apart..].iter().sum();

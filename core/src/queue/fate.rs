@@ -1,14 +1,15 @@
-//! What becomes of leased records, pure. The same arithmetic stands in `queries/queue/settle.sql` and
-//! `expire.sql`.
+//! What happens to leased records when they are settled or when their lease expires, as pure functions.
+//!
+//! `queries/queue/settle.sql` and `expire.sql` contain the same arithmetic.
 
 use super::{Action, Outcome};
 use crate::retry::{self, RetryPolicy};
 use std::ops::Range;
 
-/// Of an expired lease, where its records wait and where they die.
+/// Reason that records of an expired lease carry while they wait and when they are dead.
 pub const LEASE_EXPIRED: &str = "lease expired";
 
-/// A run of leased records with one history.
+/// A run of leased records with the same attempt and failures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
     pub range: Range<i64>,
@@ -16,6 +17,7 @@ pub struct Run {
     pub failures: i32,
 }
 
+/// What happens to a run of records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
     Acked,
@@ -38,7 +40,7 @@ impl Fate {
     }
 }
 
-/// The policy of a queue at an instant, with the chance of a call.
+/// Applies the retry policy of a queue at one instant, with one random number.
 #[derive(Clone, Debug)]
 pub struct Judge {
     pub now_ms: i64,
@@ -57,6 +59,7 @@ impl Judge {
         retry::delay_ms(&self.ladder, self.retry.jitter, failures, lo, self.dice)
     }
 
+    /// What an action of a settlement does to a run.
     #[must_use]
     pub fn settle(&self, action: &Action, run: &Run) -> Fate {
         match action {
@@ -89,8 +92,8 @@ impl Judge {
         }
     }
 
-    /// Whoever held the run may have died of one of its records: they come back in halves, and one by one
-    /// before the last failure.
+    /// What the expiry of a lease does to a run. One of its records may have crashed the worker that held it,
+    /// so the run comes back in two halves, and record by record before the last failure.
     #[must_use]
     pub fn expire(&self, run: &Run) -> Vec<(Range<i64>, Fate)> {
         let failures = run.failures + 1;

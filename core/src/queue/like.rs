@@ -1,6 +1,7 @@
-//! SQL's `LIKE`.
+//! The operator `LIKE` of SQL.
 
-/// `%` is any text, `_` any character, `\` takes away the meaning of what follows it.
+/// Whether `text` matches `pattern`: `%` matches any text, `_` any character, and a character after `\` only
+/// itself.
 #[must_use]
 pub fn like(pattern: &str, text: &str) -> bool {
     let mut pattern = pattern.chars();

@@ -1,8 +1,8 @@
-//! Sets of offsets.
+//! A set of offsets, stored as ranges.
 
 use std::ops::Range;
 
-/// Ascending, disjoint, not touching, none empty: what an `int8multirange` is.
+/// Ranges that are ascending, disjoint, not adjacent and not empty, as in an `int8multirange` of Postgres.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ranges(Vec<Range<i64>>);
 
@@ -66,7 +66,7 @@ impl Ranges {
         self.0.insert(at, lo..hi);
     }
 
-    /// What of the set lies within.
+    /// The offsets of this set that lie in `range`.
     #[must_use]
     pub fn within(&self, range: &Range<i64>) -> Self {
         Self(
@@ -78,6 +78,7 @@ impl Ranges {
         )
     }
 
+    /// The offsets of this set that are not in `other`.
     #[must_use]
     pub fn without(&self, other: &Self) -> Self {
         let cut = |left: Vec<Range<i64>>, hole: &Range<i64>| {

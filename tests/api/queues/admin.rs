@@ -1,4 +1,4 @@
-//! Dead records, pause, limits, purge, seek, delays and lives.
+//! Dead records, pause, limits, purge, seek, delays and times to live.
 
 use crate::api;
 use millpond_tests::harness::client::list;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Leases everything and rejects it, with a reason by value.
+/// Fills a queue with n records, leases all and rejects them; the reason names the value.
 async fn kill(queue: &Queue, n: i64) {
     queue.fill(n).await;
     let lease = queue.lease(json!({"max_records": n})).await;

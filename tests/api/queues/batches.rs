@@ -1,4 +1,4 @@
-//! Acks and records in one commit.
+//! Acks and records in one atomic commit.
 
 use crate::api;
 use millpond_tests::harness::client::{Answer, send};

@@ -1,4 +1,4 @@
-//! Queues are made, records are leased.
+//! Queues are created and records are leased.
 
 use crate::api;
 use arrow_array::cast::AsArray;

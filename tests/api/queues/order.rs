@@ -1,4 +1,4 @@
-//! Keyed queues: records of one key one after the other.
+//! Keyed queues: the records of one key are handed out one after the other.
 
 use crate::api;
 use millpond_tests::harness::client::list;
@@ -16,7 +16,7 @@ async fn records_of_one_key_come_one_after_the_other() {
     queue.api.produce(&queue.topic, json!(records)).await.ok();
     for round in 0..4 {
         let mut lease = queue.lease(json!({"max_records": 10, "wait_ms": 5_000})).await;
-        // An admission may give the first keys before the others.
+        // An admission may make the first keys ready before the others.
         while list(&lease, "records").len() < 3 {
             let more = queue.lease(json!({"max_records": 10, "wait_ms": 5_000})).await;
             lease["records"].as_array_mut().unwrap().extend(list(&more, "records").clone());
@@ -53,7 +53,7 @@ async fn a_blocked_key_blocks_only_itself_and_keeps_its_order() {
     assert_eq!(queue.statuses(json!({"nack": [{"receipt": receipts(&again)[0]}]})).await, ["dead"]);
     let after = queue.lease(json!({"max_records": 9, "wait_ms": 10_000})).await;
     assert_eq!(values(&after), [1], "the dead one no longer blocks its key");
-    // Redriven while a later record of its key is held, it waits for that.
+    // A redriven record waits while a later record of its key is held.
     queue.post("dead/redrive", json!({})).await.ok();
     assert_eq!(values(&queue.lease(json!({"max_records": 9, "wait_ms": 300})).await), [0; 0]);
     queue.settle(json!({"ack": receipts(&after)})).await;
@@ -63,7 +63,7 @@ async fn a_blocked_key_blocks_only_itself_and_keeps_its_order() {
 #[tokio::test]
 async fn a_key_is_one_key_however_much_there_is_of_it() {
     let queue = Queue::new(api(), json!({"mode": "keyed"})).await;
-    // More than is read at once.
+    // More than one read returns.
     let big = "x".repeat(1_000_000);
     for _ in 0..6 {
         let records: Vec<Value> = (0..7).map(|_| json!({"key": "k", "text": big})).collect();

@@ -1,4 +1,4 @@
-//! Settlements: verdicts, retries, the dead.
+//! Settlements: verdicts, retries, dead records.
 
 use crate::api;
 use millpond_tests::harness::client::list;

@@ -1,4 +1,4 @@
-//! Agents as processes of their own, any number on one Postgres and one bucket.
+//! Agents as separate processes, any number of them on one Postgres and one bucket.
 
 use std::net::SocketAddr;
 use std::process::{Command, ExitStatus, Output};
@@ -12,10 +12,10 @@ use super::process::Home;
 use super::wait::within;
 
 pub const BUCKET: &str = "millpond-test";
-/// Of the bucket, as several installations may share one.
+/// Key prefix within the bucket, since several installations may share a bucket.
 pub const PREFIX: &str = "some/where";
 
-/// A migrated database and a bucket in an S3 of its own.
+/// A migrated database, and a bucket in a test S3.
 pub struct Cluster {
     pub database: Database,
     pub s3: TestS3,
@@ -36,12 +36,12 @@ impl Cluster {
         Self { database: Database::empty().await, s3, home: Home::open() }
     }
 
-    /// `millpond migrate`.
+    /// Runs `millpond migrate`.
     pub async fn migrate(&self) -> Output {
         self.run(&["migrate"]).await
     }
 
-    /// The command of an agent, or of whatever else works on database and bucket.
+    /// The command of an agent, or of any other command that works on the database and the bucket.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = millpond();
         for (name, _) in std::env::vars_os() {
@@ -57,7 +57,7 @@ impl Cluster {
         command
     }
 
-    /// Runs a command to its end.
+    /// Runs a command and waits until it ends.
     pub async fn run(&self, args: &[&str]) -> Output {
         let mut command = tokio::process::Command::from(self.command(args));
         command.kill_on_drop(true);
@@ -78,12 +78,12 @@ impl Cluster {
         Agent { address: address.parse().expect("an address"), process }
     }
 
-    /// Of segments' objects, what one of them was asked for most often.
+    /// Number of GETs that the most requested segment object received.
     pub fn most_gets(&self) -> u64 {
         self.s3.requests_by_key(Op::Get).into_values().max().unwrap_or(0)
     }
 
-    /// How many of a kind of fault really happened.
+    /// Number of times a kind of fault was injected.
     pub fn injected(&self, fault: Fault) -> u64 {
         self.s3.injected().get(&fault).copied().unwrap_or(0)
     }
@@ -104,7 +104,7 @@ impl Agent {
         self.process.log()
     }
 
-    /// Ends it as a crash would.
+    /// Kills the agent with SIGKILL, as a crash would.
     pub fn kill(mut self) {
         self.process.kill();
     }

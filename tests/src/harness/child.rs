@@ -1,4 +1,4 @@
-//! A process of the binary: started, listened to, and ended with the test process at the latest.
+//! A process of the Millpond binary. Its output is read, and it never outlives the test process.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use super::wait::until;
 
-/// Set by cargo and nextest for integration tests of the package that has the binary.
+/// Path of the binary, which cargo and nextest set for integration tests of the package that builds it.
 const BINARY: &str = "CARGO_BIN_EXE_millpond";
 const START: Duration = Duration::from_secs(60);
-/// How the line begins by which a server says where it is.
+/// Beginning of the log line in which a server tells its address.
 pub const READY: &str = "Millpond is ready on http://";
 
-/// Kills process `$1` and removes folder `$2` once its standard input ends, which it does with the test
-/// process at the latest.
+/// Shell script that kills process `$1` and removes folder `$2` once its standard input ends, which happens
+/// when the test process ends.
 const LEASH: &str = r#"
 cat > /dev/null
 kill -TERM "$1" 2> /dev/null
@@ -28,7 +28,7 @@ kill -KILL "$1" 2> /dev/null
 rm -rf "$2"
 "#;
 
-/// A running process of the binary, killed when dropped.
+/// A running process of the binary, killed on drop.
 pub struct Process {
     child: Child,
     leash: Child,
@@ -36,7 +36,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// With its lines of output; `root` is removed if it is left behind.
+    /// Starts the command and returns its lines of output. `root` is removed if the test process dies.
     pub fn spawn(mut command: Command, root: &Path) -> (Self, Receiver<String>) {
         let mut child = command
             .stdin(Stdio::null())
@@ -60,7 +60,7 @@ impl Process {
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                // Read on when nobody wants it any more: a closed pipe would end the process.
+                // Keep reading after the receiver has gone: a closed pipe would end the process.
                 sender.send(line).ok();
             }
         });
@@ -75,18 +75,18 @@ impl Process {
         self.child.id()
     }
 
-    /// What it has logged so far.
+    /// The log so far.
     pub fn log(&self) -> String {
         self.log.lock().expect("not poisoned").clone()
     }
 
-    /// Ends it as a crash would.
+    /// Kills the process with SIGKILL, as a crash would.
     pub fn kill(&mut self) {
         self.child.kill().expect("it can be killed");
         self.child.wait().expect("it can be waited for");
     }
 
-    /// Sends a signal and waits for the end.
+    /// Sends a signal and waits for the process to end.
     pub async fn end_by(&mut self, name: &str, seconds: u64) -> ExitStatus {
         signal(name, &[self.child.id()]);
         let what = format!("end after SIG{name}");
@@ -100,9 +100,9 @@ impl Process {
         status
     }
 
-    /// Ends it in any case.
+    /// Kills the process if it still runs.
     pub fn stop(&mut self) {
-        // The leash first: it must not signal a process id that was given anew.
+        // The leash must end first: it must not signal a process id that the system has reused.
         self.leash.kill().ok();
         self.leash.wait().ok();
         self.child.kill().ok();
@@ -119,7 +119,7 @@ impl Drop for Process {
     }
 }
 
-/// The binary, with no setting of whoever runs the tests.
+/// A command of the binary, without any Millpond setting of the environment in which the tests run.
 pub fn millpond() -> Command {
     let binary = std::env::var_os(BINARY).unwrap_or_else(|| panic!("{BINARY}: not set to the binary's path"));
     let mut command = Command::new(binary);

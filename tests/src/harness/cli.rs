@@ -1,4 +1,4 @@
-//! The client commands as a user runs them.
+//! The client commands (`millpond produce` and others), run as a user runs them.
 
 use std::process::{Output, Stdio};
 
@@ -8,7 +8,7 @@ use super::child::millpond;
 use super::process::Dev;
 use super::wait::within;
 
-/// What a command wrote and how it ended.
+/// Output and exit status of a command.
 pub struct Ran {
     pub success: bool,
     pub stdout: String,
@@ -22,7 +22,7 @@ impl Ran {
         self.stdout
     }
 
-    /// Its complaint.
+    /// Standard error of a command that must have failed.
     #[track_caller]
     pub fn error(self) -> String {
         assert!(!self.success, "{}", self.stdout);
@@ -43,7 +43,7 @@ pub async fn cli_at(url: &str, args: &[&str], input: &str) -> Ran {
     let mut stdin = child.stdin.take().expect("a pipe");
     let input = input.to_owned();
     let writer = tokio::spawn(async move {
-        // A command that ends early takes no more.
+        // A command that ends early closes its standard input.
         stdin.write_all(input.as_bytes()).await.ok();
     });
     let output: Output =

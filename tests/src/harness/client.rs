@@ -1,4 +1,5 @@
-//! HTTP as an application would speak it; what every answer must have is checked for every answer.
+//! An HTTP client that speaks as an application would. Every answer is checked for what all answers must
+//! have.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,7 +17,7 @@ pub struct Api {
     pub address: SocketAddr,
 }
 
-/// A whole answer.
+/// A complete HTTP answer.
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
@@ -32,7 +33,7 @@ impl Api {
         Self { http, base: format!("http://{address}"), address }
     }
 
-    /// Gives up what is not answered in time.
+    /// A client that gives up requests after `patience`.
     pub fn hasty(address: SocketAddr, patience: Duration) -> Self {
         let api = Self::new(address);
         let http = reqwest::Client::builder().timeout(patience).no_proxy().build().expect("a client");
@@ -59,7 +60,7 @@ impl Api {
         send(self.request(Method::PUT, path).json(&body)).await
     }
 
-    /// Makes a topic of so many partitions.
+    /// Creates a topic with this number of partitions.
     pub async fn topic(&self, name: &str, partitions: i32) {
         let answer = self.put(&format!("/v1/topics/{name}"), json!({ "partitions": partitions })).await;
         assert!(matches!(answer.status, 200 | 201), "{answer:?}");
@@ -70,18 +71,18 @@ impl Api {
             .header("content-type", content_type)
     }
 
-    /// `{"records":[…]}`, whatever comes of it.
+    /// Sends `{"records":[…]}` and returns the answer, whatever its status.
     pub async fn produce(&self, topic: &str, records: Value) -> Answer {
         send(self.post(topic, "application/json").body(json!({ "records": records }).to_string())).await
     }
 
-    /// The same under a key.
+    /// Like [`produce`](Self::produce), with an idempotency key.
     pub async fn produce_once(&self, topic: &str, key: &str, records: Value) -> Answer {
         let body = json!({ "records": records }).to_string();
         send(self.post(topic, "application/json").header("idempotency-key", key).body(body)).await
     }
 
-    /// A body of lines, whatever comes of it.
+    /// Sends a body of NDJSON lines and returns the answer, whatever its status.
     pub async fn lines(&self, topic: &str, query: &str, body: impl Into<reqwest::Body>) -> Answer {
         let path = format!("/v1/topics/{topic}/records{query}");
         send(self.request(Method::POST, &path).header("content-type", "application/x-ndjson").body(body))
@@ -92,7 +93,7 @@ impl Api {
         self.get(&format!("/v1/topics/{topic}/partitions/{partition}/records{query}")).await
     }
 
-    /// All records of one partition, with their offsets checked to be dense.
+    /// All records of one partition; checks that their offsets are dense.
     pub async fn log(&self, topic: &str, partition: i32) -> Vec<Value> {
         let mut all = Vec::new();
         loop {
@@ -111,7 +112,7 @@ impl Api {
         }
     }
 
-    /// All records of a topic, partition after partition.
+    /// All records of a topic, partition by partition.
     pub async fn topic_log(&self, topic: &str) -> Vec<Value> {
         let description = self.get(&format!("/v1/topics/{topic}")).await.ok();
         let mut all = Vec::new();
@@ -121,7 +122,7 @@ impl Api {
         all
     }
 
-    /// The sum of a counter over all labels that contain `label`.
+    /// Sum of a counter over all label sets that contain `label`.
     pub async fn metric(&self, name: &str, label: &str) -> u64 {
         let text = self.get("/metrics").await.text();
         let lines = text
@@ -134,12 +135,12 @@ impl Api {
     }
 }
 
-/// The member of that name, which must be a list.
+/// The member `name` of a JSON object, which must be a list.
 pub fn list<'a>(value: &'a Value, name: &str) -> &'a Vec<Value> {
     value[name].as_array().unwrap_or_else(|| panic!("no list {name} in {value}"))
 }
 
-/// Sends a request; the answer is checked for what every answer has.
+/// Sends a request and checks what every answer must have.
 pub async fn send(request: RequestBuilder) -> Answer {
     try_send(request).await.expect("an answer")
 }
@@ -170,7 +171,7 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// Every line as JSON.
+    /// The body's lines, each parsed as JSON.
     pub fn lines(&self) -> Vec<Value> {
         self.text()
             .lines()
@@ -178,14 +179,14 @@ impl Answer {
             .collect()
     }
 
-    /// The body of a success.
+    /// The body of a successful answer.
     #[track_caller]
     pub fn ok(&self) -> Value {
         assert_eq!(self.status, 200, "{}", String::from_utf8_lossy(&self.body));
         self.json()
     }
 
-    /// The body of a problem of that code.
+    /// The body of a problem answer with this status and code.
     #[track_caller]
     pub fn problem(&self, status: u16, code: &str) -> Value {
         let body = String::from_utf8_lossy(&self.body);

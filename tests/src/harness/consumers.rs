@@ -1,9 +1,9 @@
-//! Members of consumer groups that work as applications do: poll, process, commit, and begin anew when they
-//! are told to. What all members of a group saw and were told is written into one ledger, which fails the
-//! moment something does not hold.
+//! Members of consumer groups that work as applications do: they poll, process, commit, and rejoin when their
+//! session is over. One ledger per group records what all its members received, and fails as soon as an
+//! invariant is broken.
 //!
-//! Checked at once: within a generation a member reads on without a gap, and a partition is nobody else's; no
-//! answer and no look says that a committed offset went back; what a fenced member commits is refused.
+//! Checked at once: within a generation a member reads without a gap, and a partition has one owner; no
+//! answer and no description shows that a committed offset went back; commits of a fenced member are refused.
 //! Checked at the end: every record was delivered.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +23,7 @@ const AGAIN: Duration = Duration::from_millis(50);
 
 pub type Partition = (String, i64);
 
-/// What all members of one group saw and were told.
+/// Record of what all members of one group received and were told.
 #[derive(Default)]
 pub struct Ledger {
     group: String,
@@ -35,31 +35,31 @@ pub struct Ledger {
 #[derive(Default)]
 struct State {
     delivered: BTreeSet<(String, i64, i64)>,
-    /// Times that a record came again.
+    /// Number of repeated deliveries.
     again: usize,
-    /// The greatest committed offset that somebody was told.
+    /// Greatest committed offset that any member was told.
     committed: BTreeMap<Partition, i64>,
-    /// Who was told to have what in which generation.
+    /// Owner of each partition in each generation, as members were told.
     owners: BTreeMap<(i64, Partition), String>,
-    /// Commits that were refused, by member.
+    /// Number of refused commits, by member.
     fenced: BTreeMap<String, usize>,
 }
 
-/// What a worker is to do.
+/// Instruction to a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     Work,
-    /// With records in hand: nothing, until there is another order; then commit them, and go on.
+    /// Wait with uncommitted records until the next order, then commit them and go on.
     Stall,
-    /// Nothing any more, without a word.
+    /// End without leaving the group, as a crash would.
     Die,
     Leave,
 }
 
-/// A member of a group as a task: polls, records what it gets in the ledger, commits.
+/// A member of a group as a task: polls, enters what it gets in the ledger, commits.
 pub struct Worker {
     order: watch::Sender<Order>,
-    /// Says that it has stalled with records in hand.
+    /// True while the worker waits with uncommitted records.
     stalled: watch::Receiver<bool>,
     id: watch::Receiver<String>,
     task: JoinHandle<()>,
@@ -75,7 +75,7 @@ impl Ledger {
         self.state.lock().expect("no check failed before")
     }
 
-    /// What a member was told to have is nobody else's in that generation.
+    /// Checks that no other member was told to own these partitions in that generation.
     fn saw_assignment(&self, member: &Member) {
         let mut state = self.state();
         for partition in &member.assigned {
@@ -108,12 +108,12 @@ impl Ledger {
         self.state().delivered.len()
     }
 
-    /// Commits of a member that were refused.
+    /// Number of commits of a member that were refused.
     pub fn fenced(&self, member: &str) -> usize {
         self.state().fenced.get(member).copied().unwrap_or(0)
     }
 
-    /// Records that came more than once.
+    /// Number of repeated deliveries.
     pub fn again(&self) -> usize {
         self.state().again
     }
@@ -123,7 +123,7 @@ impl Ledger {
         (answer.status == 200).then(|| answer.json())
     }
 
-    /// Looks until stopped whether a committed offset goes back.
+    /// Polls the group until stopped, and fails if a committed offset goes back.
     pub fn watch(self: &Arc<Self>, api: &Api) -> JoinHandle<()> {
         let (ledger, api) = (Arc::clone(self), api.clone());
         tokio::spawn(async move {
@@ -146,7 +146,8 @@ impl Ledger {
         })
     }
 
-    /// Waits until so many members share all partitions as evenly as can be, and says who has which.
+    /// Waits until `members` members share all partitions as evenly as possible; returns each partition's
+    /// owner.
     pub async fn settled(&self, api: &Api, members: usize) -> BTreeMap<Partition, String> {
         until(60, &format!("{members} members of {} to share", self.group), || async {
             let described = self.describe(api).await?;
@@ -160,7 +161,7 @@ impl Ledger {
                 );
             }
             let even = shares.iter().max()? - shares.iter().min()? <= 1;
-            // What somebody dead has is nobody's, until the next generation.
+            // The partitions of a dead member have no owner until the next generation.
             let all = list(&described, "partitions").iter().all(|row| !row["member_id"].is_null());
             (shares.len() == members && even && all && owners.len() == list(&described, "partitions").len())
                 .then_some(owners)
@@ -168,7 +169,7 @@ impl Ledger {
         .await
     }
 
-    /// Every record of the topics was delivered, and nothing that was acknowledged as committed is not.
+    /// Checks that every record of the topics was delivered, and that every acknowledged commit still holds.
     pub async fn check(&self, api: &Api) {
         let described = self.describe(api).await.expect("a group");
         for (partition, offset) in &self.state().committed {
@@ -200,7 +201,7 @@ impl Ledger {
         }
     }
 
-    /// Waits until nothing is left to commit.
+    /// Waits until `records` records were delivered and every partition is committed up to its end.
     pub async fn caught_up(&self, api: &Api, records: usize) {
         until(90, &format!("{} to catch up", self.group), || async {
             let described = self.describe(api).await?;
@@ -214,7 +215,7 @@ impl Ledger {
     }
 }
 
-/// How many partitions are another's than before, of those that somebody has still.
+/// Partitions of `before` that have another owner, or none, in `after`.
 pub fn moved(
     before: &BTreeMap<Partition, String>,
     after: &BTreeMap<Partition, String>,
@@ -251,7 +252,7 @@ impl Worker {
         self.order.send_replace(Order::Work);
     }
 
-    /// Ends it; panics if the worker found something wrong.
+    /// Ends the worker; panics if it found a broken invariant.
     pub async fn end(self, order: Order) {
         self.order.send_replace(order);
         within(60, "a worker to end", self.task).await.expect("nothing was wrong");
@@ -314,7 +315,7 @@ impl Task {
         Some(member)
     }
 
-    /// One poll and what follows; false when the session is over.
+    /// Polls once, then processes and commits; false when the session is over.
     async fn work(&mut self, member: &mut Member) -> bool {
         let answer = match member.try_poll(&self.api, json!({"wait_ms": 500, "max_records": 50})).await {
             Ok(answer) if answer.status == 200 => answer.json(),
@@ -349,7 +350,7 @@ impl Task {
         self.commit(member, &next).await
     }
 
-    /// Commits until it is known what became of it; false when the session is over.
+    /// Repeats a commit until its outcome is known; false when the session is over.
     async fn commit(&self, member: &Member, next: &BTreeMap<Partition, i64>) -> bool {
         let offsets: Vec<(&str, i64, i64)> =
             next.iter().map(|((topic, partition), offset)| (topic.as_str(), *partition, *offset)).collect();
@@ -386,7 +387,7 @@ impl Task {
         }
     }
 
-    /// Only what may pass is borne.
+    /// Panics unless the failure is a lost connection, 429 or 5xx.
     fn failed(&self, outcome: &Result<Answer, reqwest::Error>) {
         if let Ok(answer) = outcome {
             assert!(matches!(answer.status, 429 | 500..), "{answer:?}");
@@ -394,7 +395,7 @@ impl Task {
     }
 }
 
-/// The next offset of each partition; what an answer brings of one partition follows on without a gap.
+/// Next offset of each partition. Panics if the records of a partition have a gap.
 fn next_of(records: &[Value]) -> BTreeMap<Partition, i64> {
     let mut next: BTreeMap<Partition, i64> = BTreeMap::new();
     for (topic, partition, offset) in records.iter().map(place) {

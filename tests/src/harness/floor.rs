@@ -1,8 +1,7 @@
-//! Where workers of queues write down what they ask and what they are told, so that it can be checked in the
-//! end.
+//! Recorder of what queue workers ask and are told, so that the whole history can be checked in the end.
 //!
-//! What may have had an effect, an answer of 5xx or none at all, is recorded as unknown; 429 and 404 had
-//! none. Anything else that is no success fails the test.
+//! A call that was answered with 5xx, or not at all, may have had an effect: it is recorded as unknown. 429
+//! and 404 mean that it had none. Any other failure fails the test.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,23 +25,23 @@ use super::wire::{
 
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// Recorder of the calls to queues, and of their answers, as one history.
+/// Recorder that keeps all workers' calls to queues, and their answers, as one history.
 pub struct Floor {
     start: Instant,
     shelf: Shelf,
     clients: AtomicU32,
     own: Recorder,
-    /// Where calls go that are sent again; nowhere else, if there is none.
+    /// Addresses for repeated calls, in turn; if empty, a call is repeated where it was sent first.
     others: Vec<Api>,
 }
 
-/// Recorder of one worker's calls, of which several may be under way.
+/// Recorder of one worker's calls, which may overlap.
 pub struct Pen {
     floor: Arc<Floor>,
     recorder: Recorder,
 }
 
-/// What is known of a call: its answer, that it had no effect, or nothing.
+/// Outcome of a call: its answer, certainly no effect, or unknown.
 pub enum Reply {
     Told(Value),
     Refused,
@@ -74,7 +73,7 @@ impl Floor {
         Self::over(Vec::new())
     }
 
-    /// What is sent again goes to one of these or another.
+    /// A recorder that sends repeated calls to these addresses in turn.
     pub fn over(others: Vec<Api>) -> Arc<Self> {
         let shelf = Shelf::memory();
         let own = shelf.client(0).expect("the first");
@@ -102,10 +101,10 @@ impl Floor {
         reply
     }
 
-    /// Makes or changes a queue.
+    /// Creates or changes a queue.
     pub async fn make(&self, api: &Api, queue: &str, body: Value) {
-        // What the queue will be is known before it is made only by asking: it is recorded as if it had been
-        // made by then.
+        // The answer tells the queue's settings, so the call is recorded afterwards, with the time before it
+        // was sent.
         let at = self.at();
         let Reply::Told(made) = ask(api, Method::PUT, &format!("/v1/queues/{queue}"), Some(&body)).await
         else {
@@ -115,7 +114,7 @@ impl Floor {
         self.own.returned(self.at(), op, Outcome::Queue(QueueAnswer::Done));
     }
 
-    /// `to` as the API has it; of all partitions.
+    /// Moves the cursors of all partitions; `to` as in the API.
     pub async fn seek(&self, api: &Api, queue: &str, to: Value) -> Reply {
         let path = format!("/v1/queues/{queue}/seek");
         let body = json!({ "to": to });
@@ -123,7 +122,7 @@ impl Floor {
         self.record(QueueCall::Seek { queue: queue.to_owned(), partitions: None }, reply, cursors).await
     }
 
-    /// The cursors are not told: nothing is known of what was dropped.
+    /// Purges the queue. Its cursors are not recorded: the checker does not learn which records were dropped.
     pub async fn purge(&self, api: &Api, queue: &str) -> Reply {
         let path = format!("/v1/queues/{queue}/purge");
         let reply = ask(api, Method::POST, &path, None);
@@ -154,7 +153,7 @@ impl Floor {
         self.others.get(nth).unwrap_or(api).clone()
     }
 
-    /// Waits until nothing is left to be done.
+    /// Waits until the queue has no record that is ready, delayed, retrying or in flight.
     pub async fn drained(&self, api: &Api, queue: &str, seconds: u64) {
         until(seconds, &format!("{queue} to be drained"), || async {
             let Reply::Told(told) = ask(api, Method::GET, &format!("/v1/queues/{queue}"), None).await else {
@@ -169,7 +168,7 @@ impl Floor {
         .await;
     }
 
-    /// The whole log, as it is in the end.
+    /// Records the final content of all partitions of a topic.
     pub async fn read(&self, api: &Api, topic: &str) {
         let description = api.get(&format!("/v1/topics/{topic}")).await.ok();
         for partition in 0..i32::try_from(list(&description, "partitions").len()).expect("few") {
@@ -182,7 +181,7 @@ impl Floor {
         }
     }
 
-    /// What is left of a queue in the end.
+    /// Records and returns the final state of a queue.
     pub async fn rest(&self, api: &Api, queue: &str) -> Rest {
         let op = self.own.invoke(self.at(), Call::Queue(QueueCall::Rest { queue: queue.to_owned() }));
         let told = api.get(&format!("/v1/queues/{queue}")).await.ok();
@@ -205,15 +204,14 @@ impl Floor {
         check_queues(&self.shelf.history().expect("in memory"), QueueOptions::default())
     }
 
-    /// Panics with all that was wrong.
+    /// Prints all violations and panics if there are any.
     pub fn check(&self) {
         let violations = self.violations();
         violations.iter().for_each(|violation| println!("{violation}"));
         assert!(violations.is_empty(), "{} violations, first: {}", violations.len(), violations[0]);
     }
 
-    /// Leases, hand-outs, calls that nobody saw answered or that were refused, and entries by what they were
-    /// told.
+    /// Number of leases, hand-outs, calls without an answer, refused calls, and settled entries by status.
     pub fn tally(&self) -> BTreeMap<String, usize> {
         let mut tally: BTreeMap<String, usize> = BTreeMap::new();
         for op in &self.history().ops {
@@ -240,7 +238,7 @@ impl Floor {
     }
 }
 
-/// All pages of a listing.
+/// All records of a listing, over all its pages.
 pub async fn listed(api: &Api, queue: &str, listing: &str) -> Vec<Value> {
     let mut all = Vec::new();
     let mut after = String::new();
@@ -261,13 +259,13 @@ impl Pen {
         self.recorder.returned(self.floor.at(), op, outcome);
     }
 
-    /// A moment later, and where a call goes then that nobody answered.
+    /// Pauses, and returns the address to which an unanswered call is sent again.
     async fn again(&self, api: &Api) -> Api {
         sleep(AGAIN).await;
         self.floor.elsewhere(api)
     }
 
-    /// `None`: nothing was given, or nobody knows what.
+    /// Leases records; `None` if none were given or the outcome is unknown.
     pub async fn lease(&self, api: &Api, queue: &str, body: &Value) -> Option<Taken> {
         let request = body["request_id"].as_str().map(str::to_owned);
         let mut api = api.clone();
@@ -284,7 +282,8 @@ impl Pen {
         }
     }
 
-    /// A verdict for each entry, or `None`, if nobody knows; with a request id it is asked until it is known.
+    /// Returns a verdict for each entry, or `None` if the outcome is unknown. With a request id, the call is
+    /// repeated until its outcome is known.
     pub async fn settle(
         &self,
         api: &Api,
@@ -319,13 +318,13 @@ impl Pen {
         }
     }
 
-    /// Records and acks in one request, asked until it is known what came of it: all, or nothing, since a
-    /// receipt was lost.
+    /// Sends records and acks in one atomic request until its outcome is known. True: all of it was stored;
+    /// false: nothing, since a receipt was lost.
     pub async fn ack_with(&self, api: &Api, topics: &Value, receipts: &[String]) -> bool {
         let body = json!({"topics": topics, "acks": receipts});
         let entries: Vec<Entry> =
             receipts.iter().map(|r| entry(&(Claim::Receipt(r.clone()), Intent::Ack))).collect();
-        // Without a key, the receipts are the key.
+        // The server derives the request's identity from the receipts when there is no idempotency key.
         let settle = Settle { queue: None, request: Some(receipts.concat()), entries };
         let mut api = api.clone();
         loop {

@@ -1,5 +1,5 @@
-//! Concurrent producers that remember what they sent and what was acknowledged, and the check of what became
-//! of it.
+//! Concurrent producers that remember what they sent and what was acknowledged, and a check of what was
+//! stored.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,39 +12,39 @@ use tokio::task::JoinHandle;
 use super::client::{Api, list, try_send};
 use super::wait::{until, within};
 
-/// An answer, of whatever kind, comes within this time, or the connection breaks.
+/// Longest wait for an answer or the end of the connection, in seconds.
 const ANSWER_S: u64 = 30;
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// One record that was sent, by its own name in its value.
+/// State of one sent record. Its value is its unique name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sent {
-    /// Sent once without a key, and not answered: may be there.
+    /// Sent, but not acknowledged: it may be stored.
     Unknown,
-    /// At this partition and offset.
+    /// Stored at this partition and offset.
     At(i64, i64),
-    /// Within a stream that was answered: somewhere.
+    /// Stored somewhere: it was part of an acknowledged NDJSON stream.
     Stored,
 }
 
 #[derive(Default)]
 struct Book {
-    /// By topic and name.
+    /// Records by topic and name.
     sent: Mutex<HashMap<(String, String), Sent>>,
     acked: AtomicUsize,
     refused: AtomicUsize,
     stop: AtomicBool,
 }
 
-/// Running producers.
+/// A set of running producers.
 pub struct Load {
     book: Arc<Book>,
     producers: Vec<JoinHandle<()>>,
 }
 
 impl Load {
-    /// Per topic two producers that retry under a key until they are answered, one that sends each record
-    /// once, without key, and one that streams lines under a key.
+    /// Starts four producers per topic: two that retry with an idempotency key until they are answered, one
+    /// that sends each record once without a key, and one that streams lines with a key.
     pub fn start(api: &Api, topics: &[&str]) -> Self {
         let book = Arc::new(Book::default());
         let mut producers = Vec::new();
@@ -66,18 +66,18 @@ impl Load {
         self.book.acked.load(Ordering::Relaxed)
     }
 
-    /// Answers that were 503 or 429.
+    /// Number of answers with status 503 or 429.
     pub fn refused(&self) -> usize {
         self.book.refused.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many more requests were acknowledged.
+    /// Waits until this number of further requests was acknowledged.
     pub async fn more(&self, requests: usize) {
         let goal = self.acked() + requests;
         until(90, "acknowledged requests under load", async || (self.acked() >= goal).then_some(())).await;
     }
 
-    /// Begins no more requests and waits for those that are under way.
+    /// Stops sending and waits for requests under way.
     pub async fn stop(self) -> Outcome {
         self.book.stop.store(true, Ordering::Relaxed);
         for producer in self.producers {
@@ -89,7 +89,7 @@ impl Load {
         Outcome { sent }
     }
 
-    /// Ends the producers where they are: what was not answered stays unknown.
+    /// Aborts the producers: requests under way stay unknown.
     pub async fn abandon(self) -> Outcome {
         for producer in self.producers {
             producer.abort();
@@ -135,7 +135,7 @@ impl Producer {
         self.book.acked.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// `None` when there was no whole answer.
+    /// Sends a request once; `None` if it was refused or there was no whole answer.
     async fn attempt(&self, content_type: &str, key: Option<&str>, body: String) -> Option<Value> {
         let mut request = self.api.post(&self.topic, content_type).body(body);
         if let Some(key) = key {
@@ -194,14 +194,14 @@ fn place(answer: &Value, n: usize) -> Sent {
     Sent::At(number("partition"), number("offset"))
 }
 
-/// What was sent, and what was acknowledged of it.
+/// What was sent, and what was acknowledged.
 pub struct Outcome {
     sent: HashMap<(String, String), Sent>,
 }
 
 impl Outcome {
-    /// Every acknowledged record is stored once and where the answer said, every other at most once, and
-    /// nothing else is there. Offsets are dense.
+    /// Checks that every acknowledged record is stored once and where the answer said, every other at most
+    /// once, and nothing else. Offsets must be dense.
     pub async fn check(&self, api: &Api) {
         let mut topics: Vec<&String> = self.sent.keys().map(|(topic, _)| topic).collect();
         topics.sort_unstable();

@@ -1,23 +1,23 @@
-//! A member of a consumer group, as an application would be one.
+//! A member of a consumer group, as an application would implement it.
 
 use super::client::{Answer, Api, list, send, try_send};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// A member of a group, with what it was told last.
+/// A member of a group and the state of its last answer.
 #[derive(Debug, Clone)]
 pub struct Member {
     pub group: String,
     pub id: String,
     pub generation: i64,
-    /// Topic and partition.
+    /// Assigned partitions, by topic and number.
     pub assigned: BTreeSet<(String, i64)>,
-    /// Position that the next poll reads from; the committed offsets, if there is none.
+    /// Position from which the next poll reads; `None`: the committed offsets.
     pub after: Option<String>,
 }
 
-/// Topic and partition of each.
+/// The assigned partitions of an answer, by topic and number.
 pub fn assigned(answer: &Value) -> BTreeSet<(String, i64)> {
     let of = |topic: &Value| -> Vec<(String, i64)> {
         let name = topic["topic"].as_str().expect("a name").to_owned();
@@ -33,7 +33,7 @@ pub fn place(record: &Value) -> (String, i64, i64) {
 }
 
 impl Member {
-    /// Joins, with `more` than the topics.
+    /// Joins a group; `more` are further members of the request's body.
     pub async fn join(api: &Api, group: &str, topics: &[&str], more: Value) -> Self {
         let answer = join(api, group, topics, more).await.ok();
         Self {
@@ -49,7 +49,7 @@ impl Member {
         format!("/v1/groups/{}/members/{}", self.group, self.id)
     }
 
-    /// Polls from where the member is, whatever comes of it, and stays where it is.
+    /// Polls from the current position without taking the answer over.
     pub async fn try_poll(&self, api: &Api, mut body: Value) -> Result<Answer, reqwest::Error> {
         if let Some(after) = &self.after {
             body["after"] = json!(after);
@@ -61,7 +61,7 @@ impl Member {
         self.try_poll(api, body).await.expect("an answer")
     }
 
-    /// Takes over what an answer says of position, generation and assignment; its records.
+    /// Takes over position, generation and assignment from an answer; returns its records.
     pub fn take(&mut self, answer: &Value) -> Vec<Value> {
         self.generation = answer["generation"].as_i64().expect("a generation");
         self.assigned = assigned(answer);
@@ -74,7 +74,7 @@ impl Member {
         self.take(&answer)
     }
 
-    /// Polls until there is nothing more.
+    /// Polls until an answer holds no records.
     pub async fn drain(&mut self, api: &Api) -> Vec<Value> {
         let mut all = Vec::new();
         loop {
@@ -86,7 +86,7 @@ impl Member {
         }
     }
 
-    /// Commits under the generation known last.
+    /// Commits offsets under the last known generation.
     pub async fn commit(&self, api: &Api, offsets: &[(&str, i64, i64)]) -> Answer {
         offsets_of(api, &self.group, self.offsets(offsets)).await
     }

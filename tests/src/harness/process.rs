@@ -1,4 +1,4 @@
-//! The binary as a process of its own, with the folder it works in.
+//! `millpond dev` as a process, with the folder it works in.
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
@@ -10,19 +10,19 @@ use super::child::{Process, READY, millpond, signal};
 use super::client::Api;
 use super::wait::until;
 
-/// A temporary folder that one Millpond after the other works in; removed at the end, with a database that
-/// had to be elsewhere.
+/// A temporary folder in which one Millpond after another works. It is removed on drop, together with a
+/// database that had to be placed elsewhere.
 pub struct Home {
     root: tempfile::TempDir,
 }
 
 impl Home {
-    /// One that other users may pass, as most folders.
+    /// A folder that other users may enter, as most folders.
     pub fn open() -> Self {
         Self::with_mode(0o755)
     }
 
-    /// One that only its owner may enter.
+    /// A folder that only its owner may enter.
     pub fn closed() -> Self {
         Self::with_mode(0o700)
     }
@@ -41,7 +41,7 @@ impl Home {
         self.root.path().join("data")
     }
 
-    /// Every object of the bucket.
+    /// Paths of all objects of the bucket.
     pub fn objects(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let mut folders = vec![self.data_dir().join("bucket")];
@@ -64,7 +64,7 @@ impl Drop for Home {
     fn drop(&mut self) {
         if let Ok(elsewhere) = std::fs::read_to_string(self.data_dir().join("postgres/location")) {
             let elsewhere = PathBuf::from(elsewhere);
-            // Only what a relocated database is called.
+            // Remove only a folder that has the name of a relocated database.
             if elsewhere.file_name().and_then(OsStr::to_str).is_some_and(|name| name.starts_with("millpond-"))
             {
                 drop(std::fs::remove_dir_all(elsewhere));
@@ -77,7 +77,7 @@ impl Drop for Home {
 pub struct Dev {
     process: Process,
     pub address: SocketAddr,
-    /// Where Postgres' own files are.
+    /// Folder of Postgres' own files.
     pub database: PathBuf,
     pub database_url: String,
     pub bucket: PathBuf,
@@ -85,7 +85,7 @@ pub struct Dev {
 }
 
 impl Dev {
-    /// With `--ephemeral`, and its temporary folder within one that is removed in any case.
+    /// Starts `millpond dev --ephemeral`, with its temporary folder inside one that is removed in any case.
     pub fn ephemeral() -> Self {
         let home = Home::open();
         let mut command = Self::command(&["--ephemeral", "--listen", "127.0.0.1:0"]);
@@ -136,7 +136,7 @@ impl Dev {
         Api::new(self.address)
     }
 
-    /// What it has logged so far.
+    /// The log so far.
     pub fn log(&self) -> String {
         self.process.log()
     }
@@ -145,14 +145,14 @@ impl Dev {
         self.process.pid()
     }
 
-    /// The postmaster's process, while there is one.
+    /// Process id of the postmaster, if it runs.
     pub fn postmaster(&self) -> Option<u32> {
         let file = std::fs::read_to_string(self.database.join("postmaster.pid")).ok()?;
         let pid: u32 = file.lines().next()?.trim().parse().ok()?;
         is_running(pid).then_some(pid)
     }
 
-    /// Ends Postgres as a crash would: the postmaster and all its processes.
+    /// Kills the postmaster and all its processes, as a crash would.
     pub fn kill_postgres(&self) -> bool {
         let Some(postmaster) = self.postmaster() else { return false };
         let mut doomed = children_of(postmaster);
@@ -161,7 +161,7 @@ impl Dev {
         true
     }
 
-    /// All of Postgres' processes, for signals that crash nothing.
+    /// Process ids of all Postgres processes, for signals that do not crash it.
     pub fn postgres_processes(&self) -> Vec<u32> {
         let Some(postmaster) = self.postmaster() else { return Vec::new() };
         let mut all = children_of(postmaster);
@@ -169,13 +169,13 @@ impl Dev {
         all
     }
 
-    /// Ends the agent as a crash would; its Postgres goes with it, a moment later.
+    /// Kills the agent, as a crash would; its Postgres ends shortly afterwards.
     pub async fn kill(mut self) {
         self.process.kill();
         self.postgres_gone().await;
     }
 
-    /// Ends agent and Postgres at once.
+    /// Kills agent and Postgres at once.
     pub async fn kill_all(mut self) {
         let mut doomed = self.postgres_processes();
         doomed.push(self.pid());
@@ -189,7 +189,7 @@ impl Dev {
             .await;
     }
 
-    /// Sends a signal and waits for the end.
+    /// Sends a signal and waits for the process to end.
     pub async fn end_by(mut self, name: &str, seconds: u64) -> ExitStatus {
         self.process.end_by(name, seconds).await
     }
@@ -206,7 +206,7 @@ impl Drop for Dev {
     }
 }
 
-/// A process that waits to be reaped does not run.
+/// True if the process runs; a zombie does not.
 fn is_running(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| !stat.rsplit(") ").next().unwrap_or("Z").starts_with('Z'))

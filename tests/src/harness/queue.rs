@@ -1,4 +1,4 @@
-//! A queue as an application would use it over HTTP.
+//! A queue, used over HTTP as an application would.
 
 use super::client::{Answer, Api, list, send};
 use super::unique;
@@ -6,14 +6,14 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// A queue over a topic of its own.
+/// A queue over its own topic.
 pub struct Queue {
     pub api: Api,
     pub name: String,
     pub topic: String,
 }
 
-/// Records of a queue by state.
+/// Number of records of a queue, by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Counts {
     pub ready: i64,
@@ -24,7 +24,7 @@ pub struct Counts {
 }
 
 impl Queue {
-    /// A queue of its own over a topic of one partition.
+    /// Creates a queue over a new topic of one partition.
     pub async fn new(api: Api, settings: Value) -> Self {
         Self::over(api, 1, settings).await
     }
@@ -58,7 +58,7 @@ impl Queue {
         serde_json::from_value(self.describe().await).expect("counts")
     }
 
-    /// Records with the values 0 to n.
+    /// Produces records with the values 0 to n - 1.
     pub async fn fill(&self, n: i64) {
         let records: Vec<Value> = (0..n).map(|n| json!({ "value": n })).collect();
         self.api.produce(&self.topic, json!(records)).await.ok();
@@ -73,7 +73,7 @@ impl Queue {
         list(&answer, "results").clone()
     }
 
-    /// The statuses of a settlement.
+    /// Settles, and returns the status of each entry.
     pub async fn statuses(&self, body: Value) -> Vec<String> {
         self.settle(body).await.iter().map(|r| r["status"].as_str().expect("a status").to_owned()).collect()
     }

@@ -1,4 +1,4 @@
-//! HTTP byte by byte, for requests that no client library would send.
+//! HTTP written byte by byte, for requests that no client library would send.
 
 use std::net::SocketAddr;
 
@@ -15,24 +15,25 @@ impl Raw {
         Self(TcpStream::connect(address).await.expect("a connection"))
     }
 
-    /// The server may have closed already: what it said is read afterwards.
+    /// Writes bytes. An error is ignored: the server may have closed already, and its answer is read
+    /// afterwards.
     pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
         within(30, "room on the connection", self.0.write_all(bytes.as_ref())).await.ok();
     }
 
-    /// No more will be sent; the answer can still be read.
+    /// Closes the sending side; the answer can still be read.
     pub async fn half_close(&mut self) {
         self.0.shutdown().await.ok();
     }
 
-    /// Everything until the server closes.
+    /// Reads until the server closes.
     pub async fn read_to_end(&mut self) -> String {
         let mut all = Vec::new();
         within(40, "end of the answer", self.0.read_to_end(&mut all)).await.ok();
         String::from_utf8_lossy(&all).into_owned()
     }
 
-    /// Until the text appears.
+    /// Reads until the text appears.
     pub async fn read_until(&mut self, end: &str) -> String {
         let mut all = Vec::new();
         let reading = async {
@@ -49,14 +50,14 @@ impl Raw {
     }
 }
 
-/// One exchange on a connection of its own.
+/// Sends a request on its own connection and reads the whole answer.
 pub async fn exchange(address: SocketAddr, request: impl AsRef<[u8]>) -> String {
     let mut raw = Raw::connect(address).await;
     raw.write(request).await;
     raw.read_to_end().await
 }
 
-/// The status of an answer's first line, 0 if there is none.
+/// Status code in the first line of an answer, 0 if there is none.
 pub fn status(answer: &str) -> u16 {
     answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
 }

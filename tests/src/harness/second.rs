@@ -1,4 +1,4 @@
-//! Another agent on the Postgres and the bucket of a running `millpond dev`.
+//! A second agent on the Postgres and the bucket of a running `millpond dev`.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use super::child::millpond;
 use super::client::Api;
 use super::process::Dev;
 
-/// A running `millpond agent`, killed when dropped.
+/// A running `millpond agent`, killed on drop.
 pub struct Second {
     child: Child,
     pub address: SocketAddr,

@@ -1,11 +1,11 @@
-//! Bounded waiting.
+//! Waits with a bound.
 
 use std::future::Future;
 use std::time::Duration;
 
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The future's output, or a panic that says what took too long.
+/// The future's output; panics with `what` if it takes longer than this number of seconds.
 pub async fn within<T>(seconds: u64, what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(Duration::from_secs(seconds), future).await {
         Ok(output) => output,
@@ -13,7 +13,7 @@ pub async fn within<T>(seconds: u64, what: &str, future: impl Future<Output = T>
     }
 }
 
-/// Asks again and again until there is an answer.
+/// Calls again and again until there is an answer; panics with `what` if that takes too long.
 pub async fn until<T, F: Future<Output = Option<T>>>(
     seconds: u64,
     what: &str,

@@ -1,4 +1,4 @@
-//! Queues' answers and requests as JSON, and as histories have them.
+//! Conversion of queue requests and answers between JSON and the types of [`crate::history`].
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::client::list;
 
-/// A lease that was given.
+/// A lease and its records, as the API returned it.
 #[derive(Debug, Clone)]
 pub struct Taken {
     pub queue: String,
@@ -19,14 +19,14 @@ pub struct Taken {
     pub records: Vec<Value>,
 }
 
-/// What is settled, by the text of a receipt or a lease id.
+/// Target of a settlement: the text of a receipt or of a lease id.
 #[derive(Debug, Clone)]
 pub enum Claim {
     Receipt(String),
     Lease(String),
 }
 
-/// Whose value a record has; that of no payload of ours is known by its hash.
+/// Identity of a record by its value; a value that is no test payload is identified by its hash.
 pub fn seen(record: &Value) -> Seen {
     let text = |name: &str| record[name].as_str().map(str::to_owned);
     let value = text("text").or_else(|| text("base64")).unwrap_or_else(|| record["value"].to_string());
@@ -45,7 +45,7 @@ pub fn text(value: &Value, name: &str) -> String {
     value[name].as_str().unwrap_or_else(|| panic!("no text {name} in {value}")).to_owned()
 }
 
-/// Least delays by a description of a queue.
+/// Shortest delay after each failure, by the retry policy of a queue's description.
 pub fn backoff_ms(retry: &Value) -> Vec<i64> {
     let figure = |name: &str| retry[name].as_f64().unwrap_or_else(|| panic!("no figure {name} in {retry}"));
     let (base_ms, factor, cap_ms, jitter) =
@@ -100,7 +100,7 @@ pub fn taken(queue: &str, told: &Value) -> Option<Taken> {
     })
 }
 
-/// An empty answer is a lease of nothing.
+/// Converts an answer to a lease request; an empty answer becomes a lease without records.
 pub fn leased(told: &Value) -> Leased {
     let hand_out = |record: &Value| HandOut {
         partition: small(record, "partition"),
@@ -127,7 +127,7 @@ pub fn entry((claim, intent): &(Claim, Intent)) -> Entry {
     Entry { target, intent: intent.clone() }
 }
 
-/// The body of a settlement, and which entry each of its results speaks of.
+/// Body of a settlement, and for each of its results the index of its entry.
 pub fn settlement(request: Option<&str>, entries: &[(Claim, Intent)]) -> (Value, Vec<usize>) {
     let names = ["ack", "nack", "renew", "reject", "ack_leases", "renew_leases"];
     let mut parts: Vec<(Vec<Value>, Vec<usize>)> = vec![Default::default(); names.len()];
@@ -161,7 +161,7 @@ pub fn settlement(request: Option<&str>, entries: &[(Claim, Intent)]) -> (Value,
     (body, order)
 }
 
-/// What an atomic request was told whose acks were refused: which receipts are lost.
+/// Verdicts of an atomic request that was refused because some of these receipts were lost.
 pub fn refused(problem: &Value, receipts: &[String]) -> Vec<Verdict> {
     let lost = list(problem, "receipts");
     assert!(!lost.is_empty(), "none is lost: {problem}");

@@ -1,6 +1,5 @@
-//! Workers of queues as applications have them, good and bad ones: they lease, work, hold on, give back,
-//! settle late or twice, or die with records in hand. All that they ask and are told goes into the floor's
-//! history.
+//! Queue workers, well and badly behaved: they lease, work, hold records, give them back, settle late or
+//! twice, or die with records in hand. All calls and answers are recorded in a [`Floor`]'s history.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,41 +19,41 @@ use super::wire::{Claim, Taken};
 
 const IDLE: Duration = Duration::from_millis(20);
 
-/// How a worker behaves. Shares are of 1,000: of records, or, where it says so, of leases.
+/// Behaviour of a worker. Probabilities are in thousandths: of records, or, where a field says so, of leases.
 #[derive(Debug, Clone)]
 pub struct Habits {
     pub batch: usize,
     pub wait_ms: u64,
     pub lease_ms: i64,
-    /// How long a lease is worked on.
+    /// Range of the time that a worker spends on a lease.
     pub work_ms: std::ops::Range<u64>,
     pub nack: u32,
-    /// Of what is nacked; else the policy decides.
+    /// Delay of a nack; `None`: the queue's retry policy decides.
     pub delay_ms: Option<i64>,
-    /// Given back uncounted.
+    /// Nacked without counting a failure.
     pub put_back: u32,
     pub reject: u32,
-    /// Of leases: renewed before they are worked on.
+    /// Probability that a lease is renewed before the work begins.
     pub renew: u32,
-    /// Of leases in which all is acked: as a whole.
+    /// Probability that a lease whose records are all acked is acked as a whole.
     pub whole: u32,
-    /// Of leases: dropped without a word; another worker takes the place.
+    /// Probability that a worker dies with the lease in hand; another worker takes its place.
     pub die: u32,
-    /// Of leases: held beyond the deadline, then settled.
+    /// Probability that a lease is held beyond its deadline and then settled.
     pub late: u32,
-    /// Of leases: settled, and then once more.
+    /// Probability that a lease is settled twice.
     pub twice: u32,
-    /// Of leases: settled with a request id, until it is known what came of it.
+    /// Probability that a lease is settled with a request id, until the outcome is known.
     pub insist: u32,
-    /// Of leases: what is acked is acked together with a record for each in this topic, `{"queue",
-    /// "partition", "offset"}`.
+    /// Probability that the acked records of a lease are acked together with one new record each in the topic
+    /// `into`, whose value is `{"queue", "partition", "offset"}`.
     pub transform: u32,
     pub into: &'static str,
-    /// Of leases: receipts that nobody gave, and those of this queue sent to another, before they are
-    /// settled.
+    /// Probability that a worker first settles an invented receipt, and the lease's receipts in the queue
+    /// `other`.
     pub forge: u32,
     pub other: Option<&'static str>,
-    /// Records that always fail.
+    /// True for records that always fail.
     pub poison: fn(&Value) -> bool,
 }
 
@@ -90,7 +89,7 @@ pub struct Worker {
     task: JoinHandle<()>,
 }
 
-/// Workers of one queue, in turn on the agents.
+/// Starts workers of one queue, distributed over the agents in turn.
 pub fn crew(
     apis: &[Api],
     floor: &Arc<Floor>,
@@ -107,7 +106,7 @@ pub fn crew(
         .collect()
 }
 
-/// Ends workers after the lease that each has in hand.
+/// Stops workers once each has settled its current lease.
 pub async fn stop(workers: Vec<Worker>) {
     for worker in &workers {
         worker.stop.send_replace(true);
@@ -131,7 +130,7 @@ impl Worker {
         Self { stop, task: tokio::spawn(task.run()) }
     }
 
-    /// As a SIGKILL would: what is under way is never answered, what is in hand is never settled.
+    /// Aborts the worker, as a SIGKILL would: calls under way are never answered, its lease is never settled.
     pub async fn kill(self) {
         self.task.abort();
         if let Err(end) = self.task.await {
@@ -210,7 +209,8 @@ impl Task {
         }
     }
 
-    /// Nothing comes of it; that nothing does, the history shows.
+    /// Settles an invented receipt, and this queue's receipts in another queue. The history's check verifies
+    /// that neither has an effect.
     async fn forge(&mut self, pen: &Pen, taken: &Taken) {
         let mut forged = text_of(&taken.records[0]).into_bytes();
         let place = self.rng.random_range(4..forged.len());
@@ -224,7 +224,7 @@ impl Task {
         }
     }
 
-    /// Acks with a commit what is to be acked; answers what is left to be settled.
+    /// Acks records together with new ones in one commit; returns the entries that remain to be settled.
     async fn transform(
         &mut self,
         pen: &Pen,

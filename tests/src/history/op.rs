@@ -1,11 +1,12 @@
-//! Operations, their outcomes, and the events in which clients write them down.
+//! Operations, their outcomes, and the events by which clients record them.
 
 use super::queue::{QueueAnswer, QueueCall};
+use super::record::{RecordId, Seen};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fmt;
 
-/// One client's operations are numbered from 0.
+/// Identity of an operation: its client, and its number among the client's operations, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct OpId {
     pub client: u32,
@@ -18,15 +19,7 @@ impl fmt::Display for OpId {
     }
 }
 
-/// Identity of a record, which its payload carries. Only attempts that are to store it once may share it:
-/// those of one idempotency key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct RecordId {
-    pub client: u32,
-    pub counter: u64,
-}
-
-/// A partition of a topic. A topic that is deleted and made anew needs another name here.
+/// A partition of a topic. A topic that is deleted and created again needs another name here.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Log {
     pub topic: String,
@@ -46,14 +39,14 @@ impl fmt::Display for Log {
     }
 }
 
-/// Where a client wants to begin to read.
+/// Position at which a read begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum From {
     Offset(i64),
     Earliest,
     Latest,
-    /// Where the same session of the same client left off: polls and tails.
+    /// Where the client's previous read of the same session ended: polls and tails.
     Next,
 }
 
@@ -75,7 +68,7 @@ impl Sent {
     }
 }
 
-/// When queues may hand a record out; the log does not care.
+/// When queues may hand out a record; it does not concern the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timing {
     pub delay_ms: Option<i64>,
@@ -87,7 +80,7 @@ pub struct Timing {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Produce {
     pub records: Vec<Sent>,
-    /// Idempotency key, unique in the history but for retries.
+    /// Idempotency key; only retries of the same request share it.
     pub key: Option<String>,
     /// `If-Match`: store only if this is the high watermark.
     pub expect: Option<i64>,
@@ -97,7 +90,7 @@ pub struct Produce {
 pub struct Read {
     pub log: Log,
     pub from: From,
-    /// Reads of one session go on where the last left off; see [`From::Next`].
+    /// Reads of one session continue where the previous one ended; see [`From::Next`].
     pub session: u64,
 }
 
@@ -106,33 +99,24 @@ pub struct Read {
 pub enum Call {
     Produce(Produce),
     Read(Read),
-    /// The high watermark alone.
+    /// A request for the high watermark alone.
     End(Log),
-    /// All records of a partition, by a client that remembers nothing, after everything has healed.
+    /// A read of all records of a partition without any earlier state, after all faults have ended.
     Final(Log),
     Queue(QueueCall),
 }
 
-/// Where a record was stored.
+/// Partition and offset at which a record was stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placed {
     pub partition: i32,
     pub offset: i64,
 }
 
-/// What a read returned at an offset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Seen {
-    Record(RecordId),
-    /// Bytes that are no payload of ours; a hash of them.
-    Foreign(u64),
-}
-
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadAnswer {
     pub log_start: Option<i64>,
-    /// `None` where the answer does not say, as in tails.
+    /// `None` if the answer does not tell it, as in tails.
     pub high_watermark: Option<i64>,
     pub records: Vec<(i64, Seen)>,
 }
@@ -140,23 +124,23 @@ pub struct ReadAnswer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// One place per record of the request.
+    /// Answer to `Produce`, with one place per record of the request.
     Produced {
         placed: Vec<Placed>,
         duplicate: bool,
     },
-    /// Of `Read` and `Final`.
+    /// Answer to `Read` and `Final`.
     Records(ReadAnswer),
     End {
         high_watermark: i64,
     },
     Queue(QueueAnswer),
-    /// Certainly nothing was stored or changed, by this attempt; `current` is the high watermark that an
-    /// `If-Match` met.
+    /// This attempt certainly had no effect. `current` is the high watermark that did not match an
+    /// `If-Match`.
     Fail {
         current: Option<i64>,
     },
-    /// Whether it took effect is unknown.
+    /// Whether the operation took effect is unknown.
     Info,
 }
 
@@ -167,8 +151,8 @@ pub enum What {
     Return(Outcome),
 }
 
-/// A line of a client's record. `at` is any clock that all clients share and that never goes back:
-/// nanoseconds, or a counter.
+/// An event that a client recorded. `at` is the time of any clock that all clients share and that never goes
+/// back: nanoseconds, or a counter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     pub at: u64,
@@ -181,18 +165,18 @@ pub struct Op {
     pub id: OpId,
     pub invoked: u64,
     pub call: Call,
-    /// `None`: no answer was ever seen, as good as [`Outcome::Info`].
+    /// Time and outcome; `None`: no answer was recorded, which means [`Outcome::Info`].
     pub returned: Option<(u64, Outcome)>,
 }
 
 impl Op {
-    /// The outcome, open ones as `Info`.
+    /// The outcome; [`Outcome::Info`] for an operation without an answer.
     #[must_use]
     pub fn outcome(&self) -> &Outcome {
         self.returned.as_ref().map_or(&Outcome::Info, |(_, outcome)| outcome)
     }
 
-    /// When its effect was over; never, if it is not known whether it had one.
+    /// Time by which the effect was over; `u64::MAX` if the outcome is unknown.
     #[must_use]
     pub fn ended(&self) -> u64 {
         match &self.returned {
@@ -202,15 +186,15 @@ impl Op {
     }
 }
 
-/// Operations in the order in which they were invoked.
+/// Operations in the order of their invocation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
     pub ops: Vec<Op>,
 }
 
 impl History {
-    /// From the events of all clients, in any order but that an operation's invocation comes before its
-    /// return.
+    /// Builds a history from the events of all clients. Their order is free, except that an operation's
+    /// invocation must come before its return.
     #[must_use]
     pub fn of(events: impl IntoIterator<Item = Event>) -> Self {
         let mut ops: Vec<Op> = Vec::new();

@@ -1,7 +1,7 @@
-//! Values that say whose they are: `crc.client.counter.key.filler`, readable text, so that they fit every
-//! form of a request.
+//! Record values that carry their identity: `crc.client.counter.key.filler`, as readable text that fits every
+//! request format.
 
-use super::op::{RecordId, Seen};
+use super::record::{RecordId, Seen};
 
 /// The value of a record. `key` must not contain a dot; `filler_bytes` makes it larger.
 #[must_use]
@@ -12,7 +12,7 @@ pub fn payload(id: RecordId, key: Option<&str>, filler_bytes: usize) -> String {
     format!("{:08x}.{text}", crc32c::crc32c(text.as_bytes()))
 }
 
-/// Whose value this is; foreign if a bit of it is not as it was sent, or if it came under another key.
+/// Identity in a value; foreign if any bit of it was changed, or if the record has another key.
 #[must_use]
 pub fn identify(key: Option<&[u8]>, value: &[u8]) -> Seen {
     parse(key, value).map_or_else(|| Seen::Foreign(u64::from(crc32c::crc32c(value))), Seen::Record)

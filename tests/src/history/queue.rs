@@ -1,13 +1,13 @@
-//! What clients do with queues, and what they are told.
+//! Operations on queues, and their answers.
 //!
-//! Two clocks meet here: the clients' (`at` of an event) and the server's (`…_ms`). Neither is ever converted
-//! into the other.
+//! Two clocks occur here: the clients' (`at` of an event) and the server's (`…_ms`). Neither is ever
+//! converted into the other.
 
-use super::op::Seen;
+use super::record::Seen;
 use serde::{Deserialize, Serialize};
 use std::hash::{DefaultHasher, Hasher};
 
-/// A receipt or a lease id, by a hash of its text.
+/// A receipt or a lease id, as the hash of its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Token(pub u64);
 
@@ -20,24 +20,25 @@ impl Token {
     }
 }
 
-/// How a queue is configured. A queue that is deleted and made anew needs another name here.
+/// Configuration of a queue. A queue that is deleted and created again needs another name here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
     pub queue: String,
     pub topic: String,
     pub keyed: bool,
     pub max_failures: u32,
-    /// Least delays after 1, 2, … failures, jitter taken off; the last holds for all that follow. Empty: at
-    /// once.
+    /// Shortest delay after 1, 2, … failures, without jitter; the last one applies to all further failures.
+    /// Empty: no delay.
     pub backoff_ms: Vec<i64>,
-    /// Begins at the end of the log as it is when the queue is made, else at its start.
+    /// Whether the queue begins at the end of the log at the time of its creation, instead of the log's
+    /// start.
     pub latest: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     pub queue: String,
-    /// Calls that share it are attempts at one lease.
+    /// Calls with the same request id are attempts at one lease.
     pub request: Option<String>,
 }
 
@@ -47,7 +48,7 @@ pub struct HandOut {
     pub partition: i32,
     pub offset: i64,
     pub seen: Seen,
-    /// Needed of records of `keyed` queues only.
+    /// Required only for records of `keyed` queues.
     pub key: Option<Box<str>>,
     pub attempt: u32,
     pub failures: u32,
@@ -66,7 +67,7 @@ pub struct Leased {
 #[serde(rename_all = "lowercase")]
 pub enum Target {
     Receipt(Token),
-    /// What is left of a lease.
+    /// All records of a lease that are not settled yet.
     Lease(Token),
 }
 
@@ -87,9 +88,9 @@ pub struct Entry {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settle {
-    /// `None`: receipts of any queues, as a produce request may ack them.
+    /// `None`: receipts of any queues, as in the acks of a produce request.
     pub queue: Option<String>,
-    /// Calls that share it are attempts at one settlement.
+    /// Calls with the same request id are attempts at one settlement.
     pub request: Option<String>,
     pub entries: Vec<Entry>,
 }
@@ -102,17 +103,17 @@ pub enum Status {
     Dead,
     Renewed,
     Lost,
-    /// Nothing was done, since other entries of an atomic request were lost.
+    /// Nothing was done because other entries of the atomic request were lost.
     Untouched,
 }
 
-/// What became of an entry.
+/// Result of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
     pub status: Status,
-    /// Of what was renewed.
+    /// New deadline, if the entry was a renewal.
     pub deadline_ms: Option<i64>,
-    /// How many, of a whole lease.
+    /// Number of settled records, if the entry named a whole lease.
     pub records: Option<u64>,
 }
 
@@ -123,11 +124,11 @@ impl Verdict {
     }
 }
 
-/// Dead records that a redrive or a purge of them speaks of.
+/// Dead records that a redrive or a purge of dead records applies to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Which {
-    /// All, or all that match something.
+    /// All, or all that match a condition.
     Any,
     Offsets(Vec<(i32, i64)>),
 }
@@ -151,7 +152,7 @@ pub struct Dead {
     pub reason: Option<Box<str>>,
 }
 
-/// What a queue looks like after its workers have drained it.
+/// Description of a queue after its workers have drained it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rest {
     pub ready: i64,
@@ -159,10 +160,10 @@ pub struct Rest {
     pub retrying: i64,
     pub in_flight: i64,
     pub dead: i64,
-    /// Lengths of the listings.
+    /// Lengths of the listings of records in flight and waiting.
     pub in_flight_listed: usize,
     pub waiting_listed: usize,
-    /// The whole listing.
+    /// The listing of dead records.
     pub dead_listed: Vec<Dead>,
 }
 
@@ -172,12 +173,12 @@ pub enum QueueCall {
     Make(Spec),
     Lease(Lease),
     Settle(Settle),
-    /// Of these partitions, or all: cursors move, leases and waiting runs end.
+    /// Moves the cursors of these partitions, or of all; leases and waiting records end.
     Seek {
         queue: String,
         partitions: Option<Vec<i32>>,
     },
-    /// All that is in the queue is dropped.
+    /// Drops all records of the queue.
     Purge {
         queue: String,
     },
@@ -189,7 +190,7 @@ pub enum QueueCall {
         queue: String,
         which: Which,
     },
-    /// The queue as it is in the end.
+    /// Asks for the final state of the queue.
     Rest {
         queue: String,
     },
@@ -200,9 +201,9 @@ pub enum QueueCall {
 pub enum QueueAnswer {
     Done,
     Leased(Leased),
-    /// One for each entry.
+    /// One verdict for each entry.
     Settled(Vec<Verdict>),
-    /// Where the cursors stand, of `Seek` and `Purge`.
+    /// Cursors after `Seek` or `Purge`, by partition.
     Cursors(Vec<(i32, i64)>),
     Rest(Rest),
 }

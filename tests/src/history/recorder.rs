@@ -1,5 +1,5 @@
-//! Where a client writes down what it does: memory, or an append-only file of its own, one line of JSON an
-//! event.
+//! Storage for the events of clients: memory, or an append-only file for each client, with one JSON event a
+//! line.
 
 use super::op::{Call, Event, History, OpId, Outcome, What};
 use parking_lot::Mutex;
@@ -8,11 +8,11 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Where the recorders of one history write.
+/// Where the recorders of one history store their events.
 #[derive(Clone, Debug)]
 pub enum Shelf {
     Memory(Arc<Mutex<Vec<Event>>>),
-    /// A folder with a file for each client.
+    /// A folder with one file for each client.
     Folder(PathBuf),
 }
 
@@ -27,7 +27,7 @@ impl Shelf {
         Ok(Self::Folder(folder.to_owned()))
     }
 
-    /// The recorder of a client that has none yet.
+    /// Creates the recorder of a client; each client has one.
     pub fn client(&self, client: u32) -> io::Result<Recorder> {
         let sink = match self {
             Self::Memory(events) => Sink::Memory(Arc::clone(events)),
@@ -36,7 +36,7 @@ impl Shelf {
         Ok(Recorder { client, inner: Mutex::new(Inner { next: 0, sink }) })
     }
 
-    /// All that was written so far. A last line that broke off, since its client was killed, is left out.
+    /// All events so far as a history. An incomplete last line, left by a client that was killed, is skipped.
     pub fn history(&self) -> io::Result<History> {
         let folder = match self {
             Self::Memory(events) => return Ok(History::of(events.lock().iter().cloned())),
@@ -55,7 +55,7 @@ impl Shelf {
     }
 }
 
-/// Of one client; several operations may be open at a time, in several tasks.
+/// Recorder of one client. Several of its operations may be open at a time, in several tasks.
 #[derive(Debug)]
 pub struct Recorder {
     pub client: u32,
@@ -75,7 +75,7 @@ enum Sink {
 }
 
 impl Recorder {
-    /// Call it before anything is sent.
+    /// Records an operation; must be called before anything is sent.
     pub fn invoke(&self, at: u64, call: Call) -> OpId {
         let mut inner = self.inner.lock();
         let op = OpId { client: self.client, number: inner.next };
@@ -84,7 +84,7 @@ impl Recorder {
         op
     }
 
-    /// Call it once everything has been read.
+    /// Records the outcome; must be called after the whole answer was read.
     pub fn returned(&self, at: u64, op: OpId, outcome: Outcome) {
         self.inner.lock().sink.write(Event { at, op, what: What::Return(outcome) });
     }

@@ -1,94 +1,94 @@
-//! What no correct log does.
+//! Violations: the ways in which a log or a queue can be wrong.
 
 use super::op::{Log, OpId};
 use std::fmt;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
-    /// I1: an acknowledged record is not in a complete read.
+    /// I1: an acknowledged record is missing in a complete read.
     Lost,
-    /// I2: read, but sent by nobody, not yet, to another log, or only by attempts that certainly failed.
+    /// I2: a record was read that nobody sent, or not yet, or to another log, or only in attempts that
+    /// certainly failed.
     Phantom,
-    /// I3: one offset, two records.
+    /// I3: one offset holds two records.
     InconsistentOffset,
-    /// I3: acknowledged at one offset, read at another.
+    /// I3: a record was acknowledged at one offset and read at another.
     Misplaced,
-    /// I4: a read passes over an offset.
+    /// I4: a read skips an offset.
     Gap,
-    /// I4: a read gives an offset twice, or goes back.
+    /// I4: a read returns an offset twice, or goes back.
     Repeat,
-    /// I4: the log begins later though nothing may be deleted, or begins earlier than it did.
+    /// I4: the log's start moved although nothing may be deleted, or it went back.
     LogStart,
-    /// A read gives records at or above the high watermark it names.
+    /// A read returns records at or above the high watermark that it names.
     BeyondEnd,
-    /// I5: what was acknowledged before the read began is not there.
+    /// I5: a read lacks what was acknowledged before it began.
     StaleRead,
     /// I5: the high watermark is lower than one that was seen before.
     HighWatermarkBack,
-    /// I5: an append has an offset below the end of the log that was known before it began.
+    /// I5: an append got an offset below the end of the log that was known before it began.
     AppendOrder,
-    /// I6: one record at two offsets.
+    /// I6: one record is stored at two offsets.
     Duplicate,
     /// I6: retries of one request were answered differently.
     ChangedAnswer,
-    /// I6: one idempotency key, two requests stored.
+    /// I6: two requests with one idempotency key were stored.
     KeyIgnored,
-    /// I7: of two requests of one client the later one, which did not overlap, has the lower offset.
+    /// I7: of two requests of one client that did not overlap, the later one has the lower offset.
     ClientOrder,
-    /// I7: records of one request lie in another order.
+    /// I7: records of one request are stored in another order.
     RequestOrder,
-    /// I12: a part of a request is visible, the rest not.
+    /// I12: a part of a request is visible and the rest is not.
     Torn,
-    /// `If-Match` named another offset than the one stored at, or was refused though it matched.
+    /// An `If-Match` request was stored at another offset, or was refused although the offset matched.
     IfMatch,
-    /// A session goes back.
+    /// A session went back.
     NonmonotonicPoll,
-    /// A session passes over records.
+    /// A session skipped records.
     SkippedPoll,
-    /// Nobody read the whole of a log at the end: nothing is known of it.
+    /// No complete read of a log was made at the end, so nothing can be said about it.
     Unread,
     /// I8: a record is handed out while another hand-out of it is valid.
     DoubleLease,
-    /// I8: one attempt is handed out twice, or a later one before an earlier one.
+    /// I8: one attempt is handed out twice, or a later attempt before an earlier one.
     Attempt,
-    /// I8, I11: a settlement is accepted by whose receipt the record was no longer held.
+    /// I8, I11: a settlement was accepted although its receipt was no longer valid.
     StaleReceipt,
-    /// I9: neither acked, dead nor expired, though all is drained.
+    /// I9: a record is neither acked, dead nor expired after the queue was drained.
     Undelivered,
-    /// I9: something is left in a queue that is drained.
+    /// I9: a drained queue still holds something.
     Leftover,
-    /// I10: an acked record is handed out again, though nobody sought back.
+    /// I10: an acked record is handed out again without a seek back.
     AckedAgain,
-    /// A record is handed out that was purged, or passed over by a seek, or lies before the queue's
-    /// beginning.
+    /// A record is handed out that was purged, skipped by a seek, or lies before the queue's start.
     Dropped,
-    /// I11: a hand-out names another number of failures than there were.
+    /// I11: a hand-out names a wrong number of failures.
     Failures,
-    /// I11: dead before the limit, without being rejected.
+    /// I11: a record died before the limit without a reject.
     DeadEarly,
-    /// I11: not dead at the limit.
+    /// I11: a record is alive at the limit.
     DeadLate,
-    /// I11: a dead record is handed out, though nobody redrove it.
+    /// I11: a dead record is handed out without a redrive.
     DeadAgain,
-    /// I11: the dead in the end are others than those that died.
+    /// I11: the final list of dead records differs from the records that died.
     DeadList,
-    /// Handed out before a delay is over.
+    /// A record is handed out before its delay has passed.
     TooEarly,
-    /// Handed out after its time to live.
+    /// A record is handed out after its time to live.
     Expired,
-    /// Two records of a key in flight together.
+    /// Two records of a key are in flight at the same time.
     KeyTogether,
-    /// A record handed out before an earlier one of its key is over.
+    /// A record is handed out before an earlier record of its key is finished.
     KeyOrder,
-    /// A receipt that was settled is settled again.
+    /// A settled receipt was settled again.
     SettledTwice,
-    /// A receipt of another queue, or of nobody, has an effect.
+    /// A receipt of another queue, or an invented one, had an effect.
     ForeignReceipt,
-    /// A receipt is called lost that nothing can have ended.
+    /// A receipt was called lost although nothing can have ended its hand-out.
     WronglyLost,
-    /// A settlement is told what it did not ask for, or something else when it asks again.
+    /// A settlement got an answer that does not fit its request, or different answers to attempts at it.
     WrongVerdict,
-    /// Nobody looked at a queue in the end.
+    /// The final state of a queue was not described.
     Unobserved,
 }
 
@@ -98,7 +98,7 @@ pub struct Violation {
     pub kind: Kind,
     pub log: Option<Log>,
     pub offset: Option<i64>,
-    /// The operations that contradict each other, or the one that contradicts itself.
+    /// The operations that contradict each other, or the single one that contradicts itself.
     pub ops: Vec<OpId>,
     pub what: String,
 }

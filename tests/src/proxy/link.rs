@@ -1,4 +1,4 @@
-//! One connection through a proxy.
+//! One connection through the proxy.
 
 use super::postgres::{Does, Frames, Statements};
 use super::{CommitCut, Control, Deed, Protocol, Silence, Target, Weather};
@@ -13,14 +13,14 @@ use tokio::net::{TcpStream, UnixStream};
 
 const READ_BYTES: usize = 64 << 10;
 
-/// Why a connection is over.
+/// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     /// One side closed it.
     Closed,
-    /// The proxy ends it, in whichever way.
+    /// The proxy closes it at once.
     Cut,
-    /// The proxy ends it so that what was sent arrives.
+    /// The proxy closes it after everything it sent has arrived.
     CutGently,
 }
 
@@ -59,7 +59,7 @@ pub(super) async fn run(mut client: TcpStream, control: Arc<Control>) {
     };
     let lost = link.state.lock().lost;
     if lost > Lost::Nothing && end == End::Closed {
-        // The other side does not hear of it while nothing gets through.
+        // The other side does not learn of the close while the proxy lets nothing through.
         control
             .weather
             .subscribe()
@@ -85,14 +85,14 @@ async fn connect(target: &Target) -> Option<Box<dyn Stream>> {
 
 struct State {
     rng: StdRng,
-    /// The number of the weather that `left` was drawn for.
+    /// Number of the weather for which `left` was drawn.
     weather: u64,
-    /// Bytes until the cut.
+    /// Bytes that still pass before the cut.
     left: Option<u64>,
     lost: Lost,
 }
 
-/// What does not get through any more, since bytes of it were swallowed.
+/// Directions that stay silent for good, since bytes of them were swallowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Lost {
     Nothing,
@@ -164,7 +164,7 @@ impl Link<'_> {
 
     async fn down(&self, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> End {
         let mut frames = matches!(self.control.protocol, Protocol::Postgres { .. }).then(Frames::of_server);
-        // The number of the synchronisation that is answered next; the first answer is to the start-up.
+        // Number of the `Sync` that the server answers next; its first answer is to the start-up message.
         let mut sync = 0;
         let mut held = BytesMut::new();
         let mut buffer = vec![0; READ_BYTES];
@@ -197,7 +197,7 @@ impl Link<'_> {
         }
     }
 
-    /// Sends as much of a commit's answer as it is to have, which is never the whole.
+    /// Sends the part of a commit's answer that `cut` lets through, which is never the whole answer.
     async fn tear(&self, cut: CommitCut, answer: Bytes, to: &mut (impl AsyncWrite + Unpin)) -> End {
         if cut != CommitCut::AnswerTorn {
             return End::Cut;
@@ -206,7 +206,7 @@ impl Link<'_> {
         self.pass(Way::Down, &answer[..length], to).await.unwrap_or(End::CutGently)
     }
 
-    /// Decides what becomes of a commit, and notes it if its answer is concerned.
+    /// Draws whether and how a commit is cut, and notes it if the cut concerns its answer.
     fn commit(&self, nth: Option<usize>, sync: u64) -> Option<CommitCut> {
         self.control.count(Deed::Commit);
         let cuts = self.control.weather.borrow().1.commit_cuts.clone();
@@ -223,7 +223,7 @@ impl Link<'_> {
         Some(cut)
     }
 
-    /// Hands bytes on as the weather has it; `Some` when the connection is over.
+    /// Forwards bytes under the current weather; `Some` when the connection has ended.
     async fn pass(&self, way: Way, bytes: &[u8], to: &mut (impl AsyncWrite + Unpin)) -> Option<End> {
         if bytes.is_empty() {
             return None;

@@ -1,8 +1,8 @@
-//! A TCP proxy that fails as networks do.
+//! A TCP proxy that injects network faults.
 //!
-//! It stands on a link, for instance between an agent and Postgres, delays, stalls, swallows, cuts and
-//! refuses by the [`Weather`] of the moment, and counts what it did. On a link to Postgres it reads enough of
-//! the protocol to cut exactly at a commit ([`CommitCut`]). TLS must be off on such a link.
+//! It stands on a link, for instance between an agent and Postgres. It delays, stalls, swallows, cuts and
+//! refuses as the current [`Weather`] says, and counts the faults it injected. On a link to Postgres it reads
+//! enough of the protocol to cut exactly at a commit ([`CommitCut`]). TLS must be off on such a link.
 
 mod link;
 pub mod postgres;
@@ -21,68 +21,68 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-/// What lies behind a proxy.
+/// Address to which a proxy forwards.
 #[derive(Clone, Debug)]
 pub enum Target {
     Tcp(SocketAddr),
     Unix(PathBuf),
 }
 
-/// What is spoken on the link.
+/// Protocol on the link.
 #[derive(Clone, Debug)]
 pub enum Protocol {
-    /// Bytes that the proxy does not look at.
+    /// Opaque bytes.
     Bytes,
-    /// Postgres' wire protocol. An execution of one of these statements, or `COMMIT` as a simple query, is a
-    /// commit.
+    /// Postgres' wire protocol. A commit is an execution of one of the statements `commits`, or `COMMIT` as a
+    /// simple query.
     Postgres { commits: Arc<[String]> },
 }
 
-/// Where a connection breaks around a commit.
+/// Point at which a connection breaks around a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CommitCut {
-    /// The commit does not arrive.
+    /// Before the commit arrives at the server.
     Before,
-    /// It arrives, and the connection is gone while the server may still be at work.
+    /// After the commit has arrived, perhaps while the server still works on it.
     Racing,
-    /// It has taken effect, and nothing of its answer comes back.
+    /// After the commit has taken effect, before any of its answer comes back.
     AnswerLost,
-    /// The answer breaks off in its midst.
+    /// In the middle of the answer.
     AnswerTorn,
 }
 
 pub const COMMIT_CUTS: [CommitCut; 4] =
     [CommitCut::Before, CommitCut::Racing, CommitCut::AnswerLost, CommitCut::AnswerTorn];
 
-/// What becomes of bytes that nobody cuts.
+/// How a link withholds bytes without closing the connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Silence {
     #[default]
     None,
-    /// They wait, and arrive once the weather is better: a network that loses packets for a while.
+    /// Bytes wait, and arrive once the weather is better: a network that loses packets for a while.
     Stall,
-    /// They are lost, and their connection says nothing any more, ever: a peer that vanished. The other side
-    /// learns of a close when the weather is better.
+    /// Bytes are lost, and the connection stays silent for good: a peer that vanished. The other side learns
+    /// of a close when the weather is better.
     Swallow,
-    /// The same with what comes from the other side alone: requests arrive, and their answers are lost.
+    /// The same for the server's bytes alone: requests arrive, and their answers are lost.
     SwallowAnswers,
 }
 
-/// The faults of a link at one time; by default there is none.
+/// Current faults of a link; none by default.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Weather {
-    /// Bytes read at once wait up to this.
+    /// Upper bound of the random delay of each chunk of bytes.
     pub delay: Duration,
-    /// Each connection is cut after at most so many more bytes.
+    /// Each connection is cut after a random number of further bytes, at most this many.
     pub cut_within: Option<u64>,
     pub silence: Silence,
-    /// New connections are reset.
+    /// Whether new connections are reset.
     pub refuse: bool,
-    /// How many of a hundred commits are cut, and how.
+    /// Percentage of commits that are cut, by kind of cut.
     pub commit_cuts: Vec<(CommitCut, u32)>,
 }
 
-/// What a proxy did.
+/// What a proxy did, for its counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Deed {
     Connected,
@@ -90,21 +90,21 @@ pub enum Deed {
     Delayed,
     Stalled,
     Swallowed,
-    /// Cut after some bytes.
+    /// A connection was cut by [`Weather::cut_within`].
     CutWithin,
-    /// Cut by [`Proxy::cut_all`].
+    /// A connection was cut by [`Proxy::cut_all`].
     CutAll,
-    /// A commit that was seen, whatever became of it.
+    /// A commit passed or was cut.
     Commit,
     CutAtCommit(CommitCut),
-    /// A cut was drawn for the nth of the statements that are commits, or for `COMMIT`.
+    /// A cut was drawn for a commit: the nth of the configured statements, or `COMMIT` (`None`).
     AimedAt(Option<usize>),
 }
 
 struct Control {
     target: Mutex<Target>,
     protocol: Protocol,
-    /// With its number, so that a connection draws anew when it changes.
+    /// The weather and its number; a connection draws its cut anew when the number changes.
     weather: watch::Sender<(u64, Weather)>,
     cut_all: watch::Sender<u64>,
     deeds: Mutex<BTreeMap<Deed, u64>>,
@@ -121,7 +121,7 @@ impl Control {
     }
 }
 
-/// A running proxy; dropped, it ends with all its connections.
+/// A running proxy; on drop it ends with all its connections.
 pub struct Proxy {
     control: Arc<Control>,
     address: SocketAddr,
@@ -129,7 +129,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Listens on a free port of loopback. The same seed draws the same numbers, connection by connection.
+    /// Listens on a free loopback port. Random draws depend on the seed and the connection's number only.
     pub async fn start(target: Target, protocol: Protocol, seed: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("its address");
@@ -150,7 +150,7 @@ impl Proxy {
         self.address
     }
 
-    /// New connections go there from now on.
+    /// Forwards new connections to this target from now on.
     pub fn retarget(&self, target: Target) {
         *self.control.target.lock() = target;
     }
@@ -159,7 +159,7 @@ impl Proxy {
         self.change(|now| *now = weather);
     }
 
-    /// One more fault, or one less.
+    /// Changes the current faults.
     pub fn change(&self, change: impl FnOnce(&mut Weather)) {
         self.control.weather.send_modify(|(number, now)| {
             *number += 1;
@@ -167,12 +167,12 @@ impl Proxy {
         });
     }
 
-    /// No faults from now on; connections that lost bytes stay silent.
+    /// Removes all faults; connections that lost bytes stay silent.
     pub fn heal(&self) {
         self.set(Weather::default());
     }
 
-    /// Ends every connection there is, each in one of the two ways in which connections end.
+    /// Ends every open connection, at random in one of the two ways in which connections end.
     pub fn cut_all(&self) {
         self.control.cut_all.send_modify(|number| *number += 1);
     }
@@ -189,7 +189,7 @@ impl Drop for Proxy {
     }
 }
 
-/// The connections' tasks end with this one.
+/// Accepts connections; their tasks end with this one.
 async fn accept(listener: TcpListener, control: Arc<Control>) {
     let mut links = JoinSet::new();
     loop {

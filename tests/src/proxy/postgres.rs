@@ -1,22 +1,22 @@
-//! As much of Postgres' frontend and backend protocol as it takes to find the execution of a statement and
-//! the end of its answer.
+//! The part of Postgres' frontend and backend protocol that is needed to find the execution of a statement
+//! and the end of its answer.
 
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Codes of the first bytes of a connection that are no start-up: requests for encryption.
+/// Request codes of encryption (TLS and GSSAPI), which a client may send instead of a start-up message.
 const ENCRYPTION: [u32; 2] = [80_877_103, 80_877_104];
 
-/// One unit of the protocol, with its head.
+/// One protocol message, with its header.
 #[derive(Debug)]
 pub struct Frame {
-    /// 0 for the start-up, which has no tag.
+    /// Message type; 0 for the start-up message, which has none.
     pub tag: u8,
     pub bytes: Bytes,
 }
 
-/// Divides one direction's bytes into frames.
+/// Splits the bytes of one direction into frames.
 #[derive(Debug)]
 pub struct Frames {
     buffer: BytesMut,
@@ -38,7 +38,7 @@ impl Frames {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next whole frame.
+    /// The next complete frame.
     pub fn pop(&mut self) -> Option<Frame> {
         let head = if self.untagged { 0 } else { 1 };
         let mut length = self.buffer.get(head..head + 4)?;
@@ -52,21 +52,21 @@ impl Frames {
     }
 }
 
-/// What a frame of the client does.
+/// Effect of a client's frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Does {
-    /// It executes a commit, the `nth` of the statements or `COMMIT`; its answer is that to the `sync`th
-    /// synchronisation of the connection.
+    /// Executes a commit: the `nth` of the configured statements, or `COMMIT`. Its answer belongs to the
+    /// `sync`th `Sync` of the connection.
     Commit {
         nth: Option<usize>,
         sync: u64,
     },
-    /// The server answers what came so far.
+    /// Asks the server to answer all frames so far.
     Sync,
     Else,
 }
 
-/// Which of a connection's prepared statements and portals are commits.
+/// Prepared statements and portals of a connection that are commits.
 #[derive(Debug)]
 pub struct Statements {
     commits: Arc<[String]>,
@@ -81,7 +81,7 @@ impl Statements {
         Self { commits, prepared: HashMap::new(), portals: HashMap::new(), syncs: 0 }
     }
 
-    /// Follows the client, frame by frame. Panics when it asks for encryption.
+    /// Follows the client's frames in order. Panics when the client asks for encryption.
     pub fn see(&mut self, frame: &Frame) -> Does {
         let mut body = frame.bytes.slice(frame.bytes.len().min(5)..);
         match frame.tag {
@@ -120,7 +120,7 @@ impl Statements {
     }
 }
 
-/// Text up to a zero byte, which is taken as well.
+/// Takes a zero-terminated string off the body, with its terminator.
 fn word(body: &mut Bytes) -> Bytes {
     let end = body.iter().position(|byte| *byte == 0).unwrap_or(body.len());
     let word = body.split_to(end);

@@ -1,4 +1,4 @@
-//! What a cut at a commit means to a real Postgres, and what the other faults mean to bytes.
+//! Effect of a cut at a commit on a real Postgres, and of the other faults on plain bytes.
 
 use super::{COMMIT_CUTS, CommitCut, Deed, Protocol, Proxy, Silence, Target, Weather};
 use crate::postgres::Database;
@@ -40,7 +40,7 @@ impl Rig {
         self.proxy.deeds().get(&Deed::CutAtCommit(cut)).copied().unwrap_or(0)
     }
 
-    /// Seen by somebody who does not go through the proxy.
+    /// Whether the row exists, by a connection that does not go through the proxy.
     async fn is_there(&self, name: &str) -> bool {
         let mut direct = self.database.connect().await;
         sqlx::query_scalar(LOOK).bind(name).fetch_one(&mut direct).await.expect("an answer")
@@ -65,7 +65,7 @@ async fn statements_pass_unharmed() {
     rig.database.close().await;
 }
 
-/// Prepared before the cut and by the cut statement's own connection.
+/// The statement is prepared both before the cut and on the cut connection.
 #[tokio::test]
 async fn a_cut_at_a_commit_leaves_what_it_says() {
     let rig = Rig::start().await;
@@ -153,7 +153,7 @@ async fn an_answer_that_is_swallowed_leaves_what_was_done() {
     rig.database.close().await;
 }
 
-/// Answers every byte with itself.
+/// A server that echoes every byte.
 async fn echo() -> (Proxy, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let target = Target::Tcp(listener.local_addr().expect("its address"));
@@ -171,7 +171,7 @@ async fn echo() -> (Proxy, TcpStream) {
     (proxy, stream)
 }
 
-/// How many of so many bytes come back before the connection ends or falls silent.
+/// Number of echoed bytes that arrive before the connection ends or falls silent.
 async fn answer(stream: &mut TcpStream, bytes: usize) -> usize {
     if stream.write_all(&vec![7; bytes]).await.is_err() {
         return 0;

@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Versioning {
-    /// Never switched on, and so not mentioned.
+    /// Versioning was never configured, so answers do not mention it.
     #[default]
     Unset,
     Enabled,
@@ -17,7 +17,7 @@ pub enum Versioning {
 #[derive(Clone, Debug)]
 pub(super) struct Object {
     pub bytes: Bytes,
-    /// The MD5 in hexadecimal, without quotes.
+    /// The object's MD5 in hexadecimal, without quotes.
     pub etag: String,
     pub modified_ms: i64,
 }
@@ -27,24 +27,25 @@ pub(super) struct Bucket {
     pub objects: BTreeMap<String, Object>,
     pub versioning: Versioning,
     pub encryption: Option<String>,
-    /// How often each key was written or removed: what changed while a request was under way is told by this.
+    /// Number of writes and deletions of each key, which shows that a key changed while a request was under
+    /// way.
     changes: BTreeMap<String, u64>,
 }
 
-/// A condition of a PUT.
+/// Condition of a PUT.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Condition {
     None,
-    /// There is no object.
+    /// `If-None-Match: *`: there must be no object.
     Absent,
-    /// There is one, with this ETag if one is named.
+    /// `If-Match`: there must be an object, with this ETag if one is named.
     Present(Option<String>),
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum PutError {
     NoSuchBucket,
-    /// An `If-Match` where nothing is.
+    /// `If-Match` on a key without an object.
     NoSuchKey,
     Precondition,
     /// The key changed after the conditional request began.
@@ -69,7 +70,7 @@ impl Buckets {
         self.buckets.get_mut(name)
     }
 
-    /// How often a key has changed.
+    /// Number of changes of a key.
     pub fn changes(&self, bucket: &str, key: &str) -> u64 {
         self.bucket(bucket).and_then(|b| b.changes.get(key)).copied().unwrap_or(0)
     }
@@ -82,7 +83,8 @@ impl Buckets {
         Some(etag)
     }
 
-    /// Looks and writes at once; `began` is what [`Self::changes`] said when the request began.
+    /// Checks the condition and writes in one step; `began` is [`Self::changes`] at the beginning of the
+    /// request.
     pub fn put(
         &mut self,
         name: &str,

@@ -1,4 +1,4 @@
-//! Digests that a request claims for its body.
+//! Verification of the digests that a request states for its body.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -20,7 +20,7 @@ const DIGESTS: [(&str, Digest); 6] = [
     ("x-amz-checksum-sha256", encoded::<Sha256>),
 ];
 
-/// Refuses a body that is not what the headers, or trailers, say.
+/// Refuses a body that does not match a digest in the headers or trailers.
 pub(super) fn verify(headers: &HeaderMap, body: &[u8]) -> S3Result<()> {
     for (name, digest) in DIGESTS {
         if let Some(claimed) = headers.get(name)

@@ -1,20 +1,20 @@
-//! Which requests fail, and how: rules and the dice they are thrown with.
+//! Fault injection: rules that say which requests fail and how, and their random draws.
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Kinds of requests, as S3 bills and faults tell them apart.
+/// Kinds of requests, as S3 bills them and as fault rules distinguish them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Op {
     Get,
     Head,
     Put,
-    /// Of one object or of many, whose keys each count.
+    /// Deletion of one object or of many; each key counts.
     Delete,
     List,
-    /// Anything about a bucket itself.
+    /// Any operation on a bucket itself.
     Bucket,
 }
 
@@ -24,21 +24,21 @@ pub enum Fault {
     Internal,
     /// 503 `SlowDown`; nothing took effect.
     SlowDown,
-    /// 403 `AccessDenied`, as a policy that is not everywhere yet.
+    /// 403 `AccessDenied`, as while a policy change propagates.
     Forbidden,
-    /// 404 `NoSuchKey` for an object that is there.
+    /// 404 `NoSuchKey` for an object that exists.
     Missing,
-    /// Everything comes later.
+    /// The whole answer is delayed.
     Delay,
-    /// The connection ends before anything took effect.
+    /// The connection ends before the request takes effect.
     ResetBefore,
     /// The request takes effect, then the connection ends without an answer.
     ResetAfter,
-    /// Fewer bytes than `Content-Length` says, then the connection ends.
+    /// The body has fewer bytes than `Content-Length` says, then the connection ends.
     Truncate,
-    /// One bit of the body is another.
+    /// One bit of the body is flipped.
     Flip,
-    /// The body comes in small pieces.
+    /// The body arrives slowly, in small pieces.
     Drip,
 }
 
@@ -56,7 +56,7 @@ impl Fault {
         Self::Drip,
     ];
 
-    /// As in `--fault`.
+    /// The name used in `--fault`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -73,7 +73,7 @@ impl Fault {
         }
     }
 
-    /// Whether requests of that kind can fail so.
+    /// Whether requests of that kind can meet this fault.
     #[must_use]
     pub fn suits(self, op: Op) -> bool {
         match self {
@@ -84,7 +84,7 @@ impl Fault {
     }
 }
 
-/// Of the requests that a rule is about.
+/// Which of the matching requests fail.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum When {
     Always,
@@ -93,7 +93,7 @@ enum When {
     Chance(f64),
 }
 
-/// A fault and the requests that meet it: all of its kind, unless narrowed.
+/// A fault and the requests that meet it: all that can, unless narrowed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
     fault: Option<Fault>,
@@ -115,7 +115,7 @@ impl Rule {
         }
     }
 
-    /// One fault or the other of those that the request can meet.
+    /// A rule that draws one of the faults that the request can meet.
     #[must_use]
     pub fn any_fault() -> Self {
         Self { fault: None, ..Self::new(Fault::Internal) }
@@ -126,7 +126,7 @@ impl Rule {
         Self { op: Some(op), ..self }
     }
 
-    /// Only objects whose key begins so.
+    /// Narrows the rule to objects with this key prefix.
     #[must_use]
     pub fn under(self, prefix: &str) -> Self {
         Self { prefix: prefix.to_owned(), ..self }
@@ -137,29 +137,29 @@ impl Rule {
         Self { when: When::Chance(probability), ..self }
     }
 
-    /// The first so many requests.
+    /// Narrows the rule to the first `count` requests.
     #[must_use]
     pub fn first(self, count: u64) -> Self {
         Self { when: When::First(count), ..self }
     }
 
-    /// That request alone, counted from 1.
+    /// Narrows the rule to the nth request, counted from 1.
     #[must_use]
     pub fn nth(self, number: u64) -> Self {
         Self { when: When::Nth(number), ..self }
     }
 
-    /// How long delays and slow bodies take.
+    /// Sets how long delays and slow bodies take.
     #[must_use]
     pub fn lasting(self, pause: Duration) -> Self {
         Self { pause, ..self }
     }
 }
 
-/// `[get:|put:|delete:]KIND=PROBABILITY`, where a kind is `all` or a fault's name.
+/// Parses a rule `[get:|put:|delete:]KIND=PROBABILITY`, where `KIND` is `all` or a fault's name.
 ///
 /// # Errors
-/// What is wrong with the text.
+/// A description of what is wrong with the text.
 pub fn parse_rule(text: &str) -> Result<Rule, String> {
     let (what, chance) = text.split_once('=').ok_or("as in all=0.01 or get:flip=0.1")?;
     let chance: f64 = chance.parse().map_err(|_| "a probability is a number")?;
@@ -188,7 +188,7 @@ pub(super) struct Injection {
     pub pause: Duration,
 }
 
-/// Rules in force, what they have seen, and what came of it.
+/// Active rules, the number of requests each has seen, and the number of faults injected.
 pub(super) struct Faults {
     rng: StdRng,
     rules: Vec<(Rule, u64)>,
@@ -212,12 +212,12 @@ impl Faults {
         *self.injected.entry(fault).or_default() += 1;
     }
 
-    /// A number below the bound, which is above 0.
+    /// A random number below the bound, which must be above 0.
     pub fn below(&mut self, bound: usize) -> usize {
         self.rng.random_range(0..bound)
     }
 
-    /// What happens to a request about these keys, if anything; bucket requests have none.
+    /// The fault that a request on these keys meets, if any; bucket requests have no keys.
     pub fn draw(&mut self, op: Op, keys: &[String]) -> Option<Injection> {
         let suits = |fault: Option<Fault>| fault.is_none_or(|fault| fault.suits(op));
         let is_under = |prefix: &str| prefix.is_empty() || keys.iter().any(|key| key.starts_with(prefix));

@@ -1,8 +1,8 @@
-//! An S3 in memory, over HTTP on a loopback port: strict where S3 is strict, and failing as it is told.
+//! An S3 server in memory, over HTTP on a loopback port: as strict as S3, with injected faults.
 //!
-//! Signatures, conditions and checksums are verified as S3 verifies them. Whoever is under test uses its
-//! usual client, with the variables of [`TestS3::env`]. Requests are counted and objects can be looked at,
-//! damaged and removed from outside.
+//! Signatures, conditions and checksums are verified as S3 verifies them. Code under test uses its usual
+//! client, configured by the variables of [`TestS3::env`]. Requests are counted, and a test can read, damage
+//! and remove objects from outside.
 
 mod buckets;
 mod digest;
@@ -30,17 +30,17 @@ pub const ACCESS_KEY: &str = "millpond-test";
 pub const SECRET_KEY: &str = "millpond-test-secret";
 pub const REGION: &str = "us-east-1";
 
-/// What the server and its owner share.
+/// State that the server's thread and its owner share.
 struct State {
     clock: SystemClock,
-    /// How far the server's clock is off, as its `Date` headers tell it.
+    /// Error of the server's clock, as its `Date` headers show it, in milliseconds.
     skew_ms: AtomicI64,
     buckets: Mutex<Buckets>,
     faults: Mutex<Faults>,
     requests: Mutex<BTreeMap<(Op, String), u64>>,
 }
 
-/// A running S3; it ends when this is dropped. It has a thread and a runtime of its own.
+/// A running S3 server with its own thread and runtime; it stops on drop.
 pub struct TestS3 {
     address: SocketAddr,
     state: Arc<State>,
@@ -48,7 +48,7 @@ pub struct TestS3 {
 }
 
 impl TestS3 {
-    /// On a free port. Faults are drawn from the seed.
+    /// Starts a server on a free port. Faults are drawn from the seed.
     #[must_use]
     pub fn start(seed: u64) -> Self {
         Self::listen(SocketAddr::from(([127, 0, 0, 1], 0)), seed).expect("a free port")
@@ -87,7 +87,7 @@ impl TestS3 {
         format!("http://{}", self.address)
     }
 
-    /// The variables by which clients find it and sign.
+    /// Environment variables by which clients find the server and sign requests.
     #[must_use]
     pub fn env(&self) -> [(&'static str, String); 5] {
         [
@@ -99,7 +99,7 @@ impl TestS3 {
         ]
     }
 
-    /// Makes a bucket; one that is there stays as it is.
+    /// Creates a bucket; one that exists stays as it is.
     pub fn create_bucket(&self, bucket: &str) {
         self.state.buckets.lock().create(bucket);
     }
@@ -108,40 +108,40 @@ impl TestS3 {
         self.state.buckets.lock().bucket_mut(bucket).expect("a bucket").versioning = versioning;
     }
 
-    /// The default encryption that the bucket has, as `AES256`.
+    /// Sets the bucket's default encryption, for instance `AES256`.
     pub fn set_encryption(&self, bucket: &str, algorithm: Option<&str>) {
         self.state.buckets.lock().bucket_mut(bucket).expect("a bucket").encryption =
             algorithm.map(str::to_owned);
     }
 
-    /// Lets the server's clock, as `Date` headers tell it, go wrong by so much.
+    /// Sets the error of the server's clock, as its `Date` headers show it.
     pub fn set_clock_skew_ms(&self, skew_ms: i64) {
         self.state.skew_ms.store(skew_ms, Ordering::SeqCst);
     }
 
-    /// From now on; the first rule that fires decides about a request.
+    /// Adds a rule for requests from now on; the first rule that fires decides about a request.
     pub fn add_fault(&self, rule: Rule) {
         self.state.faults.lock().add(rule);
     }
 
-    /// No more faults from now on; counts stay.
+    /// Removes all rules; counts are kept.
     pub fn clear_faults(&self) {
         self.state.faults.lock().clear();
     }
 
-    /// How often each fault happened.
+    /// Number of times each fault was injected.
     #[must_use]
     pub fn injected(&self) -> BTreeMap<Fault, u64> {
         self.state.faults.lock().injected.clone()
     }
 
-    /// Requests of a kind so far, those that failed among them.
+    /// Number of requests of a kind so far, failed ones included.
     #[must_use]
     pub fn requests(&self, op: Op) -> u64 {
         self.requests_by_key(op).values().sum()
     }
 
-    /// The same by object key.
+    /// Number of requests of a kind, by object key.
     #[must_use]
     pub fn requests_by_key(&self, op: Op) -> BTreeMap<String, u64> {
         let requests = self.state.requests.lock();
@@ -152,7 +152,7 @@ impl TestS3 {
             .collect()
     }
 
-    /// The keys of a bucket's objects, in order.
+    /// Keys of a bucket's objects, in order.
     #[must_use]
     pub fn keys(&self, bucket: &str) -> Vec<String> {
         self.state
@@ -168,18 +168,18 @@ impl TestS3 {
         self.state.buckets.lock().bucket(bucket)?.objects.get(key).map(|object| object.bytes.clone())
     }
 
-    /// Puts bytes behind everybody's back.
+    /// Writes an object without a request.
     pub fn put(&self, bucket: &str, key: &str, bytes: impl Into<Bytes>) {
         let now_ms = millpond_core::Clock::now_ms(&self.state.clock);
         self.state.buckets.lock().store(bucket, key, bytes.into(), now_ms).expect("a bucket");
     }
 
-    /// True if there was such an object.
+    /// Deletes an object without a request; true if it existed.
     pub fn delete(&self, bucket: &str, key: &str) -> bool {
         self.state.buckets.lock().remove(bucket, key)
     }
 
-    /// Turns a bit in the middle of an object.
+    /// Flips a bit in the middle of an object.
     pub fn corrupt(&self, bucket: &str, key: &str) {
         let mut bytes = self.get(bucket, key).expect("an object").to_vec();
         let middle = bytes.len() / 2;

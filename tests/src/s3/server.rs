@@ -1,4 +1,4 @@
-//! The listener, and the faults that happen between a client and the service.
+//! The HTTP listener, and the faults that happen between a client and the service.
 
 use super::fault::{Fault, Injection, Op};
 use super::service::{Began, Service};
@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-/// Pieces of a body that comes slowly.
+/// Number of pieces of a body that is sent slowly.
 const PIECES: usize = 16;
 
 pub(super) async fn serve(listener: std::net::TcpListener, state: Arc<State>) {
@@ -35,12 +35,12 @@ pub(super) async fn serve(listener: std::net::TcpListener, state: Arc<State>) {
         stream.set_nodelay(true).ok();
         let (state, service) = (Arc::clone(&state), service.clone());
         tokio::spawn(async move {
-            // A task of its own: what was sent takes effect though its sender has gone away.
+            // A separate task: a request takes effect even if its client has gone.
             let handler = service_fn(move |request| {
                 let handling = tokio::spawn(handle(Arc::clone(&state), service.clone(), request));
                 async { handling.await.unwrap_or_else(|_| Err(hang_up())) }
             });
-            // A handler's error ends the connection without an answer, which is how it resets one.
+            // An error of the handler ends the connection without an answer: this is how a fault resets it.
             hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), handler)
                 .await
@@ -49,7 +49,7 @@ pub(super) async fn serve(listener: std::net::TcpListener, state: Arc<State>) {
     }
 }
 
-/// What a request is about.
+/// Operation and keys of a request.
 struct Target {
     op: Op,
     bucket: String,
@@ -79,7 +79,7 @@ impl Target {
     }
 }
 
-/// The keys of a `Delete` document.
+/// Keys in the XML document of a `DeleteObjects` request.
 fn keys_in(document: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(document);
     text.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next()).map(str::to_owned).collect()
@@ -127,7 +127,7 @@ async fn handle(
     Ok(dated(&state, response))
 }
 
-/// Digests of objects are verified where they are stored, those of documents here.
+/// Verifies the digest of an XML document. Digests of objects are verified where the objects are stored.
 fn digest_of_document(parts: &Parts, body: &[u8]) -> Result<(), S3Error> {
     if parts.method == Method::POST { digest::verify(&parts.headers, body) } else { Ok(()) }
 }
@@ -140,7 +140,7 @@ fn count(state: &State, target: &Target) {
     }
 }
 
-/// Faults that keep a request from taking effect, and delays.
+/// Injects the faults that keep a request from taking effect, and delays.
 async fn refuse(
     state: &State,
     target: &Target,
@@ -186,7 +186,7 @@ async fn refuse(
     }
 }
 
-/// Faults that befall an answer.
+/// Injects the faults that damage an answer.
 async fn damage(
     state: &State,
     response: HttpResponse,
@@ -238,7 +238,7 @@ fn drip(bytes: Bytes, pause: Duration) -> BoxStream<'static, Result<Frame<Bytes>
     stream::iter(pieces).then(slowly).boxed()
 }
 
-/// With the time of the server's clock, which may be wrong.
+/// Sets the `Date` header by the server's clock, which may be wrong.
 fn dated(state: &State, mut response: HttpResponse) -> HttpResponse {
     let skew_ms = state.skew_ms.load(Ordering::SeqCst);
     let now_ms = u64::try_from(state.clock.now_ms() + skew_ms).unwrap_or(0);

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 pub(super) struct Service(pub Arc<State>);
 
-/// What [`Buckets::changes`] said of the request's key when it began.
+/// [`Buckets::changes`] of the request's key at the beginning of the request.
 #[derive(Clone, Copy)]
 pub(super) struct Began(pub u64);
 
@@ -42,7 +42,7 @@ fn condition(if_match: Option<&ETagCondition>, if_none_match: Option<&ETagCondit
     }
 }
 
-/// Conditions of GET and HEAD.
+/// Checks the conditions of GET and HEAD.
 fn check_read(
     object: &Object,
     if_match: Option<&ETagCondition>,
@@ -136,7 +136,7 @@ impl S3 for Service {
         }))
     }
 
-    /// What is not there is deleted already.
+    /// Deleting a key without an object succeeds.
     async fn delete_object(
         &self,
         req: S3Request<DeleteObjectInput>,
@@ -207,7 +207,7 @@ impl S3 for Service {
     }
 }
 
-/// Keys and common prefixes in one order, as many as were asked for; the token is the last one given.
+/// One page of keys and common prefixes, in one order. The token is the last one returned.
 fn page(buckets: &Buckets, input: &ListObjectsV2Input) -> S3Result<ListObjectsV2Output> {
     let bucket = buckets.bucket(&input.bucket).ok_or_else(|| s3_error!(NoSuchBucket))?;
     let prefix = input.prefix.clone().unwrap_or_default();

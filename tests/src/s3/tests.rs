@@ -1,4 +1,4 @@
-//! Through the client that the product uses.
+//! Tests of the S3 server through the object store client that the product uses.
 
 use super::fault::Faults;
 use super::{Fault, Op, Rule, TestS3, parse_rule};
@@ -21,7 +21,7 @@ fn s3() -> TestS3 {
     s3
 }
 
-/// As the product makes it: from variables.
+/// A client configured from environment variables, as the product configures it.
 fn builder(s3: &TestS3) -> AmazonS3Builder {
     let builder = AmazonS3Builder::new().with_bucket_name(BUCKET);
     s3.env().into_iter().fold(builder, |builder, (name, value)| {
@@ -29,7 +29,7 @@ fn builder(s3: &TestS3) -> AmazonS3Builder {
     })
 }
 
-/// One that tries once.
+/// A client that does not retry.
 fn once(s3: &TestS3) -> AmazonS3 {
     builder(s3).with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() }).build().unwrap()
 }

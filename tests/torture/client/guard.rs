@@ -1,4 +1,4 @@
-//! Clients that append only where they expect the end: `If-Match`.
+//! Clients that append with `If-Match`, only at the end that they expect.
 
 use super::{Book, Client, GUARDED, Reply};
 use millpond_tests::harness::client::{Api, list};
@@ -19,7 +19,7 @@ pub fn spawn(book: &Arc<Book>, seed: u64) -> JoinHandle<()> {
 }
 
 impl Client {
-    /// Every other request has a key and is sent until its verdict is known.
+    /// Appends with `If-Match`. Every other request has a key and is sent until its verdict is known.
     async fn append_where_expected(&mut self) {
         let log = Log::new(GUARDED.name, 0);
         let api = self.somewhere();
@@ -64,7 +64,7 @@ impl Client {
         }
     }
 
-    /// The high watermark, as a topic's description says it; all of the topic's go into the history.
+    /// High watermark from a topic's description; all the topic's high watermarks are recorded.
     pub async fn end(&mut self, api: &Api, log: &Log) -> Option<i64> {
         let description = self.describe(api, &log.topic).await?;
         let of = |partition: &Value| {

@@ -1,4 +1,4 @@
-//! Clients: each with connections of its own, writing down what it asks and what comes back.
+//! Clients with their own connections, which record what they ask and what comes back.
 
 pub mod guard;
 pub mod produce;
@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A topic, its partitions, and the most bytes that a value of it is filled with.
+/// A topic, and the greatest size of random filler in its values.
 #[derive(Clone, Copy, Debug)]
 pub struct Topic {
     pub name: &'static str,
@@ -32,7 +32,7 @@ pub struct Topic {
 pub const SMALL: Topic = Topic { name: "small", partitions: 3, placement: "auto", filler_bytes: 60 };
 pub const LARGE: Topic = Topic { name: "large", partitions: 2, placement: "object", filler_bytes: 3_000 };
 pub const GUARDED: Topic = Topic { name: "guarded", partitions: 1, placement: "auto", filler_bytes: 20 };
-/// Of the queues.
+/// Topic of the queues.
 pub const WORK: Topic = Topic { name: "work", partitions: 3, placement: "auto", filler_bytes: 200 };
 pub const TOPICS: [Topic; 4] = [SMALL, LARGE, GUARDED, WORK];
 
@@ -43,14 +43,14 @@ pub fn logs() -> Vec<Log> {
         .collect()
 }
 
-/// What all clients share.
+/// State that all clients share.
 pub struct Book {
     start: Instant,
     shelf: Shelf,
     fronts: Vec<SocketAddr>,
     clients: AtomicU32,
     stop: AtomicBool,
-    /// Answers of each kind.
+    /// Number of answers by kind.
     answers: Mutex<BTreeMap<String, u64>>,
     ends: Mutex<HashMap<Log, i64>>,
 }
@@ -81,7 +81,7 @@ impl Book {
         }
     }
 
-    /// Clients begin nothing more.
+    /// Tells clients to begin nothing more.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
     }
@@ -122,12 +122,12 @@ pub struct Client {
     counter: u64,
 }
 
-/// What became of a request.
+/// Outcome of a request.
 pub enum Reply {
     Ok(Value),
-    /// Refused, and certainly without effect.
+    /// Refused, certainly without effect.
     Refused(Answer),
-    /// No whole answer, or one that leaves the outcome open.
+    /// No complete answer, or one that leaves the outcome open.
     Unknown,
 }
 
@@ -154,20 +154,19 @@ impl Client {
         self.book.fronts.len()
     }
 
-    /// One agent, by its number.
+    /// The API of an agent, by its number.
     pub fn at(&self, agent: usize) -> Api {
         let address = self.book.fronts[agent];
         Api { http: self.http.clone(), base: format!("http://{address}"), address }
     }
 
-    /// One agent or the other.
+    /// The API of a random agent.
     fn somewhere(&mut self) -> Api {
         let agent = self.rng.random_range(0..self.agents());
         self.at(agent)
     }
 
-    /// Waits for an answer as long as this client has patience. A problem that no fault explains ends the
-    /// test.
+    /// Sends a request and waits for a random time at most. A problem that no fault explains fails the test.
     async fn send(&mut self, what: &str, request: RequestBuilder) -> Reply {
         let patience = Duration::from_millis(self.rng.random_range(2_000..12_000));
         let answer = tokio::time::timeout(patience, try_send(request)).await;
@@ -179,7 +178,7 @@ impl Client {
                 let code = answer.json()["code"].as_str().unwrap_or("").to_owned();
                 match answer.status {
                     503 => (code, Reply::Unknown),
-                    // Bytes that the store gave are not those that were put: never handed on.
+                    // The store returned other bytes than were put, and the agent refused to hand them on.
                     500 if code == "corrupt" => (code, Reply::Unknown),
                     409 | 429 => (code, Reply::Refused(answer)),
                     _ => panic!("client {} {what}: {answer:?}", self.number),

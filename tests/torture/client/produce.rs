@@ -1,4 +1,4 @@
-//! Clients that produce: atomic requests over partitions and topics, streams, with keys and without.
+//! Clients that produce: atomic requests over partitions and topics, streams, with and without keys.
 
 use super::{Book, Client, LARGE, Reply, SMALL, Topic, WORK};
 use millpond_tests::harness::client::{Api, list};
@@ -10,18 +10,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 
-/// How a producer sends.
+/// Request format of a producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyFormat {
     /// `{"records":[…]}` to one topic.
     Atomic,
     /// `/v1/batches` to two topics.
     Batches,
-    /// Lines, with the partition in each.
+    /// NDJSON lines with a partition in each.
     Stream,
 }
 
-/// One request, ready to be sent as often as it takes.
+/// A request that can be sent repeatedly.
 struct Request {
     form: BodyFormat,
     topic: &'static str,
@@ -29,8 +29,7 @@ struct Request {
     body: String,
 }
 
-/// Sends request after request until the book is closed. With keys, each until it is acknowledged; else each
-/// once.
+/// Sends requests until the book is closed: with a key each until it is acknowledged, otherwise once.
 pub fn spawn(book: &Arc<Book>, seed: u64, form: BodyFormat, topic: Topic, keyed: bool) -> JoinHandle<()> {
     let mut client = book.client(seed);
     tokio::spawn(async move {
@@ -87,7 +86,7 @@ impl Client {
         }
     }
 
-    /// True once it is acknowledged.
+    /// Sends the request once; true if it was acknowledged.
     async fn attempt(&mut self, api: &Api, request: &Request) -> bool {
         let op = self.invoke(Call::Produce(request.produce.clone()));
         let what = match (request.form, request.produce.key.is_some()) {
@@ -109,7 +108,7 @@ impl Client {
         matches!(reply, Reply::Ok(_))
     }
 
-    /// One keyed record to one agent until that agent acknowledges it.
+    /// Sends one record with a key to an agent until that agent acknowledges it.
     pub async fn acknowledged_by(&mut self, agent: usize) {
         let request = self.draw(BodyFormat::Atomic, SMALL, true);
         let api = self.at(agent);
@@ -158,7 +157,8 @@ impl Request {
         Outcome::Produced { placed, duplicate: answer["duplicate"] == json!(true) }
     }
 
-    /// A stream as small as this is one chunk, whose records of one partition lie one after the other.
+    /// Places of a stream's records. A stream this small is one chunk, so a partition's records are
+    /// contiguous.
     fn places_in_ranges(&self, answer: &Value) -> Vec<Placed> {
         let ranges = list(answer, "partitions");
         let mut next: HashMap<i64, i64> =

@@ -1,5 +1,4 @@
-//! Clients that read: partitions from here and there, polls that go on, high watermarks, and everything at
-//! the end.
+//! Clients that read: random partitions, polls that continue, high watermarks, and complete logs at the end.
 
 use super::{Book, Client, Reply, TOPICS, logs};
 use millpond_tests::harness::client::{Api, list};
@@ -10,7 +9,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 
-/// Reads from anywhere, on any agent, and asks for ends.
+/// Starts a client that reads at random positions on any agent, and asks for high watermarks.
 pub fn spawn_random(book: &Arc<Book>, seed: u64) -> JoinHandle<()> {
     let mut client = book.client(seed);
     tokio::spawn(async move {
@@ -30,7 +29,7 @@ pub fn spawn_random(book: &Arc<Book>, seed: u64) -> JoinHandle<()> {
     })
 }
 
-/// Polls a partition, each time on another agent, going on where it left off.
+/// Starts a client that polls a partition, each time on another agent, continuing at its last position.
 pub fn spawn_poll(book: &Arc<Book>, seed: u64, log: Log) -> JoinHandle<()> {
     let mut client = book.client(seed);
     tokio::spawn(async move {
@@ -63,7 +62,7 @@ impl Client {
         self.read(api, &log, from, session, &format!("{start}&max_records=200")).await;
     }
 
-    /// One read; where the next one goes on.
+    /// Reads once; returns the position of the next read.
     async fn read(&mut self, api: &Api, log: &Log, from: From, session: u64, query: &str) -> Option<i64> {
         let path =
             format!("/v1/topics/{}/partitions/{}/records?encoding=text&{query}", log.topic, log.partition);
@@ -84,7 +83,7 @@ impl Client {
         next
     }
 
-    /// A topic's description, and the high watermarks in it.
+    /// A topic's description; its high watermarks are recorded.
     pub async fn describe(&mut self, api: &Api, topic: &str) -> Option<Value> {
         let logs: Vec<Log> = logs().into_iter().filter(|log| log.topic == topic).collect();
         let ops: Vec<_> = logs.iter().map(|log| self.invoke(Call::End(log.clone()))).collect();
@@ -107,7 +106,7 @@ impl Client {
         description
     }
 
-    /// The whole of a log.
+    /// Reads a complete log.
     pub async fn read_all(&mut self, agent: usize, log: &Log) -> usize {
         let api = self.at(agent);
         let op = self.invoke(Call::Final(log.clone()));
@@ -132,7 +131,7 @@ impl Client {
     }
 }
 
-/// A record as it was returned: its offset, and whose it is.
+/// Offset of a returned record, and the identity in its value.
 pub fn seen(record: &Value) -> (i64, Seen) {
     let offset = record["offset"].as_i64().unwrap_or_else(|| panic!("no offset in {record}"));
     let value = record["text"].as_str().unwrap_or_else(|| panic!("no text in {record}"));

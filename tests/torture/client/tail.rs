@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-/// A tail says something every 15 seconds; one that is silent for longer is given up.
+/// A tail that is silent for longer is given up; an agent sends something every 15 seconds.
 const SILENCE: Duration = Duration::from_secs(18);
 
 pub fn spawn(book: &Arc<Book>, seed: u64, topic: Topic) -> JoinHandle<()> {
@@ -25,14 +25,15 @@ pub fn spawn(book: &Arc<Book>, seed: u64, topic: Topic) -> JoinHandle<()> {
 
 struct Tail {
     topic: &'static str,
-    /// Where to go on, as the last whole chunk said.
+    /// Position in the last complete chunk, where the next tail continues.
     position: Option<String>,
-    /// Partitions that something was read of.
+    /// Partitions of which something was read.
     begun: BTreeSet<i32>,
 }
 
 impl Client {
-    /// Until the connection ends. What came without a position behind it is read again by the next.
+    /// Follows a tail until the connection ends. Records without a later position are read again by the next
+    /// tail.
     async fn follow(&mut self, tail: &mut Tail) {
         let from =
             tail.position.as_ref().map_or("from=earliest".to_owned(), |token| format!("after={token}"));
@@ -67,8 +68,8 @@ impl Client {
         }
     }
 
-    /// A chunk is a read of each partition in it. It may have been read at any time since the tail was asked
-    /// for.
+    /// Records a chunk as one read of each partition in it. It may have been read at any time since the tail
+    /// was requested.
     fn write_down(&mut self, tail: &mut Tail, asked: u64, records: Vec<Value>) {
         let mut partitions: BTreeMap<i32, Vec<(i64, Seen)>> = BTreeMap::new();
         for record in &records {

@@ -1,5 +1,5 @@
-//! Two queues over one topic, and their workers on all agents: good ones, bad ones, and some that are killed
-//! with records in hand.
+//! Two queues over one topic, and their workers on all agents: some behave well, some badly, and some are
+//! killed with records in hand.
 
 use super::WORK;
 use crate::nemesis::{Goal, Nemesis};
@@ -18,17 +18,17 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 pub const QUEUES: [&str; 2] = ["shared", "keyed"];
-/// Where what was done is told, with the ack of it.
+/// Topic into which each acked record is transformed, in the same request as its ack.
 const DONE: &str = "done";
 const LEASE_MS: i64 = 2_000;
 const MAX_FAILURES: u32 = 4;
-/// Everything that is left is done or dead so soon after the last fault.
+/// Time after the last fault within which all records must be acked or dead, in seconds.
 const DRAIN_S: u64 = 120;
 const WORKERS: usize = 3;
-/// Leases for every kill that the goal wants, at the least.
+/// Required number of leases for every kill that the goal asks for.
 const LEASES_PER_KILL: u64 = 30;
 
-/// Records that no worker can handle.
+/// True for records that no worker can process.
 fn is_poison(record: &Value) -> bool {
     record["offset"].as_i64().is_some_and(|offset| offset % 97 == 5)
 }
@@ -57,7 +57,7 @@ fn habits(queue: usize, delay_ms: Option<i64>) -> Habits {
     }
 }
 
-/// All workers, from their beginning to the end of the last one.
+/// All workers of a run.
 pub struct Shift {
     floor: Arc<Floor>,
     workers: Arc<Mutex<Vec<(usize, Worker)>>>,
@@ -65,7 +65,7 @@ pub struct Shift {
 }
 
 impl Shift {
-    /// Makes the queues, on an agent that nothing disturbs yet.
+    /// Creates the queues, on an agent without faults yet, and starts the workers.
     pub async fn start(rig: &Rig, seed: u64) -> Self {
         let apis: Vec<Api> = rig
             .agents
@@ -99,7 +99,7 @@ impl Shift {
         Self { floor, workers, turnover }
     }
 
-    /// Once nothing fails any more, and nothing more is produced: all is done or dead.
+    /// Waits, after all faults and producers have ended, until the queues are drained.
     pub async fn end(&self, rig: &Rig) {
         let api = Api::hasty(rig.agents[0].front.address(), Duration::from_secs(20));
         for queue in QUEUES {
@@ -110,7 +110,7 @@ impl Shift {
         stop(workers.into_iter().map(|(_, worker)| worker).collect()).await;
     }
 
-    /// What was left behind.
+    /// Records the final state.
     pub async fn read(&self, rig: &Rig) {
         let api = Api::hasty(rig.agents[0].front.address(), Duration::from_secs(20));
         self.floor.read(&api, WORK.name).await;
@@ -139,7 +139,7 @@ impl Shift {
         println!("{} records acked with a commit", done.len());
     }
 
-    /// The history is that of queues, and there was something to fail.
+    /// Checks the history, and that enough leases, outcomes and kills occurred.
     pub fn check(&self, nemesis: &Nemesis, goal: Goal) {
         let tally = self.floor.tally();
         println!(
@@ -175,7 +175,7 @@ impl Shift {
     }
 }
 
-/// Now and then a worker is killed, whatever it is at, and another begins, on some agent.
+/// Every few seconds kills a random worker and starts another on a random agent.
 async fn turn_over(
     apis: Vec<Api>,
     floor: Arc<Floor>,

@@ -1,4 +1,5 @@
-//! Moves inline payloads that are old enough into segments, many small batches into few large ones.
+//! The drain: moves inline payloads that are old enough into segments, and joins small batches into larger
+//! ones.
 
 use super::Jobs;
 use millpond_core::control_plane::{Batch, BatchFlags, DrainBatch, Swap, SwapInput, SwapOutput};
@@ -9,13 +10,14 @@ use millpond_format::ingest::SegmentWriter;
 use millpond_format::key;
 use std::collections::BTreeSet;
 
-const ROUNDS: usize = 20;
+/// Segments that one run writes at most.
+const RUN_MAX_SEGMENTS: usize = 20;
 
 impl Jobs {
-    /// Returns how many inline batches went into segments.
+    /// Returns how many inline batches were moved.
     pub(super) async fn drain(&self) -> Result<usize, Source> {
         let mut drained = 0;
-        for _ in 0..ROUNDS {
+        for _ in 0..RUN_MAX_SEGMENTS {
             let max = saturated::<i64, _>(limits::SEGMENT_MAX_BYTES);
             let plan = self.plane.drain_plan(max).await?;
             if plan.is_empty() {
@@ -32,7 +34,7 @@ impl Jobs {
             match self.plane.swap(&swap).await {
                 Ok(()) => drained += count,
                 Err(Error::Rejected(rejected)) => {
-                    tracing::debug!(%rejected, "a drain lost its inputs; the next one plans again");
+                    tracing::debug!(%rejected, "the drained batches were changed meanwhile; trying later");
                     break;
                 }
                 Err(error) => return Err(error.into()),
@@ -42,8 +44,9 @@ impl Jobs {
     }
 }
 
-/// The segment that holds a plan's records, and the swap that puts it in place. Neighbouring batches of a
-/// partition become one, and what their commits had skipped is left behind.
+/// Encodes the records of a drain plan into a segment, and builds the swap that replaces the inline batches
+/// by it. Adjacent batches of a partition are joined, and records that their commits had dropped are left
+/// out.
 fn rewrite(
     plan: &[DrainBatch],
     part: PartId,
@@ -54,9 +57,9 @@ fn rewrite(
     let size = plan.iter().map(|d| d.bytes.len()).sum();
     let mut writer = SegmentWriter::new(cluster, epoch, agent, size);
     let mut outputs: Vec<SwapOutput> = Vec::new();
-    let mut open: Option<Open<'_>> = None;
+    let mut open: Option<OpenBatch<'_>> = None;
     for drained in plan {
-        let continues = |o: &Open<'_>| {
+        let continues = |o: &OpenBatch<'_>| {
             o.first.partition_id == drained.partition_id
                 && o.end == drained.batch.base
                 && writer.batch_bytes() + saturated::<usize, _>(drained.batch.raw_bytes)
@@ -80,7 +83,7 @@ fn rewrite(
         if kept != drained.batch.records {
             return Err(format!("a batch holds {kept} records instead of {}", drained.batch.records).into());
         }
-        open.get_or_insert_with(|| Open::new(drained)).add(drained);
+        open.get_or_insert_with(|| OpenBatch::new(drained)).add(drained);
     }
     outputs.extend(open.map(|open| open.close(&mut writer, part)));
     let inputs = plan.iter().map(|d| SwapInput {
@@ -103,16 +106,20 @@ fn rewrite(
     Ok((segment, swap))
 }
 
-struct Open<'a> {
+/// The joined batch that is being encoded.
+struct OpenBatch<'a> {
+    /// The first of its input batches.
     first: &'a DrainBatch,
+    /// Offset after its last record.
     end: millpond_core::Offset,
     flags: BatchFlags,
     committed_at_ms: i64,
     latest_expiry: Option<i64>,
-    unexpiring: bool,
+    /// Whether some record never expires.
+    has_unexpiring: bool,
 }
 
-impl<'a> Open<'a> {
+impl<'a> OpenBatch<'a> {
     fn new(first: &'a DrainBatch) -> Self {
         let flags = first.batch.flags;
         Self {
@@ -121,7 +128,7 @@ impl<'a> Open<'a> {
             flags,
             committed_at_ms: 0,
             latest_expiry: None,
-            unexpiring: false,
+            has_unexpiring: false,
         }
     }
 
@@ -129,7 +136,7 @@ impl<'a> Open<'a> {
         self.end = drained.batch.end();
         self.flags = self.flags.joined(drained.batch.flags);
         self.committed_at_ms = self.committed_at_ms.max(drained.batch.committed_at_ms);
-        self.unexpiring |= drained.expires_at_ms.is_none();
+        self.has_unexpiring |= drained.expires_at_ms.is_none();
         self.latest_expiry = self.latest_expiry.max(drained.expires_at_ms);
     }
 
@@ -138,7 +145,7 @@ impl<'a> Open<'a> {
         let int = |n: usize| saturated::<i32, _>(n);
         SwapOutput {
             partition: self.first.partition_id,
-            expires_at_ms: self.latest_expiry.filter(|_| !self.unexpiring),
+            expires_at_ms: self.latest_expiry.filter(|_| !self.has_unexpiring),
             batch: Batch {
                 base: self.first.batch.base,
                 records: encoded.records,

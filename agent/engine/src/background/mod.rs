@@ -1,5 +1,7 @@
-//! Background work: one leased job a file, bounded in rows and time, no retry inside: the next tick is the
-//! retry.
+//! Background jobs of an agent: heartbeat, drain, sweep, retention, expiry of leases, cleanup.
+//!
+//! Each job is leased by one agent at a time (the heartbeat takes the leases), and one run of a job is
+//! bounded in rows and time. Jobs do not retry: a failed job runs again when it is due next.
 
 mod drain;
 mod sweep;
@@ -15,9 +17,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
-/// Rows that a pure-SQL job touches in one statement.
-const ROWS: i64 = 1_000;
+/// Rows that one statement of a job changes at most.
+const STATEMENT_MAX_ROWS: i64 = 1_000;
+/// Statements of one run of a job.
+const RUN_MAX_STATEMENTS: usize = 50;
 
+/// What the jobs use.
 pub struct Jobs {
     pub plane: Arc<dyn ControlPlane>,
     pub store: Store,
@@ -29,39 +34,42 @@ pub struct Jobs {
     pub writer: Arc<Writer>,
 }
 
-/// What an idle agent's statements are spent on, one each five seconds: every other one is a heartbeat.
+/// Which job the next tick runs. Every other tick is a heartbeat. The flags are jobs that are due; the ticks
+/// between heartbeats run one of them each, so that an idle agent sends one statement per tick.
 #[derive(Default)]
-struct Turn {
-    number: u64,
+struct Schedule {
+    /// Ticks so far.
+    ticks: u64,
     retain: bool,
     clamp: bool,
     forget: bool,
 }
 
 impl Jobs {
-    /// For ever. While nothing is due, one statement in five seconds.
+    /// Runs the jobs for ever, one tick every [`limits::HEARTBEAT_MS`].
     pub async fn run(self) {
         let mut tick = tokio::time::interval(Duration::from_millis(limits::HEARTBEAT_MS));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut turn = Turn::default();
+        let mut schedule = Schedule::default();
         loop {
             tick.tick().await;
-            turn.number += 1;
-            if turn.number % 2 == 1 {
-                self.beat(&mut turn).await;
-            } else if std::mem::take(&mut turn.retain) {
-                self.repeat("retain", || self.plane.retain(ROWS)).await;
-                turn.clamp = true;
-            } else if std::mem::take(&mut turn.clamp) {
+            schedule.ticks += 1;
+            if schedule.ticks % 2 == 1 {
+                self.beat(&mut schedule).await;
+            } else if std::mem::take(&mut schedule.retain) {
+                self.repeat("retain", || self.plane.retain(STATEMENT_MAX_ROWS)).await;
+                schedule.clamp = true;
+            } else if std::mem::take(&mut schedule.clamp) {
                 self.repeat("clamp", || self.plane.clamp()).await;
-                turn.forget = true;
-            } else if std::mem::take(&mut turn.forget) {
-                self.repeat("forget", || self.plane.forget(ROWS)).await;
+                schedule.forget = true;
+            } else if std::mem::take(&mut schedule.forget) {
+                self.repeat("forget", || self.plane.forget(STATEMENT_MAX_ROWS)).await;
             }
         }
     }
 
-    async fn beat(&self, turn: &mut Turn) {
+    /// Sends a heartbeat. Runs the jobs that it took over, or marks them as due for a later tick.
+    async fn beat(&self, schedule: &mut Schedule) {
         let beat = match self.plane.beat(self.agent).await {
             Ok(beat) => beat,
             Err(error) => {
@@ -71,7 +79,7 @@ impl Jobs {
         };
         metrics::job_succeeded("beat", self.clock.now_ms(), 1);
         self.writer.set_inline_full(beat.inline_live_bytes > limits::INLINE_LIVE_MAX_BYTES);
-        turn.retain |= beat.retain;
+        schedule.retain |= beat.retain;
         if beat.drain {
             self.log("drain", self.drain().await);
         }
@@ -79,39 +87,41 @@ impl Jobs {
             self.log("sweep", self.sweep().await);
         }
         if beat.expire {
-            self.repeat("expire", || self.plane.expire(ROWS, self.ids.unit())).await;
+            self.repeat("expire", || self.plane.expire(STATEMENT_MAX_ROWS, self.ids.unit())).await;
         }
     }
 
-    /// Again at once while a statement does all it may; how much was done.
+    /// Repeats a statement while it reaches its row limit; returns the total of rows.
     async fn repeat<F: Future<Output = Result<i64, millpond_core::Error>>>(
         &self,
         job: &'static str,
         run: impl Fn() -> F,
     ) -> i64 {
         let mut all = 0;
-        for _ in 0..50 {
+        for _ in 0..RUN_MAX_STATEMENTS {
             let outcome = run().await;
             let done = *outcome.as_ref().unwrap_or(&0);
             all += done;
             self.log(job, outcome.map(|n| saturated::<usize, _>(n)).map_err(Into::into));
-            if done < ROWS {
+            if done < STATEMENT_MAX_ROWS {
                 break;
             }
         }
         all
     }
 
+    /// Records the outcome of a job in metrics and log.
     fn log(&self, job: &'static str, outcome: Result<usize, millpond_core::Source>) {
         match outcome {
             Ok(done) => {
                 metrics::job_succeeded(job, self.clock.now_ms(), done);
                 if done > 0 {
-                    tracing::debug!(job, done, "background work");
+                    tracing::debug!(job, done, "background job done");
                 }
             }
             Err(error) => {
-                tracing::warn!(job, error = %crate::error_chain(&*error), "background work failed; the next tick tries again")
+                let error = crate::error_chain(&*error);
+                tracing::warn!(job, %error, "a background job failed; it runs again when it is next due");
             }
         }
     }

@@ -1,17 +1,18 @@
-//! Deletes objects that nothing refers to, as the control plane says and in no other case.
+//! The sweep: deletes the objects that the control plane names as unreferenced, and no others.
 
-use super::{Jobs, ROWS};
+use super::{Jobs, STATEMENT_MAX_ROWS};
 use futures::stream::{self, StreamExt};
 use millpond_core::{PartId, Source};
 use millpond_format::key;
 
-const PARALLEL: usize = 8;
+/// DELETE requests in flight.
+const DELETES_IN_FLIGHT_MAX: usize = 8;
 
 impl Jobs {
-    /// Returns how many objects were deleted; one that cannot be is left for the next tick and does not hold
-    /// the others.
+    /// Returns how many objects were deleted. An object that cannot be deleted is left for the next sweep;
+    /// the others are deleted nevertheless.
     pub(super) async fn sweep(&self) -> Result<usize, Source> {
-        let parts = self.plane.sweep_plan(ROWS).await?;
+        let parts = self.plane.sweep_plan(STATEMENT_MAX_ROWS).await?;
         let delete = |part: PartId| async move {
             match self.store.delete(&key::ingest(&self.origin.cluster, part)).await {
                 Ok(()) => Some(part),
@@ -23,7 +24,7 @@ impl Jobs {
         };
         let deleted: Vec<PartId> = stream::iter(parts)
             .map(delete)
-            .buffer_unordered(PARALLEL)
+            .buffer_unordered(DELETES_IN_FLIGHT_MAX)
             .filter_map(|p| async move { p })
             .collect()
             .await;

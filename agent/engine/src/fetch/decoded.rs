@@ -1,7 +1,7 @@
-//! Batches in memory, verified and uncompressed: whoever takes single records out of a batch does so many
+//! Cache of verified and uncompressed batches, for queues, which read single records from the same batch many
 //! times.
 //!
-//! Bounded by uncompressed bytes. Named by part and place in it, never by offset.
+//! Bounded by uncompressed bytes. Entries are keyed by part and byte offset, never by record offset.
 
 use super::fetched::FetchedBatch;
 use millpond_core::PartId;
@@ -15,14 +15,16 @@ use std::sync::Arc;
 /// Decoded batches by part and byte offset.
 pub type DecodedBatches = HashMap<(PartId, i32), Arc<DecodedBatch>>;
 
-/// What a batch takes besides its bytes.
+/// Estimated memory of an entry besides its bytes.
 const OVERHEAD_BYTES: usize = 256;
-/// Larger ones would push out all others.
-const SHARE_MAX: u64 = 8;
+/// Batches larger than this fraction (1/n) of the cache are not cached: they would evict too many others.
+const ENTRY_MAX_DIVISOR: u64 = 8;
 
+/// Caches decoded batches.
 pub struct DecodedCache {
     batches: Cache<(PartId, i32), Arc<DecodedBatch>>,
-    largest: u64,
+    /// Size of the largest batch that is cached.
+    entry_max_bytes: u64,
 }
 
 impl DecodedCache {
@@ -33,26 +35,30 @@ impl DecodedCache {
         };
         Self {
             batches: Cache::builder().max_capacity(bytes).weigher(weigh).build(),
-            largest: bytes / SHARE_MAX,
+            entry_max_bytes: bytes / ENTRY_MAX_DIVISOR,
         }
     }
 
-    pub async fn kept(&self, batches: impl Iterator<Item = &Batch>) -> DecodedBatches {
-        let mut kept = DecodedBatches::new();
+    /// Those of the batches that are cached.
+    pub async fn get_all(&self, batches: impl Iterator<Item = &Batch>) -> DecodedBatches {
+        let mut cached = DecodedBatches::new();
         for batch in batches {
             let key = (batch.part, batch.byte_offset);
             if let Some(decoded) = self.batches.get(&key).await {
-                kept.insert(key, decoded);
+                cached.insert(key, decoded);
             }
         }
-        kept
+        cached
     }
 
-    pub async fn keep(&self, batches: impl Iterator<Item = &FetchedBatch>) {
+    /// Adds batches that were read.
+    pub async fn insert_all(&self, batches: impl Iterator<Item = &FetchedBatch>) {
         for fetched in batches {
             let key = (fetched.batch.part, fetched.batch.byte_offset);
             let decoded = fetched.decoded();
-            if saturated::<u64, _>(decoded.raw_bytes()) <= self.largest && !self.batches.contains_key(&key) {
+            if saturated::<u64, _>(decoded.raw_bytes()) <= self.entry_max_bytes
+                && !self.batches.contains_key(&key)
+            {
                 self.batches.insert(key, Arc::new(DecodedBatch::clone(decoded).detached())).await;
             }
         }

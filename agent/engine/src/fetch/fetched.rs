@@ -1,4 +1,4 @@
-//! What a read gives: whole batches of a partition, verified and decoded, and why there are none.
+//! The result of a read (whole batches of a partition, verified and decoded) and its errors.
 
 use crate::store::StoreError;
 use millpond_core::control_plane::Batch;
@@ -8,6 +8,7 @@ use millpond_format::batch::DecodedBatch;
 use millpond_format::record::RecordView;
 use std::sync::Arc;
 
+/// Why stored records could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     #[error("the control plane does not answer")]
@@ -18,21 +19,24 @@ pub enum FetchError {
     Corrupt { part: PartId, source: Option<Corrupt> },
 }
 
-/// Readable records of one partition from an offset on.
+/// Batches of one partition, from an offset on.
 #[derive(Debug)]
 pub struct Fetched {
     pub log_start_offset: Offset,
     pub high_watermark: Offset,
     pub batches: Vec<FetchedBatch>,
-    /// Where the plan ended, whether or not its batches were read.
+    /// Offset after the last batch of the read plan, whether or not that batch was read.
     pub planned_to: Offset,
-    /// From here on batches were left unread: they would have been too much.
+    /// Offset of the first batch that was not read because of the limit of bytes.
     pub unread_from: Option<Offset>,
-    pub(super) memory_held: Option<tokio::sync::OwnedSemaphorePermit>,
+    /// Memory of the batches in the read budget.
+    pub(super) memory_permit: Option<tokio::sync::OwnedSemaphorePermit>,
 }
 
+/// One decoded batch.
 #[derive(Debug, Clone)]
 pub struct FetchedBatch {
+    /// Its index entry.
     pub batch: Batch,
     pub(super) decoded: Arc<DecodedBatch>,
 }
@@ -42,7 +46,7 @@ impl FetchedBatch {
         &self.decoded
     }
 
-    /// The record of an offset; `None` if it lies in another batch.
+    /// The record with an offset; `None` if the offset is not in this batch.
     #[must_use]
     pub fn record(&self, offset: Offset) -> Option<Result<RecordView<'_>, Corrupt>> {
         if !(self.batch.base..self.batch.end()).contains(&offset) {
@@ -58,7 +62,7 @@ impl FetchedBatch {
         self.decoded.record(usize::try_from(position).ok()?)
     }
 
-    /// Its kept records with their offsets.
+    /// All records that the commit did not drop, with their offsets.
     pub fn records(&self) -> impl Iterator<Item = Result<(Offset, RecordView<'_>), Corrupt>> {
         let mut skip = self.batch.skip.iter().peekable();
         let mut next = self.batch.base;
@@ -79,8 +83,8 @@ impl FetchedBatch {
 }
 
 impl Fetched {
-    /// Gives back the memory set aside for it: its batches are counted elsewhere.
+    /// Releases its memory in the read budget, because its batches are accounted for elsewhere.
     pub(super) fn release(&mut self) {
-        self.memory_held = None;
+        self.memory_permit = None;
     }
 }

@@ -1,4 +1,4 @@
-//! Single records by their offsets, wherever they lie: what queues give out.
+//! Lookup of single records by partition and offset, for queues.
 
 use super::fetched::{FetchError, Fetched, FetchedBatch};
 use super::reader::Reader;
@@ -10,11 +10,11 @@ use millpond_format::record::RecordView;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// What was found of them.
+/// The result of a lookup: the batches that hold the wanted records.
 #[derive(Debug, Default)]
 pub struct Records(BTreeMap<PartitionId, FoundPartition>);
 
-/// One record in the batch that it lies in.
+/// One record, with the batch that holds it.
 #[derive(Debug, Clone)]
 pub struct FoundRecord {
     pub offset: Offset,
@@ -22,11 +22,12 @@ pub struct FoundRecord {
 }
 
 impl FoundRecord {
+    /// The decoded record.
     pub fn view(&self) -> Result<RecordView<'_>, Corrupt> {
         self.batch.record(self.offset).unwrap_or(Err(Corrupt("a record is not in its batch")))
     }
 
-    /// Whether the value is known to be JSON text without raw line ends.
+    /// Whether the value is known to be JSON text without line ends.
     #[must_use]
     pub fn is_json(&self) -> bool {
         self.batch.batch.flags.has(BatchFlags::JSON)
@@ -36,9 +37,9 @@ impl FoundRecord {
 #[derive(Debug, Default)]
 struct FoundPartition {
     log_start: Offset,
-    /// By first offset.
+    /// By base offset.
     batches: BTreeMap<Offset, FetchedBatch>,
-    /// Left out, since it would have been too much.
+    /// Offsets that were not read because of the limit of bytes.
     unread: Vec<Range<Offset>>,
 }
 
@@ -50,20 +51,20 @@ impl Records {
         (offset < batch.batch.end()).then_some(batch)
     }
 
-    /// A record, if it is there and was read.
+    /// A record, if it exists and was read.
     #[must_use]
     pub fn record(&self, partition: PartitionId, offset: Offset) -> Option<FoundRecord> {
         let batch = self.batch_of(partition, offset)?;
         batch.record(offset).map(|_| FoundRecord { offset, batch: batch.clone() })
     }
 
-    /// Whether a record was left out, since it would have been too much.
+    /// Whether a record was not read because of the limit of bytes.
     #[must_use]
     pub fn is_unread(&self, partition: PartitionId, offset: Offset) -> bool {
         self.0.get(&partition).is_some_and(|found| found.unread.iter().any(|range| range.contains(&offset)))
     }
 
-    /// Whether retention has let a record go, or its topic was deleted.
+    /// Whether a record was removed by retention or with its topic.
     #[must_use]
     pub fn is_gone(&self, partition: PartitionId, offset: Offset) -> bool {
         self.0.get(&partition).is_none_or(|found| offset < found.log_start)
@@ -80,13 +81,13 @@ impl Records {
 }
 
 impl Reader {
-    /// Reads the batches of all wanted records, as far as [`limits::LOOKUP_MAX_BYTES`] reaches.
+    /// Reads the batches of all wanted records, up to [`limits::LOOKUP_MAX_BYTES`] uncompressed.
     pub async fn lookup(&self, scope: &Scope, wanted: &Wanted) -> Result<Records, FetchError> {
         let mut records = Records::default();
         let mut requests = wanted.requests(scope);
         let mut left = limits::LOOKUP_MAX_BYTES;
         while !requests.is_empty() {
-            let fetched = self.fetch_some(&requests, Some((wanted, left))).await?;
+            let fetched = self.fetch_wanted(&requests, Some((wanted, left))).await?;
             left -= fetched
                 .iter()
                 .flatten()
@@ -97,7 +98,8 @@ impl Reader {
             for (request, fetched) in requests.iter().zip(fetched) {
                 let Some(mut fetched) = fetched else { continue };
                 let at = fetched.planned_to;
-                // A plan has so many batches at most; one that begins below the log's start has none.
+                // A read plan may end early because its number of batches is limited, and it is empty if it
+                // begins below the log start offset: in both cases, the rest is planned again.
                 let (offset, moved) = if request.offset < fetched.log_start_offset {
                     (fetched.log_start_offset, true)
                 } else {

@@ -1,7 +1,9 @@
-//! Fetch: records by offset, by time, from the log's ends, of one partition or of a whole topic.
+//! The read path: reads records by offset, by timestamp or from either end of the log, of one partition or of
+//! a whole topic.
 //!
-//! Owns: the verbs of [`Fetch`], which a door calls with a [`RecordSink`] that writes its form of answer; plans,
-//! caches and verified reads. Invariant: no offset is skipped because its bytes are missing.
+//! Owns: the operations of [`Fetch`], which a door calls with a [`RecordSink`] that encodes the records in
+//! the door's format; read plans, caches, verification of stored bytes. Invariant: no offset is skipped
+//! because its bytes are missing.
 
 pub mod cache;
 mod decoded;
@@ -25,7 +27,7 @@ use watcher::Watcher;
 
 pub use select::{ReadLimits, RecordSink, Selection};
 
-/// The read path as doors use it.
+/// The read path, as doors use it.
 pub struct Fetch {
     pub(crate) reader: Arc<Reader>,
     pub(crate) watcher: Arc<Watcher>,
@@ -36,15 +38,18 @@ pub struct Fetch {
 /// Where a read begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
+    /// The log start offset.
     Earliest,
+    /// The high watermark.
     Latest,
-    /// The first record at or after it, in milliseconds since the epoch; else the high watermark.
+    /// The first record with this timestamp (milliseconds since the epoch) or a later one; if there is none,
+    /// the high watermark.
     Timestamp(i64),
-    /// Exactly there; outside of the log it is an error.
+    /// This offset. It is an error if it is outside of the log.
     Offset(Offset),
 }
 
-/// Why nothing, or nothing more, was read.
+/// Why a read failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error("there is no topic {0}")]
@@ -53,14 +58,14 @@ pub enum ReadError {
     NoSuchPartition { topic: Name, count: i32 },
     #[error("offset {offset} is outside {log_start_offset} to {high_watermark}")]
     OutOfRange { offset: Offset, log_start_offset: Offset, high_watermark: Offset },
-    #[error("this is not a position of the topic")]
+    #[error("this is not a position of this topic")]
     NotAPosition,
     #[error(transparent)]
     Fetch(#[from] FetchError),
 }
 
 impl ReadError {
-    /// Whether the same read may succeed a moment later.
+    /// Whether the same read may succeed when it is repeated soon.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         matches!(self, Self::Fetch(FetchError::ControlPlane(_) | FetchError::ObjectStore(_)))

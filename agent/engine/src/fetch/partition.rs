@@ -1,4 +1,4 @@
-//! Reading one partition, and finding offsets by time.
+//! Reads one partition, and finds offsets by timestamp.
 
 use super::fetched::{FetchError, Fetched};
 use super::{Fetch, ReadError, Start};
@@ -9,28 +9,29 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// A read of one partition.
 #[derive(Debug, Clone)]
 pub struct PartitionRead {
     pub topic: Name,
     pub partition: i32,
     pub start: Start,
-    /// Uncompressed bytes to fetch; one batch at least.
+    /// Uncompressed bytes to read at most; the first batch is read even if it is larger.
     pub max_bytes: usize,
-    /// How long to wait for a first record.
+    /// How long to wait if there is no record yet.
     pub wait: Duration,
 }
 
-/// Whole batches of one partition, the first of which holds `start` if there is anything.
+/// The batches of one partition from an offset on. The first one may begin before that offset.
 #[derive(Debug)]
 pub struct PartitionRecords {
     pub topic: Name,
     pub partition: i32,
-    /// Records before it are not part of the answer.
+    /// The offset that the read begins with; earlier records of the first batch are not part of the answer.
     pub start: Offset,
     pub fetched: Fetched,
 }
 
-/// One plan of a partition, from an exact offset on.
+/// The request for a read plan of one partition.
 pub(crate) fn find_from(
     scope: &Scope,
     partition: PartitionId,
@@ -47,14 +48,14 @@ pub(crate) fn find_from(
 }
 
 impl Fetch {
-    /// Reads a partition, waiting for a first record if asked to. A topic that was deleted, or deleted and made
-    /// again, is looked up once more.
+    /// Reads a partition, and waits for a first record if asked to. If the cached topic was deleted, or
+    /// deleted and created again, it is looked up again, once.
     pub async fn partition(
         &self,
         scope: &Scope,
         read: &PartitionRead,
     ) -> Result<PartitionRecords, ReadError> {
-        // A partition that is new is not known yet.
+        // Reads the topic again if the cached one does not have the partition yet.
         let (topic, _) = self.topics.with_partition(scope, &read.topic, read.partition).await?;
         match self.partition_of(scope, &topic, read).await {
             Err(ReadError::NoSuchTopic(_)) => {
@@ -76,7 +77,7 @@ impl Fetch {
             || ReadError::NoSuchPartition { topic: topic.name.clone(), count: topic.partition_count() };
         let id = topic.partition_id(read.partition).ok_or_else(no_such_partition)?;
         let start = self.start_of(scope, topic, id, read.start).await?;
-        // Watched before the first look, so that nothing falls between.
+        // The watch begins before the first read, so that no commit in between is missed.
         let watch = (!read.wait.is_zero()).then(|| self.watcher.watch(scope, vec![id]));
         loop {
             let fetched = self.fetch_one(scope, topic, id, start, read.max_bytes).await?;
@@ -104,6 +105,7 @@ impl Fetch {
         }
     }
 
+    /// Reads one partition; an error if its topic was deleted.
     async fn fetch_one(
         &self,
         scope: &Scope,
@@ -116,6 +118,7 @@ impl Fetch {
         found.into_iter().next().flatten().ok_or_else(|| ReadError::NoSuchTopic(topic.name.clone()))
     }
 
+    /// The offset that a [`Start`] stands for.
     async fn start_of(
         &self,
         scope: &Scope,
@@ -139,7 +142,8 @@ impl Fetch {
         }
     }
 
-    /// For every partition of a topic the first offset at or after a timestamp, else the high watermark.
+    /// For every partition of a topic: number, id, and offset of the first record with the given timestamp or
+    /// a later one; if there is none, the high watermark.
     pub async fn offsets_at(
         &self,
         scope: &Scope,
@@ -153,7 +157,7 @@ impl Fetch {
         Ok(offsets)
     }
 
-    /// The same for a topic by name, as it is now.
+    /// As [`Self::offsets_at`], for a topic that is looked up by name.
     pub async fn offsets_of_topic_at(
         &self,
         scope: &Scope,
@@ -164,7 +168,7 @@ impl Fetch {
         self.offsets_at(scope, &topic, timestamp).await
     }
 
-    /// The control plane names the batch, its records say the rest.
+    /// Finds the first record with the timestamp or a later one, in the batch that the control plane named.
     async fn first_at(
         &self,
         scope: &Scope,

@@ -1,4 +1,4 @@
-//! Which blocks and payload ranges a read needs: pure.
+//! Decides which segment blocks and inline payloads a read needs. Pure.
 
 use millpond_core::control_plane::{Batch, PayloadRange};
 use millpond_core::saturated;
@@ -6,18 +6,19 @@ use millpond_core::{PartId, limits};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
-/// A batch whose part was committed longer ago is cold.
-pub const COLD_AFTER_MS: i64 = 60_000;
+/// A batch is cold if it was committed more than this before the newest batch of the same read.
+const COLD_AFTER_MS: i64 = 60_000;
 
+/// The stored bytes that a read needs.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Blocks of segments, and whether they are cold.
+    /// Blocks of segments (part and block number), and whether each is cold.
     pub blocks: BTreeMap<(PartId, u64), bool>,
     /// Inline parts.
     pub payloads: BTreeSet<PartId>,
 }
 
-/// Blocks of a segment that hold a byte range.
+/// The blocks of a segment that hold the bytes of a batch.
 #[must_use]
 pub fn blocks_of(batch: &Batch) -> RangeInclusive<u64> {
     let start = saturated::<u64, _>(batch.byte_offset);
@@ -25,6 +26,7 @@ pub fn blocks_of(batch: &Batch) -> RangeInclusive<u64> {
     start / limits::CACHE_BLOCK_BYTES..=last / limits::CACHE_BLOCK_BYTES
 }
 
+/// The plan for batches; `newest_ms` is the latest commit time among them.
 #[must_use]
 pub fn plan<'a>(batches: impl Iterator<Item = &'a Batch>, newest_ms: i64) -> Plan {
     let mut plan = Plan::default();
@@ -42,7 +44,7 @@ pub fn plan<'a>(batches: impl Iterator<Item = &'a Batch>, newest_ms: i64) -> Pla
     plan
 }
 
-/// Byte ranges of payloads that are not in memory, neighbours joined; with the batches that each serves.
+/// The byte ranges of inline batches in their payloads; adjacent ranges are joined.
 #[must_use]
 pub fn payload_ranges<'a>(batches: impl Iterator<Item = &'a Batch>) -> Vec<PayloadRange> {
     let mut wanted: Vec<PayloadRange> = batches

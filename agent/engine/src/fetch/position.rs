@@ -1,4 +1,4 @@
-//! Where a reader of a whole topic is: held by the client, opaque to it.
+//! The position of a reader of a whole topic, as an opaque token that the client keeps.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -6,8 +6,8 @@ use millpond_core::{Offset, Topic};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// The next offset of every partition. The token names the topic's id, so that a later topic of the same name
-/// does not take it.
+/// The next offset of every partition. The token contains the topic's id, so that it is refused for a later
+/// topic of the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicPosition {
     topic: i64,
@@ -20,7 +20,8 @@ impl TopicPosition {
         Self { topic: topic.id.0, next: next.collect() }
     }
 
-    /// Reads a token; `None` if it is not one of this topic. Partitions that it does not name begin at 0.
+    /// Parses a token; `None` if it is not a token of this topic. Partitions that it does not contain begin
+    /// at 0.
     #[must_use]
     pub fn parse(token: &str, topic: &Topic) -> Option<Self> {
         let text = URL_SAFE_NO_PAD.decode(token).ok().and_then(|b| String::from_utf8(b).ok())?;
@@ -42,11 +43,11 @@ impl TopicPosition {
         Some(Self { topic: id, next })
     }
 
-    /// What the client sends to go on from here.
+    /// The token from which the client can continue.
     #[must_use]
     pub fn token(&self) -> String {
         let mut text = self.topic.to_string();
-        // Partitions that are not named begin at 0.
+        // Partitions at offset 0 are left out.
         for (partition, offset) in self.next.iter().filter(|(_, offset)| **offset > Offset::ZERO) {
             write!(text, ".{partition}-{offset}").unwrap_or_default();
         }

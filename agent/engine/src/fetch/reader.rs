@@ -1,4 +1,6 @@
-//! Executes reads. Bytes are verified before any leaves; a referenced part that is missing or corrupt is an
+//! Executes reads: gets the read plan from the control plane, loads the bytes, verifies and decodes them.
+//!
+//! Invariants: no bytes are returned without verification; a referenced part that is missing or corrupt is an
 //! error, never a skipped offset.
 
 use super::cache::BlockCache;
@@ -21,19 +23,22 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-const PARALLEL_BLOCKS: usize = 4;
-/// Reads of what is missing or corrupt, each after a new plan, before that is said.
-const ATTEMPTS: u32 = 4;
-const PAUSE: Duration = Duration::from_millis(100);
-/// Larger reads decompress off the async threads.
-const DECODE_INLINE_BYTES: i32 = 256 << 10;
+/// Blocks that one read loads at the same time.
+const READ_MAX_PARALLEL_BLOCKS: usize = 4;
+/// Attempts of a read, each with a new plan, before a part is reported as missing or corrupt.
+const READ_ATTEMPTS_MAX: u32 = 4;
+/// The pause after the nth failed attempt is this times n − 1.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Reads of more uncompressed bytes are decoded on a blocking thread instead of an async one.
+const DECODE_IN_PLACE_MAX_BYTES: i32 = 256 << 10;
 
+/// Executes reads within a memory budget.
 pub struct Reader {
     plane: Arc<dyn ControlPlane>,
     cache: Arc<BlockCache>,
-    /// Batches from which single records are taken.
+    /// Batches from which single records are read.
     pub(super) decoded: DecodedCache,
-    /// Uncompressed KiB of reads in flight.
+    /// Budget for reads in flight: one permit is one KiB of uncompressed batches.
     memory: Arc<Semaphore>,
     memory_kib: u32,
 }
@@ -53,14 +58,15 @@ impl Reader {
         Self { plane, cache, decoded, memory: Arc::new(Semaphore::new(permits)), memory_kib }
     }
 
-    /// One answer per request, `None` for a partition that is gone.
+    /// Reads partitions: one result per request, `None` for a partition that was deleted.
     pub async fn fetch(&self, requests: &[FindRequest]) -> Result<Vec<Option<Fetched>>, FetchError> {
-        self.fetch_some(requests, None).await
+        self.fetch_wanted(requests, None).await
     }
 
-    /// Of the batches only those that are wanted, which are kept in memory decoded, and of these no more than
-    /// so many uncompressed bytes, but one at least.
-    pub(super) async fn fetch_some(
+    /// As [`Self::fetch`]. With `wanted`, reads only the batches that hold wanted records, and caches them
+    /// decoded. The number limits the uncompressed bytes to load: no further batch is read once it is
+    /// reached.
+    pub(super) async fn fetch_wanted(
         &self,
         requests: &[FindRequest],
         wanted: Option<(&Wanted, i64)>,
@@ -69,11 +75,12 @@ impl Reader {
         loop {
             attempt += 1;
             match self.attempt(requests, wanted).await {
-                // A part can be replaced and deleted between plan and read: the next plan does not refer to
-                // it. And what a store or the way to it got wrong is right when it is fetched again.
-                Err(FetchError::Corrupt { part, .. }) if attempt < ATTEMPTS => {
+                // The part may have been replaced and deleted between plan and read: the next plan does not
+                // refer to it. And bytes that were damaged on the way from the store may be right the next
+                // time.
+                Err(FetchError::Corrupt { part, .. }) if attempt < READ_ATTEMPTS_MAX => {
                     tracing::warn!(%part, attempt, "a part is missing or corrupt");
-                    tokio::time::sleep(PAUSE * (attempt - 1)).await;
+                    tokio::time::sleep(RETRY_PAUSE * (attempt - 1)).await;
                 }
                 Err(error @ FetchError::Corrupt { .. }) => {
                     metrics::corrupt();
@@ -85,6 +92,7 @@ impl Reader {
         }
     }
 
+    /// One attempt of a read, with a plan of its own.
     async fn attempt(
         &self,
         requests: &[FindRequest],
@@ -95,14 +103,14 @@ impl Reader {
         let planned = start.elapsed();
         let ends: Vec<Option<Offset>> =
             found.iter().map(|f| f.as_ref()?.batches.last().map(Batch::end)).collect();
-        let mut kept = DecodedBatches::default();
+        let mut cached = DecodedBatches::default();
         let mut unread = vec![None; found.len()];
         if let Some((wanted, mut left)) = wanted {
             for ((request, found), unread) in requests.iter().zip(&mut found).zip(&mut unread) {
                 let Some(found) = found else { continue };
-                found.batches.retain(|b| wanted.touches(request.partition, b.base, b.end()));
-                let decoded = self.decoded.kept(found.batches.iter()).await;
-                // What is in memory already costs nothing.
+                found.batches.retain(|b| wanted.overlaps(request.partition, b.base, b.end()));
+                let decoded = self.decoded.get_all(found.batches.iter()).await;
+                // Batches in the cache of decoded batches do not count.
                 let fits = |b: &&Batch| {
                     let is_decoded = decoded.contains_key(&(b.part, b.byte_offset));
                     let fits = left > 0 || is_decoded;
@@ -112,10 +120,10 @@ impl Reader {
                 let fitting = found.batches.iter().take_while(fits).count();
                 *unread = found.batches.get(fitting).map(|b| b.base);
                 found.batches.truncate(fitting);
-                kept.extend(decoded);
+                cached.extend(decoded);
             }
         }
-        let to_load = |b: &&Batch| !kept.contains_key(&(b.part, b.byte_offset));
+        let to_load = |b: &&Batch| !cached.contains_key(&(b.part, b.byte_offset));
         let raw: i64 = found
             .iter()
             .flatten()
@@ -134,11 +142,14 @@ impl Reader {
             let mut memory = memory;
             found
                 .into_iter()
-                .map(|f| f.map(|f| decode_partition(f, &bytes, &kept, memory.take())).transpose())
+                .map(|f| f.map(|f| decode_partition(f, &bytes, &cached, memory.take())).transpose())
                 .collect()
         };
-        let mut fetched =
-            if raw <= i64::from(DECODE_INLINE_BYTES) { decode() } else { crate::blocking::run(decode).await };
+        let mut fetched = if raw <= i64::from(DECODE_IN_PLACE_MAX_BYTES) {
+            decode()
+        } else {
+            crate::blocking::run(decode).await
+        };
         if let Err(FetchError::Corrupt { part, .. }) = &fetched {
             self.cache.forget_part(*part).await;
         }
@@ -150,24 +161,28 @@ impl Reader {
         }
         let batches = || fetched.iter().flatten().flatten().flat_map(|f| &f.batches);
         if wanted.is_some() {
-            self.decoded.keep(batches()).await;
+            self.decoded.insert_all(batches()).await;
         }
         let records = batches().map(|b| saturated::<usize, _>(b.batch.records)).sum();
         metrics::fetched(planned, start.elapsed(), records, saturated::<usize, _>(raw));
         fetched
     }
 
-    /// The stored bytes of every batch, by part and byte offset.
-    async fn load<'b>(&self, batches: impl Iterator<Item = &'b Batch> + Clone) -> Result<Stored, FetchError> {
+    /// Loads the stored bytes of batches, from the cache, the control plane (inline payloads) or the object
+    /// store.
+    async fn load<'b>(
+        &self,
+        batches: impl Iterator<Item = &'b Batch> + Clone,
+    ) -> Result<LoadedBytes, FetchError> {
         let batches = || batches.clone();
         let newest = batches().map(|b| b.committed_at_ms).max().unwrap_or(0);
         let plan = planner::plan(batches(), newest);
-        let mut stored = Stored::default();
+        let mut loaded = LoadedBytes::default();
         let mut missing: Vec<PartId> = Vec::new();
         for part in plan.payloads {
             match self.cache.get(part, 0).await {
                 Some(bytes) => {
-                    stored.blocks.insert((part, 0), bytes);
+                    loaded.blocks.insert((part, 0), bytes);
                 }
                 None => missing.push(part),
             }
@@ -178,7 +193,7 @@ impl Reader {
             let read = self.plane.payloads(&ranges).await.map_err(FetchError::ControlPlane)?;
             for (range, bytes) in ranges.into_iter().zip(read) {
                 let bytes = bytes.ok_or(FetchError::Corrupt { part: range.part, source: None })?;
-                stored.ranges.entry(range.part).or_default().push((range, bytes));
+                loaded.ranges.entry(range.part).or_default().push((range, bytes));
             }
         }
         let load = |((part, number), cold)| async move {
@@ -190,20 +205,27 @@ impl Reader {
                 Err(error) => Err(FetchError::ObjectStore(error)),
             }
         };
-        let blocks: Vec<_> =
-            stream::iter(plan.blocks).map(load).buffer_unordered(PARALLEL_BLOCKS).try_collect().await?;
-        stored.blocks.extend(blocks);
-        Ok(stored)
+        let blocks: Vec<_> = stream::iter(plan.blocks)
+            .map(load)
+            .buffer_unordered(READ_MAX_PARALLEL_BLOCKS)
+            .try_collect()
+            .await?;
+        loaded.blocks.extend(blocks);
+        Ok(loaded)
     }
 }
 
+/// The loaded bytes of a read.
 #[derive(Default)]
-struct Stored {
+struct LoadedBytes {
+    /// By part and block number; inline payloads from the cache are block 0.
     blocks: HashMap<(PartId, u64), Bytes>,
+    /// Byte ranges of inline payloads that were read from the control plane.
     ranges: HashMap<PartId, Vec<(PayloadRange, Bytes)>>,
 }
 
-impl Stored {
+impl LoadedBytes {
+    /// The bytes of a batch; `None` if they are incomplete.
     fn bytes_of(&self, batch: &Batch) -> Option<Bytes> {
         let start = usize::try_from(batch.byte_offset).ok()?;
         let length = usize::try_from(batch.byte_length).ok()?;
@@ -235,21 +257,22 @@ impl Stored {
     }
 }
 
+/// Verifies and decodes the batches of one partition, apart from those in `cached`.
 fn decode_partition(
     found: Found,
-    stored: &Stored,
-    kept: &DecodedBatches,
+    loaded: &LoadedBytes,
+    cached: &DecodedBatches,
     memory: Option<tokio::sync::OwnedSemaphorePermit>,
 ) -> Result<Fetched, FetchError> {
     let decode = |batch: Batch| {
-        if let Some(decoded) = kept.get(&(batch.part, batch.byte_offset)) {
+        if let Some(decoded) = cached.get(&(batch.part, batch.byte_offset)) {
             return Ok(FetchedBatch { batch, decoded: Arc::clone(decoded) });
         }
         let part = batch.part;
         let corrupt = |source| FetchError::Corrupt { part, source };
-        let bytes = stored
+        let bytes = loaded
             .bytes_of(&batch)
-            .ok_or_else(|| corrupt(Some(Corrupt("an object is shorter than it was"))))?;
+            .ok_or_else(|| corrupt(Some(Corrupt("an object is shorter than its batches"))))?;
         let raw = saturated::<usize, _>(batch.raw_bytes);
         let decoded =
             DecodedBatch::decode(&bytes, batch.crc.cast_unsigned(), raw).map_err(|e| corrupt(Some(e)))?;
@@ -263,6 +286,6 @@ fn decode_partition(
         batches,
         planned_to: Offset::ZERO,
         unread_from: None,
-        memory_held: memory,
+        memory_permit: memory,
     })
 }

@@ -1,4 +1,4 @@
-//! Choosing records of what was fetched, within the limits of an answer.
+//! Selects records from fetched batches, within the limits of an answer.
 
 use super::fetched::{FetchError, Fetched};
 use millpond_core::control_plane::BatchFlags;
@@ -6,30 +6,30 @@ use millpond_core::{Name, Offset};
 use millpond_format::Corrupt;
 use millpond_format::record::RecordView;
 
-/// Where a verb puts the records that it reads: an answer in a door's own form.
+/// Receives the records of a read and encodes them in a door's format.
 pub trait RecordSink: Send {
-    /// The records that follow are of this partition.
+    /// The following records belong to this partition.
     fn begin_partition(&mut self, topic: &Name, partition: i32);
 
-    /// `is_json`: the value is known to be JSON text without raw line ends.
+    /// Adds a record. `is_json`: the value is known to be JSON text without line ends.
     fn push(&mut self, offset: Offset, record: &RecordView<'_>, is_json: bool) -> Result<(), Corrupt>;
 }
 
-/// What one answer may hold.
+/// Limits of one answer.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadLimits {
     pub max_records: usize,
-    /// Keys, values and headers. The first record is given even if it is larger.
+    /// Bytes of keys, values and headers. The first record is returned even if it is larger.
     pub max_bytes: usize,
 }
 
-/// How much of its limits an answer has used.
+/// The part of its limits that an answer has used.
 #[derive(Debug, Clone, Copy)]
 pub struct Selection {
     limits: ReadLimits,
     pub records: usize,
     bytes: usize,
-    /// A record was left behind because of the limits.
+    /// Whether a record was left out because of the limits.
     pub is_full: bool,
 }
 
@@ -39,7 +39,8 @@ impl Selection {
         Self { limits, records: 0, bytes: 0, is_full: false }
     }
 
-    /// Hands on the records from `next` on that fit, and moves `next` behind the last of them.
+    /// Passes records to the sink, from offset `next` on and as long as they fit. Moves `next` past the last
+    /// of them.
     pub fn take(
         &mut self,
         fetched: &Fetched,

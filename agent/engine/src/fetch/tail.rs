@@ -1,4 +1,4 @@
-//! A whole topic, read in chunks over all its partitions, once or as a tail.
+//! Reads a whole topic, in chunks over all its partitions: once, or continuously as a tail.
 
 use super::fetched::Fetched;
 use super::partition::find_from;
@@ -9,40 +9,42 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Pause of a tail after a failure that will pass.
+/// Pause of a tail after a temporary failure.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// Bytes that a partition gets of a chunk at least, however many there are.
+/// Least number of bytes that a chunk asks of each partition, however many partitions there are.
 const PARTITION_SHARE_MIN_BYTES: usize = 64 << 10;
-/// Partitions that are read at once: each may give a whole batch, however little is asked for.
+/// Partitions that are read at once. Limited, because each may return a whole batch, however few bytes are
+/// asked for.
 pub(crate) const PARTITIONS_AT_ONCE: usize = 64;
 
 /// Where a read of a whole topic begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TopicStart {
-    /// [`Start::Offset`] begins every partition there.
+    /// The same start for every partition.
     At(Start),
-    /// A token of [`Tail::token`].
+    /// A token from [`Tail::token`].
     Position(String),
 }
 
-/// A reader of a whole topic and where it is. It promises no order between partitions.
+/// A reader of a whole topic and its position. There is no order between partitions.
 pub struct Tail {
     fetch: Arc<Fetch>,
     scope: Scope,
     topic: Arc<Topic>,
+    /// Numbers and ids of the partitions.
     ids: Vec<(i32, PartitionId)>,
     position: TopicPosition,
-    /// Partition that the next chunk begins with: each gets its turn.
+    /// Index of the partition that the next chunk begins with. It rotates, so that no partition starves.
     turn: usize,
 }
 
-/// Share of an answer's bytes that each of some partitions is asked for.
+/// The bytes to ask of each partition, if an answer may hold `max_bytes`.
 pub(crate) fn share_of(max_bytes: usize, partitions: usize) -> usize {
     (max_bytes / partitions.max(1)).max(PARTITION_SHARE_MIN_BYTES.min(max_bytes))
 }
 
 impl Fetch {
-    /// Begins to read a whole topic.
+    /// Starts to read a whole topic.
     pub async fn tail(
         self: &Arc<Self>,
         scope: &Scope,
@@ -74,40 +76,41 @@ impl Fetch {
 }
 
 impl Tail {
-    /// Where the reader is: goes on from there as [`TopicStart::Position`].
+    /// The position as a token, from which a reader can continue with [`TopicStart::Position`].
     #[must_use]
     pub fn token(&self) -> String {
         self.position.token()
     }
 
-    /// Whether the agent stops: a tail ends then.
+    /// Whether the agent is shutting down: the tail should end.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.fetch.watcher.is_stopping()
     }
 
-    /// Records of all partitions in turn, within the limits; waits until the deadline for the first. Returns
-    /// how many.
+    /// Reads records of all partitions, within the limits; waits until the deadline for a first one. Returns
+    /// the number of records.
     pub async fn read(
         &mut self,
         limits: ReadLimits,
         deadline: Instant,
         sink: &mut impl RecordSink,
     ) -> Result<usize, ReadError> {
-        self.chunk(limits, deadline, false, sink).await
+        self.read_chunk(limits, deadline, false, sink).await
     }
 
-    /// As [`Self::read`], for a tail: it hands on what it has as soon as it has something, and a failure that
-    /// will pass is waited out, as if there had been no records.
+    /// As [`Self::read`], for a tail: it returns as soon as it has any records, and after a temporary failure
+    /// it waits a moment and returns as if there were no records.
     pub async fn follow(
         &mut self,
         limits: ReadLimits,
         deadline: Instant,
         sink: &mut impl RecordSink,
     ) -> Result<usize, ReadError> {
-        match self.chunk(limits, deadline, true, sink).await {
+        match self.read_chunk(limits, deadline, true, sink).await {
             Err(error) if error.is_temporary() => {
-                tracing::debug!(error = %crate::error_chain(&error), topic = %self.topic.name, "a tail waits");
+                let (error, topic) = (crate::error_chain(&error), &self.topic.name);
+                tracing::debug!(%error, %topic, "reading failed; the tail tries again");
                 tokio::time::sleep(RETRY_PAUSE).await;
                 Ok(0)
             }
@@ -115,14 +118,15 @@ impl Tail {
         }
     }
 
-    async fn chunk(
+    /// `eager`: return the records of the first group of partitions that has any.
+    async fn read_chunk(
         &mut self,
         limits: ReadLimits,
         deadline: Instant,
         eager: bool,
         sink: &mut impl RecordSink,
     ) -> Result<usize, ReadError> {
-        self.grow().await?;
+        self.add_new_partitions().await?;
         let waits = deadline > Instant::now();
         let ids = || self.ids.iter().map(|(_, id)| *id).collect();
         let watch = waits.then(|| self.fetch.watcher.watch(&self.scope, ids()));
@@ -143,7 +147,7 @@ impl Tail {
                     }
                 }
                 done += group.len();
-                // Other groups come with the next chunk.
+                // The remaining groups are read by the next chunk.
                 if selection.is_full || (eager && selection.records > 0) {
                     break;
                 }
@@ -158,8 +162,8 @@ impl Tail {
         }
     }
 
-    /// Partitions that were added in the meantime are read from their beginning.
-    async fn grow(&mut self) -> Result<(), ReadError> {
+    /// Adds partitions that the topic got in the meantime, to be read from their beginning.
+    async fn add_new_partitions(&mut self) -> Result<(), ReadError> {
         let topic = self.fetch.topics.get(&self.scope, &self.topic.name).await?;
         if topic.id == self.topic.id && topic.partition_count() > self.topic.partition_count() {
             let added = self.topic.partition_count()..topic.partition_count();
@@ -170,7 +174,8 @@ impl Tail {
         Ok(())
     }
 
-    /// One answer per partition, after those that retention has passed were moved up to the log start.
+    /// Reads a group of partitions: one result each. Positions that retention has passed are first moved up
+    /// to the log start offset.
     async fn fetch_group(
         &mut self,
         group: &[(i32, PartitionId)],

@@ -1,18 +1,19 @@
-//! Records that are wanted by their offsets, and the plans that cover them; pure.
+//! A set of wanted records, given by their offsets, and the read plans that cover it. Pure.
 
 use millpond_core::control_plane::FindRequest;
 use millpond_core::{Offset, PartitionId, Scope};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Ranges of one partition that lie nearer than this are planned together.
-const GAP: i64 = 512;
+/// Ranges of one partition with fewer records than this between them are covered by one plan.
+const PLAN_GAP_RECORDS: i64 = 512;
 
-/// Offsets by partition.
+/// Wanted offsets by partition, as disjoint ranges in order.
 #[derive(Debug, Default, Clone)]
 pub struct Wanted(BTreeMap<PartitionId, Vec<Range<i64>>>);
 
 impl Wanted {
+    /// Joins ranges that overlap or are adjacent.
     #[must_use]
     pub fn new(ranges: impl IntoIterator<Item = (PartitionId, Range<i64>)>) -> Self {
         let mut wanted: BTreeMap<PartitionId, Vec<Range<i64>>> = BTreeMap::new();
@@ -32,14 +33,14 @@ impl Wanted {
         Self(wanted)
     }
 
-    /// Whether an offset from `start` to before `end` is wanted.
-    pub(super) fn touches(&self, partition: PartitionId, start: Offset, end: Offset) -> bool {
+    /// Whether any offset in `start..end` is wanted.
+    pub(super) fn overlaps(&self, partition: PartitionId, start: Offset, end: Offset) -> bool {
         let Some(ranges) = self.0.get(&partition) else { return false };
         let first = ranges.partition_point(|r| r.end <= start.0);
         ranges.get(first).is_some_and(|r| r.start < end.0)
     }
 
-    /// Plans that cover all ranges, near ones together.
+    /// Requests for read plans that cover all ranges.
     pub(super) fn requests(&self, scope: &Scope) -> Vec<FindRequest> {
         let mut requests: Vec<FindRequest> = Vec::new();
         for (partition, ranges) in &self.0 {
@@ -47,7 +48,7 @@ impl Wanted {
                 match requests.last_mut() {
                     Some(last)
                         if last.partition == *partition
-                            && last.end.is_some_and(|end| range.start - end.0 < GAP) =>
+                            && last.end.is_some_and(|end| range.start - end.0 < PLAN_GAP_RECORDS) =>
                     {
                         last.end = Some(Offset(range.end));
                     }
@@ -81,10 +82,10 @@ mod tests {
             .map(|r| (r.partition, r.offset.0, r.end.map(|e| e.0)))
             .collect();
         assert_eq!(planned, [(p, 0, Some(101)), (p, 5_000, Some(5_001)), (q, 7, Some(8))]);
-        assert!(wanted.touches(p, Offset(90), Offset(101)) && wanted.touches(p, Offset(5), Offset(90)));
+        assert!(wanted.overlaps(p, Offset(90), Offset(101)) && wanted.overlaps(p, Offset(5), Offset(90)));
         assert!(
-            !wanted.touches(p, Offset(6), Offset(100))
-                && !wanted.touches(PartitionId(3), Offset(0), Offset(9))
+            !wanted.overlaps(p, Offset(6), Offset(100))
+                && !wanted.overlaps(PartitionId(3), Offset(0), Offset(9))
         );
     }
 }

@@ -1,5 +1,7 @@
-//! Wakes long polls: this agent's commits at once, other agents' through one shared poll, made only while
-//! somebody waits.
+//! Wakes long polls when a high watermark advances.
+//!
+//! Commits of this agent wake them at once. Commits of other agents are found by one shared poll of the
+//! control plane, which runs only while somebody waits.
 
 use crate::rounds::{self, Rounds};
 use millpond_core::{ControlPlane, Offset, PartitionId, Scope};
@@ -12,25 +14,30 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Pause between two looks at the control plane while somebody watches.
+/// Shortest pause between two polls of the control plane.
 const POLL_PAUSE_MIN: Duration = Duration::from_millis(50);
 
+/// All watches of this agent.
 pub struct Watcher {
     plane: Arc<dyn ControlPlane>,
     watched: Mutex<BTreeMap<PartitionId, Watched>>,
-    wanted: Notify,
+    /// Wakes the poll when a watch begins.
+    watch_begun: Notify,
     next_id: AtomicU64,
     stopping: CancellationToken,
 }
 
+/// A partition with watches.
 struct Watched {
-    /// On whose behalf its high watermark is asked for.
+    /// The scope in which its high watermark is queried.
     scope: Scope,
+    /// Highest high watermark seen since the first watch began.
     known: Offset,
+    /// The watches, by id.
     waiters: Vec<(u64, Arc<Notify>)>,
 }
 
-/// An interest in some partitions, until dropped.
+/// A watch of some partitions. It ends when dropped.
 pub struct Watch {
     watcher: Arc<Watcher>,
     partitions: Vec<PartitionId>,
@@ -39,12 +46,13 @@ pub struct Watch {
 }
 
 impl Watcher {
+    /// Starts the poll task.
     #[must_use]
     pub fn start(plane: Arc<dyn ControlPlane>) -> Arc<Self> {
         let watcher = Arc::new(Self {
             plane,
             watched: Mutex::new(BTreeMap::new()),
-            wanted: Notify::new(),
+            watch_begun: Notify::new(),
             next_id: AtomicU64::new(0),
             stopping: CancellationToken::new(),
         });
@@ -52,7 +60,7 @@ impl Watcher {
         watcher
     }
 
-    /// Subscribe first, look second: what is committed after the look wakes the watch.
+    /// Begins a watch. To miss no commit, begin it before the first read.
     #[must_use]
     pub fn watch(self: &Arc<Self>, scope: &Scope, partitions: Vec<PartitionId>) -> Watch {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
@@ -68,11 +76,11 @@ impl Watcher {
                 entry.waiters.push((id, Arc::clone(&moved)));
             }
         }
-        self.wanted.notify_one();
+        self.watch_begun.notify_one();
         Watch { watcher: Arc::clone(self), partitions, id, moved }
     }
 
-    /// Nobody is to wait any more: the agent stops.
+    /// Ends all waits, because the agent is shutting down.
     pub fn stop(&self) {
         self.stopping.cancel();
     }
@@ -82,7 +90,7 @@ impl Watcher {
         self.stopping.is_cancelled()
     }
 
-    /// A partition's high watermark is known to be at least this.
+    /// Wakes the watches of a partition, if its high watermark has advanced to this offset.
     pub fn advance(&self, partition: PartitionId, high_watermark: Offset) {
         if let Some(entry) = self.watched.lock().get_mut(&partition)
             && entry.known < high_watermark
@@ -96,12 +104,12 @@ impl Watcher {
 }
 
 impl Rounds for Watcher {
-    /// Waits until somebody watches, and looks once.
+    /// Waits until there is a watch, then polls the control plane once.
     async fn round(&self) -> Duration {
         let partitions: Vec<(Scope, PartitionId)> =
             self.watched.lock().iter().map(|(id, watched)| (watched.scope.clone(), *id)).collect();
         if partitions.is_empty() {
-            tokio::time::timeout(Duration::from_secs(5), self.wanted.notified()).await.ok();
+            tokio::time::timeout(rounds::IDLE_WAIT_MAX, self.watch_begun.notified()).await.ok();
             return POLL_PAUSE_MIN;
         }
         let start = Instant::now();
@@ -112,7 +120,7 @@ impl Rounds for Watcher {
                 }
             }
             Err(error) => {
-                tracing::debug!(error = %crate::error_chain(&error), "watching high watermarks failed")
+                tracing::debug!(error = %crate::error_chain(&error), "polling high watermarks failed")
             }
         }
         rounds::spaced(start, POLL_PAUSE_MIN)
@@ -120,20 +128,21 @@ impl Rounds for Watcher {
 }
 
 impl Watch {
-    /// What a look found; only more than this wakes.
+    /// Reports the high watermark that a read has found: only a higher one wakes this watch.
     pub fn saw(&self, partition: PartitionId, high_watermark: Offset) {
         if let Some(entry) = self.watcher.watched.lock().get_mut(&partition)
             && entry.known < high_watermark
         {
             entry.known = high_watermark;
-            // Others may not have looked since: what one has seen by itself, nobody else would tell them.
+            // Other watches may not have seen it. They are woken here, since `advance` does nothing for a
+            // high watermark that is known already.
             for (_, waiter) in entry.waiters.iter().filter(|(id, _)| *id != self.id) {
                 waiter.notify_one();
             }
         }
     }
 
-    /// Returns once some watched partition has more than was known, or the agent stops.
+    /// Returns when the high watermark of a watched partition has advanced, or when the agent shuts down.
     pub async fn moved(&self) {
         tokio::select! {
             biased;

@@ -1,7 +1,8 @@
-//! Consumer groups on the agent's side: makes generations, keeps sessions, and sends again what failed.
+//! Consumer groups: joining, leaving, polling, sessions, offsets.
 //!
-//! Owns: the loop that reads a group, lets `core` decide, and writes. Invariants: no state of a group lives
-//! here; a call that failed is sent again for some seconds, since every one of them may arrive twice.
+//! Owns: the loop that changes a group: it reads the group's state, lets `core` compute the next generation,
+//! and writes that. Invariants: the agent holds no state of a group; a call that failed is sent again for
+//! some seconds, since every call is idempotent.
 
 pub mod offsets;
 pub mod poll;
@@ -22,37 +23,39 @@ use std::sync::Arc;
 use std::time::Duration;
 use watcher::GroupWatcher;
 
-/// How often in a row another agent may get its change in before ours.
-const CHANGE_ATTEMPTS: u32 = 100;
-/// How long a change waits for others of the same group in this agent.
-const TURN_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Attempts of a change, each of which fails if another agent has changed the group meanwhile.
+const CHANGE_ATTEMPTS_MAX: u32 = 100;
+/// How long a change waits for the lock of its group in this agent.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Consumer groups as doors use them.
+/// Consumer groups, as doors use them.
 pub struct Groups {
     plane: Arc<dyn ControlPlane>,
     topics: Arc<Topics>,
     fetch: Arc<Fetch>,
     watcher: Arc<GroupWatcher>,
-    /// One change of a group at a time in this agent, so that its members do not get in one another's way.
+    /// Lock per tenant and group: one change at a time in this agent, so that its members do not make one
+    /// another retry.
     changes: KeyedLocks<(Name, Name)>,
 }
 
-/// Partitions of each topic, both in order.
+/// Partition numbers by topic, in order.
 pub type Assignments = BTreeMap<Name, Vec<i32>>;
 
 /// A group with the offsets of its partitions.
 #[derive(Debug)]
 pub struct DescribedGroup {
     pub state: GroupState,
-    /// Partitions that are assigned or committed, by topic and number.
+    /// Partitions that are assigned or have a committed offset, by topic and number.
     pub progress: Vec<Progress>,
 }
 
-fn changing<R>() -> Error<R> {
-    Error::NotApplied("the group changes all the time".into())
+/// The error of a change that never got its turn.
+fn contention_error<R>() -> Error<R> {
+    Error::NotApplied("the group is changed too often by others".into())
 }
 
-/// What a member has, by topic.
+/// The partitions that are assigned to a member.
 fn assignments(state: &GroupState, member: MemberId) -> Assignments {
     let mut assignments = Assignments::new();
     for topic in &state.topics {
@@ -73,8 +76,9 @@ impl Groups {
         Self { plane, topics, fetch, watcher, changes: KeyedLocks::new() }
     }
 
-    /// Adds a member to the group, which is made if there is none, and gives it its share of the partitions of
-    /// its topics. A join whose answer was lost leaves a member that nobody speaks for, until its session ends.
+    /// Adds a member to a group, which is created if it does not exist, and assigns it a share of the
+    /// partitions of its topics. A join whose answer is lost leaves a member without a client, until its
+    /// session ends.
     pub async fn join(
         &self,
         scope: &Scope,
@@ -97,23 +101,24 @@ impl Groups {
         }
     }
 
-    /// Ends a membership; its partitions go to the others.
+    /// Removes a member; its partitions are assigned to the others.
     pub async fn leave(
         &self,
         scope: &Scope,
         group: &Name,
         member: MemberId,
     ) -> Result<(), Error<RenewRejected>> {
-        let lift = |error: Error<NoSuchGroup>| error.map_rejection(|_| RenewRejected::NoSuchGroup);
-        let state = Resend::SERVING.run(|| self.plane.group(scope, group, &[])).await.map_err(lift)?;
+        let to_renew_error = |error: Error<NoSuchGroup>| error.map_rejection(|_| RenewRejected::NoSuchGroup);
+        let state =
+            Resend::SERVING.run(|| self.plane.group(scope, group, &[])).await.map_err(to_renew_error)?;
         if state.member(member).is_none() {
             return Err(Error::Rejected(RenewRejected::NoSuchMember));
         }
         let is_out = |state: &GroupState| state.members.iter().all(|m| m.member.id != member);
-        self.change(scope, group, None, Some(member), is_out).await.map(|_| ()).map_err(lift)
+        self.change(scope, group, None, Some(member), is_out).await.map(|_| ()).map_err(to_renew_error)
     }
 
-    /// Makes the next generation until the group is as wanted; the group as it is then.
+    /// Writes next generations until `is_done` holds for the group, and returns the group as it is then.
     async fn change(
         &self,
         scope: &Scope,
@@ -123,26 +128,28 @@ impl Groups {
         is_done: impl Fn(&GroupState) -> bool,
     ) -> Result<GroupState, Error<NoSuchGroup>> {
         let key = (scope.tenant.clone(), group.clone());
-        let turn = tokio::time::timeout(TURN_WAIT_MAX, self.changes.lock(key)).await;
-        let _turn = turn.map_err(|_| changing())?;
-        let also = add.map_or(&[][..], |m| &m.topics);
+        let lock = tokio::time::timeout(LOCK_WAIT_MAX, self.changes.lock(key)).await;
+        let _lock = lock.map_err(|_| contention_error())?;
+        let member_topics = add.map_or(&[][..], |m| &m.topics);
         let mut attempts = Resend::SERVING.start();
-        for _ in 0..CHANGE_ATTEMPTS {
-            let state = Resend::SERVING.run(|| self.plane.group(scope, group, also)).await?;
+        for _ in 0..CHANGE_ATTEMPTS_MAX {
+            let state = Resend::SERVING.run(|| self.plane.group(scope, group, member_topics)).await?;
             if is_done(&state) {
                 return Ok(state);
             }
-            // An earlier sending may have been applied although its answer was lost.
+            // An earlier attempt may have been applied although its answer was lost.
             let has_joined = |m: &&Member| state.members.iter().any(|known| known.member.id == m.id);
             if add.filter(has_joined).is_some_and(|m| state.member(m.id).is_none()) {
-                return Err(Error::NotApplied("the member's session ended before it was answered".into()));
+                return Err(Error::NotApplied(
+                    "the session of the member ended before its join was answered".into(),
+                ));
             }
             let change = state.next(scope, add.filter(|m| !has_joined(m)).cloned(), leave);
             match self.plane.regroup(&change).await.map_err(Error::into_rejection) {
                 Ok(generation) => {
                     metrics::regrouped(state.moved(&change));
                     self.watcher.changed(state.id, generation);
-                    return Ok(after(state, change, generation));
+                    return Ok(with_change(state, change, generation));
                 }
                 Err(Ok(_)) => {}
                 Err(Err(failure)) => {
@@ -152,10 +159,10 @@ impl Groups {
                 }
             }
         }
-        Err(changing())
+        Err(contention_error())
     }
 
-    /// A member's sign of life. If the group needs another generation, that is made first.
+    /// Renews the session of a member. If the group needs a new generation, that is written, too.
     pub async fn renew(
         &self,
         scope: &Scope,
@@ -172,35 +179,35 @@ impl Groups {
             }
             Err(error) => {
                 let error = crate::error_chain(&error);
-                tracing::warn!(%error, %group, "no next generation of a group; the next poll tries again");
+                tracing::warn!(%error, %group, "writing a group generation failed; the next poll tries again");
                 Ok(renewed)
             }
         }
     }
 
-    /// Forgets a group without members, and all that it has committed.
+    /// Deletes a group without members, and its committed offsets.
     pub async fn delete(&self, scope: &Scope, group: &Name) -> Result<(), Error<DeleteGroupRejected>> {
-        let mut sendings = 0;
+        let mut attempts = 0;
         let outcome = Resend::SERVING
             .run(|| {
-                sendings += 1;
+                attempts += 1;
                 self.plane.delete_group(scope, group)
             })
             .await;
         match outcome {
-            // The first sending did it, and its answer was lost.
-            Err(Error::Rejected(DeleteGroupRejected::NoSuchGroup)) if sendings > 1 => Ok(()),
+            // An earlier attempt deleted the group, but its answer was lost.
+            Err(Error::Rejected(DeleteGroupRejected::NoSuchGroup)) if attempts > 1 => Ok(()),
             outcome => outcome,
         }
     }
 
-    /// All groups of the tenant by name.
+    /// All groups of the tenant, in the order of their names.
     pub async fn list(&self, scope: &Scope) -> Result<Vec<(Name, DescribedGroup)>, Error> {
         let mut groups = Vec::new();
         for name in Resend::SERVING.run(|| self.plane.groups(scope)).await? {
             match self.describe(scope, &name).await.map_err(Error::into_rejection) {
                 Ok(described) => groups.push((name, described)),
-                // Forgotten since.
+                // Deleted since the names were read.
                 Err(Ok(NoSuchGroup)) => {}
                 Err(Err(failure)) => return Err(failure),
             }
@@ -208,6 +215,7 @@ impl Groups {
         Ok(groups)
     }
 
+    /// The state of a group, with its offsets.
     pub async fn describe(&self, scope: &Scope, group: &Name) -> Result<DescribedGroup, Error<NoSuchGroup>> {
         let state = Resend::SERVING.run(|| self.plane.group(scope, group, &[])).await?;
         let progress = Resend::SERVING.run(|| self.plane.progress(scope, state.id)).await;
@@ -216,15 +224,19 @@ impl Groups {
 }
 
 impl DescribedGroup {
-    /// What a member has.
+    /// The partitions that are assigned to a member.
     #[must_use]
     pub fn assignments(&self, member: MemberId) -> Assignments {
         assignments(&self.state, member)
     }
 }
 
-/// The group once a change was written.
-fn after(state: GroupState, change: millpond_core::group::Regroup, generation: Generation) -> GroupState {
+/// The state of a group after a change was written as a generation.
+fn with_change(
+    state: GroupState,
+    change: millpond_core::group::Regroup,
+    generation: Generation,
+) -> GroupState {
     let mut state = state;
     state.generation = generation;
     state.members.retain(|m| !change.remove.contains(&m.member.id));

@@ -1,4 +1,5 @@
-//! Offsets of a group: committed by members, also within a batch of records, and reset while the group has none.
+//! Offsets of consumer groups: committed by members, alone or together with records, and reset while a group
+//! has no members.
 
 use super::Groups;
 use crate::fetch::ReadError;
@@ -10,7 +11,7 @@ use millpond_core::topic::PartitionStatus;
 use millpond_core::{ControlPlane, Error, Generation, MemberId, Name, Offset, PartitionId, Scope, limits};
 use std::collections::BTreeMap;
 
-/// The next record to read of a partition.
+/// The offset of the next record to read in a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedOffset {
     pub topic: Name,
@@ -18,41 +19,46 @@ pub struct NamedOffset {
     pub offset: Offset,
 }
 
-/// What a member commits: one offset per partition, all of them or none.
+/// The offsets that a member commits: one per partition, all of them or none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupOffsets {
     pub group: Name,
     pub member: MemberId,
-    /// That of the poll which brought the records.
+    /// The generation of the poll that returned the records.
     pub generation: Generation,
     pub offsets: Vec<NamedOffset>,
 }
 
-/// A reset of one partition, or of all of its topic.
+/// A reset of the offset of one partition, or of all partitions of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OffsetReset {
     pub topic: Name,
+    /// `None`: all partitions.
     pub partition: Option<i32>,
     pub to: ResetTo,
 }
 
+/// The target of a reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResetTo {
+    /// The log start offset.
     Earliest,
+    /// The high watermark.
     Latest,
-    /// The first record at or after it, in milliseconds since the epoch; else the high watermark.
+    /// The first record with this timestamp (milliseconds since the epoch) or a later one; if there is none,
+    /// the high watermark.
     Timestamp(i64),
     Offset(Offset),
 }
 
-/// Why no offset was committed or reset, or why that is unknown.
+/// Why no offset was committed or reset, or why the outcome is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum OffsetsError {
     #[error("there is no topic {0}")]
     NoSuchTopic(Name),
     #[error("{topic} has partitions 0 to {}, not {partition}", .count - 1)]
     NoSuchPartition { topic: Name, count: i32, partition: i32 },
-    #[error("at most {} offsets are committed at a time", limits::OFFSETS_PER_COMMIT)]
+    #[error("at most {} offsets can be committed or reset at a time", limits::OFFSETS_PER_COMMIT)]
     TooMany,
     #[error("partition {partition} of {topic} is named twice")]
     NamedTwice { topic: Name, partition: i32 },
@@ -67,7 +73,7 @@ pub enum OffsetsError {
 }
 
 impl OffsetsError {
-    /// Whether the topic, or what is remembered of it, is gone.
+    /// Whether a topic, as it was cached, does not exist any more.
     fn is_topic_gone(&self) -> bool {
         matches!(
             self,
@@ -94,13 +100,13 @@ impl From<Error> for OffsetsError {
     }
 }
 
-/// Offsets by partition row, with the names that they came under.
+/// Offsets by partition id, each with the topic and partition number that the client named.
 type PlacedOffsets = BTreeMap<PartitionId, NamedOffset>;
 
 impl Groups {
-    /// Commits a member's offsets. Answers what is committed then, by topic and partition: of the member's
-    /// offset and what was committed before, the greater one. What is remembered of a topic may be that of one
-    /// deleted since: it is looked up once more.
+    /// Commits a member's offsets. Returns the committed offsets after that, by topic and partition: the
+    /// greater of the member's offset and the one committed before. If a cached topic was deleted, it is
+    /// looked up again, once.
     pub async fn commit_offsets(
         &self,
         scope: &Scope,
@@ -147,7 +153,8 @@ impl Groups {
         Ok(listed(placed))
     }
 
-    /// Sets the offsets of a group without members, which is made if there is none, also backwards.
+    /// Sets the offsets of a group without members, possibly backwards. The group is created if it does not
+    /// exist.
     pub async fn reset_offsets(
         &self,
         scope: &Scope,
@@ -181,6 +188,7 @@ impl Groups {
         }
     }
 
+    /// The partition ids and offsets that resets stand for.
     async fn place_resets(
         &self,
         scope: &Scope,
@@ -214,8 +222,9 @@ impl Groups {
                     status.iter().map(|p| (p.partition, p.id, at(p))).collect()
                 }
             };
-            let is_meant = |partition: i32| reset.partition.is_none_or(|p| p == partition);
-            for (partition, id, offset) in found.into_iter().filter(|(partition, _, _)| is_meant(*partition))
+            let is_selected = |partition: i32| reset.partition.is_none_or(|p| p == partition);
+            for (partition, id, offset) in
+                found.into_iter().filter(|(partition, _, _)| is_selected(*partition))
             {
                 insert(&mut placed, id, NamedOffset { topic: reset.topic.clone(), partition, offset })?;
             }
@@ -224,10 +233,13 @@ impl Groups {
     }
 }
 
-/// The commit of a batch's group offsets, and what is wrong with its partitions if they are not there: whether
-/// that matters is for the control plane to say, since the retry of a success is a success though its topic is
-/// gone. Refuses what is beyond a high watermark before anything is sent, so that what was refused cannot be
-/// stored later by a sending that is late: a member that is fenced stays so, but a log grows.
+/// Resolves the group offsets that are committed together with records.
+///
+/// The second value is an error if a topic or partition does not exist. Whether it matters is decided by the
+/// control plane: the retry of a request that succeeded is a success even if the topic was deleted since.
+///
+/// Offsets beyond a high watermark are refused here, before anything is sent. Otherwise a commit could first
+/// be rejected and later, by a delayed attempt, be stored, because the log has grown since.
 pub(crate) async fn resolve(
     topics: &Topics,
     plane: &dyn ControlPlane,
@@ -256,7 +268,8 @@ fn offset_commit(scope: &Scope, commit: &GroupOffsets, placed: &PlacedOffsets) -
     }
 }
 
-/// Finds the rows of a member's partitions. One that is not there takes the place of a row that does not exist.
+/// Finds the ids of partitions. A partition that does not exist gets a negative id, which no row has; the
+/// second value then is the error that says so.
 async fn place(
     topics: &Topics,
     scope: &Scope,
@@ -264,18 +277,18 @@ async fn place(
 ) -> Result<(PlacedOffsets, Option<OffsetsError>), OffsetsError> {
     check_count(entries.len())?;
     let (mut placed, mut missing) = (PlacedOffsets::new(), None);
-    for (no_row, entry) in (0..).map(|n: i64| PartitionId(-1 - n)).zip(entries) {
+    for (unused_id, entry) in (0..).map(|n: i64| PartitionId(-1 - n)).zip(entries) {
         let id = match topics.with_partition(scope, &entry.topic, entry.partition).await {
             Ok((_, Some(id))) => id,
             Ok((topic, None)) => {
                 let (topic, count) = (entry.topic.clone(), topic.partition_count());
                 let partition = entry.partition;
                 missing.get_or_insert(OffsetsError::NoSuchPartition { topic, count, partition });
-                no_row
+                unused_id
             }
             Err(TopicError::NoSuchTopic(topic)) => {
                 missing.get_or_insert(OffsetsError::NoSuchTopic(topic));
-                no_row
+                unused_id
             }
             Err(error) => return Err(error.into()),
         };
@@ -288,6 +301,7 @@ fn check_count(entries: usize) -> Result<(), OffsetsError> {
     if entries > limits::OFFSETS_PER_COMMIT { Err(OffsetsError::TooMany) } else { Ok(()) }
 }
 
+/// Adds an offset; an error if its partition is named twice.
 fn insert(placed: &mut PlacedOffsets, id: PartitionId, entry: NamedOffset) -> Result<(), OffsetsError> {
     let (topic, partition) = (entry.topic.clone(), entry.partition);
     match placed.insert(id, entry) {
@@ -296,6 +310,7 @@ fn insert(placed: &mut PlacedOffsets, id: PartitionId, entry: NamedOffset) -> Re
     }
 }
 
+/// The offsets by topic and partition number.
 fn listed(placed: PlacedOffsets) -> Vec<NamedOffset> {
     let mut offsets: Vec<NamedOffset> = placed.into_values().collect();
     offsets.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));

@@ -1,4 +1,4 @@
-//! A member's poll: records of its partitions from where it is, and its sign of life.
+//! The poll of a group member: returns records of its partitions and renews its session.
 
 use super::position::{MemberPosition, within};
 use super::{Assignments, Groups};
@@ -13,28 +13,31 @@ use millpond_core::{Error, Generation, MemberId, Name, PartitionId, Scope, limit
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// One poll.
 #[derive(Debug, Clone)]
 pub struct PollRequest {
     pub group: Name,
     pub member: MemberId,
-    /// [`Polled::next`] of the last poll. Left out, and for a partition that is new to the member, reading
-    /// begins at the committed offset, else where the member said when it joined.
+    /// The member's position: [`Polled::next`] of its last poll. Without it, and for partitions that are new
+    /// to the member, reading begins at the committed offset, or if there is none, where the member chose
+    /// when it joined.
     pub after: Option<String>,
-    /// `max_records` 0 only renews the session.
+    /// With `max_records` 0, the poll only renews the session.
     pub limits: ReadLimits,
-    /// How long to wait for a first record.
+    /// How long to wait if there is no record yet.
     pub wait: Duration,
 }
 
-/// What a poll answers besides records.
+/// The result of a poll, besides records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Polled {
-    /// The member's position, opaque: `after` of its next poll.
+    /// The member's position as an opaque token: `after` of its next poll.
     pub next: String,
     pub generation: Generation,
     pub assignments: Assignments,
 }
 
+/// Why a poll failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PollError {
     #[error(transparent)]
@@ -45,19 +48,20 @@ pub enum PollError {
     Fetch(#[from] FetchError),
 }
 
-/// A session that was renewed, and when.
-struct RenewedAt {
+/// A renewed session and the time of the renewal.
+struct RenewedSession {
     renewed: Renewed,
     at: Instant,
 }
 
-impl RenewedAt {
-    /// A waiting poll renews the session by then.
+impl RenewedSession {
+    /// When a waiting poll renews the session again.
     fn renew_again_at(&self) -> Instant {
         self.at + ms(self.renewed.session_ms / 3)
     }
 
-    /// Whether the renewal that was written last is old enough for another to be written.
+    /// Whether another renewal would be written. The control plane does not write a renewal if the last one
+    /// it wrote is recent enough.
     fn is_due(&self) -> bool {
         let noted_ago = self.at.elapsed() + ms(self.renewed.noted_ms_ago);
         noted_ago >= ms(self.renewed.session_ms / limits::SESSION_NOTED_PARTS)
@@ -69,9 +73,9 @@ fn ms(ms: i64) -> Duration {
 }
 
 impl Groups {
-    /// Reads on in the member's partitions and renews its session: when the poll starts, while it waits, and
-    /// when it answers. Answers as soon as there are records or another generation, at the latest when the wait
-    /// is over.
+    /// Reads records of the member's partitions and renews its session: at the start of the poll, while it
+    /// waits, and when it returns. Returns as soon as there are records or a new generation, at the latest
+    /// when the wait is over.
     pub async fn poll(
         &self,
         scope: &Scope,
@@ -80,14 +84,15 @@ impl Groups {
     ) -> Result<Polled, PollError> {
         let deadline = Instant::now() + poll.wait;
         let mut session = self.renew_now(scope, poll).await?;
-        let (mut position, has_news) = MemberPosition::and_news(&session.renewed, poll.after.as_deref())
-            .map_err(|_| PollError::NotAPosition)?;
+        let (mut position, has_new_generation) =
+            MemberPosition::of_and_generation_change(&session.renewed, poll.after.as_deref())
+                .map_err(|_| PollError::NotAPosition)?;
         if poll.limits.max_records == 0 {
             return Ok(polled(&position, &session.renewed));
         }
-        // The client does not know its generation yet: what has changed between two polls is told as soon as
-        // what changes during one.
-        let waits = !poll.wait.is_zero() && !has_news;
+        // A client that does not know the current generation yet must learn it at once, so that a change
+        // between two polls is noticed as fast as one during a poll.
+        let waits = !poll.wait.is_zero() && !has_new_generation;
         let ids: Vec<PartitionId> = session.renewed.partitions.iter().map(|p| p.partition).collect();
         let watch = waits.then(|| self.fetch.watcher.watch(scope, ids));
         let generations =
@@ -117,13 +122,17 @@ impl Groups {
         }
     }
 
-    async fn renew_now(&self, scope: &Scope, poll: &PollRequest) -> Result<RenewedAt, Error<RenewRejected>> {
+    async fn renew_now(
+        &self,
+        scope: &Scope,
+        poll: &PollRequest,
+    ) -> Result<RenewedSession, Error<RenewRejected>> {
         let at = Instant::now();
         let renewed = self.renew(scope, &poll.group, poll.member).await?;
-        Ok(RenewedAt { renewed, at })
+        Ok(RenewedSession { renewed, at })
     }
 
-    /// Records of all partitions in turn, within the limits; how many.
+    /// Reads records of all partitions, within the limits. Returns their number.
     async fn read(
         &self,
         scope: &Scope,
@@ -146,7 +155,7 @@ impl Groups {
                 let fetched = self.fetch.reader.fetch(&requests).await?;
                 let mut moved = Vec::new();
                 for (assigned, one) in left.iter().zip(&fetched) {
-                    // Gone with its topic: the next generation is without it.
+                    // The topic was deleted: the next generation will not contain the partition.
                     let Some(one) = one else { continue };
                     let at = position.get(assigned.partition);
                     let mut next = within(Some(at), renewed.from, one.log_start_offset, one.high_watermark);
@@ -170,21 +179,22 @@ impl Groups {
         Ok(selection.records)
     }
 
-    /// Renews the session once more, where that would be written.
+    /// Ends a poll: renews the session once more, if that would be written.
     async fn finish(
         &self,
         scope: &Scope,
         poll: &PollRequest,
         records: usize,
         mut position: MemberPosition,
-        session: &RenewedAt,
+        session: &RenewedSession,
     ) -> Result<Polled, PollError> {
         if records > 0 {
             position.take_turn();
         }
         if session.is_due() {
             let outcome = self.plane.renew(scope, &poll.group, poll.member).await;
-            // Of other failures the next poll will tell: the records are there.
+            // Other failures are ignored, because the records can be returned; the next poll will report
+            // them.
             if let Err(rejected @ Error::Rejected(_)) = outcome {
                 return Err(rejected.into());
             }

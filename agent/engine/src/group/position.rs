@@ -1,4 +1,4 @@
-//! Where a member is: held by the client, opaque to it.
+//! The position of a group member, as an opaque token that the client keeps.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,23 +7,25 @@ use millpond_core::{Generation, GroupId, Offset, PartitionId};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// The next offset of each partition, with the generation since which the member has it: of a partition that
-/// went and came back, nothing is remembered. Names rows, not names, so that a later topic or group of the
-/// same name does not take it.
+/// The next offset of each assigned partition, with the generation since which the member has it: if a
+/// partition was assigned to another member in between, its offset in the position is ignored. Group and
+/// partitions are given by id, so that the position is refused for a later group or topic of the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberPosition {
     group: GroupId,
     generation: Generation,
-    /// Counts answers: each begins with another partition, and the same position with the same.
+    /// Decides which partition an answer begins with. It is part of the position, so that a repeated poll
+    /// gets the same answer.
     turn: usize,
     next: BTreeMap<PartitionId, (Generation, Offset)>,
 }
 
+/// A token that is not a position of the group.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("this is not a position of the group: leave `after` out to begin at the committed offsets")]
 pub struct NotAPosition;
 
-/// Where reading starts in a log that does not hold the offset, or was given none.
+/// The offset to read from: `offset` if the log contains it, else the end of the log that `from` names.
 #[must_use]
 pub fn within(
     offset: Option<Offset>,
@@ -39,14 +41,17 @@ pub fn within(
 }
 
 impl MemberPosition {
-    /// Of the partitions that a member has: where it was, else where the group is, else where it wants to
-    /// begin.
+    /// The position in the partitions of a member: for each, the offset in the token `after`, else the
+    /// committed offset, else the start that the member chose when it joined.
     pub fn of(renewed: &Renewed, after: Option<&str>) -> Result<Self, NotAPosition> {
-        Self::and_news(renewed, after).map(|(position, _)| position)
+        Self::of_and_generation_change(renewed, after).map(|(position, _)| position)
     }
 
-    /// Also says whether the generation is another than the one that the client was told with its position.
-    pub fn and_news(renewed: &Renewed, after: Option<&str>) -> Result<(Self, bool), NotAPosition> {
+    /// As [`Self::of`]. The second value says whether the generation is another than that of the token.
+    pub fn of_and_generation_change(
+        renewed: &Renewed,
+        after: Option<&str>,
+    ) -> Result<(Self, bool), NotAPosition> {
         let after = after.map(Self::parse).transpose()?;
         if after.as_ref().is_some_and(|p| p.group != renewed.group) {
             return Err(NotAPosition);
@@ -59,10 +64,11 @@ impl MemberPosition {
         };
         let next = renewed.partitions.iter().map(start).collect();
         let turn = after.as_ref().map_or(0, |p| p.turn);
-        let news = after.is_some_and(|p| p.generation != renewed.generation);
-        Ok((Self { group: renewed.group, generation: renewed.generation, turn, next }, news))
+        let is_new_generation = after.is_some_and(|p| p.generation != renewed.generation);
+        Ok((Self { group: renewed.group, generation: renewed.generation, turn, next }, is_new_generation))
     }
 
+    /// Parses a token.
     fn parse(token: &str) -> Result<Self, NotAPosition> {
         let text =
             URL_SAFE_NO_PAD.decode(token).ok().and_then(|b| String::from_utf8(b).ok()).ok_or(NotAPosition)?;
@@ -81,7 +87,7 @@ impl MemberPosition {
         Ok(Self { group, generation, turn, next })
     }
 
-    /// What the next poll sends.
+    /// The token that the next poll sends as `after`.
     #[must_use]
     pub fn token(&self) -> String {
         let mut text = format!("{}.{}.{}", self.group, self.generation, self.turn);
@@ -91,12 +97,13 @@ impl MemberPosition {
         URL_SAFE_NO_PAD.encode(text)
     }
 
-    /// Which of so many partitions comes first; the position that an answer ends with begins with another.
+    /// Index of the partition that an answer begins with.
     #[must_use]
     pub fn turn(&self, partitions: usize) -> usize {
         self.turn % partitions.max(1)
     }
 
+    /// Lets the next answer begin with the next partition.
     pub fn take_turn(&mut self) {
         self.turn = (self.turn + 1) % (1 << 20);
     }
@@ -107,6 +114,7 @@ impl MemberPosition {
         self.next.get(&partition).map_or(Offset::ZERO, |(_, offset)| *offset)
     }
 
+    /// Sets the offset of an assigned partition; others are ignored.
     pub fn set(&mut self, partition: PartitionId, to: Offset) {
         if let Some((_, offset)) = self.next.get_mut(&partition) {
             *offset = to;
@@ -156,7 +164,7 @@ mod tests {
             (starts(Start::Earliest, assigned(1, 1, None)), starts(Start::Latest, assigned(1, 1, None))),
             (10, 20)
         );
-        // Retention has passed it.
+        // The committed offset was removed by retention.
         assert_eq!(
             (
                 starts(Start::Earliest, assigned(1, 1, Some(9))),
@@ -176,10 +184,11 @@ mod tests {
         position.take_turn();
         let token = position.token();
         position.next.remove(&PartitionId(7));
-        let (same, news) = MemberPosition::and_news(&first, Some(&token)).expect("a position");
-        assert_eq!((&same, news), (&position, false));
+        let (same, is_new_generation) =
+            MemberPosition::of_and_generation_change(&first, Some(&token)).expect("a position");
+        assert_eq!((&same, is_new_generation), (&position, false));
         let later = Renewed { generation: Generation(10), ..first };
-        assert!(MemberPosition::and_news(&later, Some(&token)).expect("a position").1);
+        assert!(MemberPosition::of_and_generation_change(&later, Some(&token)).expect("a position").1);
         assert_eq!((same.turn(2), same.turn(0)), (1, 0));
         let moved = renewed(
             Start::Earliest,

@@ -1,5 +1,7 @@
-//! Wakes members that wait when their group has a new generation or is due for one: this agent's changes at
-//! once, all else through one shared poll, made only while somebody waits.
+//! Wakes waiting members of a group when it has a new generation or needs one.
+//!
+//! Changes by this agent wake them at once. Other changes are found by one shared poll of the control plane,
+//! which runs only while somebody waits.
 
 use crate::rounds::{self, Rounds};
 use millpond_core::{ControlPlane, Generation, GroupId, Scope};
@@ -11,29 +13,34 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Pause between two looks at the control plane while somebody watches.
+/// Shortest pause between two polls of the control plane.
 const POLL_PAUSE_MIN: Duration = Duration::from_millis(100);
 
+/// All group watches of this agent.
 pub struct GroupWatcher {
     plane: Arc<dyn ControlPlane>,
     watched: Mutex<HashMap<GroupId, Watched>>,
-    wanted: Notify,
+    /// Wakes the poll when a watch begins.
+    watch_begun: Notify,
     next_id: AtomicU64,
 }
 
+/// A group with watches.
 struct Watched {
-    /// On whose behalf its generation is asked for.
+    /// The scope in which its generation is queried.
     scope: Scope,
     waiters: Vec<Waiter>,
 }
 
+/// One watch of a group.
 struct Waiter {
     id: u64,
+    /// The generation that its member knows.
     known: Generation,
     moved: Arc<Notify>,
 }
 
-/// An interest in whatever follows a generation, until dropped.
+/// A watch for the generation after a known one. It ends when dropped.
 pub struct GroupWatch {
     watcher: Arc<GroupWatcher>,
     group: GroupId,
@@ -43,9 +50,15 @@ pub struct GroupWatch {
 
 impl GroupWatcher {
     fn new(plane: Arc<dyn ControlPlane>) -> Self {
-        Self { plane, watched: Mutex::new(HashMap::new()), wanted: Notify::new(), next_id: AtomicU64::new(0) }
+        Self {
+            plane,
+            watched: Mutex::new(HashMap::new()),
+            watch_begun: Notify::new(),
+            next_id: AtomicU64::new(0),
+        }
     }
 
+    /// Starts the poll task.
     #[must_use]
     pub fn start(plane: Arc<dyn ControlPlane>) -> Arc<Self> {
         let watcher = Arc::new(Self::new(plane));
@@ -53,6 +66,7 @@ impl GroupWatcher {
         watcher
     }
 
+    /// Begins a watch for any generation other than `known`.
     #[must_use]
     pub fn watch(self: &Arc<Self>, scope: &Scope, group: GroupId, known: Generation) -> GroupWatch {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
@@ -60,15 +74,16 @@ impl GroupWatcher {
         let new = || Watched { scope: scope.clone(), waiters: Vec::new() };
         let waiter = Waiter { id, known, moved: Arc::clone(&moved) };
         self.watched.lock().entry(group).or_insert_with(new).waiters.push(waiter);
-        self.wanted.notify_one();
+        self.watch_begun.notify_one();
         GroupWatch { watcher: Arc::clone(self), group, id, moved }
     }
 
-    /// A group is known to have this generation.
+    /// Wakes the watches of a group that do not know this generation.
     pub fn changed(&self, group: GroupId, generation: Generation) {
         self.wake(group, |waiter| waiter.known != generation);
     }
 
+    /// Wakes the watches of a group for which `which` is true.
     fn wake(&self, group: GroupId, which: impl Fn(&Waiter) -> bool) {
         let watched = self.watched.lock();
         let waiters = watched.get(&group).map(|watched| &watched.waiters).into_iter().flatten();
@@ -79,12 +94,12 @@ impl GroupWatcher {
 }
 
 impl Rounds for GroupWatcher {
-    /// Waits until somebody watches, and looks once.
+    /// Waits until there is a watch, then polls the control plane once.
     async fn round(&self) -> Duration {
         let groups: Vec<(Scope, GroupId)> =
             self.watched.lock().iter().map(|(id, watched)| (watched.scope.clone(), *id)).collect();
         if groups.is_empty() {
-            tokio::time::timeout(Duration::from_secs(5), self.wanted.notified()).await.ok();
+            tokio::time::timeout(rounds::IDLE_WAIT_MAX, self.watch_begun.notified()).await.ok();
             return POLL_PAUSE_MIN;
         }
         let start = Instant::now();
@@ -93,18 +108,21 @@ impl Rounds for GroupWatcher {
                 for (group, generation, stale) in &seen {
                     self.wake(*group, |waiter| *stale || waiter.known != *generation);
                 }
+                // A group that is missing from the answer was deleted.
                 for (_, gone) in groups.iter().filter(|(_, g)| seen.iter().all(|(group, _, _)| group != g)) {
                     self.wake(*gone, |_| true);
                 }
             }
-            Err(error) => tracing::debug!(error = %crate::error_chain(&error), "watching groups failed"),
+            Err(error) => {
+                tracing::debug!(error = %crate::error_chain(&error), "polling group generations failed")
+            }
         }
         rounds::spaced(start, POLL_PAUSE_MIN)
     }
 }
 
 impl GroupWatch {
-    /// Returns once the group has, or needs, another generation than the one known.
+    /// Returns when the group has, or needs, another generation than the known one.
     pub async fn moved(&self) {
         self.moved.notified().await;
     }
@@ -130,7 +148,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_change_wakes_those_who_know_another_generation_and_no_others() {
-        // Without its poll, which would wake both: there is no such group.
+        // The poll is not started: it would wake both watches, since the group does not exist.
         let watcher = Arc::new(GroupWatcher::new(Arc::new(MemoryControlPlane::new(Arc::new(SystemClock)))));
         let scope = Scope::unauthenticated();
         let (old, new) = (

@@ -1,4 +1,4 @@
-//! One atomic request, or one chunk of a stream, on its way to a commit.
+//! Appends: the parsed records of one atomic request, or of one chunk of a stream, sorted by partition.
 
 use millpond_core::control_plane::{Guard, PieceOutcome, RequestKey};
 use millpond_core::saturated;
@@ -13,87 +13,100 @@ use uuid::Uuid;
 /// Records of one topic and partition, in the order of the request.
 #[derive(Debug)]
 pub struct AppendPiece {
-    /// Among the topics of the request.
+    /// Index of the topic in the request.
     pub topic_number: usize,
     pub topic: Arc<Topic>,
     pub partition: i32,
     pub records: RecordSet,
-    /// Position and hash of each dedup id.
+    /// Position (within `records`) and hash of each dedup id, by position.
     pub dedups: Vec<(i32, Uuid)>,
 }
 
+/// What one request, or one chunk, asks to be committed.
 #[derive(Debug)]
 pub struct Append {
     pub id: RequestId,
     pub scope: Scope,
-    /// By topic of the request, then partition; none is empty.
+    /// Ordered by topic of the request, then partition; no piece is empty.
     pub pieces: Vec<AppendPiece>,
+    /// Idempotency key.
     pub key: Option<RequestKey>,
+    /// Commit only if this is the high watermark of the partition.
     pub expect: Option<Offset>,
-    /// With one, there may be no piece.
+    /// Group offsets and acks of the same commit. An append with a guard may have no pieces.
     pub guard: Option<Guard>,
     pub basis: Basis,
-    /// Held until the outcome is known.
+    /// Memory of the request, held until its outcome is known.
     pub permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Append {
+    /// Size of all records.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.pieces.iter().map(|p| p.records.bytes()).sum()
     }
 
+    /// Number of all records.
     #[must_use]
     pub fn records(&self) -> usize {
         self.pieces.iter().map(|p| p.records.len()).sum()
     }
 }
 
-/// What placed the records of a request; with it and the same body a retry computes the same pieces.
+/// The values that, besides the body, decide where the records of a request go. With the basis of the first
+/// request, a retry with the same body computes the same pieces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Basis {
-    /// For records that carry no timestamp.
+    /// Timestamp of records that have none, in milliseconds since the epoch.
     pub timestamp: i64,
     pub topics: Vec<BasisTopic>,
 }
 
+/// The part of a [`Basis`] that concerns one topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BasisTopic {
+    /// Number of partitions.
     pub partitions: i32,
-    /// Partition of the records without key.
+    /// Partition of records without a key.
     pub sticky: i32,
 }
 
-/// What is stored with the answer of a request that may be repeated.
+/// What is stored with the answer of a request that has an idempotency key or dedup ids.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Context {
     #[serde(flatten)]
     pub basis: Basis,
-    /// For each piece of the commit: topic of the request, partition, records.
+    /// For each piece of the commit: index of the topic in the request, partition, number of records.
     pub pieces: Vec<(usize, i32, i32)>,
 }
 
-/// What became of an append.
+/// The outcome of an append that was stored.
 #[derive(Debug, Clone)]
 pub struct Appended {
+    /// Time of the commit, in milliseconds since the epoch.
     pub at_ms: i64,
+    /// The basis under which the records were stored: that of the first request, for a retry.
     pub basis: Basis,
     /// Whether an earlier request with the same key had stored it.
     pub duplicate: bool,
-    /// One per piece of the append, in its order.
+    /// One per piece of the append, in the same order.
     pub pieces: Vec<AppendedPiece>,
 }
 
+/// The outcome of one piece of an append.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppendedPiece {
+    /// Index of the topic in the request.
     pub topic: usize,
     pub partition: i32,
+    /// Number of records of the piece, including dropped duplicates.
     pub records: i32,
     pub outcome: PieceOutcome,
 }
 
 impl AppendedPiece {
-    /// Offset of the record at a position, `None` where its dedup id was known.
+    /// Offset of the record at a position in the piece; `None` if it was dropped as a duplicate.
     #[must_use]
     pub fn offset(&self, position: i32) -> Option<Offset> {
         let before = match self.outcome.dropped.binary_search(&position) {
@@ -103,13 +116,14 @@ impl AppendedPiece {
         self.outcome.base.map(|base| Offset(base.0 + i64::from(position) - before))
     }
 
+    /// Number of records that were not dropped.
     #[must_use]
     pub fn kept(&self) -> i32 {
         self.records - i32::try_from(self.outcome.dropped.len()).unwrap_or(0)
     }
 }
 
-/// Joins what a commit cut at batch boundaries: neighbouring pieces of one topic and partition.
+/// Joins neighbouring pieces of one topic and partition, which were split because a record batch was full.
 #[must_use]
 pub fn join_pieces(cut: impl Iterator<Item = AppendedPiece>) -> Vec<AppendedPiece> {
     let mut joined: Vec<AppendedPiece> = Vec::new();
@@ -126,9 +140,10 @@ pub fn join_pieces(cut: impl Iterator<Item = AppendedPiece>) -> Vec<AppendedPiec
     joined
 }
 
+/// Why a record was refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum RecordError {
-    #[error("the record has {bytes} bytes, the topic takes {max}")]
+    #[error("the record has {bytes} bytes, the topic accepts {max}")]
     TooLarge { bytes: usize, max: i32 },
     #[error("there is no partition {partition}: the topic has {count}")]
     NoSuchPartition { partition: i32, count: i32 },
@@ -136,31 +151,34 @@ pub enum RecordError {
     NegativePartition { partition: i32 },
 }
 
-/// Sorts the records of a request into pieces.
+/// Assigns the records of a request to partitions and collects them in pieces.
 #[derive(Debug)]
 pub struct AppendBuilder {
     topics: Vec<Arc<Topic>>,
     pub basis: Basis,
     pieces: BTreeMap<(usize, i32), AppendPiece>,
-    /// Where each record went, in the order of the request: topic, partition, position.
+    /// The place of each record, in the order of the request.
     pub order: Vec<RecordPlace>,
     /// Whether every record named its partition.
     pub explicit: bool,
-    /// Size of all records together, if that is known.
+    /// Expected size of all records, 0 if unknown.
     expected_bytes: usize,
-    /// How much of it was reserved so far.
+    /// The part of `expected_bytes` for which memory was reserved so far.
     reserved_bytes: usize,
 }
 
+/// The piece that a record went to, and its position there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordPlace {
+    /// Index of the topic in the request.
     pub topic: usize,
     pub partition: i32,
+    /// Position within the piece.
     pub position: i32,
 }
 
 impl AppendBuilder {
-    /// `stickies`: for each topic the partition of its records without key.
+    /// `basis` has one entry for each of `topics`.
     #[must_use]
     pub fn new(topics: Vec<Arc<Topic>>, basis: Basis) -> Self {
         Self {
@@ -174,13 +192,13 @@ impl AppendBuilder {
         }
     }
 
-    /// About how many bytes of records are to come, so that memory for them is reserved once.
+    /// Announces the approximate size of all records, so that memory for them is reserved only once.
     pub fn expect_bytes(&mut self, bytes: usize) {
         self.expected_bytes = bytes;
     }
 
-    /// Adds a record to a topic of the request: to the partition that it names, else to that of its key, else to
-    /// the request's partition for records without key.
+    /// Adds a record to a topic of the request: to the partition that is given, else to the partition of its
+    /// key, else to the sticky partition of the request.
     pub fn push(
         &mut self,
         topic: usize,
@@ -226,44 +244,48 @@ impl AppendBuilder {
         Ok(())
     }
 
-    /// Bytes to reserve for a partition's records when its first one comes: its share of what is expected, and
-    /// over all partitions never more than that, however many a client names.
+    /// Bytes to reserve for a partition when its first record comes: the expected size (with keys, divided by
+    /// the number of partitions) plus an eighth. The sum over all partitions never exceeds the expected size,
+    /// however many partitions a client names.
     fn reserve(&self, basis: BasisTopic, has_key: bool) -> usize {
         let spread = if has_key { usize::try_from(basis.partitions).unwrap_or(1).max(1) } else { 1 };
         let share = (self.expected_bytes / spread).saturating_mul(9) / 8;
         share.min(self.expected_bytes.saturating_sub(self.reserved_bytes))
     }
 
+    /// Number of records so far.
     #[must_use]
     pub fn records(&self) -> usize {
         self.order.len()
     }
 
-    /// Whether every record named its partition, and all the same one.
+    /// Whether all records named their partition, and all the same one.
     #[must_use]
     pub fn names_one_partition(&self) -> bool {
         self.explicit && self.order.windows(2).all(|pair| pair[0].partition == pair[1].partition)
     }
 
+    /// A topic of the request by its index.
     #[must_use]
     pub fn topic(&self, number: usize) -> &Arc<Topic> {
         &self.topics[number]
     }
 
-    /// Timestamp of a record that was pushed.
+    /// Timestamp of a record that was added, in milliseconds since the epoch.
     #[must_use]
     pub fn timestamp(&self, place: RecordPlace) -> i64 {
         let set = self.pieces.get(&(place.topic, place.partition)).map(|p| &p.records);
         usize::try_from(place.position).ok().and_then(|at| set?.timestamp(at)).unwrap_or(self.basis.timestamp)
     }
 
-    /// Ids of the records whose dedup id was known, by place.
+    /// Hash of the dedup id of a record that was added, if it has one.
     #[must_use]
     pub fn dedup_hash(&self, place: RecordPlace) -> Option<Uuid> {
         let dedups = &self.pieces.get(&(place.topic, place.partition))?.dedups;
         dedups.binary_search_by_key(&place.position, |d| d.0).ok().map(|n| dedups[n].1)
     }
 
+    /// The append with all records added so far, without guard and permit.
     #[must_use]
     pub fn into_append(
         self,

@@ -1,4 +1,4 @@
-//! Requests that are stored whole or not at all.
+//! Atomic produce requests: stored as a whole or not at all.
 
 use super::append::{AppendBuilder, Appended, Basis, RecordPlace};
 use super::{AppendError, Identity, KeySpace, Produce, ProduceError, RecordSource};
@@ -12,58 +12,63 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
-/// Larger inputs are parsed off the async threads.
-const PARSE_INLINE_BYTES: usize = 128 * limits::KIB;
+/// Inputs above this size are parsed on a blocking thread instead of an async one.
+const PARSE_IN_PLACE_MAX_BYTES: usize = 128 * limits::KIB;
 
-/// Records of one topic or several, group offsets and acks: one commit, or nothing.
+/// Records of one or several topics, group offsets and acks, committed together or not at all.
 pub struct AtomicRequest<S> {
-    /// Each once; the source numbers them in this order.
+    /// Each topic once; the record source refers to them by index.
     pub topics: Vec<Name>,
     pub records: Arc<S>,
     pub identity: Identity,
     pub key_space: KeySpace,
-    /// Append only if this is the high watermark of the one partition that all records name.
+    /// Store only if this is the high watermark of the partition, which must be the same for all records.
     pub expect: Option<Offset>,
-    /// Offsets of a consumer group, committed with the records, of which there may be none.
+    /// Offsets of a consumer group to commit with the records. There may be offsets without records.
     pub offsets: Option<GroupOffsets>,
-    /// Queue records to be acked with the commit, each once.
+    /// Queue records to ack with the commit, each once.
     pub acks: Vec<Receipt>,
     /// Timestamp of records that carry none, in milliseconds since the epoch.
     pub timestamp: i64,
-    /// Memory that was set aside for the request; held until its outcome is known.
+    /// Memory of the request, held until its outcome is known.
     pub permit: Option<OwnedSemaphorePermit>,
 }
 
-/// What was stored, or had been before under the same key.
+/// What the request stored, or what an earlier request with the same key had stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
-    /// In the order of the request.
+    /// One per record, in the order of the request.
     pub records: Vec<StoredRecord>,
     /// Whether an earlier request with the same key had stored it.
     pub duplicate: bool,
 }
 
+/// Where one record of the request is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoredRecord {
-    /// Among the topics of the request.
+    /// Index of the topic in the request.
     pub topic: usize,
     pub partition: i32,
-    /// `None` where the window of a dedup id has ended since, and with it the memory of where the first record
-    /// lies.
+    /// `None` for a duplicate by dedup id whose dedup window has ended since: the offset of the first record
+    /// with that id is then no longer known.
     pub offset: Option<Offset>,
+    /// In milliseconds since the epoch.
     pub timestamp: i64,
+    /// Whether an earlier record with the same dedup id, or an earlier request with the same key, had stored
+    /// it.
     pub duplicate: bool,
 }
 
 impl Produce {
-    /// Stores a request, or says why nothing of it was stored or why that is unknown. Safe to repeat under its
-    /// key. A topic that was deleted, or deleted and made again, is looked up once more.
+    /// Stores a request. An error says that nothing of it was stored, or that its outcome is unknown. With an
+    /// idempotency key it is safe to repeat. If a cached topic was deleted, or deleted and created again, it
+    /// is looked up again, once.
     pub async fn atomic<S: RecordSource>(
         &self,
         scope: &Scope,
         mut request: AtomicRequest<S>,
     ) -> Result<Stored, ProduceError<S::Refusal>> {
-        let mut may_look_again = true;
+        let mut may_retry = true;
         loop {
             let (topics, basis) = self.resolve_topics(scope, &request).await?;
             let builder = self.parse(&request, &topics, basis).await?;
@@ -82,8 +87,8 @@ impl Produce {
             append.permit = request.permit.take();
             let appended = match self.writer.append(append).await {
                 Ok(appended) => appended,
-                Err(error) if is_partition_gone(&error) && may_look_again => {
-                    may_look_again = false;
+                Err(error) if is_partition_gone(&error) && may_retry => {
+                    may_retry = false;
                     self.forget_topics(scope, &request).await;
                     continue;
                 }
@@ -96,8 +101,8 @@ impl Produce {
                     return Err(missing.map_or(ProduceError::Append(error), ProduceError::Offsets));
                 }
             };
-            // A retry under another partition count or sticky partition: the same records, placed as those of
-            // the first request were, have the stored offsets.
+            // This may be a retry, and the partition count or the sticky partition may have changed since the
+            // first request. The stored offsets belong to records placed by the first request's basis.
             let placed = match &appended.basis {
                 first if *first == basis => placed,
                 first => PlacedRecords::of(&self.parse(&request, &topics, first.clone()).await?),
@@ -107,6 +112,7 @@ impl Produce {
         }
     }
 
+    /// Looks up or creates the topics of a request; also returns the basis for its records.
     async fn resolve_topics<S: RecordSource>(
         &self,
         scope: &Scope,
@@ -120,6 +126,7 @@ impl Produce {
         Ok((topics, Basis { timestamp: request.timestamp, topics: basis_topics }))
     }
 
+    /// Drops all cached topics that the request names.
     async fn forget_topics<S>(&self, scope: &Scope, request: &AtomicRequest<S>) {
         for name in &request.topics {
             self.topics.forget(scope, name).await;
@@ -138,14 +145,16 @@ impl Produce {
         let mut builder = AppendBuilder::new(topics.to_vec(), basis);
         let records = Arc::clone(&request.records);
         let read = move || records.read(&mut builder).map(|()| builder).map_err(ProduceError::Records);
-        if request.records.input_bytes() <= PARSE_INLINE_BYTES {
+        if request.records.input_bytes() <= PARSE_IN_PLACE_MAX_BYTES {
             return read();
         }
         crate::blocking::run(read).await
     }
 
-    /// What else the commit carries, and what is wrong with the group offsets should they be looked at: the
-    /// retry of a success is a success though a topic is gone by now.
+    /// The guard (group offsets and acks) of the commit. The second value is an error to report if the
+    /// control plane rejects the guard: a topic or partition of the group offsets does not exist. It must not
+    /// be reported before, since this may be the retry of a request that succeeded while the topic still
+    /// existed.
     async fn guard<S: RecordSource>(
         &self,
         scope: &Scope,
@@ -159,7 +168,7 @@ impl Produce {
         let resolved = resolve(&self.topics, &*self.plane, scope, offsets).await;
         let (offsets, missing) = resolved.map_err(ProduceError::Offsets)?;
         match missing {
-            // Without a key nothing can have been stored before.
+            // A request without a key is no retry, so that nothing can have been stored before.
             Some(missing) if request.identity.key.is_none() && acks.is_none() => {
                 Err(ProduceError::Offsets(missing))
             }
@@ -167,7 +176,8 @@ impl Produce {
         }
     }
 
-    /// Where each record lies. A record whose dedup id was known lies where the first of that id does.
+    /// The place of each record. A record that was dropped as a duplicate has the place of the first record
+    /// with the same dedup id.
     async fn places<R>(
         &self,
         scope: &Scope,
@@ -223,25 +233,26 @@ fn is_partition_gone(error: &AppendError) -> bool {
 }
 
 impl<S: RecordSource> AtomicRequest<S> {
-    /// The client's key, else the receipts: acks are carried out once.
+    /// The idempotency key: that of the client, else one made of the receipts, so that a retry does not ack
+    /// twice.
     fn key(&self, scope: &Scope, topics: &[Arc<Topic>]) -> Option<RequestKey> {
         let receipts = || -> Option<String> {
             let mut texts: Vec<String> = self.acks.iter().map(Receipt::text).collect();
             texts.sort_unstable();
-            // No header holds a line end, so no client's key is like it.
+            // Cannot collide with a client's key: keys come from a header, which cannot contain a line end.
             (!texts.is_empty()).then(|| format!("\n{}", texts.join("\n")))
         };
         let key = self.identity.key.clone().or_else(receipts)?;
         let content = self.records.content_hash(&self.identity.shape);
         let place = match self.key_space {
-            KeySpace::Topic => super::key_place(topics.first().map_or(0, |t| t.id.0), 0),
+            KeySpace::Topic => super::key_scope(topics.first().map_or(0, |t| t.id.0), 0),
             KeySpace::Batch => "batches".to_owned(),
         };
         Some(super::request_key(scope, &place, &key, content))
     }
 }
 
-/// Where the records of a request went, in its order.
+/// Where the records of a request go, in the order of the request.
 struct PlacedRecords {
     records: Vec<PlacedRecord>,
 }
@@ -249,6 +260,7 @@ struct PlacedRecords {
 struct PlacedRecord {
     place: RecordPlace,
     timestamp: i64,
+    /// Hash of the dedup id.
     dedup: Option<Uuid>,
 }
 

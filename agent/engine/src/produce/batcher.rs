@@ -1,25 +1,36 @@
-//! When to flush which lane: pure, `(state, now) → decision`.
+//! Decides when to flush which lane. Pure: `(state, now) → decision`.
 //!
-//! *Small* requests go inline into Postgres as soon as no inline commit is in flight. *Bulk* waits for a full
-//! segment, for the linger, or for a spare PUT token; size and linger take their token on credit, so that
-//! money never stops the flow. No lane waits for the other.
+//! The *small* lane goes inline into Postgres, and is flushed as soon as no inline commit is in flight. The
+//! *bulk* lane goes into segments, and is flushed when it fills a segment, when its oldest append has waited
+//! for the linger time, or when a PUT token is available. The token bucket limits the cost of PUTs: flushes
+//! by size and linger take their token even if there is none, so that the limit never delays them. The lanes
+//! do not wait for each other.
 
 use millpond_core::saturated;
 use millpond_core::{Placement, limits};
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Limits of the lanes.
 #[derive(Debug, Clone, Copy)]
 pub struct BatcherConfig {
+    /// Largest request of placement `auto` that goes inline.
     pub small_request_max_bytes: usize,
+    /// Largest request of placement `inline` that goes inline, and size of an inline flush.
     pub inline_max_bytes: usize,
+    /// Rate of bytes that may go inline; requests above it go to segments.
     pub inline_bytes_per_s: f64,
+    /// Rate of inline commits; above it, requests go to segments.
     pub inline_commits_per_s: f64,
+    /// Size of a segment, at which the bulk lane is flushed.
     pub segment_max_bytes: usize,
+    /// Longest time that an append waits in the bulk lane.
     pub linger: Duration,
+    /// Rate of PUTs for flushes before the linger time.
     pub puts_per_s: f64,
+    /// PUTs that may be made at once after a pause.
     pub put_burst: f64,
-    /// False sends everything to segments.
+    /// Whether requests may go inline at all.
     pub inline: bool,
 }
 
@@ -39,14 +50,17 @@ impl Default for BatcherConfig {
     }
 }
 
+/// Where an append waits to be flushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Lane {
+    /// Will be stored inline in Postgres.
     Small,
+    /// Will be stored in a segment.
     Bulk,
 }
 
 impl Lane {
-    /// For metrics: where its records are placed.
+    /// Value of the metrics label `placement`.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -56,15 +70,19 @@ impl Lane {
     }
 }
 
+/// Why a lane is flushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// No commit or PUT was in the way.
+    /// No inline commit is in flight, or a PUT token is available.
     Ready,
+    /// The lane fills a segment.
     Size,
+    /// The oldest append has waited for the linger time.
     Linger,
 }
 
 impl Reason {
+    /// Value of the metrics label `reason`.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -75,19 +93,24 @@ impl Reason {
     }
 }
 
+/// What to do now.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Decision {
     Flush(Lane, Reason),
+    /// Decide again at this time, or earlier if a request comes or a commit or PUT ends.
     Wait(Instant),
-    /// Until the next request or the end of something in flight.
+    /// Decide again when a request comes or a commit or PUT ends.
     Idle,
 }
 
-/// Fills at a rate up to a burst; may go below zero.
+/// Token bucket whose level may become negative, down to minus the burst.
 #[derive(Debug)]
 struct Bucket {
+    /// Tokens per second.
     rate: f64,
+    /// Highest level.
     burst: f64,
+    /// Level at `at`.
     level: f64,
     at: Instant,
 }
@@ -97,6 +120,7 @@ impl Bucket {
         Self { rate, burst, level: burst, at: now }
     }
 
+    /// The level now.
     fn level(&mut self, now: Instant) -> f64 {
         self.level =
             (self.level + now.saturating_duration_since(self.at).as_secs_f64() * self.rate).min(self.burst);
@@ -104,23 +128,27 @@ impl Bucket {
         self.level
     }
 
+    /// Takes tokens, whether or not there are enough.
     fn take(&mut self, amount: f64, now: Instant) {
         self.level = (self.level(now) - amount).max(-self.burst);
     }
 
-    /// When the level reaches an amount.
+    /// The time at which the level reaches `amount`, but at most an hour from now.
     fn ready_at(&mut self, amount: f64, now: Instant) -> Instant {
         let missing = amount - self.level(now);
         if missing <= 0.0 { now } else { now + Duration::from_secs_f64((missing / self.rate).min(3_600.0)) }
     }
 }
 
+/// The appends that wait in one lane.
 #[derive(Debug, Default)]
 struct Waiting {
     bytes: usize,
+    /// Arrival of the oldest; `None` if the lane is empty.
     oldest: Option<Instant>,
 }
 
+/// State of the lanes; it counts the appends, the writer holds them.
 #[derive(Debug)]
 pub struct Batcher {
     config: BatcherConfig,
@@ -132,7 +160,7 @@ pub struct Batcher {
     puts_in_flight: usize,
     last_put: Option<Instant>,
     inline_in_flight: bool,
-    /// Set while the cluster holds too much inline payload.
+    /// Set while the cluster holds too much inline payload: everything then goes to segments.
     pub inline_full: bool,
 }
 
@@ -153,8 +181,8 @@ impl Batcher {
         }
     }
 
-    /// Chooses the lane of a request before it is buffered. `object` binds; `inline` is a wish that lifts
-    /// only the size of a request.
+    /// Chooses the lane of a request. Placement `object` is binding; `inline` only raises the size limit of a
+    /// request that may go inline.
     pub fn lane(&mut self, bytes: usize, placement: Placement, now: Instant) -> Lane {
         let max = match placement {
             Placement::Object => return Lane::Bulk,
@@ -166,6 +194,7 @@ impl Batcher {
         if fits && budget { Lane::Small } else { Lane::Bulk }
     }
 
+    /// An append of `bytes` was put into a lane.
     pub fn offer(&mut self, lane: Lane, bytes: usize, now: Instant) {
         let waiting = self.waiting(lane);
         waiting.bytes += bytes;
@@ -175,6 +204,7 @@ impl Batcher {
         }
     }
 
+    /// What to do now.
     pub fn decide(&mut self, now: Instant) -> Decision {
         if self.small.oldest.is_some() && !self.inline_in_flight {
             return Decision::Flush(Lane::Small, Reason::Ready);
@@ -201,7 +231,7 @@ impl Batcher {
         }
     }
 
-    /// The lane was emptied but for `left_bytes`, the oldest of which came at `left_since`.
+    /// A lane was flushed. Appends of `left_bytes` are left in it, the oldest of which came at `left_since`.
     pub fn flushed(&mut self, lane: Lane, left_bytes: usize, left_since: Option<Instant>, now: Instant) {
         *self.waiting(lane) = Waiting { bytes: left_bytes, oldest: left_since };
         match lane {
@@ -217,10 +247,12 @@ impl Batcher {
         }
     }
 
+    /// The inline commit in flight has ended.
     pub fn inline_done(&mut self) {
         self.inline_in_flight = false;
     }
 
+    /// A PUT in flight has ended.
     pub fn put_done(&mut self) {
         self.puts_in_flight = self.puts_in_flight.saturating_sub(1);
     }
@@ -230,7 +262,7 @@ impl Batcher {
         self.small.oldest.is_none() && self.bulk.oldest.is_none()
     }
 
-    /// Bytes after which a flush of the lane ends.
+    /// The most bytes that one flush of the lane takes.
     #[must_use]
     pub fn flush_bytes(&self, lane: Lane) -> usize {
         match lane {

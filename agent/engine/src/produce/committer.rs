@@ -1,4 +1,4 @@
-//! Folds the flushes that are ready into one commit, resolves its outcome, and answers.
+//! Commits flushes, several at a time; resends a commit until its outcome is known, and answers the appends.
 
 use super::AppendError;
 use super::append::{Appended, AppendedPiece, Context, join_pieces};
@@ -16,17 +16,20 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// A commit is sent again until its outcome is known, or so long; the clients have been told "unknown" well
-/// before.
-const RESOLVE_FOR: Duration = Duration::from_millis(limits::PART_USABLE_MS / 2);
-/// With an inline payload: its row is the commit's identity, and goes 70 s after the commit at the earliest
-/// (drain, then plan TTL). The last call may take half of them.
-const RESOLVE_INLINE_FOR: Duration = Duration::from_secs(30);
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
-/// Who waits for a commit is told "unknown" after so long, and a call without answer counts as failed: a
-/// database that hangs breaks no connection.
-const SILENCE: Duration = Duration::from_secs(3);
+/// How long a commit of segments is sent again while its outcome is unknown. Clients are answered "outcome
+/// unknown" well before that (see [`ANSWER_WAIT_MAX`]).
+const RESEND_MAX: Duration = Duration::from_millis(limits::PART_USABLE_MS / 2);
+/// The same for a commit with an inline payload. A resent commit is recognised by the payload's row, which is
+/// deleted at the earliest 70 s after the commit (after the drain, and then the longest read plan). The last
+/// attempt may take half of that time.
+const RESEND_INLINE_MAX: Duration = Duration::from_secs(30);
+/// Longest pause between two attempts.
+const RESEND_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long a commit may take before its appends are answered "outcome unknown" and the control plane counts
+/// as failing. Needed because a database that hangs does not close its connections.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(3);
 
+/// Sends commits to the control plane.
 pub struct Committer {
     pub plane: Arc<dyn ControlPlane>,
     pub cache: Arc<BlockCache>,
@@ -35,7 +38,8 @@ pub struct Committer {
 }
 
 impl Committer {
-    /// Commits what comes, several flushes at a time, until the channel closes.
+    /// Commits uploaded flushes until the channel closes. All that are ready go into one commit, within its
+    /// limits.
     pub async fn run(self: Arc<Self>, mut ready: mpsc::UnboundedReceiver<Flush>) {
         let mut waiting: Vec<Flush> = Vec::new();
         loop {
@@ -59,22 +63,23 @@ impl Committer {
         }
     }
 
-    /// Commits flushes together and answers all who wait for them.
+    /// Commits flushes together and answers their appends.
     pub async fn commit(&self, mut flushes: Vec<Flush>) {
         let commit = fold(&flushes);
         let start = Instant::now();
-        let resolve_for = if flushes.iter().any(|f| f.inline) { RESOLVE_INLINE_FOR } else { RESOLVE_FOR };
+        let resend_max = if flushes.iter().any(|f| f.inline) { RESEND_INLINE_MAX } else { RESEND_MAX };
         let mut backoff = Duration::from_millis(10);
         let outcome = loop {
-            match self.unless_silent(self.plane.commit(&commit), &mut flushes, start).await {
+            match self.call_with_silence_check(self.plane.commit(&commit), &mut flushes, start).await {
                 Ok(committed) => {
                     self.health.control_plane_up();
                     break Some(committed);
                 }
                 Err(error) => {
-                    let resend = start.elapsed() < resolve_for;
-                    let maybe = matches!(error, Error::MaybeApplied(_));
-                    tracing::warn!(error = %crate::error_chain(&error), maybe, resend, "commit failed");
+                    let resend = start.elapsed() < resend_max;
+                    let maybe_applied = matches!(error, Error::MaybeApplied(_));
+                    let error = crate::error_chain(&error);
+                    tracing::warn!(%error, maybe_applied, resend, "commit failed");
                     self.health.control_plane_down();
                     if !resend {
                         break None;
@@ -83,10 +88,10 @@ impl Committer {
                 }
             }
             tokio::time::sleep(backoff).await;
-            backoff = (backoff * 2).min(BACKOFF_MAX);
+            backoff = (backoff * 2).min(RESEND_PAUSE_MAX);
         };
         let Some(committed) = outcome else {
-            tell_unknown(&mut flushes);
+            answer_unknown(&mut flushes);
             return;
         };
         let records = commit.pieces.iter().map(|p| saturated::<usize, _>(p.records)).sum();
@@ -95,56 +100,59 @@ impl Committer {
         answer(flushes, committed);
     }
 
-    /// The call's outcome. Once the commit has taken too long, those who wait are told that there is none
-    /// yet; what they hold stays held.
-    async fn unless_silent<T>(
+    /// Waits for one attempt of a commit. When [`ANSWER_WAIT_MAX`] after `start` is reached, the appends are
+    /// answered "outcome unknown", but keep their locks and memory until the commit ends.
+    async fn call_with_silence_check<T>(
         &self,
         call: impl Future<Output = T>,
         flushes: &mut [Flush],
         start: Instant,
     ) -> T {
         tokio::pin!(call);
-        if let Ok(outcome) = tokio::time::timeout_at(start + SILENCE, &mut call).await {
+        if let Ok(outcome) = tokio::time::timeout_at(start + ANSWER_WAIT_MAX, &mut call).await {
             return outcome;
         }
         self.health.control_plane_down();
-        tell_unknown(flushes);
+        answer_unknown(flushes);
         call.await
     }
 
-    /// Lets readers see what was committed, from memory.
+    /// Puts committed parts into the cache and wakes the readers of their partitions.
     async fn publish(&self, flushes: &[Flush], commit: &Commit, committed: &Committed) {
         for flush in flushes.iter().filter(|f| !f.runs.is_empty()) {
             self.cache.insert_part(flush.part, &flush.bytes).await;
         }
-        let mut tops: BTreeMap<PartitionId, Offset> = BTreeMap::new();
+        let mut ends: BTreeMap<PartitionId, Offset> = BTreeMap::new();
         for (piece, outcome) in commit.pieces.iter().zip(&committed.pieces) {
             let Some(base) = outcome.base.filter(|_| committed.verdicts[piece.request] == Verdict::Stored)
             else {
                 continue;
             };
             let kept = i64::from(piece.records) - i64::try_from(outcome.dropped.len()).unwrap_or(0);
-            let top = tops.entry(commit.runs[piece.run].partition).or_insert(base);
-            *top = (*top).max(Offset(base.0 + kept));
+            let end = ends.entry(commit.runs[piece.run].partition).or_insert(base);
+            *end = (*end).max(Offset(base.0 + kept));
         }
-        for (partition, top) in tops {
-            self.watcher.advance(partition, top);
+        for (partition, end) in ends {
+            self.watcher.advance(partition, end);
         }
     }
 }
 
-fn tell_unknown(flushes: &mut [Flush]) {
+/// Answers all appends that were not answered yet with "outcome unknown".
+fn answer_unknown(flushes: &mut [Flush]) {
     for reply in flushes.iter_mut().flat_map(|f| &mut f.pendings).filter_map(|p| p.reply.take()) {
         reply.send(Err(AppendError::OutcomeUnknown)).ok();
     }
 }
 
+/// Answers every append with the verdict of its request.
 fn answer(flushes: Vec<Flush>, committed: Committed) {
     let mut verdicts = committed.verdicts.into_iter();
     let mut outcomes = committed.pieces.into_iter();
     for flush in flushes {
         let mut own: Vec<Vec<AppendedPiece>> = flush.pendings.iter().map(|_| Vec::new()).collect();
-        for ((piece, (topic, partition)), outcome) in flush.pieces.iter().zip(&flush.homes).zip(&mut outcomes)
+        for ((piece, (topic, partition)), outcome) in
+            flush.pieces.iter().zip(&flush.piece_places).zip(&mut outcomes)
         {
             own[piece.request].push(AppendedPiece {
                 topic: *topic,
@@ -175,7 +183,7 @@ fn answer(flushes: Vec<Flush>, committed: Committed) {
                         Ok(stored(context.basis, true, pieces.collect()))
                     }
                     Err(error) => {
-                        tracing::error!(%error, "the stored answer of an idempotency key cannot be read");
+                        tracing::error!(%error, "the stored answer of an idempotency key cannot be decoded");
                         Err(AppendError::OutcomeUnknown)
                     }
                 },

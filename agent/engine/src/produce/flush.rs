@@ -1,4 +1,4 @@
-//! Encodes appends into one part, and names what the commit must know of it.
+//! Encodes the appends of a flush into one upload part, and builds the commit that makes them visible.
 
 use super::AppendError;
 use super::append::{Append, Appended, Context};
@@ -14,14 +14,15 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub struct Pending {
     pub append: Append,
-    /// Gone once it was told that the outcome is unknown.
+    /// `None` once the caller was answered that the outcome is unknown.
     pub reply: Option<oneshot::Sender<Result<Appended, AppendError>>>,
+    /// Arrival at the writer.
     pub since: Instant,
-    /// Held while the append's idempotency key is in flight in this agent.
+    /// Lock of the append's idempotency key in this agent, held until the outcome is known.
     pub key_lock: Option<OwnedMutexGuard<()>>,
 }
 
-/// Who writes the part, for its footer.
+/// The writer of a segment, as named in the segment footer.
 #[derive(Debug, Clone)]
 pub struct Origin {
     pub cluster: String,
@@ -29,18 +30,21 @@ pub struct Origin {
     pub agent: String,
 }
 
-/// One encoded part and those who wait for it.
+/// One encoded upload part and the appends in it.
 #[derive(Debug)]
 pub struct Flush {
     pub part: PartId,
+    /// Whether the part is stored in Postgres instead of the bucket.
     pub inline: bool,
     pub bytes: Bytes,
     pub runs: Vec<Run>,
-    /// `request` counts `pendings`.
+    /// Their `request` is an index into `pendings`, their `run` one into `runs`.
     pub pieces: Vec<Piece>,
+    /// Their `piece` is an index into `pieces`.
     pub dedups: Vec<Dedup>,
-    /// For each piece: topic of the request and partition.
-    pub homes: Vec<(usize, i32)>,
+    /// For each piece: index of the topic in its request, and partition.
+    pub piece_places: Vec<(usize, i32)>,
+    /// For each of `pendings`: its encoded [`Context`], empty if it needs none.
     pub contexts: Vec<Bytes>,
     pub pendings: Vec<Pending>,
 }
@@ -50,7 +54,8 @@ fn int(n: usize) -> i32 {
 }
 
 impl Flush {
-    /// Records of one partition become contiguous, in the order in which their requests came.
+    /// Encodes appends into one part. The records of a partition are contiguous in it, in the order of the
+    /// appends.
     #[must_use]
     pub fn encode(part: PartId, inline: bool, origin: &Origin, pendings: Vec<Pending>) -> Self {
         let size: usize = pendings.iter().map(|p| p.append.bytes()).sum();
@@ -62,13 +67,15 @@ impl Flush {
             runs: Vec::new(),
             pieces: Vec::new(),
             dedups: Vec::new(),
-            homes: Vec::new(),
+            piece_places: Vec::new(),
             contexts: Vec::new(),
             pendings: Vec::new(),
         };
+        // Every piece as partition, index of its append, index of the piece in the append.
         let mut sources: Vec<(PartitionId, usize, usize)> = Vec::new();
         for (request, pending) in pendings.iter().enumerate() {
             for (number, piece) in pending.append.pieces.iter().enumerate() {
+                // A partition that the topic does not have gets an id that the commit rejects.
                 let id = piece.topic.partition_id(piece.partition).unwrap_or(PartitionId(-1));
                 sources.push((id, request, number));
             }
@@ -84,6 +91,7 @@ impl Flush {
         flush
     }
 
+    /// Encodes all pieces of one partition into one or, if they exceed the size of a batch, several runs.
     fn encode_partition(
         &mut self,
         writer: &mut SegmentWriter,
@@ -92,7 +100,7 @@ impl Flush {
     ) {
         let Some(&(partition, request, number)) = group.first() else { return };
         let first = &pendings[request].append.pieces[number];
-        let home = TopicLabel {
+        let label = TopicLabel {
             tenant: first.topic.tenant.clone(),
             topic: first.topic.name.clone(),
             topic_id: first.topic.id,
@@ -106,7 +114,8 @@ impl Flush {
             while position < piece.records.len() {
                 let taken = writer.push_from(&piece.records, position, limits::BATCH_MAX_BYTES);
                 if taken == 0 {
-                    self.runs.push(std::mem::replace(&mut run, OpenRun::new(partition)).close(writer, &home));
+                    self.runs
+                        .push(std::mem::replace(&mut run, OpenRun::new(partition)).close(writer, &label));
                     continue;
                 }
                 let end = int(position + taken);
@@ -114,7 +123,7 @@ impl Flush {
                     self.dedups.push(Dedup {
                         piece: self.pieces.len(),
                         position: at - int(position),
-                        topic: home.topic_id,
+                        topic: label.topic_id,
                         id_hash: *id_hash,
                         window_ms: piece.topic.config.dedup_window_ms,
                         partition: piece.partition,
@@ -126,36 +135,38 @@ impl Flush {
                     first: int(run.records),
                     records: int(taken),
                 });
-                self.homes.push((piece.topic_number, piece.partition));
+                self.piece_places.push((piece.topic_number, piece.partition));
                 run.add(taken, piece);
                 position += taken;
             }
         }
-        self.runs.push(run.close(writer, &home));
+        self.runs.push(run.close(writer, &label));
     }
 
-    /// Only requests that may be repeated are given one.
+    /// The encoded [`Context`] of an append; empty if it has neither an idempotency key nor dedup ids.
     fn context(&self, append: &Append, request: usize) -> Bytes {
         if append.key.is_none() && append.pieces.iter().all(|p| p.dedups.is_empty()) {
             return Bytes::new();
         }
-        let own = self.pieces.iter().zip(&self.homes).filter(|(p, _)| p.request == request);
+        let own = self.pieces.iter().zip(&self.piece_places).filter(|(p, _)| p.request == request);
         let pieces = own.map(|(p, (topic, partition))| (*topic, *partition, p.records)).collect();
         serde_json::to_vec(&Context { basis: append.basis.clone(), pieces }).unwrap_or_default().into()
     }
 }
 
+/// The run that is being encoded.
 struct OpenRun {
     partition: PartitionId,
     records: usize,
     flags: Option<millpond_core::control_plane::BatchFlags>,
     latest_expiry: Option<i64>,
-    unexpiring: bool,
+    /// Whether some record never expires.
+    has_unexpiring: bool,
 }
 
 impl OpenRun {
     fn new(partition: PartitionId) -> Self {
-        Self { partition, records: 0, flags: None, latest_expiry: None, unexpiring: false }
+        Self { partition, records: 0, flags: None, latest_expiry: None, has_unexpiring: false }
     }
 
     fn add(&mut self, taken: usize, piece: &super::append::AppendPiece) {
@@ -163,12 +174,12 @@ impl OpenRun {
         self.flags = Some(self.flags.map_or(piece.records.flags, |f| f.joined(piece.records.flags)));
         match piece.records.expires_at_ms() {
             Some(at) => self.latest_expiry = self.latest_expiry.max(Some(at)),
-            None => self.unexpiring = true,
+            None => self.has_unexpiring = true,
         }
     }
 
-    fn close(self, writer: &mut SegmentWriter, home: &TopicLabel) -> Run {
-        let (byte_offset, encoded) = writer.finish_batch(home);
+    fn close(self, writer: &mut SegmentWriter, label: &TopicLabel) -> Run {
+        let (byte_offset, encoded) = writer.finish_batch(label);
         Run {
             part: 0,
             partition: self.partition,
@@ -178,13 +189,13 @@ impl OpenRun {
             raw_bytes: int(encoded.raw_bytes),
             crc: encoded.crc.cast_signed(),
             max_timestamp: encoded.max_timestamp,
-            expires_at_ms: self.latest_expiry.filter(|_| !self.unexpiring),
+            expires_at_ms: self.latest_expiry.filter(|_| !self.has_unexpiring),
             flags: self.flags.unwrap_or_default(),
         }
     }
 }
 
-/// Several flushes as one commit, in their order.
+/// Builds one commit of several flushes, in their order.
 #[must_use]
 pub fn fold(flushes: &[Flush]) -> Commit {
     let mut commit = Commit::default();
@@ -214,7 +225,7 @@ pub fn fold(flushes: &[Flush]) -> Commit {
             context: context.clone(),
         };
         commit.requests.extend(flush.pendings.iter().zip(&flush.contexts).map(request));
-        // One that has a guard is alone in its commit.
+        // An append with a guard is the only one in its commit.
         commit.guard = commit.guard.or_else(|| flush.pendings.iter().find_map(|p| p.append.guard.clone()));
     }
     commit

@@ -1,7 +1,7 @@
-//! Produce, from parsed records to an answer: `append → batcher → encode → place → commit`.
+//! The write path, from parsed records to the answer: `append → batcher → encode → upload → commit`.
 //!
-//! Owns: the verbs [`Produce::atomic`] and [`Produce::stream`], which a door calls with records that it can
-//! read and whose errors it renders.
+//! Owns: the two operations [`Produce::atomic`] and [`Produce::stream`]. A door calls them with a
+//! [`RecordSource`], which parses the door's format, and turns their errors into its own.
 
 pub mod append;
 pub mod atomic;
@@ -25,7 +25,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 use writer::Writer;
 
-/// The write path as doors use it.
+/// The write path, as doors use it.
 pub struct Produce {
     pub(crate) writer: Arc<Writer>,
     pub(crate) topics: Arc<Topics>,
@@ -35,19 +35,19 @@ pub struct Produce {
     pub(crate) ids: Arc<Ids>,
 }
 
-/// The records of an atomic request, or of one chunk of a stream. They may be read more than once: where a
-/// record goes depends on its topic, which may turn out to be another than was remembered.
+/// The records of an atomic request, or of one chunk of a stream. They may be read more than once: if the
+/// cached topic turns out to be out of date, the records are assigned to partitions again.
 pub trait RecordSource: Send + Sync + 'static {
-    /// What is wrong with the input, in the door's own terms.
+    /// The door's own error for input that cannot be parsed.
     type Refusal: Send + 'static;
 
-    /// Pushes every record, in the order of the request.
+    /// Parses all records and pushes them, in the order of the request.
     fn read(&self, into: &mut AppendBuilder) -> Result<(), Self::Refusal>;
 
-    /// Size of the input, which decides whether it is parsed on an async thread.
+    /// Size of the input in bytes; it decides whether the input is parsed on an async thread.
     fn input_bytes(&self) -> usize;
 
-    /// Hash over `shape` and all that the input says: two requests with one key must agree in it.
+    /// Hash over `shape` and the whole input. Requests with the same idempotency key must have the same hash.
     fn content_hash(&self, shape: &[u8]) -> Uuid;
 }
 
@@ -56,34 +56,34 @@ pub trait RecordSource: Send + Sync + 'static {
 pub struct Identity {
     /// The client's idempotency key.
     pub key: Option<String>,
-    /// What must not differ between retries besides the content, such as its type and parameters.
+    /// What must be equal in retries besides the body, such as content type and parameters.
     pub shape: Vec<u8>,
 }
 
-/// Within what an idempotency key names one request.
+/// The scope in which an idempotency key is unique.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeySpace {
-    /// The request's one topic; streams share it, so that a key holds whatever the form of the body.
+    /// The topic of the request. Streams use the same scope, so that a key counts for both kinds of request.
     Topic,
-    /// All requests that name their topics themselves.
+    /// All batch requests of the tenant (those whose body names its topics).
     Batch,
 }
 
-/// Why a produce request stored nothing, or why it is unknown whether it did. `R` is what the door says of its
-/// own input.
+/// Why a produce request stored nothing, or why its outcome is unknown. `R` is the door's error for input
+/// that cannot be parsed.
 #[derive(Debug, thiserror::Error)]
 pub enum ProduceError<R> {
     #[error("the records cannot be read")]
     Records(R),
     #[error("there is no topic {0}")]
     NoSuchTopic(Name),
-    #[error("with an expected offset all records name the same partition")]
+    #[error("with an expected offset, all records must name the same partition")]
     NotOnePartition,
     #[error("the body comes too slowly while others wait for memory")]
     TooSlow,
     #[error("the group offsets cannot be committed")]
     Offsets(#[source] OffsetsError),
-    #[error("{} of the acks name records that are no longer held", .0.len())]
+    #[error("{} of the acks name records that are no longer leased", .0.len())]
     LeaseLost(Vec<Receipt>),
     #[error("the control plane failed")]
     ControlPlane(#[from] Error),
@@ -100,10 +100,10 @@ impl<R> From<TopicError> for ProduceError<R> {
     }
 }
 
-/// Why an append stored nothing, or why its outcome is unknown to us.
+/// Why an append stored nothing, or why its outcome is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
-    #[error("a partition is gone: the topic was deleted")]
+    #[error("a partition does not exist any more: its topic was deleted")]
     PartitionGone,
     #[error("the idempotency key was used before with another request")]
     Conflict,
@@ -111,14 +111,14 @@ pub enum AppendError {
     OffsetMismatch { current: Offset },
     #[error("the group offsets were refused")]
     OffsetsRejected(#[source] OffsetsRejected),
-    /// By index among the acks.
-    #[error("{} of the acks name records that their leases no longer hold", .0.len())]
+    /// Indexes into the acks of the request.
+    #[error("{} of the acks name records that are no longer leased", .0.len())]
     LeaseLost(Vec<usize>),
     #[error("the agent has no memory left for more records")]
     Throttled,
     #[error("the control plane does not answer; whether the records were stored is unknown")]
     OutcomeUnknown,
-    #[error("the object store does not take the records; nothing was stored")]
+    #[error("the object store does not accept the records; nothing was stored")]
     ObjectStore,
     #[error("the agent is shutting down; nothing was stored")]
     ShuttingDown,
@@ -130,11 +130,13 @@ impl Produce {
     }
 }
 
-/// Where the key of a chunk counts; an atomic request is a first chunk.
-fn key_place(topic: i64, chunk: u64) -> String {
+/// The scope of an idempotency key: topic and number of the chunk. An atomic request counts as chunk 0 of a
+/// stream.
+fn key_scope(topic: i64, chunk: u64) -> String {
     format!("records/{topic}/{chunk}")
 }
 
+/// The idempotency key of a request as the control plane stores it.
 fn request_key(scope: &Scope, place: &str, key: &str, content: Uuid) -> RequestKey {
     RequestKey {
         key_hash: hash::of(&[scope.tenant.as_str().as_bytes(), place.as_bytes(), key.as_bytes()]),

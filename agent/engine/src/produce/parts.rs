@@ -1,4 +1,4 @@
-//! Part ids that the control plane already knows.
+//! Pool of part ids that are registered with the control plane.
 
 use millpond_core::{AgentId, Clock, ControlPlane, Error, Ids, PartId, limits};
 use parking_lot::Mutex;
@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Ids for segments, registered many at a time before anything is uploaded under them. While nothing is
-/// written, nothing is registered.
+/// Ids for segments. They are registered in groups, before any object is uploaded under them, so that the
+/// control plane knows every object in the bucket. An idle agent registers nothing.
 pub struct PartPool {
     plane: Arc<dyn ControlPlane>,
     agent: AgentId,
     ids: Arc<Ids>,
     clock: Arc<dyn Clock>,
+    /// Registered ids that are not taken yet, each with the time of its registration; oldest first.
     ready: Mutex<VecDeque<(PartId, Instant)>>,
 }
 
@@ -28,13 +29,13 @@ impl PartPool {
         Arc::new(Self { plane, agent, ids, clock, ready: Mutex::new(VecDeque::new()) })
     }
 
-    /// An id of its own, not known to the control plane: for inline payloads, whose commit makes it known.
+    /// A new id that is not registered. For inline payloads: their commit registers the id.
     #[must_use]
     pub fn unregistered(&self) -> PartId {
         PartId(self.ids.uuid(self.clock.now_ms()))
     }
 
-    /// A registered id, good for one segment whose commit follows soon.
+    /// Takes a registered id for one segment, which must be committed soon.
     pub async fn take(self: &Arc<Self>) -> Result<PartId, Error> {
         let (id, left) = self.pop();
         if let Some(id) = id {
@@ -51,10 +52,12 @@ impl PartPool {
         self.refill().await?;
         match self.pop().0 {
             Some(id) => Ok(id),
-            None => Err(Error::NotApplied("all registered segment ids are taken".into())),
+            None => Err(Error::NotApplied("other uploads took all registered segment ids".into())),
         }
     }
 
+    /// The next id that is still usable, and the number of ids left. Ids registered too long ago are dropped:
+    /// the control plane may abandon them before their commit.
     fn pop(&self) -> (Option<PartId>, usize) {
         let mut ready = self.ready.lock();
         let usable = Duration::from_millis(limits::PART_USABLE_MS / 2);
@@ -66,6 +69,7 @@ impl PartPool {
         (None, 0)
     }
 
+    /// Registers new ids.
     async fn refill(&self) -> Result<(), Error> {
         let now = Instant::now();
         let ids: Vec<PartId> = (0..limits::PARTS_PER_REGISTRATION).map(|_| self.unregistered()).collect();

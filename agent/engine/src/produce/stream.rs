@@ -1,7 +1,8 @@
-//! Bodies of any length: cut into chunks at fixed places and committed one chunk after the other, so that what
-//! is stored is always a prefix.
+//! Streamed produce requests: bodies of any length, cut into chunks that are committed one after the other.
 //!
-//! The next chunk is read and parsed while the last one is on its way, and handed over once that is committed.
+//! Invariants: the places of the cuts depend on the body alone, so that a retry makes the same chunks; the
+//! stored records are always a prefix of the body. While one chunk is being committed, the next one is read
+//! and parsed.
 
 use super::append::{AppendBuilder, Appended, Basis};
 use super::{AppendError, Identity, Produce, ProduceError, RecordSource};
@@ -16,22 +17,25 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// Bytes of a body that are buffered before memory is set aside for a chunk.
+/// Bytes of a body that may be buffered before memory for a chunk is acquired from admission.
 const UNADMITTED_MAX_BYTES: usize = 64 * limits::KIB;
-/// How long a chunk may hold its memory while it fills, if there is none left for others.
+/// How long a chunk may take to fill while other streams wait for memory.
 const CHUNK_FILL_MAX: Duration = Duration::from_secs(30);
 
-/// Cuts a body into chunks. Where it cuts depends on the body alone, since retries rely on it.
+/// Cuts a body into chunks. The places of the cuts must depend on the body alone: retries rely on it.
 pub trait Chunker: Send + 'static {
-    /// Records of a chunk that was cut off, ready to be parsed on another thread.
+    /// One chunk, to be parsed on another thread.
     type Chunk: RecordSource;
 
+    /// Buffers the next bytes of the body.
     fn add(&mut self, data: Bytes) -> Result<(), <Self::Chunk as RecordSource>::Refusal>;
 
-    /// The next whole chunk, and at the end of the body what is left. `max_record_bytes` is the topic's limit,
-    /// for refusing a record that will never be whole.
+    /// Cuts off the next complete chunk, or at the `end` of the body what is left of it; `None` if more bytes
+    /// are needed. A record that already exceeds `max_record_bytes`, the topic's limit, is refused before it
+    /// is complete.
     fn cut(&mut self, max_record_bytes: usize, end: bool) -> CutChunk<Self::Chunk>;
 
+    /// Bytes added and not yet cut off.
     fn buffered_bytes(&self) -> usize;
 }
 
@@ -42,27 +46,29 @@ pub type CutChunk<C> = Result<Option<C>, <C as RecordSource>::Refusal>;
 pub trait Frames: Send {
     type Refusal;
 
-    /// `None` at the end of the body.
+    /// The next bytes; `None` at the end of the body.
     fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, Self::Refusal>> + Send;
 }
 
-/// What was stored of a body, by partition.
+/// What was stored of a body.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StreamStored {
+    /// By partition number.
     pub partitions: BTreeMap<i32, StoredRange>,
-    /// Whether some of it had been stored before under the same key.
+    /// Whether an earlier request with the same key had already stored a part of it.
     pub duplicate: bool,
 }
 
-/// Records of one partition; other requests' may lie between.
+/// The records of a body in one partition. Records of other requests may lie between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoredRange {
     pub first_offset: i64,
+    /// Inclusive.
     pub last_offset: i64,
     pub count: u64,
 }
 
-/// Why a body was not stored to its end, and what was: a prefix of it.
+/// Why a body was not stored completely, and which prefix of it was.
 #[derive(Debug)]
 pub struct StreamError<R> {
     pub error: ProduceError<R>,
@@ -87,8 +93,8 @@ impl StreamStored {
 }
 
 impl Produce {
-    /// Stores a body as it arrives. Each chunk is remembered under the key, so that a retry stores what is
-    /// missing.
+    /// Stores a body as it arrives. With an idempotency key, each chunk has a key of its own, so that a retry
+    /// stores only the chunks that are missing.
     pub async fn stream<C: Chunker, F>(
         &self,
         scope: &Scope,
@@ -111,8 +117,8 @@ impl Produce {
         };
         let outcome = stream.consume(&mut chunker, &mut frames).await;
         let finished = stream.finish_in_flight().await;
-        // An outcome that is unknown weighs more than what is wrong with a later chunk: a refusal says that
-        // nothing else was stored.
+        // The error of the chunk in flight has precedence over that of a later chunk: its outcome may be
+        // unknown, whereas a refusal would say that nothing else was stored.
         match finished.map_err(ProduceError::Append).and(outcome) {
             Ok(()) => Ok(stream.committed),
             Err(error) => Err(StreamError { error, committed: stream.committed }),
@@ -120,18 +126,22 @@ impl Produce {
     }
 }
 
+/// A streamed request while it is being stored.
 struct Stream<'a> {
     produce: &'a Produce,
     scope: &'a Scope,
     topic: Name,
     identity: Identity,
-    /// Chunks handed over so far.
+    /// Number of chunks handed to the writer so far.
     chunks: u64,
+    /// The append of the last chunk, if its outcome is not known yet.
     in_flight: Option<JoinHandle<Result<Appended, AppendError>>>,
+    /// What the chunks with a known outcome have stored.
     committed: StreamStored,
 }
 
 impl Stream<'_> {
+    /// Reads the body to its end, cuts it and hands over its chunks.
     async fn consume<C: Chunker, F>(
         &mut self,
         chunker: &mut C,
@@ -175,7 +185,8 @@ impl Stream<'_> {
         Ok(self.produce.topics.get_or_create(self.scope, &self.topic).await?)
     }
 
-    /// Memory for a chunk. A stream that holds one already gives it up before it waits for another.
+    /// Acquires memory for a chunk. A stream with a chunk in flight lets that finish before it waits for more
+    /// memory.
     async fn memory_for_chunk(&mut self) -> Result<Option<OwnedSemaphorePermit>, AppendError> {
         let admission = &self.produce.admission;
         if self.in_flight.is_some() {
@@ -187,6 +198,7 @@ impl Stream<'_> {
         Ok(admission.chunk().await)
     }
 
+    /// Waits for the outcome of the chunk in flight.
     async fn finish_in_flight(&mut self) -> Result<(), AppendError> {
         let Some(task) = self.in_flight.take() else { return Ok(()) };
         match task.await {
@@ -199,6 +211,7 @@ impl Stream<'_> {
         }
     }
 
+    /// Parses a chunk and hands it to the writer, once the chunk before it is committed.
     async fn hand_over<K: RecordSource>(
         &mut self,
         chunk: K,
@@ -222,7 +235,7 @@ impl Stream<'_> {
             self.in_flight = Some(tokio::spawn(async move { writer.append(append).await }));
             return Ok(());
         }
-        // The first chunk finds out whether the topic is still the one that was remembered.
+        // The first chunk is waited for: it finds out whether the cached topic still exists.
         let mut outcome = writer.append(append).await;
         if matches!(outcome, Err(AppendError::PartitionGone)) {
             produce.topics.forget(self.scope, &self.topic).await;
@@ -249,9 +262,10 @@ impl Stream<'_> {
         crate::blocking::run(read).await
     }
 
+    /// Idempotency key of a chunk.
     fn key<K: RecordSource>(&self, number: u64, topic: &Topic, chunk: &K) -> Option<RequestKey> {
         let key = self.identity.key.as_ref()?;
         let content = chunk.content_hash(&self.identity.shape);
-        Some(super::request_key(self.scope, &super::key_place(topic.id.0, number), key, content))
+        Some(super::request_key(self.scope, &super::key_scope(topic.id.0, number), key, content))
     }
 }

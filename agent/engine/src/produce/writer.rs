@@ -1,7 +1,8 @@
-//! The write path's hub: takes appends, lets the batcher decide, sends flushes on their way.
+//! The writer: queues appends in lanes, flushes them as the batcher decides, uploads and commits them.
 //!
-//! Invariants: an append is answered after its commit, never before; whoever goes away cancels nothing; one
-//! inline commit is in flight at a time, uploads run in parallel and commit as they finish.
+//! Invariants: an append is answered after its commit, never before; a caller that goes away cancels nothing;
+//! at most one inline commit of the small lane is in flight; uploads run in parallel and are committed as
+//! they finish.
 
 use super::AppendError;
 use super::append::{Append, Appended};
@@ -23,27 +24,34 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+/// Handle of the writer task.
 pub struct Writer {
     events: mpsc::UnboundedSender<Event>,
     path: Arc<WritePath>,
+    /// Locks of idempotency keys, by key hash.
     keys: KeyedLocks<Uuid>,
 }
 
+/// Input of the writer task.
 enum Event {
     Append(Box<Pending>),
     InlineDone,
     PutDone,
     InlineFull(bool),
+    /// Flush everything, and drop the sender when all outcomes are known.
     Close(oneshot::Sender<()>),
 }
 
+/// What the flush tasks use.
 pub struct WritePath {
     pub committer: Arc<Committer>,
     pub parts: Arc<PartPool>,
     pub store: Store,
     pub origin: Origin,
     pub health: Arc<Health>,
+    /// Limits the uploads in flight.
     pub uploads: Arc<Semaphore>,
+    /// All flush tasks.
     pub tasks: TaskTracker,
 }
 
@@ -62,12 +70,13 @@ impl WritePath {
 }
 
 impl Writer {
+    /// Starts the writer task and the task of the committer.
     #[must_use]
     pub fn start(path: Arc<WritePath>, config: BatcherConfig) -> Arc<Self> {
         let (events, inbox) = mpsc::unbounded_channel();
         let (ready, uploaded) = mpsc::unbounded_channel();
         let committer = tokio::spawn(Arc::clone(&path.committer).run(uploaded));
-        let hub = Hub {
+        let task = WriterTask {
             batcher: Batcher::new(config, Instant::now()),
             small: VecDeque::new(),
             bulk: VecDeque::new(),
@@ -75,11 +84,11 @@ impl Writer {
             events: events.clone(),
             ready,
         };
-        tokio::spawn(hub.run(inbox, committer));
+        tokio::spawn(task.run(inbox, committer));
         Arc::new(Self { events, path, keys: KeyedLocks::new() })
     }
 
-    /// Stores an append; its outcome does not depend on whether the caller stays.
+    /// Stores an append. It goes on even if the caller drops the future.
     pub async fn append(&self, append: Append) -> Result<Appended, AppendError> {
         if self.path.health.is_control_plane_down() {
             return Err(AppendError::OutcomeUnknown);
@@ -98,7 +107,8 @@ impl Writer {
         }
     }
 
-    /// One use of a key at a time: a commit may name it once, and the second sees what the first stored.
+    /// Locks an idempotency key. A commit may contain a key only once, and a second request with the same key
+    /// must see what the first one stored.
     async fn lock_key(&self, key: Uuid) -> Result<OwnedMutexGuard<()>, AppendError> {
         tokio::select! {
             biased;
@@ -107,12 +117,12 @@ impl Writer {
         }
     }
 
-    /// While set, small requests go to segments.
+    /// While set, small requests go to segments, too.
     pub fn set_inline_full(&self, full: bool) {
         self.events.send(Event::InlineFull(full)).ok();
     }
 
-    /// Flushes what waits and returns when everything in flight has its outcome.
+    /// Flushes all waiting appends and returns when the outcome of everything in flight is known.
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
         if self.events.send(Event::Close(done)).is_ok() {
@@ -121,21 +131,23 @@ impl Writer {
     }
 }
 
-struct Hub {
+/// The writer task.
+struct WriterTask {
     batcher: Batcher,
     small: VecDeque<Pending>,
     bulk: VecDeque<Pending>,
     path: Arc<WritePath>,
     events: mpsc::UnboundedSender<Event>,
+    /// Uploaded flushes, for the committer.
     ready: mpsc::UnboundedSender<Flush>,
 }
 
-impl Hub {
+impl WriterTask {
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Event>, committer: JoinHandle<()>) {
         let mut closing: Option<oneshot::Sender<()>> = None;
         loop {
             while let Ok(event) = inbox.try_recv() {
-                self.take(event, &mut closing);
+                self.handle(event, &mut closing);
             }
             let now = Instant::now();
             let decision = match self.batcher.decide(now) {
@@ -163,13 +175,13 @@ impl Hub {
                 Decision::Idle => inbox.recv().await,
             };
             match event {
-                Some(event) => self.take(event, &mut closing),
+                Some(event) => self.handle(event, &mut closing),
                 None => return,
             }
         }
     }
 
-    fn take(&mut self, event: Event, closing: &mut Option<oneshot::Sender<()>>) {
+    fn handle(&mut self, event: Event, closing: &mut Option<oneshot::Sender<()>>) {
         match event {
             Event::Append(pending) => self.accept(*pending),
             Event::InlineDone => self.batcher.inline_done(),
@@ -179,6 +191,7 @@ impl Hub {
         }
     }
 
+    /// Puts an append into a lane, or sends it at once if it must have a commit of its own.
     fn accept(&mut self, pending: Pending) {
         let now = Instant::now();
         let bytes = pending.append.bytes();
@@ -189,7 +202,7 @@ impl Hub {
             .map(|p| p.topic.config.placement)
             .reduce(stricter)
             .unwrap_or_default();
-        // Without records there is nothing to upload.
+        // An append without records needs no upload.
         let lane = if pending.append.pieces.is_empty() {
             Lane::Small
         } else {
@@ -206,6 +219,7 @@ impl Hub {
         }
     }
 
+    /// Takes as many appends from a lane as fit into one part, and sends them.
     fn flush(&mut self, lane: Lane, reason: Reason, now: Instant) {
         let max = self.batcher.flush_bytes(lane);
         let queue = if lane == Lane::Small { &mut self.small } else { &mut self.bulk };
@@ -232,11 +246,12 @@ impl Hub {
         self.send(lane, taken, false);
     }
 
-    /// `alone`: in a commit of its own, outside the lanes' bookkeeping.
+    /// Starts the task that encodes, uploads and commits appends. With `alone` they get a commit of their
+    /// own, which does not count as a flush of the lane.
     fn send(&self, lane: Lane, pendings: Vec<Pending>, alone: bool) {
         let (path, ready) = (Arc::clone(&self.path), self.ready.clone());
         let event = if lane == Lane::Small { Event::InlineDone } else { Event::PutDone };
-        let done = Done { events: self.events.clone(), event: Some(event).filter(|_| !alone) };
+        let done = FlushDone { events: self.events.clone(), event: Some(event).filter(|_| !alone) };
         let task = async move {
             match lane {
                 Lane::Small => {
@@ -261,14 +276,14 @@ impl Hub {
     }
 }
 
-/// Tells the hub that a flush is out of the way, also when its task panics: a lane must not wait for it for
-/// ever.
-struct Done {
+/// Sends an event to the writer task when dropped. It reports the end of a flush even if the flush task
+/// panics: otherwise the lane would wait for it for ever.
+struct FlushDone {
     events: mpsc::UnboundedSender<Event>,
     event: Option<Event>,
 }
 
-impl Drop for Done {
+impl Drop for FlushDone {
     fn drop(&mut self) {
         if let Some(event) = self.event.take() {
             self.events.send(event).ok();
@@ -276,6 +291,7 @@ impl Drop for Done {
     }
 }
 
+/// The placement of an append with pieces of both placements.
 fn stricter(a: Placement, b: Placement) -> Placement {
     match (a, b) {
         (Placement::Object, _) | (_, Placement::Object) => Placement::Object,
@@ -285,6 +301,7 @@ fn stricter(a: Placement, b: Placement) -> Placement {
 }
 
 impl WritePath {
+    /// Encodes appends into an inline payload.
     fn inline(&self, pendings: Vec<Pending>) -> Flush {
         let start = Instant::now();
         let flush = Flush::encode(self.parts.unregistered(), true, &self.origin, pendings);
@@ -292,7 +309,8 @@ impl WritePath {
         flush
     }
 
-    /// Encodes off the async threads and uploads; `None` when that failed and all who wait were told.
+    /// Encodes appends into a segment, on a blocking thread, and uploads it. On failure it answers the
+    /// appends and returns `None`.
     async fn upload(&self, pendings: Vec<Pending>) -> Option<Flush> {
         let _slot = self.uploads.acquire().await.ok()?;
         let start = Instant::now();
@@ -318,6 +336,7 @@ impl WritePath {
     }
 }
 
+/// Answers appends with an error.
 fn refuse(pendings: Vec<Pending>, error: impl Fn() -> AppendError) {
     for reply in pendings.into_iter().filter_map(|p| p.reply) {
         reply.send(Err(error())).ok();

@@ -1,4 +1,5 @@
-//! Administration of queues: made, changed, described, deleted; paused, purged, sought; dead records given back.
+//! Administration of queues: create, change, describe, delete, pause, purge and seek; redrive and purge of
+//! dead records.
 
 use super::Queues;
 use crate::fetch::ReadError;
@@ -11,7 +12,7 @@ use millpond_core::{Error, Name, Offset, PartitionId, Scope};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Why a queue was not changed, described or listed.
+/// Why an operation on a queue failed.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueAdminError {
     #[error("there is no such queue")]
@@ -20,16 +21,16 @@ pub enum QueueAdminError {
     NoSuchTopic(Name),
     #[error(transparent)]
     Put(PutQueueRejected),
-    /// By index among the offsets of the call.
+    /// `nth` is an index into the offsets of the call.
     #[error("there is no partition {partition}")]
     NoSuchPartition { nth: usize, partition: i32 },
-    #[error("an offset names no dead record")]
+    #[error("there is no dead record at one of the offsets")]
     NotDead { nth: usize },
     #[error("offset {offset} is outside {log_start_offset} to {high_watermark}")]
     OutOfRange { nth: usize, offset: Offset, log_start_offset: Offset, high_watermark: Offset },
     #[error("partition {partition} is named twice")]
     NamedTwice { partition: i32 },
-    #[error("this is not a place of an earlier page")]
+    #[error("this is not the `next` of an earlier page")]
     NotAPlace,
     #[error("records cannot be read")]
     Read(#[source] ReadError),
@@ -77,37 +78,41 @@ impl From<Error> for QueueAdminError {
     }
 }
 
-/// A queue and how many of its records are in which state.
+/// A queue, with the numbers of its records by state.
 #[derive(Debug, Clone)]
 pub struct DescribedQueue {
     pub queue: Arc<Queue>,
     pub counts: QueueCounts,
 }
 
-/// Which dead records.
+/// Selects dead records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeadSelection {
     All,
-    /// Partition and offset of each, once; all of them have to be dead.
+    /// Partition number and offset of each, once. All of them must be dead.
     Offsets(Vec<(i32, Offset)>),
     /// Those whose reason matches a glob: `*` stands for any text, `?` for one character.
     ReasonLike(String),
 }
 
-/// Where a queue goes on.
+/// The target of a seek.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SeekTarget {
+    /// The log start offset.
     Earliest,
+    /// The high watermark.
     Latest,
-    /// The first record at or after it, in milliseconds since the epoch; else the high watermark.
+    /// The first record with this timestamp (milliseconds since the epoch) or a later one; if there is none,
+    /// the high watermark.
     Timestamp(i64),
-    /// Partition and offset, each partition once; the others stay where they are.
+    /// Partition number and offset, each partition once. Other partitions are not changed.
     Offsets(Vec<(i32, Offset)>),
 }
 
 impl Queues {
-    /// Makes a queue over a topic or changes it; `bool` says that it was made. A new queue's topic is made if
-    /// there is none and the server makes topics by itself; without a name it is that of the queue.
+    /// Creates or changes a queue; `true` if it was created. The topic of a new queue has the name of the
+    /// queue, unless `change` names another one. It is created if it does not exist and the server is
+    /// configured to create topics.
     pub async fn put(
         &self,
         scope: &Scope,
@@ -133,10 +138,11 @@ impl Queues {
             Err(Err(failure)) => return Err(QueueAdminError::ControlPlane(failure)),
         };
         let queue = self.known.remember(scope, name, queue).await;
-        self.tell_tasks(&queue);
+        self.update_tasks(&queue);
         Ok((self.described(scope, queue).await?, made))
     }
 
+    /// Adds the counts to a queue.
     async fn described(
         &self,
         scope: &Scope,
@@ -146,18 +152,19 @@ impl Queues {
         Ok(DescribedQueue { queue, counts })
     }
 
+    /// A queue with its counts.
     pub async fn describe(&self, scope: &Scope, name: &Name) -> Result<DescribedQueue, QueueAdminError> {
         let queue = self.look_up(scope, name).await?;
         Ok(self.described(scope, queue).await?)
     }
 
-    /// All queues of the tenant by name.
+    /// All queues of the tenant, in the order of their names.
     pub async fn list(&self, scope: &Scope) -> Result<Vec<DescribedQueue>, QueueAdminError> {
         let mut queues = Vec::new();
         for queue in self.runtime.plane.queues(scope).await? {
             match self.described(scope, Arc::new(queue)).await {
                 Ok(described) => queues.push(described),
-                // Deleted since.
+                // Deleted since the list was read.
                 Err(Error::Rejected(NoSuchQueue)) => {}
                 Err(failure) => return Err(failure.into()),
             }
@@ -165,14 +172,14 @@ impl Queues {
         Ok(queues)
     }
 
-    /// Deletes a queue, not its topic. All its receipts are lost.
+    /// Deletes a queue, but not its topic. All its receipts become invalid.
     pub async fn delete(&self, scope: &Scope, name: &Name) -> Result<(), QueueAdminError> {
         let deleted = self.runtime.plane.delete_queue(scope, name).await;
         self.known.forget(scope, name).await;
         if deleted? { Ok(()) } else { Err(QueueAdminError::NoSuchQueue) }
     }
 
-    /// A paused queue hands out nothing; what is leased stays so and is settled as always.
+    /// Pauses or resumes a queue. A paused queue leases nothing; leases that exist can still be settled.
     pub async fn set_paused(&self, scope: &Scope, name: &Name, paused: bool) -> Result<(), QueueAdminError> {
         let queue = self.look_up(scope, name).await?;
         let done = self.runtime.plane.pause_queue(scope, queue.id, paused).await;
@@ -181,8 +188,8 @@ impl Queues {
         Ok(done?)
     }
 
-    /// Passes over everything that is in the queue now; its leases end. Answers how many records were still to
-    /// be done.
+    /// Moves the queue past all its records and ends its leases. Returns the number of records that were not
+    /// settled.
     pub async fn purge(&self, scope: &Scope, name: &Name) -> Result<i64, QueueAdminError> {
         let queue = self.look_up(scope, name).await?;
         let status = self.runtime.plane.partitions(scope, queue.topic_id).await?;
@@ -191,8 +198,8 @@ impl Queues {
         Ok(purged)
     }
 
-    /// Goes on from elsewhere, and answers where, by partition. In the partitions concerned all leases end, and
-    /// what was waiting, and dead records from there on are forgotten.
+    /// Moves the cursors of a queue, and returns them by partition number. In the partitions concerned, all
+    /// leases end, and waiting records, as well as dead records from the new cursor on, are forgotten.
     pub async fn seek(
         &self,
         scope: &Scope,
@@ -207,6 +214,7 @@ impl Queues {
         Ok(cursors.into_iter().filter_map(place).collect())
     }
 
+    /// The new cursors.
     async fn targets(
         &self,
         scope: &Scope,
@@ -226,8 +234,8 @@ impl Queues {
         })
     }
 
-    /// Gives dead records back to their queue, with no failures. At a rate, in records a second, they become due
-    /// one after the other. Answers how many.
+    /// Gives dead records back to their queue, with no failures counted. With `max_rate`, in records per
+    /// second, they become due one after the other. Returns their number.
     pub async fn redrive(
         &self,
         scope: &Scope,
@@ -242,7 +250,7 @@ impl Queues {
         Ok(redriven)
     }
 
-    /// Forgets dead records; answers how many.
+    /// Forgets dead records. Returns their number.
     pub async fn purge_dead(
         &self,
         scope: &Scope,
@@ -255,7 +263,7 @@ impl Queues {
     }
 }
 
-/// Offsets to seek to, each of which has to lie in the log.
+/// Checks the offsets of a seek: each must be in the log of its partition.
 fn within_log(
     queue: &Queue,
     status: &[PartitionStatus],
@@ -278,10 +286,12 @@ fn within_log(
     Ok(targets.into_iter().collect())
 }
 
+/// The number of a partition of the topic, by its id.
 pub(super) fn number_of(queue: &Queue, partition: PartitionId) -> Option<i32> {
     queue.partitions.iter().position(|p| *p == partition).and_then(|n| i32::try_from(n).ok())
 }
 
+/// The id of a partition of the topic, by its number.
 pub(super) fn partition_of(queue: &Queue, number: i32) -> Option<PartitionId> {
     usize::try_from(number).ok().and_then(|n| queue.partitions.get(n)).copied()
 }
@@ -306,7 +316,7 @@ impl DeadSelection {
     }
 }
 
-/// A glob as a `LIKE` pattern of SQL with `\` as escape.
+/// Converts a glob to an SQL `LIKE` pattern with `\` as escape character.
 fn like_pattern(glob: &str) -> String {
     let mut pattern = String::with_capacity(glob.len());
     for c in glob.chars() {

@@ -1,5 +1,7 @@
-//! Admission: records that a grant must not give out unseen are looked at, and noted with their due times and
-//! keys.
+//! Admission: reads the next records of a queue and notes their due times and keys in the control plane.
+//!
+//! Needed for records with a delay and, in keyed queues, for all records: a grant must not lease them before
+//! their due time or key is known.
 
 use super::QueueRuntime;
 use crate::fetch::fetched::FetchedBatch;
@@ -11,10 +13,11 @@ use millpond_format::record::HEADER_DELIVER_AT;
 use sha2::{Digest, Sha256};
 use std::ops::Range;
 
-/// Records that one admission takes at most, but one batch.
+/// Records that one admission takes at most; one whole batch is taken even if it is larger.
 const ADMIT_MAX_RECORDS: i64 = 2_000;
 
-/// Whether a cursor has moved, by this admission or another.
+/// Admits records at the cursor of one partition. Returns whether the cursor has moved, by this admission or
+/// by a concurrent one.
 pub async fn admit(
     runtime: &QueueRuntime,
     scope: &Scope,
@@ -31,7 +34,7 @@ pub async fn admit(
         max_bytes: i64::MAX,
     };
     let planned = runtime.plane.find(&[request]).await?.pop().flatten();
-    // Gone with its topic; the queue goes too.
+    // The topic was deleted, and with it the queue.
     let Some(planned) = planned else { return Ok(false) };
     let from = at.from.max(planned.log_start_offset);
     let end = planned
@@ -55,13 +58,14 @@ pub async fn admit(
         records: Vec::new(),
     };
     let found = runtime.reader.lookup(scope, &Wanted::new([(at.partition, from.0..to.0)])).await?;
-    // What retention has let go is given out too: whoever reads it settles it as expired.
+    // Records that retention has removed are admitted, too: when they are leased, they are settled as
+    // expired.
     let mut next = at.from;
     while next < to {
         let batch = found.batch_of(at.partition, next);
         if batch.is_none() && !found.is_gone(at.partition, next) {
-            // What was too much to read at once is for the next admission: nobody has seen its keys and
-            // times.
+            // The record was not read because of the limit of bytes: it is left for the next admission, since
+            // its key and due time are not known yet.
             break;
         }
         let due = batch.and_then(|b| due_ms(b, next)).filter(|due| *due > now_ms);
@@ -84,6 +88,7 @@ pub async fn admit(
     }
 }
 
+/// Adds an offset to the last run if it is adjacent and has the same due time, else as a new run.
 fn push_run(runs: &mut Vec<(Range<i64>, Option<i64>)>, offset: i64, due: Option<i64>) {
     match runs.last_mut() {
         Some((run, same)) if *same == due && run.end == offset => run.end = offset + 1,
@@ -91,6 +96,7 @@ fn push_run(runs: &mut Vec<(Range<i64>, Option<i64>)>, offset: i64, due: Option<
     }
 }
 
+/// The time before which a record must not be leased, in milliseconds since the epoch.
 fn due_ms(batch: &FetchedBatch, offset: Offset) -> Option<i64> {
     if !batch.batch.flags.has(BatchFlags::DELAY) {
         return None;
@@ -98,7 +104,8 @@ fn due_ms(batch: &FetchedBatch, offset: Offset) -> Option<i64> {
     batch.record(offset)?.ok()?.instant(HEADER_DELIVER_AT)
 }
 
-/// 64 bits of SHA-256 over the key; a record without one has a hash of its own, so that it waits for nobody.
+/// The first 64 bits of SHA-256 over the key. A record without a key gets a hash of its own, so that it does
+/// not wait for another record.
 fn key_hash(batch: Option<&FetchedBatch>, offset: Offset) -> i64 {
     let key = batch.and_then(|b| b.record(offset)?.ok()?.key);
     let digest = match key {

@@ -1,4 +1,4 @@
-//! A lease call on its way to its answer.
+//! A lease call that waits for its answer.
 
 use super::{LeaseRequest, Leased, QueueError};
 use millpond_core::LeaseId;
@@ -7,13 +7,16 @@ use tokio::time::Instant;
 
 pub type Answer = Result<Leased, QueueError>;
 
+/// A lease call on its way through granter and fill.
 #[derive(Debug)]
 pub struct LeaseCall {
+    /// Id of the lease that it will get.
     pub lease: LeaseId,
     pub request: LeaseRequest,
     pub lease_ms: i64,
+    /// End of its wait.
     pub deadline: Instant,
     pub answer: oneshot::Sender<Answer>,
-    /// It was given records before, none of which could be handed on.
-    pub returned: bool,
+    /// Whether it was granted records before, none of which could be delivered.
+    pub is_retry: bool,
 }

@@ -1,5 +1,7 @@
-//! From granted offsets to records: read, pass over what has expired, keep within the bytes asked for,
-//! answer.
+//! Fill: turns the granted offsets of lease calls into records and answers the calls.
+//!
+//! Reads the records, settles those that have expired, and gives back those beyond the bytes that a call
+//! asked for.
 
 use super::call::{Answer, LeaseCall};
 use super::plan::{Item, Target};
@@ -18,40 +20,50 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
 
-/// After which records that could not be read are tried again.
-const CORRUPT_DELAY_MS: i64 = 10_000;
+/// Delay after which corrupt records are leased again.
+const CORRUPT_RETRY_DELAY_MS: i64 = 10_000;
 
-/// One leased record, in its batch.
+/// One leased record, with the batch that holds it.
 #[derive(Debug, Clone)]
 pub struct LeasedRecord {
     pub partition: PartitionId,
+    /// Partition number.
     pub number: i32,
     pub offset: Offset,
+    /// How often it was leased, including this time.
     pub attempt: i32,
+    /// How often it has failed so far.
     pub failures: i32,
     batch: Arc<FetchedBatch>,
 }
 
-/// The answer to a lease call. Dropped before it was delivered, its lease goes back uncounted, unless the
-/// call has a name: then whoever sent it may have it by now from another agent, or ask for it again.
+/// The answer to a lease call. If it is dropped before it was delivered, its lease is released without
+/// counting as a failure. A call with a request id is an exception: its client may have got the lease from
+/// another agent, or may ask for it again.
 #[derive(Debug)]
 pub struct Leased {
+    /// `None` if there are no records.
     pub lease: Option<LeaseId>,
-    /// The control plane's clock.
+    /// Time of the grant by the clock of the control plane, in milliseconds since the epoch.
     pub at_ms: i64,
+    /// Earliest deadline of the records, by the same clock.
     pub deadline_ms: i64,
     pub records: Vec<LeasedRecord>,
+    /// The limit of the queue that kept it from leasing more, if any.
     pub limited_by: Option<LimitedBy>,
+    /// The queue to give the lease back to when this is dropped.
     undelivered: Option<Arc<ServedQueue>>,
 }
 
 impl LeasedRecord {
+    /// The decoded record.
     pub fn view(&self) -> Result<RecordView<'_>, millpond_format::Corrupt> {
         self.batch
             .record(self.offset)
             .unwrap_or(Err(millpond_format::Corrupt("a record is not in its batch")))
     }
 
+    /// Whether the value is known to be JSON text without line ends.
     #[must_use]
     pub fn is_json(&self) -> bool {
         self.batch.batch.flags.has(BatchFlags::JSON)
@@ -64,12 +76,13 @@ impl LeasedRecord {
 }
 
 impl Leased {
+    /// An answer without records.
     #[must_use]
     pub fn nothing(at_ms: i64, limited_by: Option<LimitedBy>) -> Self {
         Self { lease: None, at_ms, deadline_ms: 0, records: Vec::new(), limited_by, undelivered: None }
     }
 
-    /// It is on its way to the client.
+    /// The answer is on its way to the client: its lease is not given back any more.
     pub fn delivered(&mut self) {
         self.undelivered = None;
     }
@@ -78,114 +91,119 @@ impl Leased {
 impl Drop for Leased {
     fn drop(&mut self) {
         if let (Some(served), Some(lease)) = (self.undelivered.take(), self.lease) {
-            tokio::spawn(async move { release(&served, vec![whole(lease)]).await });
+            tokio::spawn(async move { settle_unanswered(&served, vec![release_lease(lease)]).await });
         }
     }
 }
 
-/// Without a request id, no other call can have been answered this lease.
-fn is_nobody_elses(call: &LeaseCall) -> bool {
+/// Whether the call has no request id. Then no other call can have been answered with its lease.
+fn is_unnamed(call: &LeaseCall) -> bool {
     call.request.request_id.is_none()
 }
 
-pub(super) fn whole(lease: LeaseId) -> Item {
+/// The settlement that gives back a whole lease, without counting as a failure.
+pub(super) fn release_lease(lease: LeaseId) -> Item {
     Item { target: Target::Lease(lease), action: Action::Release }
 }
 
-/// Best effort: what is not given back so ends with its lease.
-pub(super) async fn release(served: &ServedQueue, items: Vec<Item>) {
+/// Settles records that no client will settle. A failure is ignored: such records come back when their lease
+/// ends.
+pub(super) async fn settle_unanswered(served: &ServedQueue, items: Vec<Item>) {
     if let Err(error) = served.settle_items(&items, None).await {
-        tracing::debug!(error = %error, "records could not be given back");
+        tracing::debug!(error = %error, "settling undelivered records failed");
     }
 }
 
-/// One grant's leases on their way to those who asked.
-pub(super) struct Filling {
+/// The fill of one grant.
+pub(super) struct Fill {
     pub runtime: Arc<QueueRuntime>,
     pub served: Arc<ServedQueue>,
     pub queue: Arc<Queue>,
+    /// Time of the grant.
     pub at_ms: i64,
-    /// For calls that were given nothing but expired records.
-    pub back: mpsc::UnboundedSender<LeaseCall>,
+    /// Returns calls to the granter of which no record could be delivered.
+    pub retry_calls: mpsc::UnboundedSender<LeaseCall>,
 }
 
-impl Filling {
-    pub(super) async fn run(self, served: Vec<(LeaseCall, Vec<LeasePart>)>) {
-        // Never closed.
+impl Fill {
+    /// Reads the records of all calls, each with its parts of the grant, and answers the calls.
+    pub(super) async fn run(self, granted: Vec<(LeaseCall, Vec<LeasePart>)>) {
         let _turn = self.runtime.fills.acquire().await;
-        match self.read(&served).await {
-            Ok(found) => self.hand_on(served, &found).await,
-            Err(error) if served.len() == 1 => self.give_back(served, error).await,
-            // What one call cannot be given is not to keep the others waiting.
+        match self.read(&granted).await {
+            Ok(found) => self.deliver(granted, &found).await,
+            Err(error) if granted.len() == 1 => self.fail(granted, error).await,
+            // Read call by call, so that one whose records cannot be read does not fail the others.
             Err(_) => {
-                for one in served {
+                for one in granted {
                     let one = vec![one];
                     match self.read(&one).await {
-                        Ok(found) => self.hand_on(one, &found).await,
-                        Err(error) => self.give_back(one, error).await,
+                        Ok(found) => self.deliver(one, &found).await,
+                        Err(error) => self.fail(one, error).await,
                     }
                 }
             }
         }
     }
 
-    async fn read(&self, served: &[(LeaseCall, Vec<LeasePart>)]) -> Result<Records, FetchError> {
-        let all = served
+    async fn read(&self, granted: &[(LeaseCall, Vec<LeasePart>)]) -> Result<Records, FetchError> {
+        let all = granted
             .iter()
             .flat_map(|(_, parts)| parts)
             .flat_map(|p| p.ranges.iter().map(|r| (p.partition, r.clone())));
         self.runtime.reader.lookup(&self.served.scope, &Wanted::new(all)).await
     }
 
-    /// Of calls whose records cannot be read. What is corrupt comes again after a while, so that others come
-    /// first; a lease that another agent may have answered goes on.
-    async fn give_back(&self, served: Vec<(LeaseCall, Vec<LeasePart>)>, error: FetchError) {
+    /// Answers calls whose records cannot be read with the error. Corrupt records become due again after a
+    /// delay, so that others are leased first. A lease that another agent may have delivered is renewed, not
+    /// ended.
+    async fn fail(&self, granted: Vec<(LeaseCall, Vec<LeasePart>)>, error: FetchError) {
         let corrupt = matches!(error, FetchError::Corrupt { .. });
-        let action = |call: &LeaseCall| match (is_nobody_elses(call), corrupt) {
+        let action = |call: &LeaseCall| match (is_unnamed(call), corrupt) {
             (false, _) => Action::Renew { lease_ms: call.lease_ms },
             (true, false) => Action::Release,
             (true, true) => Action::Nack {
-                delay_ms: Some(CORRUPT_DELAY_MS),
+                delay_ms: Some(CORRUPT_RETRY_DELAY_MS),
                 counts: false,
                 reason: Some("cannot be read".to_owned()),
             },
         };
-        let items = served
+        let items = granted
             .iter()
             .map(|(call, _)| Item { target: Target::Lease(call.lease), action: action(call) })
             .collect();
-        release(&self.served, items).await;
+        settle_unanswered(&self.served, items).await;
         let error = Arc::new(error);
-        for (call, _) in served {
+        for (call, _) in granted {
             call.answer.send(Err(QueueError::Read(Arc::clone(&error)))).ok();
         }
     }
 
-    async fn hand_on(&self, served: Vec<(LeaseCall, Vec<LeasePart>)>, found: &Records) {
+    /// Answers calls with their records.
+    async fn deliver(&self, granted: Vec<(LeaseCall, Vec<LeasePart>)>, found: &Records) {
         let mut batches = HashMap::new();
-        let mut not_handed_on = Vec::new();
-        let mut sorted = Vec::with_capacity(served.len());
-        for (call, parts) in served {
-            let records = self.sort(&call, &parts, found, &mut batches, &mut not_handed_on);
-            sorted.push((call, parts, records));
+        let mut undelivered_items = Vec::new();
+        let mut selected = Vec::with_capacity(granted.len());
+        for (call, parts) in granted {
+            let records = self.select_records(&call, &parts, found, &mut batches, &mut undelivered_items);
+            selected.push((call, parts, records));
         }
-        // Before the answers: who calls next finds what was left behind.
-        if !not_handed_on.is_empty() {
-            release(&self.served, not_handed_on).await;
+        // Settled before the answers are sent, so that a client that calls again at once finds these records.
+        if !undelivered_items.is_empty() {
+            settle_unanswered(&self.served, undelivered_items).await;
         }
-        for (call, parts, records) in sorted {
+        for (call, parts, records) in selected {
             self.answer(call, &parts, records);
         }
     }
 
-    /// The records that are handed on; of the others, what is to become of them is noted.
-    fn sort(
+    /// Selects the records to deliver. For the others, adds settlements to `undelivered_items`.
+    fn select_records(
         &self,
         call: &LeaseCall,
         parts: &[LeasePart],
         found: &Records,
         batches: &mut HashMap<(PartitionId, Offset), Arc<FetchedBatch>>,
-        not_handed_on: &mut Vec<Item>,
+        undelivered_items: &mut Vec<Item>,
     ) -> Vec<LeasedRecord> {
         let mut records: Vec<LeasedRecord> = Vec::new();
         let mut bytes = 0;
@@ -203,24 +221,29 @@ impl Filling {
                 let Some(batch) = found.batch_of(part.partition, offset) else {
                     let gone = found.is_gone(part.partition, offset);
                     if !gone && !found.is_unread(part.partition, offset) {
-                        tracing::error!(partition = %part.partition, %offset, "the log does not find a record that it holds");
+                        let partition = part.partition;
+                        tracing::error!(%partition, %offset, "a leased record is missing from the log");
                     }
-                    not_handed_on.push(item(if gone { Action::Expire } else { Action::Release }));
+                    undelivered_items.push(item(if gone { Action::Expire } else { Action::Release }));
                     continue;
                 };
                 let view = batch.record(offset);
-                // What was handed out before is not taken back from whoever has it.
+                // A record of an earlier answer to the same call is delivered again even if it has expired
+                // since.
                 let is_new = part.deadline_ms == self.at_ms + call.lease_ms;
+                let is_expired = |view: &RecordView<'_>| {
+                    view.instant(HEADER_EXPIRES_AT).is_some_and(|at| at <= self.at_ms)
+                };
                 if is_new
                     && batch.batch.flags.has(BatchFlags::TTL)
-                    && matches!(&view, Some(Ok(view)) if view.instant(HEADER_EXPIRES_AT).is_some_and(|at| at <= self.at_ms))
+                    && matches!(&view, Some(Ok(view)) if is_expired(view))
                 {
-                    not_handed_on.push(item(Action::Expire));
+                    undelivered_items.push(item(Action::Expire));
                     continue;
                 }
                 let size = view.and_then(Result::ok).map_or(0, |v| v.tail.len());
                 if number.is_none() || !records.is_empty() && bytes + size > call.request.max_bytes {
-                    not_handed_on.push(item(Action::Release));
+                    undelivered_items.push(item(Action::Release));
                     continue;
                 }
                 bytes += size;
@@ -245,10 +268,11 @@ impl Filling {
         records
     }
 
+    /// Answers one call, or returns it to the granter if there is no record for it.
     fn answer(&self, mut call: LeaseCall, parts: &[LeasePart], records: Vec<LeasedRecord>) {
         if records.is_empty() {
-            call.returned = true;
-            self.back.send(call).ok();
+            call.is_retry = true;
+            self.retry_calls.send(call).ok();
             return;
         }
         let first = records.iter().filter(|r| r.attempt == 1).filter_map(|r| r.view().ok());
@@ -260,9 +284,9 @@ impl Filling {
             deadline_ms,
             records,
             limited_by: None,
-            undelivered: is_nobody_elses(&call).then(|| Arc::clone(&self.served)),
+            undelivered: is_unnamed(&call).then(|| Arc::clone(&self.served)),
         });
-        // Dropped by whoever has gone away, it gives its records back.
+        // If the caller has gone away, the answer is dropped and gives its lease back.
         drop(call.answer.send(answer));
     }
 }

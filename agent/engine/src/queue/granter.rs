@@ -1,7 +1,8 @@
-//! Lease calls of one queue: all that wait go into one grant, one grant at a time.
+//! The granter of a queue: combines all waiting lease calls into one grant statement, one statement at a
+//! time.
 //!
-//! A call that found nothing waits: for this agent's commits and settlements, which wake it at once, for due
-//! times, and for what others do, by asking again.
+//! A call that gets no records waits for commits and settlements of this agent, which wake it at once, and
+//! for due times. Changes by other agents are found by repeating the grant every [`RECHECK_PAUSE`].
 
 use super::call::LeaseCall;
 use super::expiry::Expiry;
@@ -20,64 +21,72 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-/// How often a queue is asked again while calls wait: other agents' nacks, redrives and changes are seen
-/// then.
-const RECHECK_EVERY: Duration = Duration::from_millis(250);
-/// Others held what was there.
+/// Longest pause between two grants while calls wait. Nacks, redrives and other changes by other agents are
+/// noticed after this time.
+const RECHECK_PAUSE: Duration = Duration::from_millis(250);
+/// Pause before the next grant if other agents had locked the available records.
 const CONTENDED_PAUSE: Duration = Duration::from_millis(2);
-/// Taken for the size of records of which none was seen yet.
+/// Assumed record size of a queue until its first records were read.
 const RECORD_BYTES_GUESS: usize = 256;
-/// Records that one grant asks for at most.
+/// Records that one grant asks for.
 const GRANT_MAX_RECORDS: usize = 10_000;
-/// About as many bytes of records: a part of what is read for one grant, since whole batches are read.
+/// Estimated bytes of records that one grant asks for. Less than [`limits::LOOKUP_MAX_BYTES`], since reading
+/// the records means reading whole batches.
 const GRANT_MAX_BYTES: usize = 8 * limits::MIB;
-/// Calls that wait in this agent, of one queue.
+/// Calls of one queue that may wait in this agent: further ones are refused.
 const WAITING_CALLS_MAX: usize = 10_000;
-/// When a grant that failed is sent again.
-const RESEND: Resend = Resend {
+/// Retry policy of a grant.
+const GRANT_RESEND: Resend = Resend {
     give_up_after: Duration::from_secs(3),
     first_pause: Duration::from_millis(5),
     max_pause: Duration::from_millis(250),
 };
-/// A call that was given nothing but expired records goes on beyond its wait for so long.
-const GRACE: Duration = Duration::from_secs(1);
-/// Cursors that are admitted between two grants.
-const ADMISSIONS_PER_ROUND: usize = 4;
+/// How long a call may go on after its deadline if it was granted only records that could not be delivered,
+/// or while records are being admitted.
+const GRACE_AFTER_DEADLINE: Duration = Duration::from_secs(1);
+/// Admissions between two grants, each for the cursor of one partition.
+const ROUND_MAX_ADMISSIONS: usize = 4;
 
+/// Starts the granter of a queue.
 pub fn start(
     runtime: Arc<QueueRuntime>,
     expiry: Arc<Expiry>,
     served: &Arc<ServedQueue>,
     calls: mpsc::Receiver<LeaseCall>,
 ) {
-    let (back, returned) = mpsc::unbounded_channel();
+    let (retry_sender, retries) = mpsc::unbounded_channel();
     let ended = expiry.watch();
     let granter = Granter {
         runtime,
         expiry,
         served: Arc::downgrade(served),
         waiting: Vec::new(),
-        back,
+        retry_sender,
         ended,
         watch: None,
         turn: 0,
     };
-    tokio::spawn(granter.run(calls, returned));
+    tokio::spawn(granter.run(calls, retries));
 }
 
+/// The granter task.
 struct Granter {
     runtime: Arc<QueueRuntime>,
     expiry: Arc<Expiry>,
     served: Weak<ServedQueue>,
+    /// Calls that were not granted yet.
     waiting: Vec<LeaseCall>,
-    back: mpsc::UnboundedSender<LeaseCall>,
+    /// For fills, to return calls.
+    retry_sender: mpsc::UnboundedSender<LeaseCall>,
+    /// Notified when leases were ended.
     ended: watch::Receiver<u64>,
-    /// While calls wait in vain.
+    /// Watch of the partitions, while calls wait for new records.
     watch: Option<Watch>,
+    /// Index of the partition that the last grant began with.
     turn: usize,
 }
 
-/// What to do after a grant, if calls are left.
+/// When to send the next grant, if calls are left.
 enum Next {
     Again,
     Wait(Duration),
@@ -87,7 +96,7 @@ impl Granter {
     async fn run(
         mut self,
         mut calls: mpsc::Receiver<LeaseCall>,
-        mut returned: mpsc::UnboundedReceiver<LeaseCall>,
+        mut retries: mpsc::UnboundedReceiver<LeaseCall>,
     ) {
         let mut pause = Duration::ZERO;
         loop {
@@ -95,7 +104,7 @@ impl Granter {
                 self.watch = None;
                 let call = tokio::select! {
                     biased;
-                    Some(call) = returned.recv() => call,
+                    Some(call) = retries.recv() => call,
                     call = calls.recv() => match call {
                         Some(call) => call,
                         None => return,
@@ -109,14 +118,19 @@ impl Granter {
                 tokio::select! {
                     biased;
                     call = calls.recv() => self.waiting.extend(call),
-                    Some(call) = returned.recv() => self.waiting.push(call),
-                    () = async { match &self.watch { Some(watch) => watch.moved().await, None => std::future::pending().await } } => {}
+                    Some(call) = retries.recv() => self.waiting.push(call),
+                    () = async {
+                        match &self.watch {
+                            Some(watch) => watch.moved().await,
+                            None => std::future::pending().await,
+                        }
+                    } => {}
                     _ = self.ended.changed() => {}
                     () = served.nudge.notified() => {}
                     () = tokio::time::sleep_until(until) => {}
                 }
             }
-            self.waiting.splice(0..0, std::iter::from_fn(|| returned.try_recv().ok()));
+            self.waiting.splice(0..0, std::iter::from_fn(|| retries.try_recv().ok()));
             self.waiting.extend(std::iter::from_fn(|| calls.try_recv().ok()));
             self.waiting.retain(|c| !c.answer.is_closed());
             for call in self.waiting.split_off(self.waiting.len().min(WAITING_CALLS_MAX)) {
@@ -133,14 +147,15 @@ impl Granter {
         }
     }
 
+    /// Sends one grant and processes its result.
     async fn round(&mut self, served: &Arc<ServedQueue>) -> Next {
         self.expiry.serve();
         let queue = served.queue();
         let average = Some(served.record_bytes.load(Ordering::Relaxed))
             .filter(|bytes| *bytes > 0)
             .unwrap_or(RECORD_BYTES_GUESS);
-        let asking = self.asking(average);
-        let wants: Vec<Want> = asking.iter().map(|n| want(&self.waiting[*n], average)).collect();
+        let selected = self.select_calls(average);
+        let wants: Vec<Want> = selected.iter().map(|n| want(&self.waiting[*n], average)).collect();
         let start = Instant::now();
         let granted = match self.grant(&served.scope, &queue, wants).await {
             Ok(granted) => granted,
@@ -148,11 +163,11 @@ impl Granter {
                 let failed = match error {
                     Error::Rejected(NoSuchQueue) => QueueError::NoSuchQueue,
                     other => {
-                        tracing::warn!(error = %crate::error_chain(&other), "a grant failed");
+                        tracing::warn!(error = %crate::error_chain(&other), "grant failed");
                         QueueError::OutcomeUnknown
                     }
                 };
-                self.take_back(served, &asking);
+                self.release_possible_leases(served, &selected);
                 for call in self.waiting.drain(..) {
                     call.answer.send(Err(failed.clone())).ok();
                 }
@@ -160,69 +175,71 @@ impl Granter {
             }
         };
         let records = granted.parts.iter().flat_map(|p| &p.ranges).map(|r| r.end - r.start).sum::<i64>();
-        metrics::grant_statement(start.elapsed(), asking.len(), records);
+        metrics::grant_statement(start.elapsed(), selected.len(), records);
         served.leased.fetch_add(records, Ordering::Relaxed);
         let now = Instant::now();
         let queue = self.with_all_partitions(served, queue, &granted).await;
-        let mut asked: HashSet<LeaseId> = asking.iter().map(|n| self.waiting[*n].lease).collect();
-        // A second call for a lease that the first was just given has its turn next.
+        let mut asked_leases: HashSet<LeaseId> = selected.iter().map(|n| self.waiting[*n].lease).collect();
+        // A second call for a lease that was just granted to the first one is not counted as asked: the next
+        // grant is for it.
         for part in &granted.parts {
-            asked.remove(&part.lease);
+            asked_leases.remove(&part.lease);
         }
-        let all_served = self.hand_on(served, &queue, &granted);
-        self.answer_late(&asked, &granted, now);
+        let all_served = self.start_fill(served, &queue, &granted);
+        self.answer_overdue(&asked_leases, &granted, now);
         if !granted.unadmitted.is_empty() && (!all_served || queue.mode == Mode::Keyed) {
             let admitted = self.admit(&served.scope, &queue, &granted).await;
             if admitted && !self.waiting.is_empty() {
                 return Next::Again;
             }
         }
-        let not_asked = self.waiting.iter().any(|c| !asked.contains(&c.lease));
-        if self.waiting.is_empty() || records > 0 && (not_asked || asking.len() > self.waiting.len()) {
+        let has_unasked = self.waiting.iter().any(|c| !asked_leases.contains(&c.lease));
+        if self.waiting.is_empty() || records > 0 && (has_unasked || selected.len() > self.waiting.len()) {
             return Next::Again;
         }
         if granted.limited_by.is_some() {
-            // More records would change nothing.
+            // New records would not help, so there is no need to watch for them.
             self.watch = None;
             return self.wait(&queue, &granted);
         }
         if self.watch.is_none() {
-            // Looked at once more after the watch has begun: nothing falls between.
+            // Another grant follows at once, so that no commit before the watch began is missed.
             self.watch = Some(self.runtime.watcher.watch(&served.scope, queue.partitions.clone()));
             return Next::Again;
         }
         self.wait(&queue, &granted)
     }
 
-    /// Leases of a grant whose outcome nobody knows, should they have been made.
-    fn take_back(&self, served: &Arc<ServedQueue>, asking: &[usize]) {
+    /// Gives back the leases of a grant whose outcome is unknown, in case that it was applied.
+    fn release_possible_leases(&self, served: &Arc<ServedQueue>, selected: &[usize]) {
         let unnamed =
-            asking.iter().filter_map(|n| self.waiting.get(*n)).filter(|c| c.request.request_id.is_none());
-        let items: Vec<_> = unnamed.map(|call| fill::whole(call.lease)).collect();
+            selected.iter().filter_map(|n| self.waiting.get(*n)).filter(|c| c.request.request_id.is_none());
+        let items: Vec<_> = unnamed.map(|call| fill::release_lease(call.lease)).collect();
         if !items.is_empty() {
             let served = Arc::clone(served);
-            tokio::spawn(async move { fill::release(&served, items).await });
+            tokio::spawn(async move { fill::settle_unanswered(&served, items).await });
         }
     }
 
-    /// The calls of this grant: each lease once, and not more records than one grant takes.
-    fn asking(&self, average: usize) -> Vec<usize> {
+    /// Selects the waiting calls (by index) for the next grant: each lease once, within the limits of a
+    /// grant.
+    fn select_calls(&self, average: usize) -> Vec<usize> {
         let mut leases = HashSet::new();
         let mut records = 0;
-        let mut asking = Vec::new();
+        let mut selected = Vec::new();
         for (n, call) in self.waiting.iter().enumerate() {
             if records >= GRANT_MAX_RECORDS || records.saturating_mul(average) >= GRANT_MAX_BYTES {
                 break;
             }
             if leases.insert(call.lease) {
-                records += wanted(call, average);
-                asking.push(n);
+                records += records_to_ask(call, average);
+                selected.push(n);
             }
         }
-        asking
+        selected
     }
 
-    /// The same grant until its outcome is known.
+    /// Sends a grant, and resends it according to [`GRANT_RESEND`].
     async fn grant(
         &mut self,
         scope: &Scope,
@@ -241,10 +258,10 @@ impl Granter {
             from_key: ids.random_i64(),
             dice: ids.unit(),
         };
-        RESEND.run(|| self.runtime.plane.grant(&grant)).await
+        GRANT_RESEND.run(|| self.runtime.plane.grant(&grant)).await
     }
 
-    /// A topic may have grown since the queue was read.
+    /// The queue, read again if the grant names a partition that was added since the queue was read.
     async fn with_all_partitions(
         &self,
         served: &ServedQueue,
@@ -264,8 +281,8 @@ impl Granter {
         }
     }
 
-    /// Sends what was granted to be read and answered; whether every call got something.
-    fn hand_on(&mut self, served: &Arc<ServedQueue>, queue: &Arc<Queue>, granted: &Granted) -> bool {
+    /// Starts the fill for all calls that were granted records. Returns whether no call is left.
+    fn start_fill(&mut self, served: &Arc<ServedQueue>, queue: &Arc<Queue>, granted: &Granted) -> bool {
         let mut by_lease: std::collections::HashMap<LeaseId, Vec<LeasePart>> =
             std::collections::HashMap::new();
         for part in &granted.parts {
@@ -283,30 +300,32 @@ impl Granter {
             }
         }
         self.waiting = left;
-        let filling = fill::Filling {
+        let fill = fill::Fill {
             runtime: Arc::clone(&self.runtime),
             served: Arc::clone(served),
             queue: Arc::clone(queue),
             at_ms: granted.at_ms,
-            back: self.back.clone(),
+            retry_calls: self.retry_sender.clone(),
         };
-        tokio::spawn(filling.run(given));
+        tokio::spawn(fill.run(given));
         self.waiting.is_empty()
     }
 
-    /// Answers the calls whose wait is over: with nothing, and why.
-    fn answer_late(&mut self, asked: &HashSet<LeaseId>, granted: &Granted, now: Instant) {
+    /// Answers the calls whose wait is over, with no records and the reason.
+    fn answer_overdue(&mut self, asked_leases: &HashSet<LeaseId>, granted: &Granted, now: Instant) {
         let stopping = self.runtime.watcher.is_stopping();
-        let late =
-            |c: &LeaseCall| stopping || now >= if c.returned { c.deadline + GRACE } else { c.deadline };
+        let late = |c: &LeaseCall| {
+            stopping || now >= if c.is_retry { c.deadline + GRACE_AFTER_DEADLINE } else { c.deadline }
+        };
         let contended = granted.contended && granted.limited_by.is_none();
         let mut left = Vec::with_capacity(self.waiting.len());
         for call in self.waiting.drain(..) {
             let just_contended = contended && now < call.deadline + CONTENDED_PAUSE * 5;
-            let admits = !granted.unadmitted.is_empty() && now < call.deadline + GRACE;
-            // Where those who were asked for got nothing, nothing is there for the others.
-            let was_asked = asked.contains(&call.lease) || granted.parts.is_empty() || stopping;
-            if was_asked && late(&call) && !just_contended && !admits {
+            let admits = !granted.unadmitted.is_empty() && now < call.deadline + GRACE_AFTER_DEADLINE;
+            // If a grant returns nothing, there is nothing for the calls that were not part of it either.
+            let is_answered_by_grant =
+                asked_leases.contains(&call.lease) || granted.parts.is_empty() || stopping;
+            if is_answered_by_grant && late(&call) && !just_contended && !admits {
                 call.answer.send(Ok(Leased::nothing(granted.at_ms, granted.limited_by))).ok();
             } else {
                 left.push(call);
@@ -315,19 +334,22 @@ impl Granter {
         self.waiting = left;
     }
 
+    /// Admits records at the cursors that the grant named. Returns whether a cursor has moved.
     async fn admit(&self, scope: &Scope, queue: &Arc<Queue>, granted: &Granted) -> bool {
         let mut admitted = false;
-        for unadmitted in granted.unadmitted.iter().take(ADMISSIONS_PER_ROUND) {
+        for unadmitted in granted.unadmitted.iter().take(ROUND_MAX_ADMISSIONS) {
             match admit::admit(&self.runtime, scope, queue, *unadmitted, granted.at_ms).await {
                 Ok(done) => admitted |= done,
                 Err(error) => {
-                    tracing::warn!(error = %crate::error_chain(&*error), queue = %queue.name, "admission failed")
+                    let error = crate::error_chain(&*error);
+                    tracing::warn!(%error, queue = %queue.name, "admission failed");
                 }
             }
         }
         admitted
     }
 
+    /// How long to wait before the next grant, if nothing wakes the granter earlier.
     fn wait(&self, queue: &Queue, granted: &Granted) -> Next {
         if granted.contended {
             return Next::Wait(CONTENDED_PAUSE);
@@ -337,25 +359,26 @@ impl Granter {
             .and_then(|due| u64::try_from(due - granted.at_ms).ok())
             .map(|ms| Duration::from_millis(ms + 1));
         let limit = match granted.limited_by {
-            // When the next token comes.
+            // About the time until the rate limit allows another record.
             Some(LimitedBy::Rate) => {
                 let token = queue.config.rate.map_or(20, |rate| rate.per_ms / i64::from(rate.limit.max(1)));
                 Duration::from_millis(u64::try_from(token).unwrap_or(20))
                     .clamp(Duration::from_millis(20), Duration::from_secs(1))
             }
-            _ => RECHECK_EVERY,
+            _ => RECHECK_PAUSE,
         };
         Next::Wait(due.unwrap_or(limit).min(limit).max(Duration::from_millis(1)))
     }
 }
 
-/// Records to ask for, so that about `max_bytes` come.
-fn wanted(call: &LeaseCall, average: usize) -> usize {
+/// The number of records to ask for, so that their size is about `max_bytes`.
+fn records_to_ask(call: &LeaseCall, average: usize) -> usize {
     let fit = call.request.max_bytes.checked_div(average).unwrap_or(usize::MAX);
     call.request.max_records.min(fit.max(1))
 }
 
+/// The entry of a call in the grant.
 fn want(call: &LeaseCall, average: usize) -> Want {
-    let records = saturated::<i32, _>(wanted(call, average));
+    let records = saturated::<i32, _>(records_to_ask(call, average));
     Want { lease: call.lease, records, lease_ms: call.lease_ms }
 }

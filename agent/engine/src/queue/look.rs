@@ -1,4 +1,5 @@
-//! Pages of what is in flight, waits or is dead, and a look at what comes next. Nothing here leases.
+//! Lists the records of a queue that are in flight, waiting or dead, and shows those that are next. Nothing
+//! is leased.
 
 use super::Queues;
 use super::admin::{QueueAdminError, number_of, partition_of};
@@ -9,24 +10,25 @@ use millpond_core::queue::{Listed, Listing, Queue};
 use millpond_core::saturated;
 use millpond_core::{Name, Offset, PartitionId, Scope, limits};
 
-/// A page of a listing, by partition and offset.
+/// One page of a listing, ordered by partition and offset.
 #[derive(Debug)]
 pub struct ListedPage {
     pub topic: Name,
     pub records: Vec<ListedRecord>,
-    /// Partition and offset that the next page begins after; `None` on the last.
+    /// Partition and offset after which the next page begins; `None` on the last page.
     pub next: Option<(i32, Offset)>,
 }
 
+/// One entry of a listing.
 #[derive(Debug)]
 pub struct ListedRecord {
     pub partition: i32,
     pub listed: Listed,
-    /// The record itself, if it was asked for and is still there.
+    /// The record itself, if it was asked for and still exists.
     pub record: Option<FoundRecord>,
 }
 
-/// A record that a lease would give out next.
+/// A record that is among the next to be leased.
 #[derive(Debug)]
 pub struct PeekedRecord {
     pub partition: i32,
@@ -34,8 +36,8 @@ pub struct PeekedRecord {
 }
 
 impl Queues {
-    /// A page of at most `max_records`, from after a place on, with the records themselves if `payload`: then it
-    /// is no longer than what is read at once ([`limits::LOOKUP_MAX_BYTES`]).
+    /// A page of at most `max_records` entries after a place (partition and offset). With `payload`, it
+    /// contains the records themselves, and ends early when they exceed [`limits::LOOKUP_MAX_BYTES`].
     pub async fn page(
         &self,
         scope: &Scope,
@@ -54,7 +56,7 @@ impl Queues {
             }
         };
         let limit = saturated::<i64, _>(max_records);
-        // One more than the page holds tells whether there is another.
+        // One more than the page holds, to find out whether there is a next page.
         let mut listed = self.runtime.plane.list_queue(scope, queue.id, listing, after, limit + 1).await?;
         let mut has_more = listed.len() > max_records;
         listed.truncate(max_records);
@@ -81,7 +83,7 @@ impl Queues {
         Ok(page)
     }
 
-    /// The records that are next: those that wait and are due, then fresh ones from the cursors on.
+    /// The records that would be leased next: waiting ones that are due, then new ones from the cursors on.
     pub async fn peek(
         &self,
         scope: &Scope,
@@ -108,6 +110,7 @@ impl Queues {
         Ok((queue.topic.clone(), records))
     }
 
+    /// Reads single records.
     async fn lookup(
         &self,
         scope: &Scope,
@@ -118,7 +121,7 @@ impl Queues {
         found.map_err(|error| QueueAdminError::Read(error.into()))
     }
 
-    /// Places from the cursors on, partition after partition.
+    /// The places of new records from the cursors on, partition by partition.
     async fn fresh(
         &self,
         scope: &Scope,

@@ -1,9 +1,10 @@
-//! Queues: leased work over a topic.
+//! Queues: hand out the records of a topic to workers under leases.
 //!
-//! Owns: the verbs of [`Queues`]; in each agent the tasks of the queues that it serves, which coalesce lease
-//! calls and settlements into one statement each at a time; reading what was granted, receipts, admission.
-//! Invariants: no state of a queue lives here; what is granted and reaches no client goes back uncounted; a
-//! statement whose outcome is unknown is sent again, the same.
+//! Owns: the operations of [`Queues`]; for each queue that this agent serves, two tasks that combine waiting
+//! lease calls into one grant statement and settlements into one settle statement at a time; reading of
+//! granted records; receipts; admission. Invariants: the agent holds no state of a queue; a lease that
+//! reaches no client goes back to the queue without counting as a failure; a statement whose outcome is
+//! unknown is sent again unchanged.
 
 mod admin;
 mod admit;
@@ -41,17 +42,17 @@ pub use admin::{DeadSelection, DescribedQueue, QueueAdminError, SeekTarget};
 pub use fill::{Leased, LeasedRecord};
 pub use look::{ListedPage, ListedRecord, PeekedRecord};
 
-/// Calls of one queue on their way to its tasks.
+/// Capacity of the channels to the tasks of one queue: further calls are refused.
 const QUEUED_CALLS_MAX: usize = 4_096;
-/// Queues whose tasks are kept although nobody calls.
-const IDLE_QUEUES_MAX: usize = 4_096;
+/// Number of served queues above which those without calls are dropped.
+const SERVED_QUEUES_MAX: usize = 4_096;
 
-/// Why a lease call or a settlement was not carried out, or is not known to be.
+/// Why a lease call or a settlement failed, or why its outcome is unknown.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum QueueError {
     #[error("there is no such queue")]
     NoSuchQueue,
-    #[error("too many calls of this queue wait in this agent")]
+    #[error("too many calls to this queue are waiting in this agent")]
     Throttled,
     #[error("the control plane does not answer; whether the call was carried out is unknown")]
     OutcomeUnknown,
@@ -70,7 +71,7 @@ impl From<Error<NoSuchQueue>> for QueueError {
     }
 }
 
-/// What the tasks of all queues use.
+/// What the tasks of all queues share.
 pub struct QueueRuntime {
     pub plane: Arc<dyn ControlPlane>,
     pub reader: Arc<Reader>,
@@ -78,18 +79,18 @@ pub struct QueueRuntime {
     pub ids: Arc<Ids>,
     pub clock: Arc<dyn Clock>,
     pub agent: AgentId,
-    /// Grants that are being read.
+    /// Limits the grants whose records are being read.
     pub fills: Semaphore,
 }
 
 impl QueueRuntime {
-    /// An identity for a statement that is sent once.
-    fn operation(&self) -> Uuid {
+    /// A new id for a statement.
+    fn operation_id(&self) -> Uuid {
         self.ids.uuid(self.clock.now_ms())
     }
 }
 
-/// Queues as doors use them.
+/// Queues, as doors use them.
 pub struct Queues {
     runtime: Arc<QueueRuntime>,
     topics: Arc<Topics>,
@@ -99,35 +100,36 @@ pub struct Queues {
     served: Mutex<HashMap<QueueId, Arc<ServedQueue>>>,
 }
 
-/// One queue that this agent serves. Its tasks end when nobody can reach it any more.
+/// A queue that this agent serves. Its tasks end when the last reference to it is dropped.
 #[derive(Debug)]
 struct ServedQueue {
     id: QueueId,
-    /// On whose behalf the tasks work: the queue's tenant.
+    /// The scope in which its tasks work: that of the queue's tenant.
     scope: Scope,
-    /// As it was read last.
+    /// The configuration as it was last read.
     queue: RwLock<Arc<Queue>>,
     calls: mpsc::Sender<LeaseCall>,
     settlements: mpsc::Sender<Settlement>,
-    /// Something may have become due, or free.
+    /// Wakes the waiting lease calls, because records may have become available.
     nudge: Notify,
-    /// Records leased out that no settlement has told the control plane of.
+    /// Number of leased records that was not reported to the control plane yet (the next settlement does so).
     leased: AtomicI64,
     /// Moving average of record size, in bytes; 0 before the first.
     record_bytes: AtomicUsize,
 }
 
-/// A lease call.
+/// What a worker asks for with a lease call.
 #[derive(Clone, Debug)]
 pub struct LeaseRequest {
     pub max_records: usize,
-    /// Keys, values and headers. The first record is given even if it is larger.
+    /// Bytes of keys, values and headers. The first record is returned even if it is larger.
     pub max_bytes: usize,
-    /// `None`: the queue's.
+    /// Duration of the lease; `None`: as configured for the queue.
     pub lease_ms: Option<i64>,
-    /// How long to wait for a first record.
+    /// How long to wait if there is no record yet.
     pub wait: Duration,
-    /// Of one call only. Sent again while the lease lives, the call is answered what is left of it.
+    /// Identifies the call. If it is sent again while its lease lives, it is answered with what is left of
+    /// the lease.
     pub request_id: Option<String>,
 }
 
@@ -140,8 +142,8 @@ impl Queues {
         Self { runtime, topics, fetch, expiry, known, served }
     }
 
-    /// Records for a worker, at the latest when its wait is over, and the topic that they are of. A queue that
-    /// turns out to be another of its name is looked up once more.
+    /// Leases records for a worker; waits for records if there are none. Also returns the name of the topic.
+    /// If the cached queue was deleted, it is looked up again, once.
     pub async fn lease(
         &self,
         scope: &Scope,
@@ -160,9 +162,10 @@ impl Queues {
         }
     }
 
-    /// Settles leased records: one answer an item, in their order. With a request id the call is a statement of
-    /// its own, whose answer is kept and given again. What seems lost may belong to another queue of the name:
-    /// the queue is looked up once more.
+    /// Settles leased records; one result per item, in their order. With a request id, the call is a
+    /// statement of its own, whose result is stored and returned again to a retry. If the result of some item
+    /// is [`SettleStatus::Lost`], its lease may belong to another queue of the same name, created since: the
+    /// queue is looked up again, once.
     pub async fn settle(
         &self,
         scope: &Scope,
@@ -180,18 +183,19 @@ impl Queues {
         if now.id == queue.id { Ok(settled) } else { self.serve(&now).settle(items, request_id).await }
     }
 
+    /// The queue, possibly from the cache.
     async fn get(&self, scope: &Scope, name: &Name) -> Result<Arc<Queue>, Error<NoSuchQueue>> {
         let queue = self.known.get(scope, name, self.runtime.plane.queue(scope, name)).await?;
-        self.tell_tasks(&queue);
+        self.update_tasks(&queue);
         Ok(queue)
     }
 
-    /// The queue as it is now, whatever is remembered of it.
+    /// The queue as it is now, read from the control plane.
     async fn look_up(&self, scope: &Scope, name: &Name) -> Result<Arc<Queue>, Error<NoSuchQueue>> {
         match self.runtime.plane.queue(scope, name).await {
             Ok(queue) => {
                 let queue = self.known.remember(scope, name, queue).await;
-                self.tell_tasks(&queue);
+                self.update_tasks(&queue);
                 Ok(queue)
             }
             Err(error) => {
@@ -201,18 +205,18 @@ impl Queues {
         }
     }
 
-    /// The queue's tasks, which are started for its first call.
+    /// The served queue; its tasks are started by the first call.
     fn serve(&self, queue: &Arc<Queue>) -> Arc<ServedQueue> {
         let mut served = self.served.lock();
-        if served.len() > IDLE_QUEUES_MAX {
+        if served.len() > SERVED_QUEUES_MAX {
             served.retain(|_, one| Arc::strong_count(one) > 1);
         }
         let start = || ServedQueue::start(&self.runtime, &self.expiry, Arc::clone(queue));
         Arc::clone(served.entry(queue.id).or_insert_with(start))
     }
 
-    /// Lets the queue's tasks, if there are any, know its configuration.
-    fn tell_tasks(&self, queue: &Arc<Queue>) {
+    /// Passes a new configuration to the tasks of a queue, if there are any.
+    fn update_tasks(&self, queue: &Arc<Queue>) {
         let served = self.served.lock().get(&queue.id).map(Arc::clone);
         if let Some(served) = served
             && !Arc::ptr_eq(&served.queue(), queue)
@@ -222,7 +226,7 @@ impl Queues {
         }
     }
 
-    /// Wakes the calls that wait: something has changed that no watch tells.
+    /// Wakes the waiting lease calls of a queue after a change that no watch notices.
     fn nudge(&self, queue: QueueId) {
         if let Some(served) = self.served.lock().get(&queue) {
             served.nudge.notify_one();
@@ -232,8 +236,8 @@ impl Queues {
 
 impl ServedQueue {
     fn start(runtime: &Arc<QueueRuntime>, expiry: &Arc<Expiry>, queue: Arc<Queue>) -> Arc<Self> {
-        let (calls, called) = mpsc::channel(QUEUED_CALLS_MAX);
-        let (settlements, asked) = mpsc::channel(QUEUED_CALLS_MAX);
+        let (calls, call_receiver) = mpsc::channel(QUEUED_CALLS_MAX);
+        let (settlements, settlement_receiver) = mpsc::channel(QUEUED_CALLS_MAX);
         let served = Arc::new(Self {
             id: queue.id,
             scope: Scope::of_tenant(queue.tenant.clone()),
@@ -244,8 +248,8 @@ impl ServedQueue {
             leased: AtomicI64::new(0),
             record_bytes: AtomicUsize::new(0),
         });
-        granter::start(Arc::clone(runtime), Arc::clone(expiry), &served, called);
-        settler::start(Arc::clone(runtime), &served, asked);
+        granter::start(Arc::clone(runtime), Arc::clone(expiry), &served, call_receiver);
+        settler::start(Arc::clone(runtime), &served, settlement_receiver);
         served
     }
 
@@ -253,6 +257,7 @@ impl ServedQueue {
         Arc::clone(&self.queue.read())
     }
 
+    /// Hands a lease call to the granter.
     async fn lease(&self, runtime: &QueueRuntime, request: LeaseRequest) -> Result<Leased, QueueError> {
         let queue = self.queue();
         let lease = match &request.request_id {
@@ -266,7 +271,7 @@ impl ServedQueue {
             deadline: Instant::now() + request.wait,
             request,
             answer,
-            returned: false,
+            is_retry: false,
         };
         self.calls.try_send(call).map_err(|_| QueueError::Throttled)?;
         answered.await.unwrap_or(Err(QueueError::OutcomeUnknown))
@@ -287,7 +292,7 @@ impl ServedQueue {
         request_id: Option<&str>,
     ) -> Result<Vec<Settled>, QueueError> {
         let queue = self.queue();
-        // A hash over the items too: another body under the same id is another settlement.
+        // The hash includes the items: another body with the same id is another settlement.
         let op = request_id.map(|id| {
             let (secret, items) = (queue.secret.as_bytes(), format!("{items:?}"));
             crate::hash::of(&[secret, b"settle", id.as_bytes(), items.as_bytes()])

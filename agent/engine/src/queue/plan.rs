@@ -1,15 +1,17 @@
-//! What a settlement call asks for, as entries for the control plane, and their verdicts as answers; pure.
+//! Translates settlement calls into entries for the control plane, and its verdicts into results. Pure.
 
 use super::receipt::Receipt;
 use millpond_core::queue::{Action, Claim, Entry, Outcome, QueueConfig, Settled as Verdicts, Verdict};
 use millpond_core::{LeaseId, Offset};
 use std::collections::HashSet;
 
+/// What an item settles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
     Record(Receipt),
+    /// All records that are left of a lease.
     Lease(LeaseId),
-    /// No receipt or lease of ours.
+    /// The client sent no valid receipt or lease id: the item is lost.
     Nothing,
 }
 
@@ -20,20 +22,22 @@ pub struct SettleItem {
     pub wish: Wish,
 }
 
+/// How a client settles a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wish {
-    /// It is done.
+    /// The record is done.
     Ack,
-    /// It goes back to the queue: after `delay_ms`, else by the retry policy, or at once if it does not count.
+    /// The record is to be tried again: after `delay_ms`, else after the delay of the retry policy, or at
+    /// once if it does not count as a failure.
     Nack { delay_ms: Option<i64>, counts: bool, reason: Option<String> },
-    /// The lease goes on for `lease_ms` from now; `None`: the queue's.
+    /// The lease is extended to `lease_ms` from now; `None`: as configured for the queue.
     Renew { lease_ms: Option<i64> },
-    /// It is dead, whatever its failures.
+    /// The record becomes dead, however often it has failed.
     Reject { reason: Option<String> },
 }
 
 impl SettleItem {
-    /// With the queue's own settings where the client left them out.
+    /// Replaces settings that the client left out by those of the queue.
     pub(super) fn resolve(&self, config: &QueueConfig) -> Item {
         let action = match self.wish.clone() {
             Wish::Ack => Action::Ack,
@@ -45,15 +49,17 @@ impl SettleItem {
     }
 }
 
-/// A [`SettleItem`], or what the agent itself does with records that it does not hand on.
+/// A resolved [`SettleItem`], or what the agent itself does with records that it does not deliver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Item {
     pub target: Target,
     pub action: Action,
 }
 
+/// The outcome of one item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SettleStatus {
+    /// The record is not, or no longer, leased under this receipt.
     Lost,
     Done(Outcome),
 }
@@ -72,12 +78,13 @@ impl SettleStatus {
     }
 }
 
-/// What became of one item.
+/// The result of one item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settled {
     pub status: SettleStatus,
+    /// New deadline, for a renewal.
     pub deadline_ms: Option<i64>,
-    /// Of a whole lease: how many.
+    /// Number of records that were settled: 1, or more for a whole lease.
     pub records: i64,
 }
 
@@ -85,7 +92,7 @@ impl Settled {
     pub const LOST: Self = Self { status: SettleStatus::Lost, deadline_ms: None, records: 0 };
 }
 
-/// Where the verdict on an item will stand.
+/// Where to find the verdict on an item: `usize` is the index of its entry.
 #[derive(Clone, Copy, Debug)]
 enum VerdictPlace {
     Nowhere,
@@ -93,16 +100,19 @@ enum VerdictPlace {
     Lease(usize),
 }
 
-/// The entries of one call, neighbours joined, and where each item has gone.
+/// The entries of one call, adjacent records joined, and the entry of each item.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub entries: Vec<Entry>,
+    /// By item.
     places: Vec<VerdictPlace>,
+    /// By entry: the new duration of the lease, if it is a renewal.
     renewals: Vec<Option<i64>>,
 }
 
 impl Plan {
-    /// The first item that names a record, or a lease, is the one that counts; the others are lost.
+    /// Builds the plan. If several items name the same record, or the same lease, only the first one counts;
+    /// the others are lost.
     #[must_use]
     pub(super) fn of(items: &[Item]) -> Self {
         let mut plan = Self { places: vec![VerdictPlace::Nowhere; items.len()], ..Self::default() };
@@ -141,19 +151,22 @@ impl Plan {
         plan
     }
 
+    /// Adds an entry and returns its index.
     fn push(&mut self, lease: LeaseId, claim: Claim, action: &Action) -> usize {
         self.entries.push(Entry { lease, claim, action: action.clone() });
         self.renewals.push(if let Action::Renew { lease_ms } = action { Some(*lease_ms) } else { None });
         self.entries.len() - 1
     }
 
+    /// The lease of every entry.
     pub fn leases(&self) -> impl Iterator<Item = LeaseId> {
         self.entries.iter().map(|e| e.lease)
     }
 
-    /// The answers to the items; `first` is the number of the first entry among those that were sent.
+    /// The results of the items. `first` is the index of the first entry of this plan among all entries of
+    /// the statement.
     #[must_use]
-    pub fn tell(&self, settled: &Verdicts, first: usize) -> Vec<Settled> {
+    pub fn results(&self, settled: &Verdicts, first: usize) -> Vec<Settled> {
         let verdicts = &settled.verdicts;
         let of_entry = |entry: usize| -> &[Verdict] {
             let from = verdicts.partition_point(|v| v.entry < first + entry);
@@ -161,7 +174,7 @@ impl Plan {
             &verdicts[from..to]
         };
         let deadline = |entry: usize| self.renewals[entry].map(|ms| settled.at_ms + ms);
-        let told = |place: &VerdictPlace| match place {
+        let result = |place: &VerdictPlace| match place {
             VerdictPlace::Nowhere => Settled::LOST,
             VerdictPlace::Record(entry, receipt) => {
                 let own = of_entry(*entry);
@@ -183,10 +196,12 @@ impl Plan {
                 })
             }
         };
-        self.places.iter().map(told).collect()
+        self.places.iter().map(result).collect()
     }
 }
 
+/// Whether a record can be joined to an entry: it is the next record of the same lease part, with the same
+/// action.
 fn continues(last: &Entry, receipt: &Receipt, action: &Action) -> bool {
     let next = Claim::Run {
         partition: receipt.partition,

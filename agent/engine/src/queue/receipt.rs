@@ -1,8 +1,8 @@
-//! Receipts: the claim on one leased record, as clients hold it.
+//! Receipts: tokens by which clients settle leased records.
 //!
-//! `mp1.` and base64url over lease id (16 bytes), partition (8), offset (8), attempt (4), big endian. The
-//! lease id cannot be guessed, so it is the proof; the attempt tells one hand-out from a later one of the
-//! same lease.
+//! A receipt is `mp1.` followed by the base64url encoding of lease id (16 bytes), partition (8), offset (8)
+//! and attempt (4), big endian. Nothing is signed: the lease id is random and cannot be guessed. The attempt
+//! distinguishes several deliveries of a record under the same lease id.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -11,10 +11,12 @@ use millpond_core::{LeaseId, Offset, PartitionId};
 use uuid::Uuid;
 
 const PREFIX: &str = "mp1.";
+/// Length of the encoded fields.
 const BYTES: usize = 36;
-/// Of the text.
+/// Length of the text.
 pub const LENGTH: usize = PREFIX.len() + BYTES / 3 * 4;
 
+/// The claim on one leased record. Ordered by lease, partition, attempt, offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Receipt {
     pub lease: LeaseId,
@@ -24,6 +26,7 @@ pub struct Receipt {
 }
 
 impl Receipt {
+    /// Appends the text to `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
         let mut bytes = [0; BYTES];
         bytes[..16].copy_from_slice(self.lease.0.as_bytes());
@@ -43,7 +46,7 @@ impl Receipt {
         String::from_utf8(out).unwrap_or_default()
     }
 
-    /// `None`: not one of ours.
+    /// Parses the text; `None` if it is not a receipt.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut bytes = [0; BYTES];
@@ -58,6 +61,7 @@ impl Receipt {
         })
     }
 
+    /// The ack of this record within a commit.
     #[must_use]
     pub fn ack(&self) -> Ack {
         Ack { lease: self.lease, partition: self.partition, offset: self.offset, attempt: self.attempt }
@@ -72,7 +76,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_receipt_is_read_back(lease: u128, partition: i64, offset: i64, attempt: i32) {
-            let receipt = Receipt { lease: LeaseId(Uuid::from_u128(lease)), partition: PartitionId(partition), offset: Offset(offset), attempt };
+            let (lease, partition) = (LeaseId(Uuid::from_u128(lease)), PartitionId(partition));
+            let receipt = Receipt { lease, partition, offset: Offset(offset), attempt };
             prop_assert_eq!(receipt.text().len(), LENGTH);
             prop_assert_eq!(Receipt::parse(&receipt.text()), Some(receipt));
         }

@@ -1,4 +1,4 @@
-//! A latency in front of an object store, so that a laptop measures what a bucket far away would do.
+//! Artificial latency of an object store, so that a benchmark on one machine behaves as with a remote bucket.
 
 use millpond_core::Ids;
 use std::str::FromStr;
@@ -6,40 +6,41 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A log-normal distribution, told by its median and its 99th percentile.
+/// A log-normal distribution of request latency, given by its median and 99th percentile.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StoreLatency {
     median_s: f64,
     sigma: f64,
 }
 
-/// What 99 of 100 standard normal numbers stay below.
-const Z99: f64 = 2.326_347_874;
+/// The 99th percentile of the standard normal distribution.
+const NORMAL_P99: f64 = 2.326_347_874;
 
+/// A text that is not a latency.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("a latency is given as p50=100ms,p99=300ms, p99 not below p50")]
-pub struct NoLatency;
+#[error("a latency has the form p50=100ms,p99=300ms, with p99 at least p50")]
+pub struct InvalidLatency;
 
 impl FromStr for StoreLatency {
-    type Err = NoLatency;
+    type Err = InvalidLatency;
 
-    fn from_str(text: &str) -> Result<Self, NoLatency> {
-        let (p50, p99) = text.split_once(',').ok_or(NoLatency)?;
-        let seconds = |part: &str, name: &str| -> Result<f64, NoLatency> {
-            let number = part.strip_prefix(name).and_then(|n| n.strip_suffix("ms")).ok_or(NoLatency)?;
-            let ms: f64 = number.parse().map_err(|_| NoLatency)?;
-            if ms.is_finite() && ms > 0.0 && ms <= 600_000.0 { Ok(ms / 1_000.0) } else { Err(NoLatency) }
+    fn from_str(text: &str) -> Result<Self, InvalidLatency> {
+        let (p50, p99) = text.split_once(',').ok_or(InvalidLatency)?;
+        let seconds = |part: &str, name: &str| -> Result<f64, InvalidLatency> {
+            let number = part.strip_prefix(name).and_then(|n| n.strip_suffix("ms")).ok_or(InvalidLatency)?;
+            let ms: f64 = number.parse().map_err(|_| InvalidLatency)?;
+            if ms.is_finite() && ms > 0.0 && ms <= 600_000.0 { Ok(ms / 1_000.0) } else { Err(InvalidLatency) }
         };
         let (median_s, high_s) = (seconds(p50, "p50=")?, seconds(p99, "p99=")?);
         if high_s < median_s {
-            return Err(NoLatency);
+            return Err(InvalidLatency);
         }
-        Ok(Self { median_s, sigma: (high_s / median_s).ln() / Z99 })
+        Ok(Self { median_s, sigma: (high_s / median_s).ln() / NORMAL_P99 })
     }
 }
 
 impl StoreLatency {
-    /// One draw, by the Box–Muller transform of two uniform numbers.
+    /// Draws one latency, by the Box–Muller transform of two uniform random numbers.
     fn draw(self, ids: &Ids) -> Duration {
         let uniform = || (f64::from(ids.random_u32()) + 0.5) / 4_294_967_296.0;
         let normal = (-2.0 * uniform().ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos();
@@ -47,7 +48,7 @@ impl StoreLatency {
     }
 }
 
-/// Makes every request take as long as a draw of the distribution, if it does not take longer by itself.
+/// Delays requests so that each takes at least a latency drawn from the distribution.
 #[derive(Debug, Clone)]
 pub struct Pace {
     pub latency: StoreLatency,
@@ -55,7 +56,8 @@ pub struct Pace {
 }
 
 impl Pace {
-    pub async fn held<T>(&self, work: impl Future<Output = T>) -> T {
+    /// Runs `work` and returns its result not before the drawn latency is over.
+    pub async fn run<T>(&self, work: impl Future<Output = T>) -> T {
         let until = Instant::now() + self.latency.draw(&self.ids);
         let outcome = work.await;
         tokio::time::sleep_until(until).await;
@@ -87,7 +89,7 @@ mod tests {
             "p50=0ms,p99=1ms",
             "p50=NaNms,p99=1ms",
         ] {
-            assert_eq!(text.parse::<StoreLatency>(), Err(NoLatency), "{text}");
+            assert_eq!(text.parse::<StoreLatency>(), Err(InvalidLatency), "{text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Against the test S3, through the client that agents use.
+//! Tests of the store against the test S3 server, through the client that agents use.
 
 use super::*;
 use crate::fetch::cache::BlockCache;

@@ -64,8 +64,8 @@ proptest! {
         same(&DecodedBatch::decode(&bytes, encoded.crc, encoded.raw_bytes).expect("decodes"), &records);
     }
 
-    /// Kafka's own protocol crate reads what we write (but for repeated header names, which its map cannot
-    /// hold).
+    /// The crate `kafka-protocol` reads our batches, except for repeated header names, which its map cannot
+    /// hold.
     #[test]
     fn kafka_protocol_reads_our_batches(records in prop::collection::vec(plain(), 1..20)) {
         let (bytes, _) = encode(&records);
@@ -93,20 +93,31 @@ proptest! {
             timestamp: r.timestamp,
             key: r.key.clone().map(Bytes::from),
             value: r.value.clone().map(Bytes::from),
-            headers: r.headers.iter().map(|(n, v)| (StrBytes::from_string(n.clone()), Some(Bytes::from(v.clone())))).collect::<IndexMap<_, _>>(),
+            headers: r
+                .headers
+                .iter()
+                .map(|(n, v)| (StrBytes::from_string(n.clone()), Some(Bytes::from(v.clone()))))
+                .collect::<IndexMap<_, _>>(),
         }).collect();
         let mut out = bytes::BytesMut::new();
-        RecordBatchEncoder::encode(&mut out, &theirs, &RecordEncodeOptions { version: 2, compression: Compression::None }).expect("encodes");
+        let options = RecordEncodeOptions { version: 2, compression: Compression::None };
+        RecordBatchEncoder::encode(&mut out, &theirs, &options).expect("encodes");
         let bytes = out.freeze();
-        let decoded = DecodedBatch::decode(&bytes, crc32c::crc32c(&bytes), bytes.len() - HEADER_BYTES).expect("decodes");
+        let decoded = DecodedBatch::decode(&bytes, crc32c::crc32c(&bytes), bytes.len() - HEADER_BYTES)
+            .expect("decodes");
         for (view, r) in decoded.records().zip(&records) {
             let view = view.expect("decodes");
-            prop_assert_eq!((view.timestamp, view.key, view.value), (r.timestamp, r.key.as_deref(), r.value.as_deref()));
+            let expected = (r.timestamp, r.key.as_deref(), r.value.as_deref());
+            prop_assert_eq!((view.timestamp, view.key, view.value), expected);
         }
     }
 
     #[test]
-    fn a_flipped_bit_never_decodes(records in prop::collection::vec(plain(), 1..5), at in any::<prop::sample::Index>(), bit in 0_u32..8) {
+    fn a_flipped_bit_never_decodes(
+        records in prop::collection::vec(plain(), 1..5),
+        at in any::<prop::sample::Index>(),
+        bit in 0_u32..8,
+    ) {
         let (bytes, encoded) = encode(&records);
         let mut broken = bytes.to_vec();
         broken[at.index(bytes.len())] ^= 1_u8 << bit;
@@ -114,7 +125,10 @@ proptest! {
     }
 
     #[test]
-    fn hostile_bytes_end_in_an_error_not_a_panic(body in prop::collection::vec(any::<u8>(), 0..200), count in any::<i32>()) {
+    fn hostile_bytes_end_in_an_error_not_a_panic(
+        body in prop::collection::vec(any::<u8>(), 0..200),
+        count in any::<i32>(),
+    ) {
         let mut bytes = vec![0; HEADER_BYTES];
         bytes[16] = MAGIC;
         bytes[57..61].copy_from_slice(&count.to_be_bytes());

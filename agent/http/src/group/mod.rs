@@ -1,4 +1,5 @@
-//! `/v1/groups`: join, leave, list, describe, forget. Polls and offsets have files of their own.
+//! Routes of consumer groups, `/v1/groups`: join, leave, list, describe and forget. Polls and offsets are in
+//! the submodules.
 
 pub mod offsets;
 mod poll;
@@ -32,18 +33,18 @@ pub fn routes() -> OpenApiRouter<AppState> {
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct JoinBody {
-    /// 1 to 64 names. Topics are made unless the server does not make topics by itself.
+    /// 1 to 64 topic names. Topics that do not exist are made, unless the server is started not to do so.
     #[schema(example = json!(["orders"]))]
     topics: Vec<String>,
-    /// 1000 to 1800000. Default 30000. A member that does not poll for so long (at the worst 5/6 of it) is
-    /// removed.
+    /// Session time, 1000 to 1800000. Default 30000. A member that has not polled for this time (in the worst
+    /// case for 5/6 of it) is removed.
     session_ms: Option<i64>,
-    /// Where reading starts in a partition without a committed offset, or whose position retention has
-    /// passed. Default earliest.
+    /// Where reading starts in a partition that has no committed offset, or whose committed offset has been
+    /// removed by retention. Default earliest.
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "earliest")]
     from: Start,
-    /// For people: at most 256 bytes.
+    /// Name of the client, shown in descriptions of the group. At most 256 bytes.
     client_id: Option<String>,
 }
 
@@ -69,9 +70,9 @@ struct GroupList {
 struct GroupDescription {
     group: String,
     generation: i64,
-    /// Those whose session is not over, in the order in which they joined.
+    /// Members whose session has not ended, in the order in which they joined.
     members: Vec<MemberDescription>,
-    /// Partitions that are assigned or committed.
+    /// Partitions that are assigned to a member or have a committed offset.
     partitions: Vec<PartitionProgress>,
 }
 
@@ -83,7 +84,7 @@ struct MemberDescription {
     session_ms: i64,
     #[schema(value_type = String)]
     from: Start,
-    /// The sign of life noted last.
+    /// When the member was last seen, as far as it was noted.
     seen_at_ms: i64,
     assignments: Vec<Assignment>,
 }
@@ -93,12 +94,12 @@ struct PartitionProgress {
     topic: String,
     partition: i32,
     member_id: Option<String>,
-    /// The next record to read; null while none was committed.
+    /// Offset of the next record to read; null if none was committed.
     committed_offset: Option<i64>,
     log_start_offset: i64,
     high_watermark: i64,
-    /// Records between the committed offset, or the log's start if retention has passed it, and the high
-    /// watermark; null while none was committed.
+    /// Number of offsets from the committed offset, or from the log's start if that is greater, to the high
+    /// watermark; null if no offset was committed.
     lag: Option<i64>,
 }
 
@@ -144,14 +145,14 @@ impl JoinBody {
     }
 }
 
-/// Joins a group, which is made if there is none, and is given a share of the partitions of its topics. A
-/// join whose answer was lost leaves a member that nobody speaks for: it is removed when its session is over.
+/// Joins a group, which is made if it does not exist, and assigns the new member its share of the partitions.
+/// If the answer is lost, the member that was made is removed when its session ends.
 #[utoipa::path(
     post, path = "/v1/groups/{group}/members", operation_id = "join_group", tag = "groups",
     params(("group" = String, Path)),
     request_body = JoinBody,
-    responses((status = 200, description = "a member from now on", body = JoinAnswer),
-        (status = 404, description = "topic_not_found: the server does not make topics by itself",
+    responses((status = 200, description = "the new member", body = JoinAnswer),
+        (status = 404, description = "topic_not_found: the server is started not to make topics",
             body = ProblemBody, content_type = "application/problem+json"),
         (status = "4XX", description = "bad_request",
             body = ProblemBody, content_type = "application/problem+json"),
@@ -175,11 +176,11 @@ async fn join(
     }))
 }
 
-/// Leaves a group: the member's partitions go to the others at once.
+/// Leaves a group: the member's partitions are given to the other members at once.
 #[utoipa::path(
     delete, path = "/v1/groups/{group}/members/{member}", operation_id = "leave_group", tag = "groups",
     params(("group" = String, Path), ("member" = String, Path)),
-    responses((status = 204, description = "no member any more"),
+    responses((status = 204, description = "the member was removed"),
         (status = 404, description = "group_not_found, member_not_found",
             body = ProblemBody, content_type = "application/problem+json"),
         (status = "4XX", description = "bad_request",
@@ -197,7 +198,7 @@ async fn leave(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// All groups of the tenant, by name.
+/// All consumer groups of the tenant, ordered by name.
 #[utoipa::path(
     get, path = "/v1/groups", operation_id = "list_groups", tag = "groups",
     responses((status = 200, description = "members, assignment, committed offset and lag per partition",
@@ -211,11 +212,11 @@ async fn list(State(app): State<AppState>, Caller(scope): Caller) -> Result<Json
     Ok(Json(GroupList { groups }))
 }
 
-/// Members, assignment, committed offset and lag per partition.
+/// Describes a group: members and their assignments, and the committed offset and lag of each partition.
 #[utoipa::path(
     get, path = "/v1/groups/{group}", operation_id = "describe_group", tag = "groups",
     params(("group" = String, Path)),
-    responses((status = 200, description = "as it is now", body = GroupDescription),
+    responses((status = 200, description = "the group", body = GroupDescription),
         (status = 404, description = "group_not_found",
             body = ProblemBody, content_type = "application/problem+json"),
         (status = "4XX", description = "bad_request",
@@ -232,7 +233,7 @@ async fn describe(
     Ok(Json(description(&group, &described)))
 }
 
-/// Forgets a group without members, and all that it has committed.
+/// Forgets a group that has no members, and its committed offsets.
 #[utoipa::path(
     delete, path = "/v1/groups/{group}", operation_id = "forget_group", tag = "groups",
     params(("group" = String, Path)),

@@ -1,4 +1,5 @@
-//! Offsets of a group: committed by members, also within a batch of records, and reset while there is none.
+//! Offsets of a consumer group: a member commits them, alone or together with a batch of records; without a
+//! member they are reset, which needs a group that has no members.
 
 use crate::AppState;
 use crate::body::json_body;
@@ -12,18 +13,19 @@ use millpond_core::{Generation, MemberId, Name, Offset};
 use millpond_engine::group::offsets::{GroupOffsets, NamedOffset, OffsetReset, ResetTo};
 use serde::{Deserialize, Serialize};
 
-/// Of a member: one offset per partition. Without one: of the partition named, or of all of the topic, one of
-/// `offset`, `timestamp`, `from`.
+/// An offset to set. A member's commit names `topic`, `partition` and `offset`. A reset (without a member)
+/// names one of `offset`, `timestamp` and `from`, for one partition, or for the whole topic if `partition` is
+/// left out.
 #[derive(Debug, Clone, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OffsetEntry {
     #[schema(example = "orders")]
     topic: String,
     partition: Option<i32>,
-    /// The next record to read.
+    /// Offset of the next record to read.
     #[schema(example = 812)]
     offset: Option<i64>,
-    /// First record at or after it, else the high watermark.
+    /// Resets to the first record at or after this timestamp, or to the high watermark if there is none.
     timestamp: Option<i64>,
     #[schema(inline)]
     from: Option<From>,
@@ -32,14 +34,14 @@ pub struct OffsetEntry {
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct OffsetsBody {
-    /// With `generation`; left out to reset the offsets of a group without members.
+    /// Given together with `generation`. Left out to reset the offsets of a group without members.
     member_id: Option<String>,
-    /// That of the poll which brought the records.
+    /// The generation of the poll that returned the records.
     generation: Option<i64>,
     offsets: Vec<OffsetEntry>,
 }
 
-/// `offsets` of `/v1/batches`.
+/// Offsets of a consumer group that are committed together with a batch of records.
 #[derive(Debug, Clone, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BatchOffsets {
@@ -51,7 +53,8 @@ pub struct BatchOffsets {
 
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct CommittedOffsets {
-    /// What is committed now: of a member's offset and what was committed before, the greater one.
+    /// What is committed now. A member's commit never lowers an offset: the greater of the old and the new
+    /// one is kept.
     offsets: Vec<CommittedOffset>,
 }
 
@@ -65,14 +68,15 @@ struct CommittedOffset {
 fn member_id(text: &str) -> Result<MemberId, Problem> {
     text.parse()
         .map(MemberId)
-        .map_err(|_| Problem::bad_request("member_id is what joining the group has answered"))
+        .map_err(|_| Problem::bad_request("member_id is not an id that joining a group returns"))
 }
 
 fn not_negative(offset: i64) -> Result<Offset, Problem> {
-    if offset < 0 { Err(Problem::bad_request("an offset is not negative")) } else { Ok(Offset(offset)) }
+    if offset < 0 { Err(Problem::bad_request("an offset cannot be negative")) } else { Ok(Offset(offset)) }
 }
 
 impl BatchOffsets {
+    /// The commit in the engine's terms.
     pub fn commit(self) -> Result<GroupOffsets, Problem> {
         let group = Name::new(&self.group)?;
         commit_of(group, &self.member_id, self.generation, &self.offsets)
@@ -91,17 +95,17 @@ fn commit_of(
 }
 
 impl OffsetEntry {
-    /// A member's entry.
+    /// The entry of a member's commit.
     fn named(&self) -> Result<NamedOffset, Problem> {
         let (Some(partition), Some(offset), None, None) =
             (self.partition, self.offset, self.timestamp, self.from)
         else {
-            return Err(Problem::bad_request("a member's offset names topic, partition and offset"));
+            return Err(Problem::bad_request("a member's commit names topic, partition and offset"));
         };
         Ok(NamedOffset { topic: Name::new(&self.topic)?, partition, offset: not_negative(offset)? })
     }
 
-    /// An entry of a group without members.
+    /// The entry of a reset.
     fn reset(&self) -> Result<OffsetReset, Problem> {
         let to = match (self.offset, self.timestamp, self.from) {
             (Some(offset), None, None) => ResetTo::Offset(not_negative(offset)?),
@@ -114,8 +118,8 @@ impl OffsetEntry {
     }
 }
 
-/// Commits a member's offsets, all or none; or resets those of a group without members, which is made if
-/// there is none.
+/// Commits a member's offsets, all or none. Without a member it resets the offsets of a group that has no
+/// members; the group is made if it does not exist.
 #[utoipa::path(
     post, path = "/v1/groups/{group}/offsets", operation_id = "commit_offsets", tag = "groups",
     params(("group" = String, Path)),
@@ -123,9 +127,11 @@ impl OffsetEntry {
     responses((status = 200, description = "what is committed now", body = CommittedOffsets),
         (status = 404, description = "group_not_found, topic_not_found, partition_not_found",
             body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, description = "generation_fenced: a partition is not the member's, or not since the generation named; group_not_empty",
+        (status = 409,
+            description = "generation_fenced: a partition is not assigned to the member, or was assigned to \
+                it after the given generation; group_not_empty",
             body = ProblemBody, content_type = "application/problem+json"),
-        (status = 416, description = "offset_out_of_range: beyond the high watermark, which is named",
+        (status = 416, description = "offset_out_of_range: beyond the high watermark, which is given",
             body = ProblemBody, content_type = "application/problem+json"),
         (status = "4XX", description = "bad_request",
             body = ProblemBody, content_type = "application/problem+json"),
@@ -150,7 +156,7 @@ pub(super) async fn commit(
                 body.offsets.iter().map(OffsetEntry::reset).collect::<Result<_, _>>()?;
             groups.reset_offsets(&scope, &group, &resets).await?
         }
-        _ => return Err(Problem::bad_request("member_id and generation stand together, or neither")),
+        _ => return Err(Problem::bad_request("give both member_id and generation, or neither")),
     };
     let listed = |o: NamedOffset| CommittedOffset {
         topic: o.topic.to_string(),

@@ -1,4 +1,4 @@
-//! A member's poll: records of its partitions from where it is, and its sign of life.
+//! A member's poll: returns the next records of its partitions and renews its session.
 
 use super::{Assignment, listed};
 use crate::AppState;
@@ -22,14 +22,15 @@ use utoipa::IntoParams;
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct PollBody {
-    /// `next` of the last answer. Left out, and for a partition that is new to the member: the committed
-    /// offset, else `from`.
+    /// `next` of the previous answer. Without it, and in partitions that are new to the member, reading
+    /// starts at the committed offset, or where the member's `from` says if there is none.
     after: Option<String>,
-    /// 0 to 100000; 0 only renews the session. Default 500.
+    /// Number of records, 0 to 100000; 0 only renews the session. Default 500.
     max_records: Option<usize>,
-    /// Keys, values and headers, at most 16777216; the first record is given even if larger. Default 1048576.
+    /// Size of keys, values and headers, 1 to 16777216. The first record is returned even if it is larger.
+    /// Default 1048576.
     max_bytes: Option<usize>,
-    /// How long to wait for the first record, at most 30000. Default 0.
+    /// How long to wait for the first record, 0 to 30000. Default 0.
     wait_ms: Option<u64>,
 }
 
@@ -45,21 +46,22 @@ pub(super) struct PollQuery {
 #[derive(Serialize, utoipa::ToSchema)]
 struct PollAnswer {
     records: Vec<ReturnedRecord>,
-    /// The member's position, opaque: `after` of the next poll.
+    /// The member's position, an opaque token: `after` of the next poll.
     next: String,
     generation: i64,
     assignments: Vec<Assignment>,
 }
 
-/// Reads on in the member's partitions, and renews its session: when the poll starts, while it waits, and
-/// when it answers. The same `after` gives the same records again. A poll that waits returns at once, without
-/// records, when the generation changes.
+/// Returns the next records of the member's partitions and renews its session: when the poll starts, while it
+/// waits, and when it answers. The same `after` returns the same records again. A poll that waits returns at
+/// once, without records, when the generation changes.
 #[utoipa::path(
     post, path = "/v1/groups/{group}/members/{member}/poll", operation_id = "poll_group", tag = "groups",
     params(("group" = String, Path), ("member" = String, Path), PollQuery), request_body = PollBody,
-    responses((status = 200, description = "As NDJSON the last line holds what stands beside the records",
+    responses((status = 200, description = "In NDJSON the last line holds the members other than records",
             content((PollAnswer = "application/json"), (String = "application/x-ndjson"))),
-        (status = 404, description = "group_not_found; member_not_found: it has left or its session has ended",
+        (status = 404,
+            description = "group_not_found; member_not_found: it has left or its session has ended",
             body = ProblemBody, content_type = "application/problem+json"),
         (status = "4XX", description = "bad_request, not_acceptable",
             body = ProblemBody, content_type = "application/problem+json"),
@@ -79,7 +81,7 @@ pub(super) async fn poll(
     if form == AnswerForm::Arrow {
         return Err(Problem::new(
             Code::NotAcceptable,
-            "a poll's records come as application/json and application/x-ndjson",
+            "polled records are available as application/json and application/x-ndjson",
         ));
     }
     let body: PollBody = json_body(body).await?;

@@ -1,7 +1,7 @@
-//! Arrow IPC streams in: columns by name, any subset with `value`.
+//! Produce from an Arrow IPC stream, whose columns are matched by name; only `value` is required.
 //!
-//! Messages are measured before the decoder sees them: it believes every size that a stream names, and sets
-//! memory aside for it.
+//! Input is not trusted. The Arrow decoder allocates whatever size a stream claims, so every message is
+//! checked against [`MESSAGE_MAX_BYTES`], also after decompression, before the decoder sees it.
 
 use super::json::{check_header, check_timestamp};
 use crate::error::{Code, Problem};
@@ -29,41 +29,48 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use uuid::Uuid;
 
-/// What one message of the stream may hold, sent and unpacked.
+/// Largest message of a stream, both as sent and decompressed.
 const MESSAGE_MAX_BYTES: usize = 64 * limits::MIB;
-/// Stands before a message's length since version 0.15 of the format.
+/// Continuation marker before the length of a message, since version 0.15 of the Arrow IPC format.
 const CONTINUATION: u32 = u32::MAX;
 
+/// Decodes a stream and cuts it into chunks of rows.
 #[derive(Default)]
 pub struct Rows {
     decoder: StreamDecoder,
-    /// What came of messages that are not whole yet.
+    /// Bytes of messages that are not complete yet.
     incoming: BytesMut,
-    /// Length of the first of them, 0 while it is not known.
+    /// Length in bytes of the first message in `incoming`, 0 while it is not known.
     wanted: usize,
+    /// Decoded record batches of which rows are left.
     whole: VecDeque<Columns>,
-    /// First row of the first batch that was not cut off yet.
+    /// First row of the first batch in `whole` that is not in a chunk yet.
     row: usize,
+    /// Memory of the batches in `whole`, in bytes.
     buffered: usize,
 }
 
+/// A chunk: ranges of rows of one or more record batches.
 pub struct RowChunk {
     rows: Vec<(Columns, Range<usize>)>,
     bytes: usize,
 }
 
+/// The columns of one record batch, by their meaning.
 #[derive(Clone)]
 struct Columns {
     rows: usize,
+    /// Memory of the batch, in bytes.
     bytes: usize,
     value: BytesColumn,
     key: Option<BytesColumn>,
+    /// Result of [`timestamps`].
     timestamp: Option<(ArrayRef, i64, i64)>,
     partition: Option<ArrayRef>,
     headers: Option<ArrayRef>,
 }
 
-/// Bytes or text, by type, so that a row costs no look at the type.
+/// A column of bytes or text, downcast once so that reading a row needs no dynamic dispatch.
 #[derive(Clone)]
 enum BytesColumn {
     Binary(BinaryArray),
@@ -129,7 +136,7 @@ impl Columns {
                     check_header_column(array)?;
                     columns.headers = Some(array.clone());
                 }
-                // Of what a read gave, the offset: a new one is given.
+                // The result of a read can be produced as it is; the records get new offsets.
                 "value" | "offset" => {}
                 other => return Err(invalid(format!("unknown column {other}"))),
             }
@@ -207,7 +214,7 @@ impl Columns {
     }
 }
 
-/// The column as integers, and by what they are multiplied and divided to be milliseconds.
+/// The column as 64-bit integers, and the factor and divisor that turn them into milliseconds.
 fn timestamps(array: &ArrayRef) -> Result<(ArrayRef, i64, i64), Problem> {
     let (multiply, divide) = match array.data_type() {
         DataType::Int64 => (1, 1),
@@ -247,7 +254,7 @@ fn unreadable(why: impl std::fmt::Display) -> Problem {
 fn too_large() -> Problem {
     Problem::new(
         Code::BodyTooLarge,
-        format!("a message of an Arrow stream has at most {MESSAGE_MAX_BYTES} bytes, also unpacked"),
+        format!("a message of an Arrow stream has at most {MESSAGE_MAX_BYTES} bytes, also decompressed"),
     )
 }
 
@@ -255,7 +262,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes)
 }
 
-/// Where a message's metadata lies, once its length is known.
+/// Range of the metadata in the first message of `bytes`; `None` if its length has not arrived yet.
 fn metadata_of(bytes: &[u8]) -> Option<Range<usize>> {
     let (start, size) = match word(bytes, 0)? {
         CONTINUATION => (8, word(bytes, 4)?),
@@ -264,7 +271,7 @@ fn metadata_of(bytes: &[u8]) -> Option<Range<usize>> {
     Some(start..start.saturating_add(saturated::<usize, _>(size)))
 }
 
-/// Refuses a message that names, or unpacks to, more than a message may hold.
+/// Refuses a message that claims to decompress, or does decompress, to more than [`MESSAGE_MAX_BYTES`].
 fn check_unpacked(message: &[u8]) -> Result<(), Problem> {
     let Some(metadata) = metadata_of(message).filter(|m| !m.is_empty()) else { return Ok(()) };
     let body = message.get(metadata.end..).unwrap_or_default();
@@ -281,13 +288,13 @@ fn check_unpacked(message: &[u8]) -> Result<(), Problem> {
         let packed = start
             .checked_add(length)
             .and_then(|end| body.get(start..end))
-            .ok_or_else(|| unreadable("a buffer lies outside"))?;
-        // The unpacked size stands before the bytes; -1 says that they are not packed.
+            .ok_or_else(|| unreadable("a buffer lies outside of its message"))?;
+        // The buffer starts with its decompressed size; -1 means that it is not compressed.
         let Some((size, packed)) = packed.split_first_chunk::<8>() else { continue };
         let size = saturated::<usize, _>(i64::from_le_bytes(*size));
         total = total.checked_add(size).filter(|total| *total <= MESSAGE_MAX_BYTES).ok_or_else(too_large)?;
         if size > 0 && compression.codec() == CompressionType::LZ4_FRAME {
-            // The decoder unpacks these to their end, whatever they say.
+            // The LZ4 decoder decompresses to the end of the frame, whatever size was claimed.
             let most = saturated::<u64, _>(size).saturating_add(1);
             let mut unpacked = lz4_flex::frame::FrameDecoder::new(packed).take(most);
             let found = std::io::copy(&mut unpacked, &mut std::io::sink()).map_err(unreadable)?;
@@ -300,6 +307,7 @@ fn check_unpacked(message: &[u8]) -> Result<(), Problem> {
 }
 
 impl Rows {
+    /// Takes the first message out of `incoming`, if it is complete.
     fn next_message(&mut self) -> Result<Option<Bytes>, Problem> {
         if self.wanted == 0 {
             self.wanted = self.measure()?.unwrap_or(0);
@@ -310,7 +318,7 @@ impl Rows {
         Ok(Some(self.incoming.split_to(std::mem::take(&mut self.wanted)).freeze()))
     }
 
-    /// Length of the first message, once its metadata is there.
+    /// Length of the first message in bytes, or `None` if its metadata has not arrived yet.
     fn measure(&self) -> Result<Option<usize>, Problem> {
         let Some(metadata) = metadata_of(&self.incoming) else { return Ok(None) };
         if metadata.is_empty() {
@@ -326,7 +334,7 @@ impl Rows {
         end.checked_add(body).filter(|length| *length <= MESSAGE_MAX_BYTES).map(Some).ok_or_else(too_large)
     }
 
-    /// The decoder panics on some streams that no writer makes.
+    /// Decodes one message. The decoder panics on some malformed streams, which is answered as an error.
     fn decode(&mut self, buffer: &mut Buffer) -> Result<Option<RecordBatch>, Problem> {
         let decoder = &mut self.decoder;
         let decoded = catch_unwind(AssertUnwindSafe(|| decoder.decode(buffer)));
@@ -338,7 +346,7 @@ impl Chunker for Rows {
     type Chunk = RowChunk;
 
     fn add(&mut self, data: Bytes) -> Result<(), Problem> {
-        // A message that is larger than what came so far takes its room once.
+        // Reserve the rest of a large message at once, instead of growing the buffer with each frame.
         self.incoming.reserve(data.len().max(self.wanted.saturating_sub(self.incoming.len())));
         self.incoming.extend_from_slice(&data);
         while let Some(message) = self.next_message()? {
@@ -375,11 +383,11 @@ impl Chunker for Rows {
         }
         if end && self.whole.is_empty() {
             if !self.incoming.is_empty() {
-                return Err(unreadable("it breaks off"));
+                return Err(unreadable("it ends within a message"));
             }
             self.decoder
                 .finish()
-                .map_err(|e| Problem::bad_request(format!("the Arrow stream breaks off: {e}")))?;
+                .map_err(|e| Problem::bad_request(format!("the Arrow stream is not complete: {e}")))?;
         }
         if rows.is_empty() || !(full || end) {
             return Ok(None);

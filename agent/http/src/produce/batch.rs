@@ -1,5 +1,7 @@
-//! The body of `/v1/batches`, read piece by piece: records of several topics, acks of queue records, group
-//! offsets.
+//! The JSON body of `/v1/batches`: records of several topics, acks of queue records, and group offsets.
+//!
+//! The body is parsed twice: first everything but the records ([`read_batch_shape`]), which names the topics
+//! to look up; then the records, straight into an [`AppendBuilder`].
 
 use super::json::{RecordDefaults, Records, problem_of, read};
 use crate::error::{Code, Problem};
@@ -17,15 +19,16 @@ use std::borrow::Cow;
 use std::fmt;
 use uuid::Uuid;
 
-/// What a batch holds besides records.
+/// The content of a batch without its records.
 pub struct BatchShape {
-    /// Names of its topics, each once, in their order.
+    /// Names of the topics, without repetition, in the order of the body.
     pub topics: Vec<String>,
-    /// Receipts, each once.
+    /// Receipts, without repetition.
     pub acks: Vec<Receipt>,
     pub offsets: Option<GroupOffsets>,
 }
 
+/// Parses and checks everything in the body but the records.
 pub fn read_batch_shape(body: &[u8]) -> Result<BatchShape, Problem> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -64,7 +67,7 @@ pub fn read_batch_shape(body: &[u8]) -> Result<BatchShape, Problem> {
     let mut sorted = shape.topics.0.clone();
     sorted.sort_unstable();
     if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
-        return Err(Problem::bad_request("a topic stands twice"));
+        return Err(Problem::bad_request("a topic is given twice"));
     }
     if sorted.len() > limits::TOPICS_PER_BATCH {
         return Err(Problem::bad_request(format!("a batch has at most {} topics", limits::TOPICS_PER_BATCH)));
@@ -84,12 +87,12 @@ fn receipts(texts: &[String]) -> Result<Vec<Receipt>, Problem> {
         }
     }
     if !wrong.is_empty() {
-        return Err(Problem::new(Code::LeaseLost, "some acks are no receipts").with("receipts", wrong));
+        return Err(Problem::new(Code::LeaseLost, "some acks are not receipts").with("receipts", wrong));
     }
     let mut sorted = receipts.clone();
     sorted.sort_unstable();
     if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
-        return Err(Problem::bad_request("a receipt stands twice"));
+        return Err(Problem::bad_request("a receipt is given twice"));
     }
     Ok(receipts)
 }
@@ -116,7 +119,7 @@ impl RecordSource for JsonBatch {
     }
 }
 
-/// The records of `/v1/batches` into the topics of a builder, which come in the order of the body.
+/// Parses the records of `/v1/batches` into the topics of a builder, which are in the order of the body.
 fn read_batch(body: &[u8], builder: &mut AppendBuilder, defaults: &RecordDefaults) -> Result<(), Problem> {
     struct Batch<'b>(&'b mut AppendBuilder, &'b RecordDefaults, &'b mut Option<Problem>);
     struct Topics<'b>(&'b mut AppendBuilder, &'b RecordDefaults, &'b mut Option<Problem>);

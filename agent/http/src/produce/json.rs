@@ -1,4 +1,4 @@
-//! Records as JSON, read straight into an [`AppendBuilder`].
+//! Records as JSON, parsed straight into an [`AppendBuilder`] without an intermediate list.
 
 use crate::error::{Code, Problem};
 use base64::Engine;
@@ -18,7 +18,7 @@ use std::borrow::Cow;
 use std::fmt;
 use uuid::Uuid;
 
-/// One record as a request spells it.
+/// One record in the JSON of a produce request.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JsonRecord<'a> {
@@ -38,12 +38,12 @@ pub struct JsonRecord<'a> {
     ttl_ms: Option<i64>,
 }
 
-/// `"value":null` is the JSON text `null`, not an absent value.
+/// Deserializes a field that is present: `"value":null` is the JSON text `null`, not an absent value.
 fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// In the order of the request; names may repeat.
+/// Headers of a record in the order of the request; names may repeat.
 #[derive(Debug, Default)]
 struct Headers(Vec<(String, Vec<u8>)>);
 
@@ -99,10 +99,10 @@ fn add_header(
     Ok(())
 }
 
-/// What all records of a request have in common.
+/// Properties that apply to all records of a request.
 #[derive(Debug, Clone, Default)]
 pub struct RecordDefaults {
-    /// When the request came: delays and lives of records count from then.
+    /// When the request arrived; `delay_ms` and `ttl_ms` of records count from then.
     pub now_ms: i64,
     pub traceparent: Option<String>,
 }
@@ -111,12 +111,13 @@ fn invalid(detail: impl Into<String>) -> Problem {
     Problem::new(Code::InvalidRecord, detail)
 }
 
-/// True if text can stand in an answer of one line as it is.
+/// Whether JSON text contains no line end, so that it can be copied into one line of NDJSON.
 #[must_use]
 pub fn is_one_line(text: &[u8]) -> bool {
     memchr2(b'\n', b'\r', text).is_none()
 }
 
+/// Refuses names of headers that Millpond uses itself.
 pub fn check_header(name: &str) -> Result<(), Problem> {
     if name.starts_with(RESERVED) {
         Err(invalid(format!("header names that begin with {RESERVED} are reserved")))
@@ -217,8 +218,8 @@ fn in_time(now_ms: i64, ms: i64, what: &str) -> Result<Option<i64>, Problem> {
     at.map(Some).ok_or_else(|| invalid(format!("{what} is out of range")))
 }
 
-/// Reads a list of records into one topic of a builder; a record's own problem is kept aside, since serde
-/// knows only texts.
+/// Parses a list of records into one topic of a builder. The problem of a record is stored in `problem`,
+/// since an error of serde can only carry text.
 pub(super) struct Records<'b> {
     pub(super) builder: &'b mut AppendBuilder,
     pub(super) topic: usize,
@@ -260,7 +261,7 @@ impl<'de> Visitor<'de> for Records<'_> {
     }
 }
 
-/// Syntax errors are the request's, others a record's.
+/// The problem for a JSON error: `bad_request` for wrong syntax, `invalid_record` for wrong content.
 pub fn problem_of(error: &serde_json::Error) -> Problem {
     match error.classify() {
         serde_json::error::Category::Data => invalid(error.to_string()),
@@ -299,7 +300,7 @@ impl RecordSource for JsonRecords {
     }
 }
 
-/// `{"records":[…]}` into the one topic of a builder.
+/// Parses `{"records":[…]}` into the one topic of a builder.
 fn read_records(body: &[u8], builder: &mut AppendBuilder, defaults: &RecordDefaults) -> Result<(), Problem> {
     struct V<'b>(Records<'b>);
     impl<'de> Visitor<'de> for V<'_> {
@@ -312,7 +313,7 @@ fn read_records(body: &[u8], builder: &mut AppendBuilder, defaults: &RecordDefau
             while let Some(name) = map.next_key::<Cow<'de, str>>()? {
                 match (&*name, records.take()) {
                     ("records", Some(records)) => map.next_value_seed(records)?,
-                    ("records", None) => return Err(de::Error::custom("\"records\" stands twice")),
+                    ("records", None) => return Err(de::Error::custom("\"records\" is given twice")),
                     (other, _) => {
                         return Err(de::Error::custom(format!(
                             "unknown field {other:?}, expected \"records\""
@@ -339,20 +340,20 @@ impl Pointer {
     pub fn parse(text: &str) -> Result<Self, Problem> {
         let rest = text
             .strip_prefix('/')
-            .ok_or_else(|| Problem::bad_request("key is a JSON pointer, as /tailnum"))?;
+            .ok_or_else(|| Problem::bad_request("key is not a JSON pointer such as /tailnum"))?;
         let mut tokens = Vec::new();
         for token in rest.split('/') {
             let unescaped = token.replace("~1", "/").replace("~0", "~");
             if token.replace("~0", "").replace("~1", "").contains('~') {
-                return Err(Problem::bad_request("in a JSON pointer ~ stands only as ~0 or ~1"));
+                return Err(Problem::bad_request("in a JSON pointer ~ is followed by 0 or 1"));
             }
             tokens.push(unescaped);
         }
         Ok(Self(tokens))
     }
 
-    /// What the pointer finds in a JSON text: a string's content, else its JSON text; `None` for nothing or
-    /// null. Checks the whole text.
+    /// What the pointer selects in a JSON text: the content of a string, or the JSON text of another value;
+    /// `None` if there is nothing, or null. Fails if any part of the text is not JSON.
     pub fn find<'a>(&self, text: &'a str) -> Result<Option<Cow<'a, str>>, serde_json::Error> {
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let found = Step(&self.0).deserialize(&mut deserializer)?;
@@ -369,6 +370,7 @@ impl Pointer {
     }
 }
 
+/// Visits the value that the remaining tokens of a pointer select.
 struct Step<'p>(&'p [String]);
 
 impl<'de> DeserializeSeed<'de> for Step<'_> {

@@ -1,4 +1,6 @@
-//! `POST …/records` and `/v1/batches`.
+//! Routes that produce: `POST /v1/topics/{topic}/records` and `POST /v1/batches`.
+//!
+//! Each content type has a parser in a submodule; all are turned into requests of the engine here.
 
 pub mod arrow;
 mod batch;
@@ -37,27 +39,27 @@ pub fn routes() -> OpenApiRouter<AppState> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ProduceQuery {
-    /// NDJSON: JSON pointer to the record's key within each line.
+    /// NDJSON: JSON pointer to the record's key in each line.
     #[param(example = "/tailnum")]
     key: Option<String>,
-    /// NDJSON: each line is a whole record instead of a value.
+    /// NDJSON: each line is a whole record, as in a JSON body, instead of a value.
     #[serde(default)]
     records: bool,
     /// octet-stream: the record's partition.
     partition: Option<i32>,
 }
 
-/// One record as produced. One of `value`, `text`, `base64`, or none for a null value.
+/// A record to produce. It has at most one of `value`, `text` and `base64`; without them its value is null.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct ProducedRecord {
     #[schema(example = "c7")]
     key: Option<String>,
     key_base64: Option<String>,
-    /// Any JSON, stored as that JSON text.
+    /// Any JSON value, stored as this JSON text.
     value: Option<serde_json::Value>,
     text: Option<String>,
     base64: Option<String>,
-    /// Text, `{"base64":…}`, or a list of these.
+    /// By name: text, `{"base64":…}`, or a list of these.
     headers: Option<serde_json::Map<String, serde_json::Value>>,
     partition: Option<i32>,
     timestamp: Option<i64>,
@@ -75,19 +77,20 @@ pub struct ProducedRecords {
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct ProduceResult {
     partition: i32,
-    /// null for a duplicate by dedup id whose window has ended since.
+    /// null for a duplicate by `dedup_id` whose deduplication window has ended in the meantime.
     offset: Option<i64>,
     timestamp: i64,
     duplicate: bool,
 }
 
-/// Of an atomic request: one result per record. Of a stream: what was stored, by partition.
+/// The answer to an atomic request has one result per record; the answer to a stream says what was stored in
+/// each partition.
 #[derive(Serialize, utoipa::ToSchema)]
 #[serde(untagged)]
 pub enum ProduceAnswer {
     Atomic {
         results: Vec<ProduceResult>,
-        /// Present and true when the request had been stored before under the same `Idempotency-Key`.
+        /// Present and true if the request was stored before under the same `Idempotency-Key`.
         duplicate: Option<bool>,
     },
     Stream(StreamAnswer),
@@ -123,14 +126,14 @@ impl From<&StreamStored> for StreamAnswer {
     }
 }
 
-/// For the document: a batch is read piece by piece.
+/// Records, acks and offsets that are stored in one commit.
 #[derive(utoipa::ToSchema)]
-#[expect(dead_code, reason = "describes a body")]
+#[expect(dead_code, reason = "only for the OpenAPI document: the body is parsed without this type")]
 pub struct BatchBody {
     /// Records of each topic.
     topics: std::collections::BTreeMap<String, Vec<ProducedRecord>>,
-    /// Receipts of queue records, of any queues: acked with the commit, or nothing happens. Without an
-    /// `Idempotency-Key` they are the key.
+    /// Receipts of queue records, of any queues. They are acked with the commit; if one is lost, nothing is
+    /// stored. Without an `Idempotency-Key` the receipts serve as the key.
     acks: Option<Vec<String>>,
     /// Offsets of a member of a consumer group, committed together with the records or not at all.
     offsets: Option<BatchOffsets>,
@@ -142,7 +145,7 @@ pub struct BatchAnswer {
     duplicate: Option<bool>,
 }
 
-/// Content types that carry records.
+/// Content type of a produce request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BodyForm {
     Json,
@@ -164,7 +167,8 @@ fn form_of(headers: &HeaderMap) -> Result<BodyForm, Problem> {
         other => Err(Problem::new(
             Code::UnsupportedMediaType,
             format!(
-                "{other:?} is not one of application/json, application/x-ndjson, application/octet-stream, application/vnd.apache.arrow.stream"
+                "{other:?} is not one of application/json, application/x-ndjson, application/octet-stream, \
+                 application/vnd.apache.arrow.stream"
             ),
         )),
     }
@@ -188,14 +192,14 @@ fn if_match(headers: &HeaderMap) -> Result<Option<Offset>, Problem> {
     offset.map(|o| Some(Offset(o))).ok_or_else(|| Problem::bad_request("If-Match is an offset"))
 }
 
-/// The `traceparent` of the request, if it is one (W3C Trace Context).
+/// The `traceparent` header of the request, if it has the form of W3C Trace Context.
 fn traceparent(headers: &HeaderMap) -> Option<String> {
     let text = headers.get("traceparent")?.to_str().ok()?;
     let valid = text.len() == 55 && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
     valid.then(|| text.to_owned())
 }
 
-/// What a produce request says besides its records, whatever its form.
+/// Everything in a produce request but its records, for all content types.
 struct ProduceCall {
     scope: Scope,
     identity: Identity,
@@ -204,7 +208,7 @@ struct ProduceCall {
 }
 
 impl ProduceCall {
-    /// An atomic request of one topic.
+    /// An atomic request for one topic.
     fn atomic<S: RecordSource>(
         self,
         topic: Name,
@@ -225,6 +229,7 @@ impl ProduceCall {
     }
 }
 
+/// Streams a body into the engine. A problem carries what had been committed before it.
 async fn streamed<C>(
     app: &AppState,
     call: ProduceCall,
@@ -247,16 +252,20 @@ where
     }
 }
 
-/// Produces records into a topic. JSON and octet-stream bodies are atomic; NDJSON and Arrow bodies of any
-/// length are streamed in and committed in chunks of 8 MiB or 65,536 records: what is stored is always a
-/// prefix.
+/// Produces records into a topic. JSON and octet-stream bodies are stored atomically. NDJSON and Arrow bodies
+/// can have any length; they are streamed and committed in chunks of 8 MiB or 65,536 records, so that after
+/// an error a prefix of the records is stored.
 #[utoipa::path(
     post, path = "/v1/topics/{topic}/records", tag = "produce",
     params(("topic" = String, Path), ProduceQuery,
-        ("Idempotency-Key" = Option<String>, Header, description = "At most 128 bytes. For one hour the request is stored once and each retry gets the first answer."),
-        ("If-Match" = Option<String>, Header, description = "Append only if this is the high watermark of the one partition that all records name.")),
-    request_body(content((ProducedRecords = "application/json"), (String = "application/x-ndjson"), (Vec<u8> = "application/octet-stream"),
-        (Vec<u8> = "application/vnd.apache.arrow.stream"))),
+        ("Idempotency-Key" = Option<String>, Header,
+            description = "At most 128 bytes. For one hour the request is stored once, and each retry gets \
+                the first answer."),
+        ("If-Match" = Option<String>, Header,
+            description = "Append only if this is the high watermark of the one partition that all records \
+                name.")),
+    request_body(content((ProducedRecords = "application/json"), (String = "application/x-ndjson"),
+        (Vec<u8> = "application/octet-stream"), (Vec<u8> = "application/vnd.apache.arrow.stream"))),
     responses((status = 200, description = "durable and committed", body = ProduceAnswer),
         (status = 409, description = "offset_mismatch, idempotency_conflict",
             body = ProblemBody, content_type = "application/problem+json"),
@@ -264,7 +273,9 @@ where
             body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "invalid_record",
             body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request, topic_not_found, partition_not_found, unsupported_media_type, headers_too_large, throttled",
+        (status = "4XX",
+            description = "bad_request, topic_not_found, partition_not_found, unsupported_media_type, \
+                headers_too_large, throttled",
             body = ProblemBody, content_type = "application/problem+json"),
         (status = "5XX", description = "unknown outcome: retry with the same Idempotency-Key",
             body = ProblemBody, content_type = "application/problem+json"))
@@ -319,19 +330,23 @@ async fn records(
     }
 }
 
-/// Stores records in several topics, offsets of a consumer group and acks of queue records, in one atomic
-/// commit. The `Idempotency-Key` is looked at before acks and offsets, so the retry of a success is a
-/// success.
+/// Stores records of several topics, offsets of a consumer group and acks of queue records in one atomic
+/// commit. The `Idempotency-Key` is checked before acks and offsets, so the retry of a request that succeeded
+/// succeeds again.
 #[utoipa::path(
     post, path = "/v1/batches", tag = "produce",
     params(("Idempotency-Key" = Option<String>, Header)),
     request_body = BatchBody,
     responses((status = 200, description = "durable and committed, in every topic", body = BatchAnswer),
-        (status = 409, description = "idempotency_conflict, generation_fenced; lease_lost, with the receipts that are: nothing was stored",
+        (status = 409,
+            description = "idempotency_conflict, generation_fenced; lease_lost, with the receipts that are \
+                lost: nothing was stored",
             body = ProblemBody, content_type = "application/problem+json"),
         (status = 416, description = "offset_out_of_range: a group offset beyond the high watermark",
             body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request, topic_not_found, partition_not_found, group_not_found, record_too_large, body_too_large, invalid_record, throttled",
+        (status = "4XX",
+            description = "bad_request, topic_not_found, partition_not_found, group_not_found, \
+                record_too_large, body_too_large, invalid_record, throttled",
             body = ProblemBody, content_type = "application/problem+json"),
         (status = "5XX", description = "unknown outcome: retry with the same Idempotency-Key",
             body = ProblemBody, content_type = "application/problem+json"))
@@ -346,7 +361,9 @@ async fn batches(
         return Err(Problem::new(Code::UnsupportedMediaType, "a batch is application/json"));
     }
     if headers.contains_key(header::IF_MATCH) {
-        return Err(Problem::bad_request("If-Match stands with the records of one topic"));
+        return Err(Problem::bad_request(
+            "If-Match is not supported for batches, only for the records of one topic",
+        ));
     }
     let identity = Identity { key: idempotency_key(&headers)?, shape: Vec::new() };
     let defaults = RecordDefaults { now_ms: app.engine.clock.now_ms(), traceparent: traceparent(&headers) };

@@ -1,4 +1,4 @@
-//! NDJSON bodies: a value, or a whole record, a line.
+//! NDJSON bodies: each line is the value of a record or, with `records=true`, a whole record.
 
 use super::json::{JsonRecord, Pointer, RecordDefaults, is_one_line, problem_of};
 use crate::error::{Code, Problem};
@@ -14,27 +14,36 @@ use serde::de::IgnoredAny;
 use std::sync::Arc;
 use uuid::Uuid;
 
+/// Buffers a body and cuts it into chunks of whole lines.
 pub struct Lines {
     format: Arc<LineFormat>,
+    /// Bytes of the body that are not in a chunk yet.
     buffer: BytesMut,
-    /// So far the buffer was searched for line ends.
+    /// Bytes of the buffer that were searched for line ends.
     searched: usize,
-    /// End of the last whole line, and records up to there.
+    /// End of the last complete line in the buffer.
     whole: usize,
+    /// Records up to `whole`: complete lines that are not blank.
     records: usize,
+    /// Complete lines up to `whole`.
     lines: u64,
+    /// Number of the first line in the buffer; lines of a body count from 1.
     next_line: u64,
 }
 
+/// How a line becomes a record.
 struct LineFormat {
+    /// Where the key is found in a value.
     pointer: Option<Pointer>,
     whole_records: bool,
     defaults: RecordDefaults,
 }
 
+/// Lines that are parsed and stored together.
 pub struct LineChunk {
     format: Arc<LineFormat>,
     text: Bytes,
+    /// Number of the first line within the body.
     first_line: u64,
 }
 
@@ -45,6 +54,7 @@ impl Lines {
         Self { format, buffer: BytesMut::new(), searched: 0, whole: 0, records: 0, lines: 0, next_line: 1 }
     }
 
+    /// Cuts a chunk off the buffer.
     fn take(&mut self, bytes: usize) -> LineChunk {
         let chunk = LineChunk {
             format: Arc::clone(&self.format),
@@ -70,8 +80,8 @@ impl Chunker for Lines {
         Ok(())
     }
 
-    /// A chunk ends behind the line that brings it to 8 MiB or to 65,536 records: a place that only the body
-    /// decides.
+    /// A chunk ends after the line that brings it to 8 MiB or to 65,536 records. This depends on the body
+    /// alone, not on its frames, so a retry is cut into the same chunks.
     fn cut(&mut self, max_record_bytes: usize, end: bool) -> Result<Option<LineChunk>, Problem> {
         let from = self.searched;
         for found in memchr_iter(b'\n', &self.buffer[from..]) {
@@ -85,7 +95,7 @@ impl Chunker for Lines {
             }
         }
         self.searched = self.buffer.len();
-        // A whole record may be larger than what is stored of it: base64, escapes, names.
+        // The text of a record may be larger than the stored record: base64, escapes, field names.
         if self.buffer.len() - self.whole > 2 * max_record_bytes + limits::HEADERS_MAX_BYTES {
             let problem =
                 Problem::new(Code::RecordTooLarge, format!("a record has at most {max_record_bytes} bytes"));

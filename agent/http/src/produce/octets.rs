@@ -1,4 +1,4 @@
-//! `application/octet-stream`: one record, its key and headers in HTTP headers.
+//! `application/octet-stream` bodies: the value of one record, whose key and headers are HTTP headers.
 
 use super::json::check_header;
 use crate::error::{Code, Problem};
@@ -11,14 +11,15 @@ use millpond_engine::produce::append::AppendBuilder;
 use millpond_format::record::NewRecord;
 use uuid::Uuid;
 
+/// The record of such a request.
 pub struct OctetRecord {
     value: Bytes,
     key: Option<Vec<u8>>,
     headers: Vec<(String, Vec<u8>)>,
     partition: Option<i32>,
     traceparent: Option<String>,
-    /// All `Millpond-` headers as they came: key and headers are part of the record, so a retry must bring the
-    /// same.
+    /// All `Millpond-` headers, part of the hash that recognizes a retry with other content: they hold the
+    /// key and headers of the record.
     described_by: Vec<u8>,
 }
 

@@ -1,4 +1,4 @@
-//! The answer to an atomic request: one result per record.
+//! Writes the answer to an atomic produce request: one result per record.
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};

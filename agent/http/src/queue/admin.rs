@@ -1,4 +1,4 @@
-//! Dead records given back or forgotten; pause, resume, purge, seek.
+//! Administration of queues: redrive and purge of dead records; pause, resume, purge and seek.
 
 use crate::AppState;
 use crate::body::json_body;
@@ -21,18 +21,18 @@ struct PartitionPlace {
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Filter {
-    /// `*` stands for any text, `?` for one character.
+    /// Pattern for the reason of a dead record: `*` matches any text, `?` one character.
     #[schema(example = "smtp*")]
     reason: String,
 }
 
-/// Which dead records: those at these offsets, those that the filter names, or all.
+/// Selects dead records: those at `offsets`, those that match `filter`, or all if both are left out.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct DeadBody {
     offsets: Option<Vec<PartitionPlace>>,
     filter: Option<Filter>,
-    /// Redrive: so many records a second, one after the other.
+    /// Redrive only: records per second that become due, 0.001 to 1000000. Default: all at once.
     max_rate: Option<f64>,
 }
 
@@ -63,14 +63,15 @@ enum To {
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct SeekBody {
-    /// `"earliest"`, `"latest"`, `{"timestamp":…}` (the first record at or after it), or `{"offsets":[…]}`.
+    /// The new position: `"earliest"`, `"latest"`, `{"timestamp":…}` (the first record at or after it), or
+    /// `{"offsets":[…]}`.
     #[schema(value_type = Object, example = json!("earliest"))]
     to: To,
 }
 
 #[derive(Serialize, utoipa::ToSchema)]
 pub(super) struct Cursors {
-    /// Where the queue goes on in each partition.
+    /// The offset at which the queue continues, for each partition.
     offsets: Vec<PartitionPlace>,
 }
 
@@ -105,12 +106,13 @@ impl To {
 }
 
 /// Gives dead records back to this queue, with `failures` 0. With `max_rate` they become due one after the
-/// other; the answer comes at once.
+/// other; the request does not wait for that.
 #[utoipa::path(
     post, path = "/v1/queues/{queue}/dead/redrive", operation_id = "redrive_dead", tag = "queues",
     params(("queue" = String, Path)),
     request_body = DeadBody,
-    responses((status = 200, description = "how many; those that retention has let go stay dead",
+    responses((status = 200,
+        description = "number of records that were given back; those that retention has removed stay dead",
         body = Redriven),
         (status = 404, description = "queue_not_found; dead_not_found: nothing was done",
             body = ProblemBody, content_type = "application/problem+json"),
@@ -133,12 +135,12 @@ pub(super) async fn redrive(
     Ok(Json(Redriven { redriven }))
 }
 
-/// Forgets dead records.
+/// Forgets dead records for good.
 #[utoipa::path(
     post, path = "/v1/queues/{queue}/dead/purge", operation_id = "purge_dead", tag = "queues",
     params(("queue" = String, Path)),
     request_body = DeadBody,
-    responses((status = 200, description = "how many", body = Purged),
+    responses((status = 200, description = "number of records that were forgotten", body = Purged),
         (status = 404, description = "queue_not_found; dead_not_found: nothing was done",
             body = ProblemBody, content_type = "application/problem+json"),
         (status = "4XX", description = "bad_request",
@@ -154,7 +156,7 @@ pub(super) async fn purge_dead(
 ) -> Result<Json<Purged>, Problem> {
     let body: DeadBody = json_body(body).await?;
     if body.max_rate.is_some() {
-        return Err(Problem::bad_request("max_rate is for a redrive"));
+        return Err(Problem::bad_request("max_rate is a parameter of redrive only"));
     }
     let purged = app.engine.queues.purge_dead(&scope, &name, &body.selection()?).await?;
     Ok(Json(Purged { purged }))
@@ -170,7 +172,7 @@ async fn set_paused(
     Ok(Json(Paused { paused }))
 }
 
-/// Stops handing out records. What is leased stays so and is settled as always.
+/// Pauses a queue: no records are leased any more. Records that are leased can be settled as usual.
 #[utoipa::path(
     post, path = "/v1/queues/{queue}/pause", operation_id = "pause_queue", tag = "queues",
     params(("queue" = String, Path)),
@@ -190,11 +192,11 @@ pub(super) async fn pause(
     set_paused(&app, &scope, &name, true).await
 }
 
-/// Goes on handing out records.
+/// Resumes a paused queue.
 #[utoipa::path(
     post, path = "/v1/queues/{queue}/resume", operation_id = "resume_queue", tag = "queues",
     params(("queue" = String, Path)),
-    responses((status = 200, description = "not paused", body = Paused),
+    responses((status = 200, description = "no longer paused", body = Paused),
         (status = 404, description = "queue_not_found",
             body = ProblemBody, content_type = "application/problem+json"),
         (status = "4XX", description = "bad_request",
@@ -210,12 +212,11 @@ pub(super) async fn resume(
     set_paused(&app, &scope, &name, false).await
 }
 
-/// Passes over everything that is in the queue now; its leases end, and their receipts are lost. Dead records
-/// stay.
+/// Skips everything that is in the queue now. Its leases end, and their receipts are lost. Dead records stay.
 #[utoipa::path(
     post, path = "/v1/queues/{queue}/purge", operation_id = "purge_queue", tag = "queues",
     params(("queue" = String, Path)),
-    responses((status = 200, description = "how many records were still to be done", body = Purged),
+    responses((status = 200, description = "number of records that were skipped", body = Purged),
         (status = 404, description = "queue_not_found",
             body = ProblemBody, content_type = "application/problem+json"),
         (status = "4XX", description = "bad_request",
@@ -232,13 +233,13 @@ pub(super) async fn purge(
     Ok(Json(Purged { purged }))
 }
 
-/// Goes on from elsewhere. In the partitions concerned all leases end, and what was waiting, and dead records
-/// from there on are forgotten.
+/// Moves a queue to another position. In the partitions that are moved, all leases end, waiting records are
+/// forgotten, and so are dead records from the new position on.
 #[utoipa::path(
     post, path = "/v1/queues/{queue}/seek", operation_id = "seek_queue", tag = "queues",
     params(("queue" = String, Path)),
     request_body = SeekBody,
-    responses((status = 200, description = "where it goes on now", body = Cursors),
+    responses((status = 200, description = "the new positions", body = Cursors),
         (status = 404, description = "queue_not_found, partition_not_found",
             body = ProblemBody, content_type = "application/problem+json"),
         (status = 416, description = "offset_out_of_range",

@@ -1,4 +1,4 @@
-//! `POST …/leases`: records for a worker.
+//! `POST /v1/queues/{queue}/leases`: leases records to a worker.
 
 use super::check_range;
 use crate::AppState;
@@ -29,18 +29,19 @@ use utoipa::IntoParams;
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct LeaseBody {
-    /// 1 to 1000. Default 1.
+    /// Number of records, 1 to 1000. Default 1.
     max_records: Option<usize>,
-    /// Keys, values and headers, at most 16777216; the first record is given even if larger. Default 1048576.
+    /// Size of keys, values and headers, 1 to 16777216. The first record is returned even if it is larger.
+    /// Default 1048576.
     max_bytes: Option<usize>,
-    /// How long to wait for the first record, at most 30000. Default 0.
+    /// How long to wait for the first record, 0 to 30000. Default 0.
     wait_ms: Option<u64>,
-    /// 1000 to 43200000. Default: the queue's.
+    /// Lease time, 1000 to 43200000. Default: `lease_ms` of the queue.
     lease_ms: Option<i64>,
-    /// For people: at most 256 bytes.
+    /// Name of the client, at most 256 bytes.
     client_id: Option<String>,
-    /// At most 128 bytes, of one call only. Sent again while the lease lives, the call is answered what is
-    /// left of it.
+    /// 1 to 128 bytes, unique to this call. If the call is sent again with the same id while its lease is
+    /// alive, the answer holds the records of the lease that are not settled yet.
     request_id: Option<String>,
 }
 
@@ -57,24 +58,26 @@ pub(super) struct LeaseQuery {
 struct LeasedRecordAnswer {
     #[serde(flatten)]
     record: ReturnedRecord,
-    /// The claim on this record: what settlements name it by.
+    /// Names this record in settlements.
     receipt: String,
-    /// How often it was handed out, this time included.
+    /// How often the record was leased, including this time.
     attempt: i32,
-    /// Nacks that count, and leases that ran out.
+    /// Number of nacks that count, and of leases that expired.
     failures: i32,
 }
 
-/// For the document: an answer is written record by record.
+/// A lease and its records.
 #[derive(Serialize, utoipa::ToSchema)]
 struct LeaseAnswer {
+    /// null if no records were leased.
     lease_id: Option<String>,
     /// The server's clock.
     now_ms: i64,
-    /// By then the records are settled or the lease is renewed; later they go to others.
+    /// When the lease expires. Records that are neither settled nor renewed by then go to other workers.
     deadline_ms: Option<i64>,
     records: Vec<LeasedRecordAnswer>,
-    /// `rate`, `max_in_flight`, `keys` or `paused`: why an empty answer is empty though there are records.
+    /// Why there are no records in the answer although there are some in the queue: `rate`, `max_in_flight`,
+    /// `keys` or `paused`.
     #[schema(value_type = Option<String>)]
     limited_by: Option<LimitedBy>,
 }
@@ -116,14 +119,16 @@ impl LeaseBody {
     }
 }
 
-/// Leases records: they are this worker's until the deadline, which settlements renew. A record whose lease
-/// runs out goes to another worker, and that counts as a failure. A client that goes away while it waits gets
-/// nothing, and nothing is counted; with a `request_id` it is expected back until the lease ends.
+/// Leases records to a worker until a deadline, which settlements can renew. A record whose lease expires is
+/// leased to another worker, and that counts as a failure. If the client disconnects while it waits, no
+/// record is leased and nothing is counted; with a `request_id` the lease stays, for a retry, until it ends.
 #[utoipa::path(
     post, path = "/v1/queues/{queue}/leases", operation_id = "lease_records", tag = "queues",
     params(("queue" = String, Path), LeaseQuery),
     request_body = LeaseBody,
-    responses((status = 200, description = "As Arrow: the columns of records, then receipt, attempt, failures; lease_id, now_ms, deadline_ms and limited_by in the schema's metadata",
+    responses((status = 200,
+            description = "In Arrow: the columns of records, then receipt, attempt, failures; lease_id, \
+                now_ms, deadline_ms and limited_by are in the schema's metadata",
             content((LeaseAnswer = "application/json"), (Vec<u8> = "application/vnd.apache.arrow.stream"))),
         (status = 404, description = "queue_not_found",
             body = ProblemBody, content_type = "application/problem+json"),
@@ -144,7 +149,7 @@ pub(super) async fn lease(
     if form == AnswerForm::NdJson {
         return Err(Problem::new(
             Code::NotAcceptable,
-            "leased records come as application/json and application/vnd.apache.arrow.stream",
+            "leased records are available as application/json and application/vnd.apache.arrow.stream",
         ));
     }
     let body: LeaseBody = json_body(body).await?;

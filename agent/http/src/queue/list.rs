@@ -1,4 +1,5 @@
-//! Pages of what is in flight, waits or is dead, and a look at what comes next. Nothing here leases.
+//! Listings of a queue's records that are in flight, waiting or dead, page by page, and a peek at the records
+//! that come next. Nothing here leases or changes a record.
 
 use crate::AppState;
 use crate::error::{Problem, ProblemBody};
@@ -18,11 +19,11 @@ use utoipa::IntoParams;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
-    /// 1 to 1000. Default 100.
+    /// Records of a page, 1 to 1000. Default 100.
     max_records: Option<usize>,
-    /// `next` of the last page.
+    /// `next` of the previous page.
     after: Option<String>,
-    /// With the records themselves.
+    /// Whether to return the records' keys, values and headers too.
     #[serde(default)]
     payload: bool,
     #[serde(default)]
@@ -34,30 +35,31 @@ pub(super) struct ListQuery {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct PeekQuery {
-    /// 1 to 1000. Default 10.
+    /// Number of records, 1 to 1000. Default 10.
     max_records: Option<usize>,
     #[serde(default)]
     #[param(inline)]
     encoding: Encoding,
 }
 
-/// One record; which members there are depends on the listing.
+/// One record of a listing; which members it has depends on the listing.
 #[derive(Serialize, utoipa::ToSchema)]
 struct ListedRecord {
     partition: i32,
     offset: i64,
     attempt: i32,
     failures: i32,
-    /// In flight.
+    /// In flight: when the lease expires.
     deadline_ms: Option<i64>,
-    /// Waiting; null while it waits for its key only.
+    /// Waiting: when the record becomes due; null if it only waits for another record of its key.
     due_at_ms: Option<i64>,
     /// Waiting: `delayed`, `retrying`, or `blocked` by another record of its key.
     state: Option<String>,
-    /// Dead.
+    /// Dead: when the record died.
     died_at_ms: Option<i64>,
+    /// Waiting and dead: the reason of the last nack or rejection.
     reason: Option<String>,
-    /// Dead: retention has let the record go.
+    /// Dead: true if retention has removed the record.
     gone: Option<bool>,
     record: Option<ReturnedRecord>,
 }
@@ -65,7 +67,7 @@ struct ListedRecord {
 #[derive(Serialize, utoipa::ToSchema)]
 struct ListAnswer {
     records: Vec<ListedRecord>,
-    /// `after` of the next page; null on the last.
+    /// `after` of the next page; null on the last page.
     next: Option<String>,
 }
 
@@ -82,16 +84,16 @@ fn page_size(given: Option<usize>, default: usize) -> Result<usize, Problem> {
     Ok(size)
 }
 
-/// A place between two pages: partition and offset.
+/// Parses the token of a page: the partition and offset after which it begins.
 fn place(token: &str) -> Result<(i32, Offset), Problem> {
     let parse = || {
         let (partition, offset) = token.split_once('.')?;
         Some((partition.parse().ok()?, Offset(offset.parse().ok()?)))
     };
-    parse().ok_or_else(|| Problem::bad_request("after is the next of an earlier page"))
+    parse().ok_or_else(|| Problem::bad_request("after is not the next of an earlier page"))
 }
 
-/// Writes a record as reads return it.
+/// Writes a record as JSON, in the same form as reads return it.
 fn write_record(
     out: &mut Vec<u8>,
     topic: &Name,
@@ -166,13 +168,15 @@ fn json(body: Vec<u8>) -> Response {
     response
 }
 
+/// Defines the route of one listing.
 macro_rules! listing {
     ($(#[$doc:meta])* $name:ident, $path:literal, $id:literal, $listing:expr) => {
         $(#[$doc])*
         #[utoipa::path(
             get, path = $path, operation_id = $id, tag = "queues",
             params(("queue" = String, Path), ListQuery),
-            responses((status = 200, description = "a page, by partition and offset", body = ListAnswer),
+            responses((status = 200, description = "a page, ordered by partition and offset",
+                    body = ListAnswer),
                 (status = 404, description = "queue_not_found",
                     body = ProblemBody, content_type = "application/problem+json"),
                 (status = "4XX", description = "bad_request",
@@ -192,24 +196,24 @@ macro_rules! listing {
 }
 
 listing!(
-    /// Records that workers hold.
+    /// Lists records that are leased to workers.
     in_flight, "/v1/queues/{queue}/in-flight", "list_in_flight", Listing::InFlight
 );
 listing!(
-    /// Records that wait: for their time, for a retry, or for the record of their key before them.
+    /// Lists records that wait for their delivery time, for a retry, or for an earlier record of their key.
     waiting, "/v1/queues/{queue}/waiting", "list_waiting", Listing::Waiting
 );
 listing!(
-    /// Records that have failed too often or were rejected. They stay in the log; the queue remembers where
-    /// and why.
+    /// Lists records that have failed too often or were rejected. They stay in the log; the queue stores
+    /// their offsets and the reasons.
     dead, "/v1/queues/{queue}/dead", "list_dead", Listing::Dead
 );
 
-/// The records that are next, without leasing them: those that wait and are due, then fresh ones.
+/// Returns the records that come next, without leasing them: waiting records that are due, then new ones.
 #[utoipa::path(
     get, path = "/v1/queues/{queue}/peek", operation_id = "peek_queue", tag = "queues",
     params(("queue" = String, Path), PeekQuery),
-    responses((status = 200, description = "as reads return them", body = PeekAnswer),
+    responses((status = 200, description = "records in the form that reads return", body = PeekAnswer),
         (status = 404, description = "queue_not_found",
             body = ProblemBody, content_type = "application/problem+json"),
         (status = "4XX", description = "bad_request",

@@ -1,5 +1,5 @@
-//! `/v1/queues`: make, change, list, describe, delete. Leases, settlements, listings and administration have
-//! files of their own.
+//! Routes of queues, `/v1/queues`: make, change, list, describe and delete. Leases, settlements, listings and
+//! administration are in the submodules.
 
 mod admin;
 mod lease;
@@ -41,44 +41,45 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(admin::seek))
 }
 
-/// What may be said of retries; a field left out keeps its value, or takes the default.
+/// Retry policy. A field that is left out keeps its value; in a new queue it gets its default.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct RetrySettings {
     /// Delay after the first failure, 0 to 31536000000. Default 1000.
     base_ms: Option<i64>,
-    /// Each further delay is so many times as long, 1 to 100. Default 2.
+    /// Factor by which the delay grows with each further failure, 1 to 100. Default 2.
     factor: Option<f64>,
-    /// No delay is longer. Default 3600000.
+    /// Longest delay, 0 to 31536000000. Default 3600000.
     cap_ms: Option<i64>,
-    /// Share of the delay by which it is longer or shorter, 0 to 1. Default 0.2.
+    /// Share of the delay by which it is randomly longer or shorter, 0 to 1. Default 0.2.
     jitter: Option<f64>,
-    /// After so many failures a record is dead, 1 to 1000. Default 20.
+    /// Number of failures after which a record is dead, 1 to 1000. Default 20.
     max_failures: Option<i32>,
 }
 
-/// A queue; a field left out keeps its value, or takes the default of a new queue.
+/// Configuration of a queue. A field that is left out keeps its value; in a new queue it gets its default.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct QueueSettings {
-    /// Cannot change. Default: the topic of the queue's name. It is made unless the server does not make
-    /// topics by itself.
+    /// Topic whose records the queue hands out; it cannot be changed. Default: the topic with the queue's
+    /// name. If it does not exist it is made, unless the server is started not to do so.
     #[schema(example = "emails")]
     topic: Option<String>,
-    /// `shared` or `keyed`; cannot change. Default shared.
+    /// `shared`, or `keyed`: one record of each key at a time, in order. It cannot be changed. Default
+    /// shared.
     #[schema(value_type = Option<String>, example = "shared")]
     mode: Option<Mode>,
-    /// 1000 to 43200000. Default 30000.
+    /// Lease time, 1000 to 43200000. Default 30000.
     lease_ms: Option<i64>,
     #[serde(default)]
     retry: RetrySettings,
-    /// Hand-outs: at most `limit` in `per_ms`; null for no limit. Default null.
+    /// At most `limit` records are leased in `per_ms`; null means no limit. Default null.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<Object>, example = json!({"limit": 100, "per_ms": 1000}))]
     rate: Option<Option<Rate>>,
-    /// Records leased at once, 1 to 1000000. Default 20000.
+    /// Records that can be leased at the same time, 1 to 1000000. Default 20000.
     max_in_flight: Option<i64>,
-    /// `earliest` or `latest`: where a new queue begins; cannot change. Default earliest.
+    /// Where a new queue begins, `earliest` or `latest`; it cannot be changed. Default earliest.
     #[schema(value_type = Option<String>, example = "earliest")]
     from: Option<Start>,
 }
@@ -106,18 +107,20 @@ struct QueueDescription {
     #[schema(value_type = String)]
     from: Start,
     paused: bool,
-    /// Records that could be leased now, but for limits and busy keys.
+    /// Records that could be leased now if there were no limits and no busy keys.
     ready: i64,
-    /// Never handed out, and not before a later time.
+    /// Records that were never leased and wait for their delivery time.
     delayed: i64,
-    /// Handed out before, and not again before a later time.
+    /// Records that were leased before and wait for a retry.
     retrying: i64,
+    /// Records that are leased.
     in_flight: i64,
     dead: i64,
-    /// Age of the oldest record that no lease has held yet.
+    /// Age of the oldest record that was never leased.
     oldest_age_ms: Option<i64>,
-    /// Records a second, a moving average over a minute.
+    /// Records leased per second, a moving average over one minute.
     lease_rate: f64,
+    /// Records settled per second, a moving average over one minute.
     settle_rate: f64,
 }
 
@@ -203,17 +206,17 @@ fn description(described: &DescribedQueue, now_ms: i64) -> QueueDescription {
     }
 }
 
-/// Makes a queue over a topic or changes it. Any number of queues stand on one topic, and each sees every
-/// record once.
+/// Makes a queue on a topic, or changes its configuration. A topic can have any number of queues; each of
+/// them hands out every record.
 #[utoipa::path(
     put, path = "/v1/queues/{queue}", operation_id = "put_queue", tag = "queues",
     params(("queue" = String, Path)),
     request_body = QueueSettings,
     responses((status = 201, description = "made", body = QueueDescription),
-        (status = 200, description = "changed, or as it was", body = QueueDescription),
-        (status = 404, description = "topic_not_found: the server does not make topics by itself",
+        (status = 200, description = "changed, or unchanged", body = QueueDescription),
+        (status = 404, description = "topic_not_found: the server is started not to make topics",
             body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, description = "invalid_change: topic, mode and from stay",
+        (status = 409, description = "invalid_change: topic, mode and from cannot be changed",
             body = ProblemBody, content_type = "application/problem+json"),
         (status = "4XX", description = "bad_request",
             body = ProblemBody, content_type = "application/problem+json"),
@@ -232,7 +235,7 @@ async fn put(
     Ok((status, Json(description(&described, app.engine.clock.now_ms()))).into_response())
 }
 
-/// All queues of the tenant, by name.
+/// All queues of the tenant, ordered by name.
 #[utoipa::path(
     get, path = "/v1/queues", operation_id = "list_queues", tag = "queues",
     responses((status = 200, description = "configuration and counts", body = QueueList),
@@ -245,11 +248,11 @@ async fn list_all(State(app): State<AppState>, Caller(scope): Caller) -> Result<
     Ok(Json(QueueList { queues: queues.iter().map(|described| description(described, now_ms)).collect() }))
 }
 
-/// Configuration, and how many records are in which state.
+/// Describes a queue: its configuration, and how many records are in which state.
 #[utoipa::path(
     get, path = "/v1/queues/{queue}", operation_id = "describe_queue", tag = "queues",
     params(("queue" = String, Path)),
-    responses((status = 200, description = "as it is now", body = QueueDescription),
+    responses((status = 200, description = "the queue", body = QueueDescription),
         (status = 404, description = "queue_not_found",
             body = ProblemBody, content_type = "application/problem+json"),
         (status = "4XX", description = "bad_request",
@@ -266,8 +269,8 @@ async fn describe(
     Ok(Json(description(&described, app.engine.clock.now_ms())))
 }
 
-/// Deletes a queue, not its topic. All its receipts are lost; a later queue of the name shares nothing with
-/// it.
+/// Deletes a queue, but not its topic. All its receipts are lost. A queue that is made later under the same
+/// name shares nothing with it.
 #[utoipa::path(
     delete, path = "/v1/queues/{queue}", operation_id = "delete_queue", tag = "queues",
     params(("queue" = String, Path)),

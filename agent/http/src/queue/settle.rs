@@ -1,4 +1,5 @@
-//! `POST …/settlements`: what became of leased records, with a verdict per entry.
+//! `POST /v1/queues/{queue}/settlements`: acks, nacks, renews or rejects leased records, with a result per
+//! entry.
 
 use super::check_range;
 use super::lease::check_request_id;
@@ -20,11 +21,12 @@ use std::io::Write;
 #[serde(deny_unknown_fields)]
 struct Nack {
     receipt: String,
-    /// 0 to 31536000000. Default: by the queue's retry policy, or at once if it does not count.
+    /// Delay until the record can be leased again, 0 to 31536000000. Default: as the queue's retry policy
+    /// says, or 0 if this does not count as a failure.
     delay_ms: Option<i64>,
-    /// Shown in listings; what is beyond 1024 bytes is cut off.
+    /// Shown in listings; cut off after 1024 bytes.
     reason: Option<String>,
-    /// Whether this is a failure. Default true.
+    /// Whether this counts as a failure. Default true.
     counts: Option<bool>,
 }
 
@@ -32,7 +34,7 @@ struct Nack {
 #[serde(deny_unknown_fields)]
 struct Renew {
     receipt: String,
-    /// From now, 1000 to 43200000. Default: the queue's.
+    /// Lease time from now on, 1000 to 43200000. Default: `lease_ms` of the queue.
     lease_ms: Option<i64>,
 }
 
@@ -50,11 +52,11 @@ enum RenewLease {
     For { lease_id: String, lease_ms: Option<i64> },
 }
 
-/// Entries beyond the first for a receipt are answered `lost`.
+/// Entries of a settlement. If several name the same receipt, all but the first are answered `lost`.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct SettleBody {
-    /// At most 128 bytes. Sent again within 5 minutes, the call answers the same.
+    /// 1 to 128 bytes. If the call is sent again with the same id within 5 minutes, it gets the same answer.
     request_id: Option<String>,
     /// Receipts of records that are done.
     #[serde(default)]
@@ -64,37 +66,39 @@ struct SettleBody {
     nack: Vec<Nack>,
     #[serde(default)]
     renew: Vec<Renew>,
-    /// Records that are dead, whatever their failures.
+    /// Records that become dead at once, however often they have failed.
     #[serde(default)]
     reject: Vec<Reject>,
-    /// Lease ids: what is left of them is done.
+    /// Lease ids: all records of them that are not settled yet are acked.
     #[serde(default)]
     ack_leases: Vec<String>,
-    /// Lease ids: what is left of them is renewed.
+    /// Lease ids: all records of them that are not settled yet are renewed.
     #[serde(default)]
     renew_leases: Vec<RenewLease>,
 }
 
-/// The verdict on an entry: with `receipt`, or with `lease_id` and `records`.
+/// The result of an entry, with `receipt`, or with `lease_id` and `records`.
 #[derive(Serialize, utoipa::ToSchema)]
 struct SettleResult {
     receipt: Option<String>,
     lease_id: Option<String>,
-    /// `acked`, `released`, `renewed`, `dead`, or `lost`: the record is no longer held under this receipt,
+    /// `acked`, `released`, `renewed`, `dead`, or `lost`: the record is no longer leased under this receipt,
     /// and nothing was changed.
     status: String,
+    /// Number of records of the lease that were settled.
     records: Option<i64>,
-    /// Of what was renewed.
+    /// New deadline of what was renewed.
     deadline_ms: Option<i64>,
 }
 
 #[derive(Serialize, utoipa::ToSchema)]
 struct SettleAnswer {
-    /// In the order of ack, nack, renew, reject, ack_leases, renew_leases.
+    /// Results in the order of ack, nack, renew, reject, ack_leases, renew_leases.
     results: Vec<SettleResult>,
 }
 
-/// Text that Postgres can store, not too long.
+/// A reason as it can be stored: without NUL characters, which Postgres refuses in text, and cut off after
+/// [`limits::REASON_MAX_BYTES`].
 fn tidy(reason: Option<String>) -> Option<String> {
     let mut text = reason?.replace('\0', "\u{fffd}");
     text.truncate(text.floor_char_boundary(limits::REASON_MAX_BYTES));
@@ -109,14 +113,16 @@ fn lease(id: &str) -> Target {
     id.parse().map_or(Target::Nothing, |id| Target::Lease(LeaseId(id)))
 }
 
-/// An entry of the answer: what it is called by.
+/// The name of an entry, which its result repeats.
 enum Label {
     Receipt(String),
     Lease(String),
 }
 
+/// A settlement in the engine's terms.
 struct Settlement {
     items: Vec<SettleItem>,
+    /// One for each item, in the same order.
     labels: Vec<Label>,
     request_id: Option<String>,
 }
@@ -193,19 +199,20 @@ impl SettleBody {
     }
 }
 
-/// Settles leased records: acks, nacks, renewals, rejections, mixed. Any agent settles any receipt. A receipt
-/// counts as long as nobody has ended its lease, even past the deadline; one that is stale changes nothing
-/// and is answered `lost`.
+/// Settles leased records, with any mix of acks, nacks, renewals and rejections, on any agent. A receipt is
+/// valid, even after its deadline, until its lease is ended by a settlement or by a lease of the record to
+/// another worker; then it changes nothing and is answered `lost`.
 #[utoipa::path(
     post, path = "/v1/queues/{queue}/settlements", operation_id = "settle_records", tag = "queues",
     params(("queue" = String, Path)),
     request_body = SettleBody,
-    responses((status = 200, description = "a verdict per entry", body = SettleAnswer),
+    responses((status = 200, description = "a result per entry", body = SettleAnswer),
         (status = 404, description = "queue_not_found",
             body = ProblemBody, content_type = "application/problem+json"),
         (status = "4XX", description = "bad_request, body_too_large, throttled",
             body = ProblemBody, content_type = "application/problem+json"),
-        (status = "5XX", description = "control_plane_unavailable: unknown outcome, send it again with the same request_id",
+        (status = "5XX",
+            description = "control_plane_unavailable: unknown outcome, retry with the same request_id",
             body = ProblemBody, content_type = "application/problem+json"))
 )]
 pub(super) async fn settle(

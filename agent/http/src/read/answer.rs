@@ -1,4 +1,4 @@
-//! Records in one answer, in whatever form was asked for.
+//! Writes records into one answer, in the content type that the client accepts.
 
 use super::arrow::ArrowWriter;
 use super::render::{self, Encoding, Prefix};
@@ -12,7 +12,7 @@ use millpond_engine::fetch::RecordSink;
 use millpond_format::Corrupt;
 use millpond_format::record::RecordView;
 
-/// Forms of an answer that holds records.
+/// Content type of an answer that holds records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AnswerForm {
     Json,
@@ -31,7 +31,7 @@ impl AnswerForm {
         }
     }
 
-    /// An answer in this form, which no cache keeps: the next one differs.
+    /// An answer of this content type. `no-store`, since the same request is answered differently later.
     pub fn response(self, body: impl Into<Body>) -> Response {
         let mut response = body.into().into_response();
         let headers = response.headers_mut();
@@ -41,7 +41,7 @@ impl AnswerForm {
     }
 }
 
-/// An answer, or one of many of a tail, being written.
+/// An answer, or one chunk of a tail, while it is written.
 pub struct RecordsAnswer {
     form: AnswerForm,
     encoding: Encoding,
@@ -50,7 +50,7 @@ pub struct RecordsAnswer {
     prefix: Prefix,
     partition: i32,
     pub records: usize,
-    /// SSE: where the last event begins, to put the position before it.
+    /// SSE: where the last event begins in `out`; its `id:` line is inserted there.
     last_event: usize,
 }
 
@@ -59,6 +59,7 @@ impl RecordsAnswer {
         Self::with_capacity(form, encoding, 0)
     }
 
+    /// `bytes`: the expected size of the answer.
     pub fn with_capacity(form: AnswerForm, encoding: Encoding, bytes: usize) -> Self {
         let mut out = if form == AnswerForm::Arrow { Vec::new() } else { Vec::with_capacity(bytes) };
         if form == AnswerForm::Json {
@@ -76,7 +77,7 @@ impl RecordsAnswer {
         }
     }
 
-    /// Ends with the reader's position, and with more JSON members beside it, each with a comma before it.
+    /// Ends the answer with the reader's position. `more`: further JSON members, each with a leading comma.
     pub fn finish(mut self, token: &str, more: &str) -> Result<Bytes, Problem> {
         match self.form {
             AnswerForm::Arrow => return self.arrow.finish().map(Bytes::from),
@@ -93,7 +94,7 @@ impl RecordsAnswer {
         Ok(self.out.into())
     }
 
-    /// Ends with JSON members beside the records, where the form has room for them.
+    /// Ends the answer with JSON members beside `records`; only JSON answers have them.
     pub fn finish_with(mut self, members: &str) -> Result<Bytes, Problem> {
         match self.form {
             AnswerForm::Arrow => return self.arrow.finish().map(Bytes::from),

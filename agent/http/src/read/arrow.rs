@@ -1,4 +1,4 @@
-//! Records as an Arrow IPC stream: `partition, offset, timestamp, key, value, headers`.
+//! Writes records as an Arrow IPC stream with the columns of [`SCHEMA`].
 
 use crate::error::{Code, Problem};
 use arrow_array::builder::{
@@ -13,7 +13,7 @@ use millpond_format::record::{RESERVED, RecordView};
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-/// The types of records, everywhere in Millpond.
+/// The Arrow schema of records, the same everywhere in Millpond.
 pub static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     Arc::new(Schema::new(vec![
         Field::new("partition", DataType::Int32, false),
@@ -33,6 +33,7 @@ fn header_item() -> Field {
     Field::new("item", DataType::Struct(header_fields()), false)
 }
 
+/// Collects records in column builders.
 pub struct ArrowWriter {
     partition: Int32Builder,
     offset: Int64Builder,
@@ -60,6 +61,7 @@ impl Default for ArrowWriter {
 }
 
 impl ArrowWriter {
+    /// Adds a record, without its reserved headers.
     pub fn push(&mut self, partition: i32, offset: i64, view: &RecordView<'_>) -> Result<(), Corrupt> {
         self.partition.append_value(partition);
         self.offset.append_value(offset);
@@ -91,7 +93,7 @@ impl ArrowWriter {
         self.finish_with(Vec::new(), HashMap::new())
     }
 
-    /// With more columns after those of records, and metadata of the schema.
+    /// As [`Self::finish`], with more columns after those of [`SCHEMA`], and with metadata in the schema.
     pub fn finish_with(
         mut self,
         more: Vec<(Field, ArrayRef)>,

@@ -1,4 +1,5 @@
-//! Reads: one partition, a whole topic (also as a tail), offsets by timestamp.
+//! Routes that read: the records of one partition, the records of a whole topic (also as a tail), and offsets
+//! by timestamp.
 
 pub mod answer;
 pub mod arrow;
@@ -25,7 +26,7 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// Larger answers are written off the async threads.
+/// Answers of more raw bytes than this are written on a blocking thread, so as not to hold up async tasks.
 pub const RENDER_INLINE_BYTES: usize = 256 * limits::KIB;
 
 pub fn routes() -> OpenApiRouter<AppState> {
@@ -46,19 +47,19 @@ pub enum From {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct PartitionQuery {
-    /// Where to begin: one of offset, timestamp (first record at or after it) and from. Default:
+    /// Where to begin: one of offset, timestamp (the first record at or after it) and from. Default:
     /// from=earliest.
     offset: Option<i64>,
     timestamp: Option<i64>,
     #[param(inline)]
     from: Option<From>,
-    /// 1 to 100000.
+    /// Number of records, 1 to 100000.
     #[serde(default = "default_records")]
     max_records: usize,
-    /// Keys, values and headers, at most 16777216; the first record is given even if larger.
+    /// Size of keys, values and headers, 1 to 16777216. The first record is returned even if it is larger.
     #[serde(default = "default_bytes")]
     max_bytes: usize,
-    /// How long to wait for the first record, at most 30000.
+    /// How long to wait for the first record, 0 to 30000.
     #[serde(default)]
     wait_ms: u64,
     #[serde(default)]
@@ -84,7 +85,7 @@ pub struct TopicQuery {
     timestamp: Option<i64>,
     /// `next` of an earlier answer.
     after: Option<String>,
-    /// SSE and NDJSON: go on with what comes.
+    /// SSE and NDJSON: continue with new records as they arrive.
     #[serde(default)]
     follow: bool,
     #[serde(default = "default_records")]
@@ -105,7 +106,8 @@ pub struct OffsetsQuery {
     timestamp: i64,
 }
 
-/// A record as returned. `value` is JSON; bytes that are not come back as `text` if UTF-8, else `base64`.
+/// A record that was read. A value that is JSON is in `value`, one that is other UTF-8 text in `text`, any
+/// other in `base64`.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct ReturnedRecord {
     topic: String,
@@ -131,7 +133,7 @@ pub struct PartitionAnswer {
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct TopicAnswer {
     records: Vec<ReturnedRecord>,
-    /// Every partition's position, opaque: `after` of the next call.
+    /// The positions in all partitions, an opaque token: `after` of the next call.
     next: String,
 }
 
@@ -143,15 +145,17 @@ pub struct OffsetsAnswer {
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct PartitionOffset {
     partition: i32,
-    /// Of the first record at or after the timestamp, else the high watermark.
+    /// Offset of the first record at or after the timestamp, or the high watermark if there is none.
     offset: i64,
 }
 
+/// The first content type in `Accept` that is supported; JSON without `Accept`. `events`: whether SSE is.
 pub fn form_of(headers: &HeaderMap, events: bool) -> Result<AnswerForm, Problem> {
     let refuse = || {
         Problem::new(
             Code::NotAcceptable,
-            "records come as application/json, application/x-ndjson, application/vnd.apache.arrow.stream, and tails as text/event-stream",
+            "records are available as application/json, application/x-ndjson and \
+             application/vnd.apache.arrow.stream, tails also as text/event-stream",
         )
     };
     let Some(accept) = headers.get(header::ACCEPT) else { return Ok(AnswerForm::Json) };
@@ -184,7 +188,7 @@ impl PartitionQuery {
     fn start(&self) -> Result<Start, Problem> {
         match (self.offset, self.timestamp, self.from) {
             (Some(offset), None, None) if offset >= 0 => Ok(Start::Offset(Offset(offset))),
-            (Some(_), None, None) => Err(Problem::bad_request("an offset is not negative")),
+            (Some(_), None, None) => Err(Problem::bad_request("an offset cannot be negative")),
             (None, Some(timestamp), None) => Ok(Start::Timestamp(timestamp)),
             (None, None, from) => Ok(from.unwrap_or(From::Earliest).start()),
             _ => Err(Problem::bad_request("give one of offset, timestamp and from")),
@@ -201,12 +205,15 @@ impl From {
     }
 }
 
-/// Reads one partition from an offset on.
+/// Reads records of one partition.
 #[utoipa::path(
     get, path = "/v1/topics/{topic}/partitions/{partition}/records", tag = "read",
     params(("topic" = String, Path), ("partition" = i32, Path), PartitionQuery),
-    responses((status = 200, description = "As NDJSON and Arrow the headers Millpond-Next-Offset, Millpond-High-Watermark and Millpond-Log-Start-Offset say what stands beside the records",
-            content((PartitionAnswer = "application/json"), (String = "application/x-ndjson"), (Vec<u8> = "application/vnd.apache.arrow.stream"))),
+    responses((status = 200,
+            description = "The members other than records are also in the headers Millpond-Next-Offset, \
+                Millpond-High-Watermark and Millpond-Log-Start-Offset, for NDJSON and Arrow",
+            content((PartitionAnswer = "application/json"), (String = "application/x-ndjson"),
+                (Vec<u8> = "application/vnd.apache.arrow.stream"))),
         (status = 404, description = "topic_not_found, partition_not_found",
             body = ProblemBody, content_type = "application/problem+json"),
         (status = 416, description = "offset_out_of_range, with log_start_offset and high_watermark",
@@ -268,13 +275,17 @@ fn partition_answer(
     Ok(response)
 }
 
-/// Reads all partitions of a topic, each in its order, with no order promised between them; as SSE or NDJSON
-/// also as a tail.
+/// Reads records of all partitions of a topic. Records of one partition are in order; there is no order
+/// between partitions. As SSE or NDJSON the topic can also be followed as a tail.
 #[utoipa::path(
     get, path = "/v1/topics/{topic}/records", tag = "read",
-    params(("topic" = String, Path), TopicQuery, ("Last-Event-ID" = Option<String>, Header, description = "SSE: goes on behind this event")),
-    responses((status = 200, description = "`next` comes once per chunk: as JSON beside the records, as NDJSON in a line of its own, as SSE in `id:`",
-            content((TopicAnswer = "application/json"), (String = "application/x-ndjson"), (String = "text/event-stream"), (Vec<u8> = "application/vnd.apache.arrow.stream"))),
+    params(("topic" = String, Path), TopicQuery,
+        ("Last-Event-ID" = Option<String>, Header, description = "SSE: continue after this event")),
+    responses((status = 200,
+            description = "`next` is given once per chunk: in JSON beside the records, in NDJSON in a line \
+                of its own, in SSE in `id:`",
+            content((TopicAnswer = "application/json"), (String = "application/x-ndjson"),
+                (String = "text/event-stream"), (Vec<u8> = "application/vnd.apache.arrow.stream"))),
         (status = 404, description = "topic_not_found",
             body = ProblemBody, content_type = "application/problem+json"),
         (status = "4XX", description = "bad_request, not_acceptable",
@@ -309,7 +320,7 @@ async fn topic_records(
     tail::answer(tail, form, &query).await
 }
 
-/// For each partition the first offset at or after a timestamp.
+/// Finds, for each partition, the offset of the first record at or after a timestamp.
 #[utoipa::path(
     get, path = "/v1/topics/{topic}/offsets", tag = "read", params(("topic" = String, Path), OffsetsQuery),
     responses((status = 200, description = "every partition of the topic", body = OffsetsAnswer),

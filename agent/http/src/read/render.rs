@@ -1,4 +1,4 @@
-//! Records as JSON.
+//! Writes records as JSON.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -8,7 +8,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::io::Write;
 
-/// How values and keys are spelled: `json` is JSON, else text, else base64; the others are pinned.
+/// Encoding of keys and values. `json`: values as JSON if they are, else as text, else as base64. `text`:
+/// as text, else as base64. `base64`: always as base64.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
@@ -18,7 +19,7 @@ pub enum Encoding {
     Base64,
 }
 
-/// The part of a record's JSON that does not change within a partition.
+/// The beginning of a record's JSON, which is the same for all records of a partition.
 #[derive(Debug, Clone, Default)]
 pub struct Prefix(Vec<u8>);
 
@@ -43,7 +44,8 @@ fn base64(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
 }
 
-/// Writes one record. `known_json`: the batch says that its values are JSON text without line ends.
+/// Writes one record. `known_json`: the batch is marked as having only JSON values without line ends, so the
+/// value need not be parsed.
 pub fn record(
     out: &mut Vec<u8>,
     prefix: &Prefix,
@@ -89,8 +91,8 @@ fn value(out: &mut Vec<u8>, bytes: &[u8], known_json: bool, encoding: Encoding) 
     match text {
         Some(text) if encoding == Encoding::Json && serde_json::from_str::<&RawValue>(text).is_ok() => {
             out.extend_from_slice(b",\"value\":");
-            // Outside of strings a line end is white space, inside it cannot stand: an answer of one line
-            // stays one.
+            // A record must stay on one line. JSON allows raw line ends only outside of strings, where they
+            // are white space and can be replaced.
             out.extend(bytes.iter().map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { *b }));
         }
         Some(text) => {
@@ -104,7 +106,7 @@ fn value(out: &mut Vec<u8>, bytes: &[u8], known_json: bool, encoding: Encoding) 
     }
 }
 
-/// A name that stands several times gets a list of values.
+/// Writes the headers, but not reserved ones. A name that occurs several times gets a list of values.
 fn headers(out: &mut Vec<u8>, view: &RecordView<'_>) -> Result<(), Corrupt> {
     let all: Vec<(&str, &[u8])> = view.headers().collect::<Result<_, _>>()?;
     let visible: Vec<(&str, &[u8])> =

@@ -1,4 +1,4 @@
-//! A whole topic as one answer, or as a body without end.
+//! Answers a read of a whole topic, once or as an endless body that follows it.
 
 use super::TopicQuery;
 use super::answer::{AnswerForm, RecordsAnswer};
@@ -13,8 +13,8 @@ use millpond_engine::fetch::tail::Tail;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A tail that has nothing to say says so, for proxies cut what is silent.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Interval of keep-alive lines in a tail without new records, since proxies close idle connections.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 pub async fn answer(mut tail: Tail, form: AnswerForm, query: &TopicQuery) -> Result<Response, Problem> {
     let limits = ReadLimits { max_records: query.max_records, max_bytes: query.max_bytes };
@@ -26,7 +26,8 @@ pub async fn answer(mut tail: Tail, form: AnswerForm, query: &TopicQuery) -> Res
     Ok(form.response(answer.finish(&tail.token(), "")?))
 }
 
-/// Chunks as they come, until the agent stops. An error that does not pass ends the tail with a problem.
+/// Streams chunks of records until the agent stops. An error that retries do not resolve ends the tail: with
+/// an SSE event `problem`, or else with an aborted body.
 fn endless(
     mut tail: Tail,
     form: AnswerForm,
@@ -36,7 +37,7 @@ fn endless(
     async_stream::stream! {
         while !tail.is_stopping() {
             let mut answer = RecordsAnswer::new(form, encoding);
-            let outcome = match tail.follow(limits, Instant::now() + KEEP_ALIVE, &mut answer).await {
+            let outcome = match tail.follow(limits, Instant::now() + KEEP_ALIVE_INTERVAL, &mut answer).await {
                 Ok(0) => Ok(keep_alive(form)),
                 Ok(_) => answer.finish(&tail.token(), ""),
                 Err(error) => Err(error.into()),

@@ -1,7 +1,7 @@
-//! What is asked of S3 itself, through AWS's own client: `object_store` has no call for it. Compiled with the
-//! feature `s3-doctor`.
+//! Checks of a bucket that need the AWS SDK, since `object_store` has no calls for them: precise errors, the
+//! store's clock, versioning and encryption. Compiled with the feature `s3-doctor`.
 
-use super::{RETRIES, RIGHTS, Reached, WAIT};
+use super::{BucketAddress, REQUEST_WAIT_MAX, RETRIES_MAX, RIGHTS};
 use crate::doctor::report::Report;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
@@ -18,19 +18,26 @@ use object_store::aws::AmazonS3;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
-/// S3 refuses signatures that are off by 15 minutes.
-const CLOCK_REFUSED_S: i64 = 15 * 60;
-const CLOCK_OFF_S: i64 = 60;
+/// Difference of clocks from which on S3 refuses signed requests (`RequestTimeTooSkewed`), in seconds.
+const CLOCK_SKEW_REFUSED_S: i64 = 15 * 60;
+/// Difference of clocks from which on there is a warning, in seconds.
+const CLOCK_SKEW_WARN_S: i64 = 60;
 
-/// A bucket, asked through AWS's client.
+/// A bucket that can be reached, and the SDK's client for it.
 pub struct Api {
     client: Client,
     bucket: String,
 }
 
 impl Api {
-    /// `None`: there are no credentials, or the bucket cannot be reached, which is reported.
-    pub async fn reach(s3: &AmazonS3, at: &Reached, clock: &dyn Clock, report: &mut Report) -> Option<Self> {
+    /// Checks credentials, the bucket and the clock. `None` if there are no credentials or the bucket cannot
+    /// be reached; the report then has a failure.
+    pub async fn reach(
+        s3: &AmazonS3,
+        at: &BucketAddress,
+        clock: &dyn Clock,
+        report: &mut Report,
+    ) -> Option<Self> {
         let date = Arc::new(ServerDate::default());
         let client = match client(s3, at, Arc::clone(&date)).await {
             Ok(client) => client,
@@ -46,19 +53,23 @@ impl Api {
         is_reached.then(|| Self { client, bucket: at.bucket.clone() })
     }
 
-    /// Settings of the bucket that protect what lies in it.
+    /// Checks settings of the bucket that protect its objects.
     pub async fn settings(&self, report: &mut Report) {
         versioning(&self.client, &self.bucket, report).await;
         encryption(&self.client, &self.bucket, report).await;
     }
 }
 
-/// With the credentials that agents would use.
-async fn client(s3: &AmazonS3, at: &Reached, date: Arc<ServerDate>) -> Result<Client, object_store::Error> {
+/// An SDK client with the credentials that agents would use.
+async fn client(
+    s3: &AmazonS3,
+    at: &BucketAddress,
+    date: Arc<ServerDate>,
+) -> Result<Client, object_store::Error> {
     let found = s3.credentials().get_credential().await?;
     let credentials =
         Credentials::new(found.key_id.clone(), found.secret_key.clone(), found.token.clone(), None, "agent");
-    let timeouts = TimeoutConfig::builder().operation_attempt_timeout(WAIT).build();
+    let timeouts = TimeoutConfig::builder().operation_attempt_timeout(REQUEST_WAIT_MAX).build();
     let mut config = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(at.region.clone()))
@@ -68,23 +79,24 @@ async fn client(s3: &AmazonS3, at: &Reached, date: Arc<ServerDate>) -> Result<Cl
                 .tls_provider(Provider::Rustls(CryptoMode::Ring))
                 .build_https(),
         )
-        .retry_config(AwsRetryConfig::standard().with_max_attempts(RETRIES + 1))
+        .retry_config(AwsRetryConfig::standard().with_max_attempts(RETRIES_MAX + 1))
         .timeout_config(timeouts)
-        .interceptor(Seen(date));
+        .interceptor(DateInterceptor(date));
     if let Some(endpoint) = &at.endpoint {
         config = config.endpoint_url(endpoint).force_path_style(!at.is_virtual_hosted);
     }
     Ok(Client::from_conf(config.build()))
 }
 
-/// The `Date` of the last answer, whatever it was.
+/// The `Date` header of the last answer, also if it was an error.
 #[derive(Debug, Default)]
 struct ServerDate(Mutex<Option<String>>);
 
+/// Stores the `Date` header of every answer.
 #[derive(Debug)]
-struct Seen(Arc<ServerDate>);
+struct DateInterceptor(Arc<ServerDate>);
 
-impl Intercept for Seen {
+impl Intercept for DateInterceptor {
     fn name(&self) -> &'static str {
         "ServerDate"
     }
@@ -100,15 +112,16 @@ impl Intercept for Seen {
     }
 }
 
-/// What S3 says of itself in an error: its code, or the status.
+/// The S3 error code of an error, or a text that says that there is none.
 fn code<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> String {
     match error.as_service_error().and_then(ProvideErrorMetadata::code) {
         Some(code) => code.to_owned(),
-        None => "no answer that S3 would give".to_owned(),
+        None => "not an answer of S3".to_owned(),
     }
 }
 
-/// A listing of at most one key: unlike HEAD it says why it is refused.
+/// Lists at most one key to see whether the bucket can be reached. Unlike that of HEAD, the answer has a body
+/// that says why a request was refused.
 async fn reach(client: &Client, bucket: &str, place: &str, report: &mut Report) -> bool {
     let listed = client.list_objects_v2().bucket(bucket).max_keys(1).send().await;
     let error = match listed {
@@ -139,8 +152,7 @@ async fn reach(client: &Client, bucket: &str, place: &str, report: &mut Report) 
             );
         }
         "AccessDenied" => {
-            // Agents never list, but without this right a missing object is answered 403, as if it could not
-            // be read.
+            // Agents never list. But without this right, S3 answers 403 instead of 404 for a missing object.
             report.warn(check, told("listing is not allowed (s3:ListBucket)"), RIGHTS);
             return true;
         }
@@ -163,12 +175,16 @@ fn clocks(date: &ServerDate, clock: &dyn Clock, report: &mut Report) {
     let ahead_s = server.secs() - clock.now_ms() / 1_000;
     let told = format!("the store's clock is {ahead_s} s ahead of ours");
     match ahead_s.abs() {
-        CLOCK_REFUSED_S.. => {
-            report.fail("store.clock", told, "run NTP: requests signed so far off are refused")
-        }
-        CLOCK_OFF_S..CLOCK_REFUSED_S => {
-            report.warn("store.clock", told, "run NTP: past 15 minutes requests are refused")
-        }
+        CLOCK_SKEW_REFUSED_S.. => report.fail(
+            "store.clock",
+            told,
+            "run NTP: signed requests are refused when clocks differ by 15 minutes or more",
+        ),
+        CLOCK_SKEW_WARN_S..CLOCK_SKEW_REFUSED_S => report.warn(
+            "store.clock",
+            told,
+            "run NTP: requests are refused when clocks differ by 15 minutes or more",
+        ),
         _ => report.ok("store.clock", told),
     }
 }
@@ -176,9 +192,9 @@ fn clocks(date: &ServerDate, clock: &dyn Clock, report: &mut Report) {
 async fn versioning(client: &Client, bucket: &str, report: &mut Report) {
     let check = "store.versioning";
     let advice = format!(
-        "so that deleted segments can be brought back: aws s3api put-bucket-versioning --bucket {bucket} \
-         --versioning-configuration Status=Enabled, and a lifecycle rule that expires noncurrent versions after \
-         as many days as backups of the database are kept"
+        "switch it on, so that deleted segments can be restored: aws s3api put-bucket-versioning \
+         --bucket {bucket} --versioning-configuration Status=Enabled, and add a lifecycle rule that expires \
+         noncurrent versions after as many days as backups of the database are kept"
     );
     match client.get_bucket_versioning().bucket(bucket).send().await {
         Ok(answer) => match answer.status() {
@@ -188,7 +204,7 @@ async fn versioning(client: &Client, bucket: &str, report: &mut Report) {
             Some(BucketVersioningStatus::Suspended) => report.warn(check, "suspended", advice),
             _ => report.warn(check, "off", advice),
         },
-        Err(error) => report.info(check, format!("cannot be told: {}", code(&error))),
+        Err(error) => report.info(check, format!("cannot be read: {}", code(&error))),
     }
 }
 
@@ -208,10 +224,11 @@ async fn encryption(client: &Client, bucket: &str, report: &mut Report) {
         }
         Err(error) if code(&error) == "ServerSideEncryptionConfigurationNotFoundError" => {
             let advice = format!(
-                "set a default encryption for the bucket: aws s3api put-bucket-encryption --bucket {bucket} …"
+                "set a default encryption for the bucket: \
+                 aws s3api put-bucket-encryption --bucket {bucket} …"
             );
             report.warn(check, "no default", advice);
         }
-        Err(error) => report.info(check, format!("cannot be told: {}", code(&error))),
+        Err(error) => report.info(check, format!("cannot be read: {}", code(&error))),
     }
 }

@@ -27,7 +27,7 @@ fn acks(receipts: &[&str]) -> Option<Settlement> {
     })
 }
 
-/// A plan that has leased these at `now`, with as many slots.
+/// A plan that has leased these receipts at `now` and has no free slot.
 fn holding(now: Instant, receipts: &[&str]) -> Plan {
     let mut plan = plan(receipts.len());
     assert_eq!(plan.next(now).lease, Some(receipts.len()));
@@ -54,7 +54,7 @@ fn slots_that_come_free_together_are_filled_together() {
     let now = Instant::now();
     let mut plan = holding(now, &["a", "b", "c"]);
     plan.ended(now, "a", Outcome::Done);
-    assert_eq!(plan.next(now), Step { wake_at: Some(now + WINDOW), ..Step::default() });
+    assert_eq!(plan.next(now), Step { wake_at: Some(now + COLLECT_WINDOW), ..Step::default() });
     plan.ended(now + ms(4), "b", Outcome::Done);
     let step = plan.next(now + ms(5));
     assert_eq!((step.lease, step.settle), (Some(2), acks(&["a", "b"])));
@@ -78,7 +78,7 @@ fn what_ends_during_a_settlement_is_in_the_next() {
     let now = Instant::now();
     let mut plan = holding(now, &["a", "b"]);
     plan.ended(now, "a", Outcome::Done);
-    assert_eq!(plan.next(now + WINDOW).settle, acks(&["a"]));
+    assert_eq!(plan.next(now + COLLECT_WINDOW).settle, acks(&["a"]));
     plan.ended(now + ms(6), "b", Outcome::Done);
     assert_eq!(plan.next(now + ms(7)).settle, None);
     plan.settled(now + ms(8), &verdicts(&["a"], Status::Acked));
@@ -125,7 +125,7 @@ fn a_renewal_that_took_long_is_followed_by_another() {
     let mut plan = holding(now, &["a"]);
     assert!(plan.next(now + ms(10_000)).settle.is_some());
     plan.settled(now + ms(60_000), &verdicts(&["a"], Status::Renewed));
-    assert_eq!(plan.next(now + ms(60_000)).wake_at, Some(now + ms(60_000) + RENEWAL_PACE));
+    assert_eq!(plan.next(now + ms(60_000)).wake_at, Some(now + ms(60_000) + RENEWAL_INTERVAL_MIN));
 }
 
 #[test]
@@ -165,10 +165,10 @@ fn to_stop_is_to_bring_to_an_end_what_runs() {
     plan.stop();
     let step = plan.next(now + ms(1));
     assert_eq!(step, Step { wake_at: Some(now + LEASE_GRACE), ..Step::default() });
-    // What was on its way goes back.
+    // Records of a lease call that was under way are given back.
     assert!(!plan.leased(now + ms(2), LEASE, records(&["b"]), None));
     let back = Nack { receipt: "b".to_owned(), delay_ms: Some(0), reason: None, counts: false };
-    let step = plan.next(now + ms(2) + WINDOW);
+    let step = plan.next(now + ms(2) + COLLECT_WINDOW);
     assert_eq!(
         (step.lease, step.settle, step.end),
         (None, Some(Settlement { nack: vec![back], ..Settlement::default() }), false)
@@ -195,7 +195,7 @@ fn a_lease_call_that_waits_is_dropped() {
 #[test]
 fn a_server_that_is_gone_is_not_waited_for_for_ever_at_the_end() {
     let now = Instant::now();
-    for (hurried, limit) in [(false, SETTLE_LIMIT), (true, HURRIED_SETTLE_LIMIT)] {
+    for (hurried, limit) in [(false, SETTLE_WAIT_MAX), (true, HURRIED_SETTLE_WAIT_MAX)] {
         let mut plan = holding(now, &["a"]);
         plan.stop();
         plan.ended(now, "a", Outcome::Done);
@@ -238,8 +238,11 @@ fn empty_answers_are_not_asked_for_in_haste() {
     let mut plan = plan(1);
     assert_eq!(plan.next(now).lease, Some(1));
     assert!(plan.leased(now + ms(1), Duration::ZERO, Vec::new(), Some("paused")));
-    assert_eq!(plan.next(now + ms(1)), Step { wake_at: Some(now + EMPTY_ANSWER_PACE), ..Step::default() });
-    assert_eq!(plan.next(now + EMPTY_ANSWER_PACE).lease, Some(1));
+    assert_eq!(
+        plan.next(now + ms(1)),
+        Step { wake_at: Some(now + EMPTY_ANSWER_INTERVAL), ..Step::default() }
+    );
+    assert_eq!(plan.next(now + EMPTY_ANSWER_INTERVAL).lease, Some(1));
 }
 
 #[test]
@@ -247,7 +250,7 @@ fn a_refused_settlement_ends_the_work() {
     let now = Instant::now();
     let mut plan = holding(now, &["a", "b"]);
     plan.ended(now, "a", Outcome::Done);
-    assert!(plan.next(now + WINDOW).settle.is_some());
+    assert!(plan.next(now + COLLECT_WINDOW).settle.is_some());
     plan.settle_failed();
     plan.ended(now + ms(9), "b", Outcome::Done);
     let step = plan.next(now + ms(9));

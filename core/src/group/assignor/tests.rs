@@ -92,7 +92,8 @@ fn a_topic_that_grows_moves_nothing() {
 fn subscriptions_that_overlap_are_balanced_through_the_one_between() {
     let members = subscribers(&[(1, &[1]), (2, &[1, 2]), (3, &[2])]);
     let topics = topics(&[6, 1]);
-    // 2 has everything of its two topics; what 3 can have is one partition of the second.
+    // Member 2 owns all partitions of its two topics. Member 3 can only get the one partition of the second
+    // topic.
     let before: Owners = topics.values().flatten().map(|p| (*p, member(2))).collect();
     let after = assign(members.clone(), &topics, &before);
     assert_eq!(loads(&after), BTreeMap::from([(member(1), 3), (member(2), 3), (member(3), 1)]));
@@ -107,7 +108,7 @@ fn a_chain_relieves_who_has_no_direct_neighbour_with_less() {
     assert_eq!(loads(&after), BTreeMap::from([(member(1), 1), (member(2), 1), (member(3), 1)]));
 }
 
-/// Members with subscriptions to up to four topics, and who had what before, perhaps somebody who is gone.
+/// Members with subscriptions to up to four topics, and previous owners, some of whom may be gone.
 fn case() -> impl Strategy<Value = (Vec<Subscriber>, Topics, Owners)> {
     let subscribers =
         prop::collection::btree_map(1_u32..12, prop::collection::btree_set(1_i64..5, 1..4), 0..8);
@@ -130,7 +131,8 @@ fn case() -> impl Strategy<Value = (Vec<Subscriber>, Topics, Owners)> {
     )
 }
 
-/// Members that can be relieved by moving one partition after the other, by trying every move over and over.
+/// Whether some member could give a partition to one with at least two fewer, found by trying all chains of
+/// moves.
 fn can_be_evened_out(subscribers: &[Subscriber], topics: &Topics, owners: &Owners) -> bool {
     let topic_of: BTreeMap<PartitionId, TopicId> =
         topics.iter().flat_map(|(t, all)| all.iter().map(|p| (*p, *t))).collect();

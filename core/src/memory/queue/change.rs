@@ -1,4 +1,4 @@
-//! Making, changing and ending queues, and what is done to them as a whole.
+//! Creating, changing and deleting queues, and operations on a whole queue: redrive, purge, seek.
 
 use super::row::{AdmittedRow, Counts, CursorRow, QueueRow, Rates, Waiting, count, partition_range};
 use crate::group::Start;
@@ -10,8 +10,8 @@ use crate::queue::{DeadFilter, DeadRejected, PutQueueRejected, Queue, QueueChang
 use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
-/// Of a queue's secret: a model has none.
-const SECRET: u64 = 0x5ec2e7;
+/// First half of the secret of every queue. The in-memory control plane needs no real secrets.
+const SECRET_PREFIX: u64 = 0x5ec2e7;
 
 type PartitionOffset = (PartitionId, Offset);
 
@@ -21,6 +21,7 @@ type PartitionOffset = (PartitionId, Offset);
     clippy::cast_possible_truncation,
     reason = "a delay need not be exact"
 )]
+/// Delay of the `nth` redriven record at `rate` records per second.
 fn delay_ms(nth: usize, rate: f64) -> i64 {
     (nth as f64 * 1_000.0 / rate) as i64
 }
@@ -43,7 +44,7 @@ impl State {
             .get(&(tenant.clone(), topic.clone()))
             .cloned()
             .ok_or(PutQueueRejected::NoSuchTopic)?;
-        let id = QueueId(self.id());
+        let id = QueueId(self.new_id());
         let queue = Queue {
             id,
             tenant: tenant.clone(),
@@ -54,7 +55,7 @@ impl State {
             from: change.from.unwrap_or_default(),
             config: change.apply(&QueueConfig::default()),
             paused: false,
-            secret: Uuid::from_u64_pair(SECRET, id.0.unsigned_abs()),
+            secret: Uuid::from_u64_pair(SECRET_PREFIX, id.0.unsigned_abs()),
             partitions: topic.partitions,
         };
         let row = self.new_queue(queue.clone(), now);
@@ -64,7 +65,7 @@ impl State {
 
     fn new_queue(&self, queue: Queue, now: i64) -> QueueRow {
         let cursor = |partition: &PartitionId| {
-            let row = self.alive(*partition)?;
+            let row = self.alive_partition(*partition)?;
             let start = if queue.from == Start::Latest { row.high_watermark.0 } else { row.log_start.0 };
             Some((*partition, CursorRow { start, next: start }))
         };
@@ -85,7 +86,7 @@ impl State {
         }
     }
 
-    /// New partitions of a topic, in all its queues.
+    /// Adds new partitions of a topic to all its queues.
     pub(in crate::memory) fn grow_queues(&mut self, topic: TopicId, partitions: &[PartitionId]) {
         for row in self.queues.values_mut().filter(|row| row.queue.topic_id == topic) {
             for partition in partitions {
@@ -104,7 +105,7 @@ impl State {
     }
 
     fn log_start(&self, partition: PartitionId) -> i64 {
-        self.alive(partition).map_or(0, |row| row.log_start.0)
+        self.alive_partition(partition).map_or(0, |row| row.log_start.0)
     }
 
     pub(in crate::memory) fn clamp(&mut self) -> i64 {
@@ -129,7 +130,7 @@ impl State {
         rate: Option<f64>,
         now: i64,
     ) -> Result<i64, DeadRejected> {
-        let mut chosen = row.chosen(filter)?;
+        let mut chosen = row.dead_matching(filter)?;
         chosen.retain(|(partition, offset)| *offset >= self.log_start(*partition));
         for (nth, (partition, offset)) in chosen.iter().enumerate() {
             let Some(dead) = row.dead.remove(&(*partition, *offset)) else { continue };
@@ -139,13 +140,13 @@ impl State {
                 row.admit(
                     *partition,
                     *offset,
-                    AdmittedRow { key_hash, due_ms, attempt: dead.attempt, out: false },
+                    AdmittedRow { key_hash, due_ms, attempt: dead.attempt, given_out: false },
                 );
             } else {
                 let (hi, due_ms) = (offset + 1, due_ms.unwrap_or(now));
                 let run =
                     Waiting { hi, due_ms, attempt: dead.attempt, failures: 0, alone: false, reason: None };
-                row.wait(*partition, *offset, run);
+                row.add_waiting(*partition, *offset, run);
             }
         }
         Ok(count(chosen.len()))
@@ -155,7 +156,7 @@ impl State {
         let mut skipped = 0;
         let mut cursors = Vec::new();
         for (partition, offset) in to {
-            let Some(log) = self.alive(*partition) else { continue };
+            let Some(log) = self.alive_partition(*partition) else { continue };
             let target = (*offset).clamp(log.log_start, log.high_watermark);
             if let Some(over) = row.seek(*partition, target.0) {
                 skipped += over;
@@ -192,8 +193,8 @@ impl QueueRow {
         Ok(())
     }
 
-    /// The dead records that a filter means.
-    fn chosen(&self, filter: &DeadFilter) -> Result<Vec<(PartitionId, i64)>, DeadRejected> {
+    /// The dead records that a filter selects.
+    fn dead_matching(&self, filter: &DeadFilter) -> Result<Vec<(PartitionId, i64)>, DeadRejected> {
         let matching = |pattern: &str| {
             let is_it = |reason: &Option<String>| reason.as_ref().is_some_and(|reason| like(pattern, reason));
             self.dead.iter().filter(|(_, dead)| is_it(&dead.reason)).map(|(at, _)| *at).collect()
@@ -213,7 +214,7 @@ impl QueueRow {
     }
 
     pub(super) fn purge_dead(&mut self, filter: &DeadFilter) -> Result<i64, DeadRejected> {
-        let chosen = self.chosen(filter)?;
+        let chosen = self.dead_matching(filter)?;
         for at in &chosen {
             self.dead.remove(at);
         }
@@ -223,7 +224,8 @@ impl QueueRow {
         Ok(purged)
     }
 
-    /// Sets a cursor; how many records that were still to be done lie below it then.
+    /// Sets the cursor of a partition. Returns the number of unsettled records below it; `None` if the queue
+    /// does not have the partition.
     fn seek(&mut self, partition: PartitionId, to: i64) -> Option<i64> {
         let cursor = self.cursors.get_mut(&partition)?;
         let moved = to - cursor.next;
@@ -237,17 +239,20 @@ impl QueueRow {
         let runs: Vec<i64> = self.waiting.range(partition_range(partition)).map(|((_, lo), _)| *lo).collect();
         for lo in runs {
             let hi = self.waiting[&(partition, lo)].hi;
-            self.unwait(partition, lo, hi - lo);
+            self.take_waiting(partition, lo, hi - lo);
             todo.extend(lo..hi);
         }
-        let admitted: Vec<(i64, bool)> =
-            self.admitted.range(partition_range(partition)).map(|((_, o), row)| (*o, row.out)).collect();
+        let admitted: Vec<(i64, bool)> = self
+            .admitted
+            .range(partition_range(partition))
+            .map(|((_, o), row)| (*o, row.given_out))
+            .collect();
         for (offset, out) in admitted {
             if !out {
                 self.counts.waiting -= 1;
                 todo.push(offset);
             }
-            self.free(partition, offset..offset + 1);
+            self.remove_admitted(partition, offset..offset + 1);
         }
         let dead: Vec<i64> =
             self.dead.range((partition, to)..=(partition, i64::MAX)).map(|((_, o), _)| *o).collect();

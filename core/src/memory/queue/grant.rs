@@ -1,4 +1,4 @@
-//! Giving records out, and admitting them.
+//! Grants and admissions.
 
 use super::row::{AdmittedRow, CursorRow, LeasePartRow, QueueRow, Waiting, count};
 use crate::control_plane::{Batch, BatchFlags};
@@ -10,7 +10,7 @@ use crate::queue::deal::{Dealt, Source, Supply, deal};
 use crate::queue::{Admit, Grant, Granted, LeasePart, LimitedBy, Rate, Unadmitted, Want};
 use std::ops::Range;
 
-/// A run that may be given out, before its next attempt.
+/// A run that may be given out. `attempt` does not count the grant to be made.
 struct Run {
     partition: PartitionId,
     range: Range<i64>,
@@ -18,6 +18,7 @@ struct Run {
     failures: i32,
 }
 
+/// The runs that may be given out, by kind.
 #[derive(Default)]
 struct Runs {
     alone: Vec<Run>,
@@ -44,9 +45,11 @@ impl Runs {
     }
 }
 
-/// Limits of a grant, in records.
+/// What the limits of a queue allow a grant to give out, in records.
 struct Allowed {
+    /// Whole tokens of the rate limit; `None`: no rate limit.
     tokens: Option<i64>,
+    /// Records left until `max_in_flight`.
     room: i64,
     paused: bool,
 }
@@ -84,7 +87,7 @@ fn whole(n: f64) -> i64 {
 }
 
 impl State {
-    /// The first batch of a partition that ends after an offset and for which `pick` holds.
+    /// The first batch of a partition that ends after an offset and for which `pick` returns true.
     pub(super) fn batch_after(
         &self,
         partition: PartitionId,
@@ -94,9 +97,10 @@ impl State {
         self.batches_of(partition).map(|row| &row.batch).find(|b| b.end().0 > offset && pick(b))
     }
 
-    /// Fresh records of a shared queue: up to the first batch that has to be looked at.
+    /// Fresh records of a shared queue: from the cursor up to the first batch with delayed records, which has
+    /// to be admitted.
     fn fresh_of(&self, partition: PartitionId, cursor: CursorRow) -> Option<Run> {
-        let end = self.alive(partition)?.high_watermark.0;
+        let end = self.alive_partition(partition)?.high_watermark.0;
         let delayed = self.batch_after(partition, cursor.next, |b| b.flags.has(BatchFlags::DELAY));
         let stop = delayed.map_or(end, |b| b.base.0.clamp(cursor.next, end));
         (cursor.next < stop).then_some(Run { partition, range: cursor.next..stop, attempt: 0, failures: 0 })
@@ -142,7 +146,7 @@ impl State {
         runs
     }
 
-    /// Cursors that stand before a batch that has to be looked at.
+    /// Cursors that stand in front of a batch that has to be admitted.
     fn unadmitted(&self, row: &QueueRow, from: PartitionId) -> Vec<Unadmitted> {
         let full = row.is_keyed() && count(row.admitted.len()) >= limits::KEYED_WINDOW;
         if row.queue.paused || full {
@@ -166,7 +170,7 @@ impl State {
         let needs: Vec<i64> = wants.iter().map(|w| i64::from(w.records)).collect();
         let dealt = deal(&needs, allowed.records(), &runs.supply(), grant.dice);
         let given: i64 = dealt.iter().map(|d| d.range.end - d.range.start).sum();
-        row.give(&wants, &runs, &dealt, now);
+        row.lease_dealt(&wants, &runs, &dealt, now);
         let limited = row.queue.paused
             || (given == allowed.records() && given < needs.iter().sum::<i64>().min(runs.records()));
         let full = given == 0
@@ -177,7 +181,7 @@ impl State {
             .waiting
             .values()
             .map(|w| w.due_ms)
-            .chain(row.admitted.values().filter(|a| !a.out).filter_map(|a| a.due_ms));
+            .chain(row.admitted.values().filter(|a| !a.given_out).filter_map(|a| a.due_ms));
         Granted {
             at_ms: now,
             parts: grant.wants.iter().flat_map(|w| row.lease_parts(w.lease)).collect(),
@@ -202,22 +206,22 @@ impl QueueRow {
         }
     }
 
-    /// A bucket never holds more than its limit.
+    /// Adds the tokens gained since the last call. The bucket never holds more than the limit.
     fn refill(&mut self, rate: Rate, now: i64) {
         let gained = f64_of(now - self.refilled_ms) * f64::from(rate.limit) / f64_of(rate.per_ms);
         self.tokens = (self.tokens + gained).min(f64::from(rate.limit));
         self.refilled_ms = now;
     }
 
-    fn give(&mut self, wants: &[&Want], runs: &Runs, dealt: &[Dealt], now: i64) {
+    fn lease_dealt(&mut self, wants: &[&Want], runs: &Runs, dealt: &[Dealt], now: i64) {
         for d in dealt {
             let run = runs.run(d.from);
             let range = run.range.start + d.range.start..run.range.start + d.range.end;
             let (partition, length) = (run.partition, range.end - range.start);
             match d.from {
-                Source::Fresh(_) if self.is_keyed() => self.take(partition, range.start),
-                Source::Fresh(_) => self.pass(partition, range.end),
-                Source::Alone(_) | Source::Due(_) => self.unwait(partition, range.start, length),
+                Source::Fresh(_) if self.is_keyed() => self.take_admitted(partition, range.start),
+                Source::Fresh(_) => self.advance_cursor(partition, range.end),
+                Source::Alone(_) | Source::Due(_) => self.take_waiting(partition, range.start, length),
             }
             if self.queue.config.rate.is_some() {
                 self.tokens -= f64_of(length);
@@ -227,13 +231,13 @@ impl QueueRow {
         }
     }
 
-    fn pass(&mut self, partition: PartitionId, to: i64) {
+    fn advance_cursor(&mut self, partition: PartitionId, to: i64) {
         if let Some(cursor) = self.cursors.get_mut(&partition) {
             cursor.next = to;
         }
     }
 
-    /// Records of one history make one part.
+    /// Adds records to a lease. Records with the same partition, attempt and failures share a part.
     fn lease(&mut self, lease: LeaseId, deadline_ms: i64, run: &Run, range: Range<i64>) {
         let parts = self.leases.entry(lease).or_default();
         let (partition, attempt, failures) = (run.partition, run.attempt + 1, run.failures);
@@ -279,11 +283,15 @@ impl QueueRow {
                 alone: false,
                 reason: None,
             };
-            self.wait(admit.partition, range.start, run);
+            self.add_waiting(admit.partition, range.start, run);
         }
         for record in &admit.records {
-            let row =
-                AdmittedRow { key_hash: record.key_hash, due_ms: record.due_ms, attempt: 0, out: false };
+            let row = AdmittedRow {
+                key_hash: record.key_hash,
+                due_ms: record.due_ms,
+                attempt: 0,
+                given_out: false,
+            };
             self.admit(admit.partition, record.offset.0, row);
         }
         true

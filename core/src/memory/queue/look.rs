@@ -1,4 +1,4 @@
-//! What can be seen of queues.
+//! Listings and counts of queues.
 
 use super::row::{QueueRow, count};
 use crate::control_plane::Batch;
@@ -33,7 +33,7 @@ impl QueueRow {
                     let like = listed(run.attempt, run.failures, Some(run.due_ms), run.reason.clone());
                     (*lo..run.hi).for_each(|offset| add(&mut page, *partition, offset, &like));
                 }
-                for ((partition, offset), row) in self.admitted.iter().filter(|(_, row)| !row.out) {
+                for ((partition, offset), row) in self.admitted.iter().filter(|(_, row)| !row.given_out) {
                     add(&mut page, *partition, *offset, &listed(row.attempt, 0, row.due_ms, None));
                 }
             }
@@ -47,13 +47,14 @@ impl QueueRow {
         page
     }
 
-    /// Due time and attempt of what waits, with its number.
-    fn waits(&self) -> impl Iterator<Item = (PartitionId, i64, Option<i64>, i32, i64)> {
+    /// Partition, first offset, due time, attempt and number of records of each waiting run and each admitted
+    /// record.
+    fn waiting_runs(&self) -> impl Iterator<Item = (PartitionId, i64, Option<i64>, i32, i64)> {
         let runs = self
             .waiting
             .iter()
             .map(|((partition, lo), w)| (*partition, *lo, Some(w.due_ms), w.attempt, w.hi - lo));
-        let admitted = self.admitted.iter().filter(|(_, row)| !row.out);
+        let admitted = self.admitted.iter().filter(|(_, row)| !row.given_out);
         runs.chain(
             admitted.map(|((partition, offset), row)| (*partition, *offset, row.due_ms, row.attempt, 1)),
         )
@@ -71,7 +72,7 @@ impl State {
         let limit = saturated::<usize, _>(limit);
         let after = after.map(|(partition, offset)| (partition, offset.0));
         let page = row.page(listing).into_iter().filter(|(at, _)| after.is_none_or(|after| *at > after));
-        let gone = |l: &Listed| self.alive(l.partition).is_some_and(|p| l.offset < p.log_start);
+        let gone = |l: &Listed| self.alive_partition(l.partition).is_some_and(|p| l.offset < p.log_start);
         page.take(limit).map(|(_, l)| Listed { gone: gone(&l), ..l }).collect()
     }
 
@@ -81,11 +82,11 @@ impl State {
         let committed = |batch: Option<&Batch>| batch.map(|b| b.committed_at_ms);
         let mut oldest: Vec<i64> = Vec::new();
         for (partition, cursor) in &row.cursors {
-            let end = self.alive(*partition).map_or(0, |p| p.high_watermark.0);
+            let end = self.alive_partition(*partition).map_or(0, |p| p.high_watermark.0);
             counts.ready += (end - cursor.next).max(0);
             oldest.extend(committed(self.batch_after(*partition, cursor.next, |_| true)));
         }
-        for (partition, lo, due_ms, attempt, records) in row.waits() {
+        for (partition, lo, due_ms, attempt, records) in row.waiting_runs() {
             let due = due_ms.is_none_or(|due| due <= now);
             let kind = match attempt {
                 _ if due => &mut counts.ready,
@@ -103,12 +104,13 @@ impl State {
         counts
     }
 
-    /// The offset of a partition from which on its topic's queues hold what retention would let go.
+    /// The lowest offset of a partition that a queue of its topic has not settled: retention holds the
+    /// records from there on.
     pub(in crate::memory) fn held_from(&self, partition: PartitionId) -> Option<i64> {
-        self.queues.values().filter_map(|row| row.lowest(partition)).min()
+        self.queues.values().filter_map(|row| row.lowest_unsettled(partition)).min()
     }
 
-    /// Operations whose answer nobody can ask for any more.
+    /// Deletes kept answers of settlements that are too old to be asked for. Returns how many.
     pub(in crate::memory) fn forget_operations(&mut self, now: i64) -> usize {
         let forget = |row: &mut QueueRow| {
             let before = row.operations.len();

@@ -1,4 +1,4 @@
-//! A queue's rows, and the moves between them; each keeps the counts.
+//! The rows of a queue and the moves of records between them. Each move also updates the counters.
 
 use crate::id::{AgentId, LeaseId, PartitionId};
 use crate::number::saturated;
@@ -11,26 +11,33 @@ use uuid::Uuid;
 pub(in crate::memory) struct QueueRow {
     pub queue: Queue,
     pub cursors: BTreeMap<PartitionId, CursorRow>,
-    /// None is empty; parts by number.
+    /// By lease, the parts by number. No lease is empty.
     pub leases: BTreeMap<LeaseId, Vec<LeasePartRow>>,
+    /// Runs by partition and first offset.
     pub waiting: BTreeMap<(PartitionId, i64), Waiting>,
+    /// Records by partition and offset.
     pub dead: BTreeMap<(PartitionId, i64), Dead>,
-    /// Keyed queues: what is admitted and not settled for good, and its keys.
+    /// Keyed queues: records, by partition and offset, from their admission until they are acked, expired or
+    /// dead.
     pub admitted: BTreeMap<(PartitionId, i64), AdmittedRow>,
+    /// Keyed queues: keys of the admitted records, by partition and key hash.
     pub keys: BTreeMap<(PartitionId, i64), KeyRow>,
     pub counts: Counts,
+    /// Tokens of the rate limit, as of `refilled_ms`.
     pub tokens: f64,
     pub refilled_ms: i64,
     pub rates: Rates,
-    /// The last settlement of each agent.
+    /// Operation and answer of the last settlement of each agent.
     pub settled: HashMap<AgentId, (Uuid, Settled)>,
-    /// Those that are kept, until when.
+    /// Kept answers of settlements, with the time until which they are kept.
     pub operations: HashMap<Uuid, (i64, Settled)>,
 }
 
 #[derive(Clone, Copy)]
 pub(in crate::memory) struct CursorRow {
+    /// Offset where the cursor began.
     pub start: i64,
+    /// Offset of the first record that the cursor has not passed.
     pub next: i64,
 }
 
@@ -50,7 +57,7 @@ pub(in crate::memory) struct Waiting {
     pub due_ms: i64,
     pub attempt: i32,
     pub failures: i32,
-    /// Its lease expired.
+    /// Whether its lease expired, so that it goes to a caller that gets nothing else.
     pub alone: bool,
     pub reason: Option<String>,
 }
@@ -61,7 +68,7 @@ pub(in crate::memory) struct Dead {
     pub attempt: i32,
     pub failures: i32,
     pub reason: Option<String>,
-    /// In keyed queues, for its redrive.
+    /// In keyed queues: hash of the key, which a redrive needs.
     pub key_hash: Option<i64>,
 }
 
@@ -69,14 +76,14 @@ pub(in crate::memory) struct AdmittedRow {
     pub key_hash: i64,
     pub due_ms: Option<i64>,
     pub attempt: i32,
-    /// Given out and not yet settled for good: leased, or waiting for its next attempt.
-    pub out: bool,
+    /// Leased, or waiting for its next attempt.
+    pub given_out: bool,
 }
 
 #[derive(Default)]
 pub(in crate::memory) struct KeyRow {
     pub offsets: BTreeSet<i64>,
-    /// One of them is out.
+    /// Whether one of these records is leased or waits for its next attempt.
     pub taken: bool,
 }
 
@@ -89,7 +96,7 @@ pub(in crate::memory) struct Counts {
     pub waiting: i64,
 }
 
-/// Moving averages, records a second.
+/// Records per second, as moving averages over a minute.
 #[derive(Clone, Copy, Default)]
 pub(in crate::memory) struct Rates {
     pub leased: f64,
@@ -108,7 +115,7 @@ impl QueueRow {
 
     pub fn ledger(&self) -> Ledger {
         let runs: i64 = self.waiting.iter().map(|((_, lo), w)| w.hi - lo).sum();
-        let ready = self.admitted.values().filter(|a| !a.out).count();
+        let ready = self.admitted.values().filter(|a| !a.given_out).count();
         Ledger {
             passed: self.cursors.values().map(|c| c.next - c.start).sum(),
             acked: self.counts.acked,
@@ -122,8 +129,8 @@ impl QueueRow {
         }
     }
 
-    /// The lowest offset of a partition that is not settled, or dead.
-    pub fn lowest(&self, partition: PartitionId) -> Option<i64> {
+    /// The lowest offset of a partition whose record is not settled or is dead.
+    pub fn lowest_unsettled(&self, partition: PartitionId) -> Option<i64> {
         let cursor = self.cursors.get(&partition)?.next;
         let first = partition_range(partition);
         let leased = self
@@ -138,17 +145,17 @@ impl QueueRow {
         leased.chain(waiting).chain(admitted).chain(dead).chain([cursor]).min()
     }
 
-    pub fn wait(&mut self, partition: PartitionId, lo: i64, run: Waiting) {
+    pub fn add_waiting(&mut self, partition: PartitionId, lo: i64, run: Waiting) {
         self.counts.waiting += run.hi - lo;
         self.waiting.insert((partition, lo), run);
     }
 
-    /// Takes the first records of a waiting run; what is left stays as it was.
-    pub fn unwait(&mut self, partition: PartitionId, lo: i64, give: i64) {
+    /// Removes the first `give` records of a waiting run. The rest stays as it was.
+    pub fn take_waiting(&mut self, partition: PartitionId, lo: i64, give: i64) {
         let Some(run) = self.waiting.remove(&(partition, lo)) else { return };
         self.counts.waiting -= run.hi - lo;
         if lo + give < run.hi {
-            self.wait(partition, lo + give, run);
+            self.add_waiting(partition, lo + give, run);
         }
     }
 
@@ -158,18 +165,18 @@ impl QueueRow {
         self.admitted.insert((partition, offset), row);
     }
 
-    /// Takes an admitted record, and with it its key.
-    pub fn take(&mut self, partition: PartitionId, offset: i64) {
+    /// Marks an admitted record as given out, and its key as taken.
+    pub fn take_admitted(&mut self, partition: PartitionId, offset: i64) {
         let Some(row) = self.admitted.get_mut(&(partition, offset)) else { return };
-        row.out = true;
+        row.given_out = true;
         self.counts.waiting -= 1;
         if let Some(key) = self.keys.get_mut(&(partition, row.key_hash)) {
             key.taken = true;
         }
     }
 
-    /// Records that were out are settled for good.
-    pub fn free(&mut self, partition: PartitionId, range: Range<i64>) {
+    /// Removes admitted records that are acked, expired or dead, and frees their keys.
+    pub fn remove_admitted(&mut self, partition: PartitionId, range: Range<i64>) {
         for offset in range {
             let Some(row) = self.admitted.remove(&(partition, offset)) else { continue };
             if let Some(key) = self.keys.get_mut(&(partition, row.key_hash)) {
@@ -182,13 +189,13 @@ impl QueueRow {
         }
     }
 
-    pub fn die(&mut self, partition: PartitionId, range: Range<i64>, row: &Dead) {
+    pub fn mark_dead(&mut self, partition: PartitionId, range: Range<i64>, row: &Dead) {
         self.counts.dead += range.end - range.start;
         for offset in range.clone() {
             let key_hash = self.admitted.get(&(partition, offset)).map(|a| a.key_hash);
             self.dead.insert((partition, offset), Dead { key_hash, ..row.clone() });
         }
-        self.free(partition, range);
+        self.remove_admitted(partition, range);
     }
 }
 

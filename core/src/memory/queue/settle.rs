@@ -1,4 +1,4 @@
-//! Settlements, acks of commits, and the end of leases whose deadline is past.
+//! Settlements, acks in commits, and the expiry of leases.
 
 use super::row::{Dead, LeasePartRow, QueueRow, Rates, Waiting, count};
 use crate::id::{LeaseId, Offset, PartitionId, QueueId};
@@ -12,27 +12,27 @@ use crate::queue::{Ack, Action, Claim, Entry, Outcome, Settle, Settled, Verdict}
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// What an entry claims of a part.
+/// Records of one lease part that an entry is about.
 struct Claimed {
     entry: usize,
-    /// Index among the parts of the lease.
+    /// Index of the part in the lease.
     part: usize,
     records: Ranges,
 }
 
-fn of_part(part: &LeasePartRow, partition: PartitionId, attempt: i32) -> bool {
+fn is_of_part(part: &LeasePartRow, partition: PartitionId, attempt: i32) -> bool {
     part.partition == partition && part.attempt == attempt
 }
 
-/// What is claimed of a lease by entries, which are disjoint but for whole leases: those mean what the others
-/// leave.
+/// The records of a lease that each entry is about. Entries are disjoint, except that an entry for the whole
+/// lease means the records that the other entries leave.
 fn claimed(parts: &[LeasePartRow], entries: &[(usize, &Entry)]) -> Vec<Claimed> {
     let mut all = Vec::new();
     for (number, part) in parts.iter().enumerate() {
         let mut rest = part.pending.clone();
         for (entry, e) in entries {
             if let Claim::Run { partition, attempt, lo, hi } = e.claim
-                && of_part(part, partition, attempt)
+                && is_of_part(part, partition, attempt)
             {
                 let records = rest.within(&(lo.0..hi.0));
                 rest = rest.without(&records);
@@ -48,7 +48,8 @@ fn claimed(parts: &[LeasePartRow], entries: &[(usize, &Entry)]) -> Vec<Claimed> 
     all
 }
 
-/// Renewals change a part where they mean all that is left of it, else they make new ones.
+/// Applies renewals: one that names all records left in a part changes its deadline, any other moves its
+/// records to a new part.
 fn apply_renewals(parts: &mut Vec<LeasePartRow>, renewals: &[(usize, Ranges, i64)]) {
     let mut next = parts.iter().map(|p| p.number).max().unwrap_or(0);
     let left: Vec<Ranges> = parts.iter().map(|p| p.pending.clone()).collect();
@@ -120,7 +121,7 @@ impl QueueRow {
                         hi,
                         outcome: fate.outcome(),
                     });
-                    self.meet(&part, range.clone(), fate, now);
+                    self.apply_fate(&part, range.clone(), fate, now);
                 }
                 match action {
                     Action::Renew { lease_ms } => renewals.push((claim.part, claim.records, now + lease_ms)),
@@ -137,25 +138,25 @@ impl QueueRow {
         verdicts
     }
 
-    /// What its fate does to records that have left their lease.
-    fn meet(&mut self, part: &LeasePartRow, range: Range<i64>, fate: Fate, now: i64) {
+    /// Applies a fate to records that have left their lease.
+    fn apply_fate(&mut self, part: &LeasePartRow, range: Range<i64>, fate: Fate, now: i64) {
         let partition = part.partition;
         match fate {
             Fate::Renewed { .. } => {}
             Fate::Acked => {
                 self.counts.acked += range.end - range.start;
-                self.free(partition, range);
+                self.remove_admitted(partition, range);
             }
             Fate::Expired => {
                 self.counts.expired += range.end - range.start;
-                self.free(partition, range);
+                self.remove_admitted(partition, range);
             }
             Fate::Dead { failures, reason } => {
                 let row = Dead { at_ms: now, attempt: part.attempt, failures, reason, key_hash: None };
-                self.die(partition, range, &row);
+                self.mark_dead(partition, range, &row);
             }
             Fate::Waits { due_ms, attempt, failures, alone, reason } => {
-                self.wait(
+                self.add_waiting(
                     partition,
                     range.start,
                     Waiting { hi: range.end, due_ms, attempt, failures, alone, reason },
@@ -175,14 +176,17 @@ impl QueueRow {
         for range in part.pending.iter() {
             let run = Run { range: range.clone(), attempt: part.attempt, failures: part.failures };
             for (range, fate) in judge.expire(&run) {
-                self.meet(&part, range, fate, now);
+                self.apply_fate(&part, range, fate, now);
             }
         }
     }
 
+    /// Whether the lease of an ack holds its record.
     fn holds(&self, ack: &Ack) -> bool {
         let parts = self.leases.get(&ack.lease).into_iter().flatten();
-        parts.into_iter().any(|p| of_part(p, ack.partition, ack.attempt) && p.pending.contains(ack.offset.0))
+        parts
+            .into_iter()
+            .any(|p| is_of_part(p, ack.partition, ack.attempt) && p.pending.contains(ack.offset.0))
     }
 }
 
@@ -206,13 +210,13 @@ impl State {
         count(due.len())
     }
 
-    /// The indexes of those acks whose lease does not hold the record.
+    /// Indexes of the acks whose lease does not hold the record.
     pub(in crate::memory) fn lost_acks(&self, tenant: &Name, acks: &[Ack]) -> Vec<usize> {
         let held = |ack: &Ack| self.queues.values().any(|row| row.queue.tenant == *tenant && row.holds(ack));
         (0..).zip(acks).filter(|(_, ack)| !held(ack)).map(|(n, _)| n).collect()
     }
 
-    /// Acks that none of is lost.
+    /// Applies acks, all of which are held.
     pub(in crate::memory) fn apply_acks(&mut self, tenant: &Name, acks: &[Ack], now: i64) {
         for row in self.queues.values_mut().filter(|row| row.queue.tenant == *tenant) {
             let entry = |ack: &Ack| {
@@ -228,7 +232,7 @@ impl State {
 }
 
 impl Rates {
-    /// The averages at an instant, after so many more records.
+    /// The averages at the instant `now`, after further records.
     pub(super) fn after(self, leased: i64, settled: i64, now: i64) -> Self {
         const MINUTE: f64 = 60.0;
         let kept = (-seconds(now - self.at_ms) / MINUTE).exp();

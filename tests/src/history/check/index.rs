@@ -1,7 +1,9 @@
-//! Requests, what was answered to them, and whether the answers agree with each other and with what was read.
+//! Produce requests and their answers: indexes them, and compares them with each other and with what was
+//! read.
 
 use super::{Appearance, Checker, Record, Request};
-use crate::history::op::{Call, Outcome, Placed, Produce, RecordId};
+use crate::history::op::{Call, Outcome, Placed, Produce};
+use crate::history::record::RecordId;
 use crate::history::violation::Kind;
 use std::collections::HashMap;
 
@@ -135,7 +137,8 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Answers against reads, requests as wholes, and what must be there in the end.
+    /// Compares acknowledgements with reads, checks each request as a whole, and checks that every log was
+    /// read in the end.
     pub(super) fn compare(&mut self) {
         let mut acknowledged: Vec<(RecordId, Appearance)> =
             self.records.iter().filter_map(|(id, record)| Some((*id, record.acknowledged?))).collect();
@@ -222,7 +225,8 @@ impl<'a> Checker<'a> {
                 Some(place) => there = Some(place),
                 None => missing = true,
             }
-            // What may have been deleted, and what nobody looked for, is not missing.
+            // Records are not called missing if they may have been deleted or if a log was not read
+            // completely.
             known &= record.acknowledged.is_none() && self.whole(&sent.topic, sent.partition);
         }
         if let Some(place) = inverted {
@@ -243,7 +247,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Whether all that could ever have been in a topic's logs would be in their final reads.
+    /// Whether a topic's final reads would show every record that was ever in its logs.
     fn whole(&self, topic: &str, partition: Option<i32>) -> bool {
         let begins_at_0 =
             |log: &usize| self.final_answer(*log).is_some_and(|a| a.log_start.unwrap_or(0) == 0);

@@ -1,22 +1,24 @@
-//! The checker: one pass that puts records in their places, one along time.
+//! The checker of logs: it first places records at their offsets, then sweeps over operations in time order.
 //!
-//! Since an acknowledgement says where its records lie, a partition's order is known, and linearizability is
-//! a matter of comparing offsets across real-time edges: O(n log n) in the number of events and records.
+//! An acknowledgement names the offsets of its records, so a partition's order is known, and linearizability
+//! is checked by comparing offsets of operations that do not overlap: O(n log n) in the number of events and
+//! records.
 
 mod index;
 mod reads;
 mod sweep;
 
-use super::op::{Call, History, Log, Op, OpId, Outcome, RecordId};
+use super::op::{Call, History, Log, Op, OpId, Outcome};
+use super::record::RecordId;
 use super::violation::{Kind, Violation};
 use std::collections::{HashMap, HashSet};
 
-/// What the clients and topics of a history may do.
+/// What may happen in a history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Records may be deleted from the log's start.
     pub retention: bool,
-    /// Every log that a record was stored in must have been read as a whole at the end.
+    /// Every log in which a record was stored must have been read completely at the end.
     pub require_final: bool,
 }
 
@@ -26,7 +28,7 @@ impl Default for Options {
     }
 }
 
-/// Everything in the history that no correct log could have done.
+/// All violations in the history: everything that no correct log could have done.
 #[must_use]
 pub fn check(history: &History, options: Options) -> Vec<Violation> {
     let mut checker = Checker::new(history, options);
@@ -38,9 +40,9 @@ pub fn check(history: &History, options: Options) -> Vec<Violation> {
     checker.violations
 }
 
-/// A log by its number in [`Checker::logs`].
+/// Index of a log in [`Checker::logs`].
 type LogNumber = usize;
-/// An operation by its number in the history.
+/// Index of an operation in the history.
 type OpNumber = usize;
 
 #[derive(Clone, Copy, Debug)]
@@ -50,10 +52,10 @@ struct Appearance {
     op: OpNumber,
 }
 
-/// All attempts that are to store the same records.
+/// All attempts to store the same records.
 struct Request {
     attempts: Vec<OpNumber>,
-    /// When the first attempt began that has not certainly failed; never, if all have.
+    /// Invocation of the first attempt that may have had an effect; `u64::MAX` if all have certainly failed.
     invoked: u64,
     records: Vec<RecordId>,
 }
@@ -62,7 +64,7 @@ struct Record {
     request: usize,
     acknowledged: Option<Appearance>,
     read: Option<Appearance>,
-    /// Contradicted already: it is no evidence for anything else.
+    /// A contradiction was found: the record is no evidence for anything else.
     tainted: bool,
 }
 
@@ -76,7 +78,7 @@ struct Checker<'a> {
     records: HashMap<RecordId, Record>,
     acknowledged_at: HashMap<(LogNumber, i64), (RecordId, OpNumber)>,
     read_at: HashMap<(LogNumber, i64), (RecordId, OpNumber)>,
-    /// The last complete read of each log.
+    /// Last complete read of each log.
     finals: HashMap<LogNumber, OpNumber>,
     violations: Vec<Violation>,
     said: HashSet<(Kind, LogNumber, i64)>,
@@ -119,7 +121,7 @@ impl<'a> Checker<'a> {
         self.ops[op].id
     }
 
-    /// Each place is said once for each kind.
+    /// Reports a violation, at most once for each kind and place.
     fn say(&mut self, kind: Kind, place: (LogNumber, i64), ops: &[OpNumber], what: impl Into<String>) {
         if self.said.insert((kind, place.0, place.1)) {
             let (topic, partition) = self.logs[place.0];
@@ -129,7 +131,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Records, first and last, of a complete read.
+    /// Answer to the last complete read of a log.
     fn final_answer(&self, log: LogNumber) -> Option<&'a super::op::ReadAnswer> {
         match self.ops[*self.finals.get(&log)?].outcome() {
             Outcome::Records(answer) => Some(answer),

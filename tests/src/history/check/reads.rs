@@ -1,11 +1,12 @@
-//! What reads returned: by itself, and one read against another.
+//! Checks of reads: each answer by itself, and one read against another.
 
 use super::{Appearance, Checker, LogNumber};
-use crate::history::op::{Call, From, Outcome, Read, ReadAnswer, RecordId, Seen};
+use crate::history::op::{Call, From, Outcome, Read, ReadAnswer};
+use crate::history::record::{RecordId, Seen};
 use crate::history::violation::Kind;
 use std::collections::HashMap;
 
-/// Client, session, log: the offset at which the session goes on.
+/// Next offset of a session, by client, session and log.
 type Sessions = HashMap<(u32, u64, LogNumber), i64>;
 
 impl Checker<'_> {
@@ -32,7 +33,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Where the read has to begin, if it is known.
+    /// First offset that the read must return, if it is known.
     fn begin(
         &mut self,
         op: usize,
@@ -70,7 +71,7 @@ impl Checker<'_> {
                     }
                     _ => {}
                 }
-                // What was deleted before the session came to it is not missing.
+                // Records that were deleted before the session reached them are not missing.
                 let start = answer.log_start.filter(|_| self.options.retention).unwrap_or(0);
                 first.or(expected.map(|e| e.max(start)))
             }
@@ -81,7 +82,7 @@ impl Checker<'_> {
         from
     }
 
-    /// One answer by itself: no hole, no repeat, nothing above its own end.
+    /// Checks one answer by itself: no gap, no repeat, nothing above its high watermark.
     fn check_offsets(&mut self, op: usize, log: LogNumber, from: Option<i64>, answer: &ReadAnswer) {
         if !self.options.retention && answer.log_start.is_some_and(|start| start != 0) {
             self.say(
@@ -106,7 +107,7 @@ impl Checker<'_> {
         if let Some((offset, _)) = answer.records.iter().find(|r| r.0 >= end) {
             self.say(Kind::BeyondEnd, (log, *offset), &[op], format!("the high watermark is {end}"));
         }
-        // A read may end early, but not before its first record; a complete one ends at the end.
+        // A read may end early, but not before its first record; a complete read must reach the end.
         if let Some(expected) =
             expected.filter(|e| *e < end && (answer.records.is_empty() || self.is_final(op)))
         {
@@ -115,7 +116,7 @@ impl Checker<'_> {
     }
 
     fn miss(&mut self, op: usize, log: LogNumber, offsets: std::ops::Range<i64>) {
-        // In a complete read an acknowledged record that is missing is lost, and is told as that.
+        // An acknowledged record that a complete read lacks is reported as lost instead.
         let lost = self.is_final(op)
             && offsets.clone().take(10_000).any(|offset| self.acknowledged_at.contains_key(&(log, offset)));
         if !lost {

@@ -1,11 +1,11 @@
-//! Along time: what was known before an operation began binds it.
+//! Sweep over operations in time order: whatever was known before an operation began must still hold for it.
 
 use super::{Checker, LogNumber, OpNumber};
 use crate::history::op::{Call, From, Outcome};
 use crate::history::violation::Kind;
 use std::collections::HashMap;
 
-/// The least end that a log must have, and the operation from which it is known.
+/// Lower bound of a log's end, and the operation that established it.
 #[derive(Clone, Copy, Default)]
 struct Floor {
     end: i64,
@@ -22,17 +22,18 @@ impl Floor {
 
 #[derive(Clone, Copy, Default)]
 struct Floors {
-    /// By acknowledgement, by sight, and since another part of a request was seen in another log.
+    /// Lower bounds established by acknowledgements (`acknowledged`), by reads (`seen`), and because another
+    /// part of a request was seen in another log (`whole`).
     acknowledged: Floor,
     seen: Floor,
     whole: Floor,
     log_start: Floor,
 }
 
-/// What an operation that looks has to say of a log.
+/// What an operation's answer says about a log.
 struct Sight {
     log: LogNumber,
-    /// `None`: no less than `least`, but how much more is not said.
+    /// End of the log; `None`: at least `least`, otherwise unknown.
     end: Option<i64>,
     least: i64,
     log_start: Option<i64>,
@@ -41,14 +42,14 @@ struct Sight {
 #[derive(Default)]
 struct State {
     floors: Vec<Floors>,
-    /// Where the acknowledged requests of one client end, by client and log.
+    /// Ends of each client's acknowledged requests, by client and log.
     clients: HashMap<(u32, LogNumber), Floor>,
-    /// For each looking operation that is open, the floors when it began.
+    /// Bounds at the beginning of each open operation that observes a log.
     open: HashMap<OpNumber, Floors>,
-    /// For each log the requests that lie in several logs, by their first offset; and how many of them have
-    /// been seen.
+    /// For each log, the requests that span several logs, by their first offset in it, and the number of
+    /// those that have been seen.
     spread: Vec<(Vec<(i64, usize)>, usize)>,
-    /// For each request and log its first and last offset.
+    /// For each request, its first and last offset in each of its logs.
     spans: Vec<Vec<(LogNumber, i64, i64)>>,
 }
 
@@ -63,7 +64,7 @@ impl Checker<'_> {
             let first = request.attempts.iter().find(|op| self.ops[**op].invoked == request.invoked);
             begins.extend(first.map(|op| (*op, number)));
         }
-        // What began in the same instant in which another ended overlapped it.
+        // Operations overlap if one begins at the same time at which the other ends: invocations sort first.
         let mut moments: Vec<(u64, bool, OpNumber)> = Vec::with_capacity(2 * self.ops.len());
         for (number, op) in self.ops.iter().enumerate() {
             moments.push((op.invoked, false, number));
@@ -134,7 +135,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Where requests lie, as far as it is known and not contradicted.
+    /// Computes the offsets of requests, as far as they are known and not contradicted.
     fn spread(&self, state: &mut State) {
         state.spread = vec![(Vec::new(), 0); self.logs.len()];
         for (number, request) in self.requests.iter().enumerate() {
@@ -185,7 +186,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Whoever saw a part of a request has to find the rest of it from then on.
+    /// Once a part of a request was seen, every later operation must find the rest: raises the bounds.
     fn see(&self, state: &mut State, log: LogNumber, end: i64, by: OpNumber) {
         loop {
             let (requests, seen) = &mut state.spread[log];
@@ -215,7 +216,7 @@ impl Checker<'_> {
             (Kind::HighWatermarkBack, floors.seen, "seen"),
             (Kind::Torn, floors.whole, "visible with the rest of its request"),
         ];
-        // What a complete read lacks of the acknowledged is lost, and is told as that.
+        // An acknowledged record that a complete read lacks is reported as lost instead.
         let mut known = known
             .into_iter()
             .filter(|(kind, floor, _)| floor.end > end && !(*kind == Kind::StaleRead && self.is_final(op)));

@@ -1,12 +1,12 @@
-//! One record along its attempts: the next one begins when, and only when, the last has ended and its delay
-//! is over (I8, I10, I11).
+//! Consecutive attempts of one record: the next one may begin only when the previous one has ended and its
+//! delay has passed (I8, I10, I11).
 
 use super::hand::Hand;
 use super::{Checker, HandNumber, OpNumber};
 use crate::history::queue::{Intent, Status};
 use crate::history::violation::Kind;
 
-/// Why a hand-out cannot have been.
+/// Reason why a hand-out is a violation.
 pub(super) struct Finding {
     pub kind: Kind,
     pub ops: Vec<OpNumber>,
@@ -19,12 +19,12 @@ impl Finding {
     }
 }
 
-/// Ways in which a record may have come to be free again: the failures it then had, and the instant before
-/// which it must not be handed out.
+/// Possible states of a record after an attempt: lowest and highest number of failures, and the earliest time
+/// at which it may be handed out.
 #[derive(Default)]
 struct Ways {
     bounds: Option<(u32, u32, i64)>,
-    /// One of the ways was to die.
+    /// The record may have died.
     died: bool,
 }
 
@@ -67,8 +67,8 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// A seek or a purge begins each record anew. What overlapped one belongs to neither side, so that
-    /// nothing is said of it.
+    /// Checks a record whose queue had seeks or purges; each begins the record anew. Hand-outs that overlap
+    /// one could belong to either side, so they are not checked.
     fn broken_chain(&mut self, hands: std::ops::Range<HandNumber>) {
         let first = self.hands[hands.start];
         let mut ages: Vec<Vec<HandNumber>> = Vec::new();
@@ -106,14 +106,14 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// When a redrive began that may have brought the record back between two instants.
+    /// Invocation of the first redrive between two times that may have brought the record back.
     pub(super) fn redriven(&self, hand: &Hand<'a>, from: u64, until: u64) -> Option<u64> {
         let redrives =
             self.queues[hand.queue].redrives.iter().filter(|r| r.which.covers(hand.partition, hand.offset));
         redrives.filter(|r| r.invoked <= until && from <= r.returned).map(|r| r.invoked).min()
     }
 
-    /// The first hand-out that is known: each attempt before it was given to nobody, and expired.
+    /// Checks the first known hand-out: every earlier attempt must have reached no worker and expired.
     fn begin(&self, hand: &Hand<'a>, whole: bool) -> Option<Finding> {
         let unseen = hand.attempt.saturating_sub(1);
         let least = if whole && self.redriven(hand, 0, hand.returned).is_none() { unseen } else { 0 };
@@ -146,7 +146,7 @@ impl<'a> Checker<'a> {
                 format!("attempt {} came after attempt {}", a.attempt, b.attempt),
             );
         }
-        // An answer may come so late that all this is over by then.
+        // The answer that shows a hand-out may arrive after the record has died and was redriven.
         let redriven = self.redriven(a, a.invoked, b.returned);
         let ways = match self.ways(a, b, redriven) {
             Ok(ways) => ways,
@@ -182,7 +182,7 @@ impl<'a> Checker<'a> {
         None
     }
 
-    /// The two hand-outs and, between them, what ended the first.
+    /// The two hand-outs and, between them, the settlement that ended the first.
     fn with_end(&self, a: &Hand<'a>, b: &Hand<'a>) -> Vec<OpNumber> {
         let end = self.touches_of(a).iter().find(|t| t.may_have_ended()).map(|t| t.op);
         [Some(a.op), end, Some(b.op)].into_iter().flatten().collect()
@@ -256,7 +256,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// One failure more, which may be the last; `dead`: whether it was, if that was told.
+    /// Adds the outcomes of a further failure. `dead` says whether it killed the record, if that is known.
     fn failed(
         &self,
         ways: &mut Ways,
@@ -275,7 +275,8 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Records that are to be delayed, or not to be handed out for ever, or lie before the queue's beginning.
+    /// Checks that a record is not handed out before its delay, after its time to live, or before the queue's
+    /// start.
     fn timing(&mut self, hands: std::ops::Range<HandNumber>) {
         let first = self.hands[hands.start];
         let Some(known) = self.known_of(&first).copied() else { return };

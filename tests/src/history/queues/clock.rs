@@ -1,17 +1,17 @@
-//! What answers say of the server's clock at the clients' instants. All that is assumed is that neither clock
-//! goes back.
+//! Bounds of the server's clock at times of the clients' clock, taken from answers. The only assumption is
+//! that neither clock goes back.
 
 #[derive(Default)]
 pub(super) struct Clock {
-    /// Answers by when they came: the latest server instant that any up to there named.
+    /// By time of return: the latest server time that any answer up to then named.
     least: Vec<(u64, i64)>,
-    /// Answers by when they were asked for: the earliest server instant that any from there on named.
+    /// By time of invocation: the earliest server time that any answer from then on named.
     most: Vec<(u64, i64)>,
 }
 
 impl Clock {
-    /// From calls: asked, answered, and what the server's clock showed in between. `fresh` are those that
-    /// surely looked at the clock.
+    /// Builds the bounds. `least`: return times and the server times in the answers; `fresh`: invocation
+    /// times and server times of calls whose answers certainly read the clock.
     pub(super) fn of(mut least: Vec<(u64, i64)>, mut fresh: Vec<(u64, i64)>) -> Self {
         least.sort_unstable();
         let mut latest = i64::MIN;
@@ -28,13 +28,13 @@ impl Clock {
         Self { least, most: fresh }
     }
 
-    /// At a client's instant the server's clock shows this or more.
+    /// Lower bound of the server's clock at a client's time.
     pub(super) fn at_least(&self, at: u64) -> i64 {
         let after = self.least.partition_point(|(returned, _)| *returned <= at);
         after.checked_sub(1).map_or(i64::MIN, |n| self.least[n].1)
     }
 
-    /// At a client's instant the server's clock shows this or less.
+    /// Upper bound of the server's clock at a client's time.
     pub(super) fn at_most(&self, at: u64) -> i64 {
         let from = self.most.partition_point(|(invoked, _)| *invoked < at);
         self.most.get(from).map_or(i64::MAX, |(_, now_ms)| *now_ms)

@@ -1,4 +1,5 @@
-//! The end: everything was delivered (I9), nothing is left, and dead is what had to die (I11).
+//! Final state of queues: everything was delivered (I9), nothing is left, and the dead records are those that
+//! had to die (I11).
 
 use super::hand::Hand;
 use super::index::Known;
@@ -72,7 +73,7 @@ impl<'a> Checker<'a> {
                 && known.timing.ttl_ms.is_none()
                 && known.invoked.is_none_or(|at| at < self.ops[rest_op].invoked)
         };
-        // What retention has let go is nobody's any more.
+        // Records that retention has deleted need not be delivered.
         let start = |partition: i32| {
             self.finals.get(&(spec.topic.as_str(), partition)).map_or(0, |(_, log_start)| *log_start)
         };
@@ -94,7 +95,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Whether a record may be done with, of those that are not dead in the end.
+    /// Whether a record that is not dead in the end may be finished.
     fn is_over(&self, queue: QueueNumber, at: RecordAt, known: &Known, hands: Option<Span>) -> bool {
         let last = self.queues[queue].breaks_of(at.0).max_by_key(|b| b.invoked);
         let passed = last.is_some_and(|b| match b.cursors.get(&at.0) {
@@ -121,7 +122,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Failures, and reason if it was given, with which a hand-out may have been the last one.
+    /// Possible deaths in a hand-out: number of failures, and the reason if one was given.
     fn deaths(&self, hand: &Hand<'a>) -> impl Iterator<Item = (u32, Option<&'a str>)> {
         let limit = self.queues[hand.queue].max_failures().0;
         let sure = self.sure_end(hand);
@@ -166,7 +167,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// One that is listed must have died, by what its last worker did or did not do.
+    /// Checks that a listed dead record must have died, by what its last worker did or did not do.
     fn one_dead(&mut self, queue: QueueNumber, op: usize, dead: &Dead, hands: &[Hand<'a>]) {
         let at = (dead.partition, dead.offset);
         let ((least, most), unanswered) =
@@ -209,7 +210,7 @@ impl<'a> Checker<'a> {
                 0 => self.deaths(last).any(|(failures, reason)| {
                     failures == dead.failures && reason.is_none_or(|r| dead.reason.as_deref() == Some(r))
                 }),
-                // Handed out to nobody since, each time with a failure, up to the limit.
+                // Later attempts reached no worker; each added a failure, up to the limit.
                 _ => {
                     dead.failures >= least
                         && (redriven

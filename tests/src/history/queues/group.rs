@@ -1,4 +1,4 @@
-//! Settlements put to the hand-outs they speak of, and records to the log.
+//! Assigns settlements to the hand-outs that they name, and compares hand-outs with the log.
 
 use super::hand::{Hand, Touch};
 use super::{Checker, HandNumber, OpNumber, QueueNumber, Span};
@@ -8,7 +8,7 @@ use crate::history::violation::Kind;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// Tokens are hashes already.
+/// A hasher that returns its input: tokens are hashes already.
 #[derive(Default)]
 struct AsIs(u64);
 
@@ -26,7 +26,7 @@ impl Hasher for AsIs {
 
 type Tokens<T> = HashMap<Token, T, BuildHasherDefault<AsIs>>;
 
-/// An entry that speaks of a whole lease.
+/// A settlement entry that names a whole lease.
 struct Whole<'a> {
     op: OpNumber,
     settle: &'a Settle,
@@ -144,8 +144,8 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Whole leases: how many records were settled is told, not which; where it is all that can have been
-    /// left, it is known.
+    /// Entries for whole leases. The answer tells the number of settled records, not which; if it equals the
+    /// number that can have been left, they are known.
     fn index_wholes(&mut self, touches: &mut Vec<Touch<'a>>, wholes: Vec<Whole<'a>>) {
         if wholes.is_empty() {
             return;
@@ -197,7 +197,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Each hand-out's touches side by side, by when they were called.
+    /// Orders touches by hand-out, and each hand-out's touches by invocation.
     fn place(&mut self, touches: &[Touch<'a>]) {
         let mut ends = vec![0_usize; self.hands.len() + 1];
         for touch in touches {
@@ -221,7 +221,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// The hand-outs of each record, side by side.
+    /// The hand-outs of each record, as ranges of [`Checker::hands`].
     pub(super) fn records(&self) -> Vec<Span> {
         let place = |hand: &Hand<'_>| (hand.queue, hand.partition, hand.offset);
         let mut records = Vec::new();
@@ -235,7 +235,7 @@ impl<'a> Checker<'a> {
         records
     }
 
-    /// I2, I3: what is handed out is what the log holds there.
+    /// I2, I3: a hand-out must have the content that the log holds at its offset.
     pub(super) fn compare_with_log(&mut self) {
         for (from, to) in self.records() {
             let first = self.hands[from];

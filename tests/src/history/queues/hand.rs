@@ -1,8 +1,8 @@
-//! One hand-out of one record, and the settlements that spoke of it.
+//! One hand-out of one record, and the settlements that named it.
 
 use super::{Checker, HandNumber, OpNumber, QueueNumber};
-use crate::history::op::Seen;
 use crate::history::queue::{Intent, Status, Token};
+use crate::history::record::Seen;
 
 #[derive(Clone, Copy)]
 pub(super) struct Hand<'a> {
@@ -15,29 +15,29 @@ pub(super) struct Hand<'a> {
     pub key: Option<&'a str>,
     pub receipt: Token,
     pub lease: Token,
-    /// The call whose answer told of it first.
+    /// The call whose answer was the first to contain the hand-out.
     pub op: OpNumber,
     pub invoked: u64,
     pub returned: u64,
-    /// It was granted at this instant of the server's clock, or before.
+    /// Latest time of the grant, by the server's clock.
     pub now_ms: i64,
-    /// As it was handed out.
+    /// Deadline when it was handed out, before any renewal.
     pub deadline_ms: i64,
-    /// First and end in [`Checker::touches`].
+    /// Start and end of its range in [`Checker::touches`].
     pub touches: (usize, usize),
 }
 
-/// An entry of a settlement that named a hand-out.
+/// A settlement entry that named a hand-out.
 #[derive(Clone, Copy)]
 pub(super) struct Touch<'a> {
     pub hand: HandNumber,
     pub op: OpNumber,
     pub request: Option<&'a str>,
     pub invoked: u64,
-    /// Never, if nobody knows what came of it.
+    /// Time of the answer; `u64::MAX` if the outcome is unknown.
     pub returned: u64,
     pub intent: &'a Intent,
-    /// `None`: nobody knows.
+    /// `None`: unknown.
     pub status: Option<Status>,
     pub deadline_ms: Option<i64>,
 }
@@ -55,17 +55,18 @@ impl Touch<'_> {
         self.status == Some(Status::Acked) || (self.status.is_none() && *self.intent == Intent::Ack)
     }
 
-    /// Attempts at one settlement.
+    /// Whether both are attempts at one settlement.
     pub fn repeats(&self, other: &Self) -> bool {
         self.op != other.op && self.request.is_some() && self.request == other.request
     }
 }
 
-/// How a hand-out ended, by what its worker was told.
+/// Known end of a hand-out, by what its worker was told.
 #[derive(Clone, Copy)]
 pub(super) struct Sure<'a> {
     pub touch: Touch<'a>,
-    /// It ended then or later: a request that nobody answered may have done it before one that was answered.
+    /// Earliest time of the end: an attempt without an answer may have had the effect before the one that was
+    /// answered.
     pub from: u64,
 }
 
@@ -77,8 +78,8 @@ impl<'a> Checker<'a> {
         Some(Sure { touch, from: attempts.map(|t| t.invoked).fold(touch.invoked, u64::min) })
     }
 
-    /// The deadline was not before this instant of the server's clock, by what was renewed before `until`. A
-    /// later renewal may have made it earlier.
+    /// Lower bound of the deadline, by the server's clock, considering renewals sent before `until`. A later
+    /// renewal may have made the deadline earlier.
     pub(super) fn deadline_ms(&self, hand: &Hand<'a>, until: u64) -> i64 {
         let renewals = || {
             let touches = self.touches_of(hand).iter().filter(move |t| t.invoked < until);
@@ -104,7 +105,7 @@ impl<'a> Checker<'a> {
         if superseded(hand.returned.saturating_sub(1)) { last } else { last.min(hand.deadline_ms) }
     }
 
-    /// Whether its deadline may have been over at an instant of the server's clock.
+    /// Whether the lease may have expired at this time of the server's clock.
     pub(super) fn may_have_expired(&self, hand: &Hand<'a>, now_ms: i64) -> bool {
         self.deadline_ms(hand, u64::MAX) <= now_ms.saturating_add(self.options.slack_ms)
     }

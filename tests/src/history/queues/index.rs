@@ -1,19 +1,21 @@
-//! Operations into queues, hand-outs and what was known of the log.
+//! Index of the operations on queues, of hand-outs, and of what is known about the log.
 
 use super::clock::Clock;
 use super::hand::Hand;
 use super::{Break, Checker, OpNumber, Queue, QueueNumber, Revival};
-use crate::history::op::{Call, Op, Outcome, Produce, RecordId, Seen, Timing};
+use crate::history::op::{Call, Op, Outcome, Produce, Timing};
 use crate::history::queue::{Lease, Leased, QueueAnswer, QueueCall, Which};
+use crate::history::record::{RecordId, Seen};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-/// What the log is known to hold at an offset.
+/// Known content of the log at an offset.
 #[derive(Clone, Copy)]
 pub(super) struct Known {
     pub offset: i64,
     pub seen: Seen,
     pub op: OpNumber,
-    /// When it was sent first, and acknowledged first; never, if nobody knows.
+    /// First time at which the record was sent; `None` if unknown. `returned` is the time of its first
+    /// acknowledgement; `u64::MAX` if unknown.
     pub invoked: Option<u64>,
     pub returned: u64,
     pub timing: Timing,
@@ -123,8 +125,8 @@ impl<'a> Checker<'a> {
         for (op, lease, leased) in self.leases() {
             let (queue, invoked, returned) =
                 (self.queue_numbers[lease.queue.as_str()], self.ops[op].invoked, self.ops[op].ended());
-            // Who waits for nothing may be told any clock; the answer to a repeated request may be as old as
-            // the first.
+            // An empty answer may carry any time, and the answer to a repeated request may be as old as the
+            // first answer: neither is used as a bound.
             let repeated = lease.request.as_deref().is_some_and(|request| !requests.insert(request));
             if !leased.records.is_empty() {
                 least.push((returned, leased.now_ms));
@@ -178,7 +180,7 @@ impl<'a> Checker<'a> {
         self.hands = told;
     }
 
-    /// What a lease call shares with other attempts at it.
+    /// Request id of a lease call, which all attempts at it share.
     fn request_of(&self, op: OpNumber) -> Option<&'a str> {
         match &self.ops[op].call {
             Call::Queue(QueueCall::Lease(lease)) => lease.request.as_deref(),
@@ -241,7 +243,7 @@ impl<'a> Checker<'a> {
             }
         }
         for records in known.values_mut() {
-            // Stable: what was acknowledged comes before what was read, and the first answer before its
+            // The sort is stable: acknowledgements stay before reads, and the first answer before its
             // repeats.
             records.sort_by_key(|record| record.offset);
             records.dedup_by_key(|record| record.offset);
@@ -249,22 +251,23 @@ impl<'a> Checker<'a> {
         self.known = known;
     }
 
-    /// What is known of the record of a hand-out.
+    /// Known content of the log at a hand-out's offset.
     pub(super) fn known_of(&self, hand: &Hand<'a>) -> Option<&Known> {
         let records = self.known.get(&(self.queues[hand.queue].topic()?, hand.partition))?;
         records.binary_search_by_key(&hand.offset, |record| record.offset).ok().map(|n| &records[n])
     }
 }
 
-/// The same hand-out.
+/// Whether both are the same hand-out, told in two answers.
 fn is_repeat(one: &Hand<'_>, other: &Hand<'_>) -> bool {
     let place = |hand: &Hand<'_>| (hand.queue, hand.partition, hand.offset, hand.attempt, hand.receipt);
     place(one) == place(other)
 }
 
-/// By queue, partition, offset, attempt; as one number each, since there are many.
+/// Hand-outs sorted by queue, partition, offset and attempt. Each sort key is packed into one number for
+/// speed.
 fn sorted<'a>(hands: &[Hand<'a>]) -> Vec<Hand<'a>> {
-    // Many lie side by side: what a lane's number is, is asked once for all of them.
+    // Hand-outs of one lane (queue and partition) come in runs: look up its number once per run.
     let lane = |hand: &Hand<'_>| (hand.queue, hand.partition);
     let lanes: BTreeSet<(QueueNumber, i32)> =
         hands.chunk_by(|a, b| lane(a) == lane(b)).map(|run| lane(&run[0])).collect();

@@ -1,4 +1,4 @@
-//! Keyed queues: records of one key within a partition are handed out one after the other, in their order.
+//! Keyed queues: records of one key within a partition are handed out one after the other, in offset order.
 
 use super::hand::Hand;
 use super::{Checker, HandNumber, QueueNumber, Span};
@@ -9,8 +9,8 @@ use std::collections::HashMap;
 
 type Key<'a> = (QueueNumber, i32, &'a str);
 
-/// When a record was over for good, at the earliest: by a settlement that was called then, of the clients'
-/// clock, or by a deadline, of the server's; never, where that is the greatest of numbers.
+/// Earliest time at which a record was finished for good: `settled` by the clients' clock if a settlement
+/// finished it, `expired_ms` by the server's clock if a deadline did. The maximum value means never.
 #[derive(Clone, Copy)]
 struct Over {
     settled: u64,
@@ -35,7 +35,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// I8 for keys: of two hand-outs the later one begins when the first is over.
+    /// I8 for keys: of two hand-outs of a key, the later one begins after the first is over.
     fn together(&mut self, key: &str, records: &[Span]) -> bool {
         let mut hands: Vec<HandNumber> = records.iter().flat_map(|(from, to)| *from..*to).collect();
         hands.sort_unstable_by_key(|n| (self.hands[*n].now_ms, *n));
@@ -72,7 +72,8 @@ impl<'a> Checker<'a> {
                 .any(|brk| brk.invoked <= b.returned && a.invoked <= brk.returned)
     }
 
-    /// A record is handed out for the first time when those before it are over.
+    /// Checks that a record is handed out for the first time only when all earlier records of its key are
+    /// finished.
     fn passed_over(&mut self, key: &str, records: &[Span]) {
         let first = self.hands[records[0].0];
         if self.queues[first.queue].breaks_of(first.partition).next().is_some() {
@@ -101,7 +102,7 @@ impl<'a> Checker<'a> {
                 return;
             }
             let Some(over) = self.over(*from, *to) else { continue };
-            // What ended surely is compared by its instant alone: the latest stands for all.
+            // Records finished by a settlement are compared by time only: the latest one stands for all.
             match before.iter_mut().find(|(b, _)| b.expired_ms == i64::MAX && over.expired_ms == i64::MAX) {
                 Some(known) if known.0.settled < over.settled => *known = (over, to - 1),
                 Some(_) => {}
@@ -110,19 +111,19 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// `None`: nothing can be said.
+    /// When a record was finished; `None` if nothing certain can be said.
     fn over(&self, from: HandNumber, to: HandNumber) -> Option<Over> {
         let (first, last) = (self.hands[from], self.hands[to - 1]);
         let queue = &self.queues[first.queue];
         let timing = self.known_of(&first).map(|known| known.timing).unwrap_or_default();
-        // What is redriven comes back out of order; what is delayed may be passed over, what expires is over
-        // unseen.
+        // Redriven records come back out of order, delayed records may be passed over, and expired records
+        // end without a visible event.
         if timing != Timing::default() || self.redriven(&first, 0, u64::MAX).is_some() {
             return None;
         }
         let limit = queue.max_failures().0;
         let failures = last.failures.saturating_add(1);
-        // Handed out to nobody since, as often as that is fatal.
+        // Later attempts may have reached no worker; enough of them kill the record.
         let unseen = u32::try_from(queue.unanswered.len()).unwrap_or(u32::MAX);
         let fatal = |failures: u32| failures.saturating_add(unseen) >= limit;
         if let Some(sure) = self.sure_end(&last) {

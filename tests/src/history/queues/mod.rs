@@ -1,12 +1,12 @@
-//! The checker of queues: what was handed out and settled, against what a queue may do.
+//! The checker of queues: it compares hand-outs and settlements with what a correct queue may do.
 //!
-//! Records are looked at one by one (`chain`, `verdict`, `end`) and key by key (`keys`). Whatever is claimed
-//! must be certain: an operation takes effect at some instant between its call and its answer, the server's
-//! clock at a client's instant is known only by the answers before and after it (`clock`), and calls without
-//! an answer may have had their effect, at any time from then on, or not.
+//! Records are checked one by one (`chain`, `verdict`, `end`) and key by key (`keys`). Every reported
+//! violation must be certain: an operation takes effect at some time between its call and its answer, the
+//! server's clock at a client's time is known only by the answers before and after it (`clock`), and a call
+//! without an answer may have its effect at any later time, or never.
 //!
-//! The server's clock must not go back, and a record's lease, once over, must not come to life again; else
-//! nothing is assumed of the server.
+//! The checker assumes that the server's clock does not go back, and that a lease, once over, does not become
+//! valid again. It assumes nothing else about the server.
 
 mod chain;
 mod clock;
@@ -25,12 +25,12 @@ use hand::{Hand, Touch};
 use index::Known;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// What the queues of a history may do.
+/// What may happen in a history, and how strictly it is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueOptions {
-    /// Every queue that was leased from must have been looked at in the end, drained.
+    /// Every queue that was leased from must have been drained and described in the end.
     pub require_rest: bool,
-    /// Instants of the server's clock that differ by so little may be one: they are rounded.
+    /// Tolerance when two times of the server's clock are compared, since they are rounded.
     pub slack_ms: i64,
 }
 
@@ -40,8 +40,8 @@ impl Default for QueueOptions {
     }
 }
 
-/// Everything in the history that no correct queues could have done. The log is taken as it is read:
-/// [`super::check`] is for that.
+/// All violations in the history: everything that no correct queues could have done. The log's content is
+/// taken as it was read; [`super::check`] checks it.
 #[must_use]
 pub fn check_queues(history: &History, options: QueueOptions) -> Vec<Violation> {
     let mut checker = Checker::new(history, options);
@@ -54,26 +54,26 @@ pub fn check_queues(history: &History, options: QueueOptions) -> Vec<Violation> 
     checker.violations
 }
 
-/// An operation by its number in the history.
+/// Index of an operation in the history.
 type OpNumber = usize;
-/// A hand-out by its number in [`Checker::hands`].
+/// Index of a hand-out in [`Checker::hands`].
 type HandNumber = usize;
-/// The hand-outs of one record, side by side: first and end.
+/// Start and end of the hand-outs of one record in [`Checker::hands`].
 type Span = (HandNumber, HandNumber);
-/// A queue by its number in [`Checker::queues`].
+/// Index of a queue in [`Checker::queues`].
 type QueueNumber = usize;
 
-/// What moved the cursors of some partitions, and ended their leases.
+/// A seek or a purge, which moved the cursors of some partitions and ended their leases.
 struct Break {
     op: OpNumber,
     invoked: u64,
-    /// Never, if nobody knows.
+    /// `u64::MAX` if the outcome is unknown.
     returned: u64,
-    /// It dropped all that was there.
+    /// True for a purge, which dropped all records.
     purge: bool,
-    /// `None`: all.
+    /// `None`: all partitions.
     partitions: Option<Vec<i32>>,
-    /// Where the cursors are known to have come to stand.
+    /// Cursors afterwards, as far as they are known.
     cursors: BTreeMap<i32, i64>,
 }
 
@@ -90,7 +90,7 @@ struct Queue<'a> {
     breaks: Vec<Break>,
     redrives: Vec<Revival<'a>>,
     dead_purges: Vec<Revival<'a>>,
-    /// When calls were made whose answer nobody saw: they may have been handed something; ascending.
+    /// Invocation times of lease calls without an answer, which may have received records; ascending.
     unanswered: Vec<u64>,
     rest: Option<(OpNumber, &'a Rest)>,
     leased: bool,
@@ -105,13 +105,13 @@ impl<'a> Queue<'a> {
         self.specs.first().is_some_and(|(_, spec)| spec.keyed)
     }
 
-    /// Least and greatest limit that ever held.
+    /// Lowest and highest `max_failures` that any configuration set.
     fn max_failures(&self) -> (u32, u32) {
         let limits = || self.specs.iter().map(|(_, spec)| spec.max_failures);
         (limits().min().unwrap_or(0), limits().max().unwrap_or(u32::MAX))
     }
 
-    /// The least delay that any configuration puts before a retry.
+    /// Shortest delay before a retry that any configuration sets.
     fn backoff_ms(&self, failures: u32) -> i64 {
         let of = |spec: &Spec| {
             let step = usize::try_from(failures.saturating_sub(1))
@@ -133,13 +133,13 @@ struct Checker<'a> {
     clock: Clock,
     queue_numbers: HashMap<&'a str, QueueNumber>,
     queues: Vec<Queue<'a>>,
-    /// By queue, partition, offset, attempt.
+    /// Sorted by queue, partition, offset, attempt.
     hands: Vec<Hand<'a>>,
-    /// By hand-out, then by when they were called.
+    /// Sorted by hand-out, then by invocation.
     touches: Vec<Touch<'a>>,
-    /// What is known of the log, by topic and partition, then by offset.
+    /// Known content of the log, by topic and partition, sorted by offset.
     known: BTreeMap<(&'a str, i32), Vec<Known>>,
-    /// The last complete read of each log, and where it began.
+    /// Last complete read of each log, and the log's start in it.
     finals: HashMap<(&'a str, i32), (OpNumber, i64)>,
     violations: Vec<Violation>,
     said: HashSet<(Kind, QueueNumber, i32, i64)>,
@@ -166,7 +166,7 @@ impl<'a> Checker<'a> {
         &self.touches[hand.touches.0..hand.touches.1]
     }
 
-    /// Each record is said once for each kind.
+    /// Reports a violation, at most once for each kind and record.
     fn say(&mut self, kind: Kind, queue: QueueNumber, at: (i32, i64), ops: &[OpNumber], what: &str) {
         if !self.said.insert((kind, queue, at.0, at.1)) {
             return;

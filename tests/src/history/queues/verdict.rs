@@ -1,4 +1,4 @@
-//! What settlements were told, against each other and against what was handed out.
+//! Checks of the answers to settlements, against each other and against the hand-outs.
 
 use super::Checker;
 use super::chain::Finding;
@@ -29,7 +29,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// The verdict by itself: of the right kind, and dead exactly at the limit.
+    /// Checks one verdict by itself: it has the right kind, and the record is dead exactly at the limit.
     fn fits(&self, hand: &Hand<'a>, touch: &Touch<'a>) -> Option<Finding> {
         let status = touch.status?;
         let (least, most) = self.queues[hand.queue].max_failures();
@@ -62,7 +62,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// A hand-out ends once; a repeated request is told the same.
+    /// Checks that a hand-out ends once, and that a repeated request gets the same answer.
     fn contradiction(&self, hand: &Hand<'a>, touch: &Touch<'a>, n: usize) -> Option<Finding> {
         let status = touch.status?;
         for (other, number) in self.touches_of(hand).iter().zip(hand.touches.0..) {
@@ -88,7 +88,7 @@ impl<'a> Checker<'a> {
         None
     }
 
-    /// A receipt that nothing can have ended is not lost.
+    /// Checks that a receipt is not called lost if nothing can have ended its hand-out.
     fn lost(&self, hand: &Hand<'a>, touch: &Touch<'a>, n: usize) -> Option<Finding> {
         if touch.status != Some(Status::Lost) {
             return None;

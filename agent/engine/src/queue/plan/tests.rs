@@ -58,7 +58,7 @@ fn the_first_verdict_on_a_receipt_is_the_one() {
     let plan = Plan::of(&items);
     assert_eq!(plan.entries.len(), 1);
     let settled = Verdicts { at_ms: 10, verdicts: vec![verdict(0, 5, 6, Outcome::Acked)] };
-    let statuses: Vec<_> = plan.tell(&settled, 0).iter().map(|t| t.status).collect();
+    let statuses: Vec<_> = plan.results(&settled, 0).iter().map(|t| t.status).collect();
     assert_eq!(statuses, [SettleStatus::Done(Outcome::Acked), SettleStatus::Lost, SettleStatus::Lost]);
 }
 
@@ -76,7 +76,7 @@ fn each_record_finds_its_own_verdict() {
         verdict(3, 7, 8, Outcome::Dead),
         verdict(4, 8, 9, Outcome::Renewed),
     ];
-    let told = plan.tell(&Verdicts { at_ms: 1_000, verdicts }, 3);
+    let told = plan.results(&Verdicts { at_ms: 1_000, verdicts }, 3);
     assert_eq!(told[0].status, SettleStatus::Done(Outcome::Released));
     assert_eq!(told[1], Settled::LOST);
     assert_eq!(told[2].status, SettleStatus::Done(Outcome::Dead));
@@ -99,7 +99,7 @@ fn a_whole_lease_counts_what_was_left_of_it() {
         verdict(1, 0, 5, Outcome::Acked),
         verdict(1, 6, 10, Outcome::Acked),
     ];
-    let told = plan.tell(&Verdicts { at_ms: 0, verdicts }, 0);
+    let told = plan.results(&Verdicts { at_ms: 0, verdicts }, 0);
     assert_eq!(told.iter().map(|t| t.records).collect::<Vec<_>>(), [9, 1, 0, 0]);
     assert_eq!(told[3], Settled::LOST);
 }

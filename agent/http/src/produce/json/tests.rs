@@ -27,7 +27,9 @@ fn read(body: &str) -> Result<AppendBuilder, Code> {
 
 #[test]
 fn good_records_are_placed() {
-    let body = r#"{"records":[{"value":{"n":1}},{"key":"abc","text":"x","partition":3},{"key_base64":"AAE=","base64":"/w==","headers":{"a":"1","b":["2",{"base64":"AA=="}]}},{},{"value":null,"timestamp":5}]}"#;
+    let body = r#"{"records":[{"value":{"n":1}},{"key":"abc","text":"x","partition":3},
+        {"key_base64":"AAE=","base64":"/w==","headers":{"a":"1","b":["2",{"base64":"AA=="}]}},
+        {},{"value":null,"timestamp":5}]}"#;
     let builder = read(body).expect("valid");
     assert_eq!(builder.records(), 5);
     assert_eq!(builder.order[0].partition, 2, "records without key go to the sticky partition");
@@ -93,7 +95,9 @@ proptest! {
     #[test]
     fn pointer_agrees_with_serde(n in any::<i64>(), s in ".{0,20}") {
         let text = serde_json::json!({"k": s, "n": n}).to_string();
-        let find = |p: &str| Pointer::parse(p).expect("valid").find(&text).expect("valid").map(Cow::into_owned);
+        let find = |p: &str| {
+            Pointer::parse(p).expect("valid").find(&text).expect("valid").map(Cow::into_owned)
+        };
         prop_assert_eq!(find("/k"), Some(s));
         prop_assert_eq!(find("/n"), Some(n.to_string()));
     }
