@@ -3,7 +3,7 @@
 
 use clap::builder::FalseyValueParser;
 use millpond_control_plane::PostgresControlPlane;
-use millpond_core::{Ids, SystemClock};
+use millpond_core::{RandomSource, SystemClock};
 use millpond_engine::config::Config;
 use millpond_engine::metrics;
 use millpond_engine::store::Store;
@@ -71,12 +71,12 @@ pub async fn run(
     config.batcher.puts_per_s = args.put_rate;
     config.batcher.put_burst = config.batcher.put_burst.max(args.put_rate);
     config.batcher.inline = !args.no_inline;
-    let pace = args.store_latency.map(|latency| Pace { latency, ids: Arc::new(Ids::from_os()) });
+    let pace = args.store_latency.map(|latency| Pace { latency, random: Arc::new(RandomSource::from_os()) });
     let parts = Parts {
         plane: Arc::new(plane.clone()),
         store: store.slowed(pace),
         clock: Arc::new(SystemClock),
-        ids: Arc::new(Ids::from_os()),
+        random: Arc::new(RandomSource::from_os()),
         cluster,
         epoch,
         prometheus: metrics::install(),

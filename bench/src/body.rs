@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::stream;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
-use millpond_core::Ids;
+use millpond_core::RandomSource;
 use millpond_core::saturated;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -41,11 +41,11 @@ pub struct Template {
 }
 
 impl Template {
-    pub fn new(load: &LoadArgs, ids: &Ids) -> Outcome<Self> {
+    pub fn new(load: &LoadArgs, random: &RandomSource) -> Outcome<Self> {
         let most = (BLOCK_MAX_BYTES / load.record_bytes).max(1);
         let per_block = load.batch.min(most);
         let times = usize::try_from(load.batch.div_ceil(per_block))?;
-        let values: Vec<String> = (0..per_block).map(|n| value(n, load.record_bytes, ids)).collect();
+        let values: Vec<String> = (0..per_block).map(|n| value(n, load.record_bytes, random)).collect();
         let content_type = load.format.content_type();
         let query = if load.format == Format::Ndjson && load.keyed { "?key=/key" } else { "" };
         let (head, block, tail) = match load.format {
@@ -116,18 +116,18 @@ fn pieces(bytes: Bytes) -> impl Iterator<Item = Bytes> {
 }
 
 /// A JSON value of `bytes` bytes, about half of which cannot be compressed.
-fn value(number: u32, bytes: u32, ids: &Ids) -> String {
+fn value(number: u32, bytes: u32, random: &RandomSource) -> String {
     let bytes = saturated::<usize, _>(bytes);
     let start = format!(
         "{{\"due_us\":\"{:0DUE_DIGITS$}\",\"key\":\"k{:08x}\",\"number\":{number},\"noise\":\"",
         0,
-        ids.random_u32()
+        random.random_u32()
     );
     let middle = "\",\"padding\":\"";
     let room = bytes.saturating_sub(start.len() + middle.len() + 2);
     let mut noise = String::with_capacity(room);
     while noise.len() < room / 2 {
-        noise.push_str(&format!("{:08x}", ids.random_u32()));
+        noise.push_str(&format!("{:08x}", random.random_u32()));
     }
     noise.truncate(room / 2);
     let padding: String = "abcdefgh ".chars().cycle().take(room - noise.len()).collect();

@@ -10,7 +10,9 @@ use millpond_control_plane::PostgresControlPlane;
 use millpond_core::control_plane::{
     BatchFlags, Commit, Log, Part, PartBody, Piece, Request, RequestKey, Run, Topics,
 };
-use millpond_core::{AgentId, Clock, Ids, Name, PartId, RequestId, Scope, SystemClock, Topic, TopicChange};
+use millpond_core::{
+    AgentId, Clock, Name, PartId, RandomSource, RequestId, Scope, SystemClock, Topic, TopicChange,
+};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -41,7 +43,7 @@ pub async fn run(args: CommitArgs) -> Outcome<()> {
     let widest = args.batches.iter().copied().max().unwrap_or(1);
     let change = TopicChange { partitions: Some(i32::try_from(widest)?), ..TopicChange::default() };
     let (topic, _) = plane.put_topic(&Scope::unauthenticated(), &name, &change, 1).await?;
-    let ids = Ids::from_os();
+    let random = RandomSource::from_os();
     let mut report = Report::default();
     for _ in 0..args.target.repeats {
         let mut latencies = Latencies::new()?;
@@ -54,7 +56,7 @@ pub async fn run(args: CommitArgs) -> Outcome<()> {
         report.add_latencies("bare INSERT of 1 KiB", &latencies);
         for size in &args.batches {
             for keys in [0, args.keys.min(*size)] {
-                let latencies = commits(&plane, &topic, &ids, *size, keys, args.rounds).await?;
+                let latencies = commits(&plane, &topic, &random, *size, keys, args.rounds).await?;
                 let kind = if keys == 0 {
                     format!("{size} batches")
                 } else {
@@ -74,16 +76,16 @@ pub async fn run(args: CommitArgs) -> Outcome<()> {
 async fn commits(
     plane: &PostgresControlPlane,
     topic: &Topic,
-    ids: &Ids,
+    random: &RandomSource,
     size: usize,
     keys: usize,
     rounds: u32,
 ) -> Outcome<Latencies> {
     let mut latencies = Latencies::new()?;
     for _ in 0..rounds {
-        let part = PartId(ids.uuid(SystemClock.now_ms()));
+        let part = PartId(random.uuid(SystemClock.now_ms()));
         plane.register_parts(AgentId(Uuid::from_u128(1)), &[part]).await?;
-        let commit = commit_of(part, topic, ids, size, keys)?;
+        let commit = commit_of(part, topic, random, size, keys)?;
         let start = Instant::now();
         plane.commit(&commit).await?;
         latencies.record(start.elapsed());
@@ -91,7 +93,13 @@ async fn commits(
     Ok(latencies)
 }
 
-fn commit_of(part: PartId, topic: &Topic, ids: &Ids, size: usize, keys: usize) -> Outcome<Commit> {
+fn commit_of(
+    part: PartId,
+    topic: &Topic,
+    random: &RandomSource,
+    size: usize,
+    keys: usize,
+) -> Outcome<Commit> {
     let now = SystemClock.now_ms();
     let requests = keys.clamp(1, size);
     let run = |n: usize| -> Outcome<Run> {
@@ -110,10 +118,10 @@ fn commit_of(part: PartId, topic: &Topic, ids: &Ids, size: usize, keys: usize) -
     };
     let request = |_| Request {
         scope: Scope::anonymous(topic.tenant.clone()),
-        id: RequestId(ids.uuid(now)),
+        id: RequestId(random.uuid(now)),
         key: (keys > 0).then(|| RequestKey {
-            key_hash: ids.uuid(now),
-            body_hash: ids.uuid(0),
+            key_hash: random.uuid(now),
+            body_hash: random.uuid(0),
             ttl_ms: 3_600_000,
         }),
         expect: None,

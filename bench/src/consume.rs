@@ -7,7 +7,7 @@ use super::{Format, LoadArgs, TargetArgs, float, fresh_topic, produce};
 use crate::Outcome;
 use crate::body::Template;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use millpond_core::Ids;
+use millpond_core::RandomSource;
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -73,7 +73,7 @@ pub async fn fill(cluster: &Cluster, partitions: u32, record_bytes: u32, mib: u3
         warm_up: 0,
         connections: 1,
     };
-    let template = Template::new(&load, &Ids::seeded(7))?;
+    let template = Template::new(&load, &RandomSource::seeded(7))?;
     let path = format!("/v1/topics/{topic}/records{}", template.query);
     cluster.first().produce(&path, template.content_type, template.body()).await?;
     Ok(topic)

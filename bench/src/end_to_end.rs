@@ -9,7 +9,7 @@ use super::{Format, LoadArgs, TargetArgs, consume, fresh_topic, pace, produce};
 use crate::Outcome;
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use millpond_core::Ids;
+use millpond_core::RandomSource;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +38,7 @@ pub struct EndToEndArgs {
 }
 
 pub async fn run(args: EndToEndArgs) -> Outcome<()> {
-    let template = Template::new(&args.load, &Ids::seeded(1))?;
+    let template = Template::new(&args.load, &RandomSource::seeded(1))?;
     if !template.takes_due() {
         return Err(
             "requests carry the time at which they were due: use JSON or NDJSON of at most 4 MiB".into()

@@ -20,7 +20,7 @@ mod report;
 
 use clap::{Args, Subcommand, ValueEnum};
 use cluster::Cluster;
-use millpond_core::Ids;
+use millpond_core::RandomSource;
 
 pub type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -128,7 +128,7 @@ pub async fn run(args: BenchArgs) -> Outcome<()> {
 
 /// Makes a new topic; returns its name.
 async fn fresh_topic(cluster: &Cluster, partitions: u32) -> Outcome<String> {
-    let topic = format!("bench-{:08x}", Ids::from_os().random_u32());
+    let topic = format!("bench-{:08x}", RandomSource::from_os().random_u32());
     let made = cluster
         .first()
         .put_json(&format!("/v1/topics/{topic}"), format!("{{\"partitions\":{partitions}}}"))

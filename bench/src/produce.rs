@@ -6,7 +6,7 @@ use super::report::{Latencies, Report};
 use super::{LoadArgs, TargetArgs, float, fresh_topic, pace};
 use crate::Outcome;
 use crate::bare::BareInserts;
-use millpond_core::Ids;
+use millpond_core::RandomSource;
 use millpond_core::saturated;
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,7 +121,7 @@ pub async fn at_rate(
     start: Instant,
     epoch: Option<Instant>,
 ) -> Outcome<Measured> {
-    let template = Arc::new(Template::new(load, &Ids::seeded(1))?);
+    let template = Arc::new(Template::new(load, &RandomSource::seeded(1))?);
     let path: Arc<str> = format!("/v1/topics/{topic}/records{}", template.query).into();
     let (warm_up, total) =
         (pace::requests(rate, load.warm_up)?, pace::requests(rate, load.warm_up + load.seconds)?);
@@ -153,7 +153,7 @@ pub async fn at_rate(
 
 /// Sends as many requests as go through: each connection sends the next one when it has the last answer.
 pub async fn flat_out(cluster: &Arc<Cluster>, topic: &str, load: &LoadArgs) -> Outcome<Measured> {
-    let template = Arc::new(Template::new(load, &Ids::seeded(1))?);
+    let template = Arc::new(Template::new(load, &RandomSource::seeded(1))?);
     let path: Arc<str> = format!("/v1/topics/{topic}/records{}", template.query).into();
     let begin = Instant::now() + Duration::from_secs(load.warm_up.into());
     let end = begin + Duration::from_secs(load.seconds.into());

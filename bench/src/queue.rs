@@ -10,7 +10,7 @@ use super::report::{Latencies, Report};
 use super::{TargetArgs, consume, float, produce};
 use crate::Outcome;
 use clap::ValueEnum;
-use millpond_core::Ids;
+use millpond_core::RandomSource;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -112,7 +112,7 @@ pub async fn run(args: QueueArgs) -> Outcome<()> {
 
 /// Makes a new queue on a topic; returns its path.
 async fn fresh_queue(cluster: &Cluster, topic: &str, args: &QueueArgs) -> Outcome<String> {
-    let path = format!("/v1/queues/bench-{:08x}", Ids::from_os().random_u32());
+    let path = format!("/v1/queues/bench-{:08x}", RandomSource::from_os().random_u32());
     let mode = if args.mode == Kind::Keyed { "keyed" } else { "shared" };
     let body = format!(
         r#"{{"topic":"{topic}","mode":"{mode}","max_in_flight":1000000,

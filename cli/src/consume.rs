@@ -8,20 +8,17 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::choices::{OutputFormat, StartAt};
 use super::client::Client;
+use super::consume_args::ConsumeArgs;
 use super::error::CliError;
-use super::humane;
 use super::member;
 use super::partition::{Batch, PartitionReader, ReadFrom};
 use super::record;
-use super::retry::Patience;
 use super::topic::{self, Partition};
 
 #[cfg(test)]
@@ -33,68 +30,6 @@ const CONCURRENT_PARTITIONS_MAX: usize = 4;
 const BATCHES_AHEAD_MAX: usize = 8;
 /// Interval at which new partitions of the topic are looked for with `--follow`.
 const NEW_PARTITIONS_INTERVAL: Duration = Duration::from_secs(30);
-/// Default of `--retry-for` without `--follow`.
-const RETRY_FOR_DEFAULT: Duration = Duration::from_secs(60);
-
-#[derive(Debug, Clone, clap::Args)]
-pub struct ConsumeArgs {
-    /// Topic to read
-    pub topic: String,
-
-    /// Read this partition only
-    #[arg(long, value_name = "P")]
-    pub partition: Option<u32>,
-
-    /// Where to begin: earliest, latest, an offset, or timestamp:MS
-    #[arg(long, value_name = "PLACE", default_value = "earliest")]
-    pub from: StartAt,
-
-    /// At the end, wait for new records until Ctrl-C
-    #[arg(long, short)]
-    pub follow: bool,
-
-    /// End after this many records
-    #[arg(long, value_name = "N")]
-    pub max: Option<u64>,
-
-    #[arg(long, value_enum, default_value_t = OutputFormat::Ndjson)]
-    pub format: OutputFormat,
-
-    /// Read as a member of this consumer group: the partitions are shared with the other members, and offsets
-    /// of printed records are committed
-    #[arg(long, value_name = "GROUP", conflicts_with = "partition")]
-    pub group: Option<String>,
-
-    /// With --group: another topic to read; can be repeated
-    #[arg(long, value_name = "TOPIC", requires = "group")]
-    pub also: Vec<String>,
-
-    /// With --group: time after which the group removes a member that does not poll: milliseconds, or such as
-    /// 30s
-    #[arg(
-        long,
-        value_name = "DURATION",
-        default_value = "30s",
-        value_parser = humane::parse_ms,
-        requires = "group"
-    )]
-    pub session_ms: u64,
-
-    /// How long to retry while the server cannot be reached; 60s by default, for ever with --follow
-    #[arg(long, value_name = "DURATION", value_parser = humane::parse_duration)]
-    pub retry_for: Option<Duration>,
-}
-
-impl ConsumeArgs {
-    /// The retry policy that the options ask for.
-    pub fn patience(&self) -> Patience {
-        let limit = match (self.retry_for, self.follow) {
-            (None, true) => None,
-            (given, _) => Some(given.unwrap_or(RETRY_FOR_DEFAULT)),
-        };
-        Patience::new(limit, StdRng::from_os_rng())
-    }
-}
 
 /// Prints records until the end of the topic or, with `--follow`, until Ctrl-C; at most `--max`.
 pub async fn run(client: &Client, args: &ConsumeArgs, out: &mut impl Write) -> Result<(), CliError> {

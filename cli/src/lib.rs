@@ -7,6 +7,7 @@
 mod choices;
 mod client;
 mod consume;
+mod consume_args;
 mod error;
 mod group;
 mod humane;
@@ -31,7 +32,7 @@ use std::io::{BufWriter, ErrorKind, stdout};
 
 pub use choices::{OutputFormat, StartAt};
 pub use client::ClientOptions;
-pub use consume::ConsumeArgs;
+pub use consume_args::ConsumeArgs;
 pub use error::CliError;
 pub use group::GroupCommand;
 pub use problem::Problem;

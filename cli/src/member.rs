@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::choices::{OutputFormat, StartAt};
 use super::client::Client;
-use super::consume::ConsumeArgs;
+use super::consume_args::ConsumeArgs;
 use super::error::CliError;
 use super::record::{self, Record};
 

@@ -30,11 +30,11 @@ impl Clock for SystemClock {
 
 /// Generator of UUIDs and random numbers. A fixed seed makes a simulation repeatable.
 #[derive(Debug)]
-pub struct Ids {
+pub struct RandomSource {
     rng: Mutex<StdRng>,
 }
 
-impl Ids {
+impl RandomSource {
     #[must_use]
     pub fn seeded(seed: u64) -> Self {
         Self { rng: Mutex::new(StdRng::seed_from_u64(seed)) }

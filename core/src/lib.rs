@@ -21,7 +21,7 @@ pub mod retry;
 pub mod scope;
 pub mod topic;
 
-pub use clock::{Clock, Ids, SystemClock};
+pub use clock::{Clock, RandomSource, SystemClock};
 pub use control_plane::ControlPlane;
 pub use error::{Error, Source};
 pub use id::{

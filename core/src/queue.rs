@@ -206,7 +206,7 @@ pub struct Grant {
     pub from_key: i64,
     /// Random number from 0 to 1. Decides, where retries get half of an odd number of records or callers,
     /// whether the half is rounded up.
-    pub dice: f64,
+    pub random: f64,
 }
 
 /// Records of one lease and partition that have the same attempt and failures.
@@ -346,7 +346,7 @@ pub struct Settle {
     pub keep: bool,
     pub entries: Vec<Entry>,
     /// Random number from 0 to 1, for the jitter.
-    pub dice: f64,
+    pub random: f64,
     /// Number of records that the agent has leased out since its last settlement of the queue, for the lease
     /// rate.
     pub leased: i64,

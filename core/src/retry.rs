@@ -53,15 +53,15 @@ impl RetryPolicy {
 }
 
 /// Delay in milliseconds after the given number of failures. `ladder` comes from [`RetryPolicy::ladder`].
-/// `dice`, a random number from 0 to 1, and the offset of the record choose the place within the jitter.
+/// `random`, a random number from 0 to 1, and the offset of the record choose the place within the jitter.
 ///
 /// `queries/queue/settle.sql` and `expire.sql` contain the same arithmetic, in double precision and in this
 /// order.
 #[must_use]
-pub fn delay_ms(ladder: &[i64], jitter: f64, failures: i32, offset: i64, dice: f64) -> i64 {
+pub fn delay_ms(ladder: &[i64], jitter: f64, failures: i32, offset: i64, random: f64) -> i64 {
     let step = saturated::<usize, _>(failures - 1).min(ladder.len().saturating_sub(1));
     let delay = ladder.get(step).copied().unwrap_or(0);
-    let place = dice + f64_of(offset % 1_000_000) * GOLDEN_RATIO_FRACTION;
+    let place = random + f64_of(offset % 1_000_000) * GOLDEN_RATIO_FRACTION;
     let unit = place - place.floor();
     whole((f64_of(delay) * (1.0 - jitter + 2.0 * jitter * unit)).floor())
 }

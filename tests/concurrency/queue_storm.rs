@@ -92,7 +92,7 @@ impl Agent<'_> {
             wants,
             from,
             from_key: self.rng.random_range(0..KEYS),
-            dice: self.rng.random(),
+            random: self.rng.random(),
         };
         let plane = &self.storm.stage.plane;
         let twice = self.rng.random_bool(0.2);
@@ -187,7 +187,7 @@ impl Agent<'_> {
 
     async fn settle(&mut self) {
         let entries = self.entries();
-        let (op, dice) = (self.uuid(), self.rng.random());
+        let (op, random) = (self.uuid(), self.rng.random());
         let settle = Settle {
             scope: self.storm.stage.scope.clone(),
             queue: self.storm.queue.id,
@@ -195,7 +195,7 @@ impl Agent<'_> {
             op,
             keep: self.rng.random_bool(0.2),
             entries,
-            dice,
+            random,
             leased: 0,
         };
         let plane = &self.storm.stage.plane;

@@ -50,6 +50,7 @@ mod repeat;
 mod retention;
 mod tenants;
 mod topic;
+mod upgrade;
 
 async fn memory(_: &str) -> Box<dyn World> {
     Box::new(MemoryWorld::new())

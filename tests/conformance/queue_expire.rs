@@ -99,7 +99,7 @@ async fn gives_what_expired_to_half_of_the_callers(s: &Stage) {
     s.advance(BASE_MS).await;
     let grant = s.asking(&q, &[2]);
     assert_eq!(s.dealt(&grant).await, [vec![8, 9]]);
-    let grant = millpond_core::queue::Grant { dice: 0.5, ..s.asking(&q, &[2]) };
+    let grant = millpond_core::queue::Grant { random: 0.5, ..s.asking(&q, &[2]) };
     assert_eq!(s.dealt(&grant).await, [vec![0]]);
     let grant = s.asking(&q, &[2, 2, 2, 2, 2]);
     assert_eq!(s.dealt(&grant).await, [vec![1], vec![2], vec![10, 11], vec![12, 13], vec![14, 15]]);

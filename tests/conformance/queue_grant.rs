@@ -24,8 +24,8 @@ suite!(
     never_gives_two_the_same,
 );
 
-fn later(grant: Grant, dice: f64) -> Grant {
-    Grant { dice, ..grant }
+fn later(grant: Grant, random: f64) -> Grant {
+    Grant { random, ..grant }
 }
 
 async fn gives_each_record_once(s: &Stage) {
@@ -93,12 +93,12 @@ async fn leaves_the_odd_one_to_chance(s: &Stage) {
     let (q, _) = s.queue_of("q", 1, 40).await;
     let parts = s.lease(&q, 10).await;
     s.settles(&q, &all(&parts, &nack(Some(0)))).await;
-    for (dice, given) in [(0.4, vec![10]), (0.6, vec![0])] {
-        let grant = later(s.asking(&q, &[1]), dice);
+    for (random, given) in [(0.4, vec![10]), (0.6, vec![0])] {
+        let grant = later(s.asking(&q, &[1]), random);
         assert_eq!(s.dealt(&grant).await, [given]);
     }
-    for (dice, given) in [(0.4, vec![1, 11, 12]), (0.6, vec![2, 3, 13])] {
-        let grant = later(s.asking(&q, &[3]), dice);
+    for (random, given) in [(0.4, vec![1, 11, 12]), (0.6, vec![2, 3, 13])] {
+        let grant = later(s.asking(&q, &[3]), random);
         assert_eq!(s.dealt(&grant).await, [given]);
     }
 }

@@ -36,7 +36,7 @@ async fn spreads_retries_as_the_policy_does(s: &Stage) {
     let (q, _) = s.queue_with("q", 1, 40, change).await;
     let policy = q.config.retry;
     let mut in_flight = s.lease(&q, 40).await;
-    for (failures, dice) in [(1, 0.0), (2, 0.123_456_789), (3, 0.999_999)] {
+    for (failures, random) in [(1, 0.0), (2, 0.123_456_789), (3, 0.999_999)] {
         // Every other record is nacked alone, so that each is its own run; the rest expire.
         let nacked: Vec<Entry> = in_flight
             .iter()
@@ -44,19 +44,20 @@ async fn spreads_retries_as_the_policy_does(s: &Stage) {
             .filter(|(_, o)| o % 2 == 0)
             .map(|(p, o)| run(p, o..o + 1, nack(None)))
             .collect();
-        let settled = s.settled(&Settle { dice, ..s.settling(&q, &nacked) }).await;
+        let settled = s.settled(&Settle { random, ..s.settling(&q, &nacked) }).await;
         let waiting = s.list(&q, Listing::Waiting).await;
         assert_eq!(waiting.len(), 20);
         for l in &waiting {
-            let delay = retry::delay_ms(&policy.ladder(), policy.jitter, failures, l.offset.0, dice);
+            let delay = retry::delay_ms(&policy.ladder(), policy.jitter, failures, l.offset.0, random);
             assert_eq!((l.failures, l.at_ms), (failures, Some(settled.at_ms + delay)), "{}", l.offset);
         }
         s.advance(LEASE_MS + MINUTE).await;
-        while s.plane.expire(1_000, dice).await.expect("an answer") > 0 {}
+        while s.plane.expire(1_000, random).await.expect("an answer") > 0 {}
         let waiting: Vec<_> =
             s.list(&q, Listing::Waiting).await.into_iter().filter(|l| l.offset.0 % 2 == 1).collect();
         assert_eq!(waiting.len(), 20);
-        let delay = |l: &Listed| retry::delay_ms(&policy.ladder(), policy.jitter, failures, l.offset.0, dice);
+        let delay =
+            |l: &Listed| retry::delay_ms(&policy.ladder(), policy.jitter, failures, l.offset.0, random);
         let ended: std::collections::BTreeSet<i64> =
             waiting.iter().map(|l| l.at_ms.expect("a time") - delay(l)).collect();
         assert_eq!(ended.len(), 1, "all at one instant");

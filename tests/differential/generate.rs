@@ -24,6 +24,8 @@ pub struct Write {
 
 #[derive(Clone, Debug)]
 pub struct Call {
+    /// It is another tenant's.
+    pub theirs: bool,
     pub key: Option<(u128, u128)>,
     pub expect: Option<i64>,
     pub writes: Vec<Write>,
@@ -177,6 +179,20 @@ impl Generator {
         }
     }
 
+    /// Whether the other tenant carries the operation out: seldom, and none that makes topics or ends them.
+    pub fn theirs(&mut self, operation: &Operation) -> bool {
+        let may = matches!(
+            operation,
+            Operation::Commit { .. }
+                | Operation::Prepare { .. }
+                | Operation::Compact { .. }
+                | Operation::Find { .. }
+                | Operation::OffsetsAt { .. }
+                | Operation::Group(_)
+        );
+        may && self.rng.random_bool(0.06)
+    }
+
     fn group(&mut self, pair: &Pair) -> GroupOperation {
         let (group, member) = (self.rng.random_range(0..GROUPS), self.rng.random_range(0..3));
         match self.rng.random_range(0..20) {
@@ -190,7 +206,7 @@ impl Generator {
                 let writes = if self.rng.random_bool(0.2) { Vec::new() } else { call.writes };
                 GroupOperation::Guarded {
                     place: self.place(),
-                    call: Call { expect: None, writes, ..call },
+                    call: Call { theirs: false, expect: None, writes, ..call },
                     offsets: self.offsets(pair),
                 }
             }
@@ -251,7 +267,8 @@ impl Generator {
         (0..count)
             .map(|_| {
                 let writes = (0..self.rng.random_range(1..4)).map(|_| self.write(pair)).collect();
-                Call { key: self.key().filter(|(key, _)| keys.insert(*key)), expect: None, writes }
+                let key = self.key().filter(|(key, _)| keys.insert(*key));
+                Call { theirs: self.rng.random_bool(0.03), key, expect: None, writes }
             })
             .collect()
     }
@@ -260,7 +277,8 @@ impl Generator {
     fn conditional(&mut self, pair: &Pair) -> Call {
         let write = self.write(pair);
         let end = pair.ends.get(&(write.slot, write.partition)).copied().unwrap_or(0);
-        Call { key: self.key(), expect: Some(end + self.rng.random_range(0..2)), writes: vec![write] }
+        let expect = Some(end + self.rng.random_range(0..2));
+        Call { theirs: false, key: self.key(), expect, writes: vec![write] }
     }
 
     fn key(&mut self) -> Option<(u128, u128)> {

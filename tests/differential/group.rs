@@ -45,6 +45,9 @@ async fn plain(stage: &Stage, group: usize) -> Option<Plain> {
         .map(|p| (p.topic.to_string(), p.number, p.owner, p.committed, p.log_start_offset, p.high_watermark));
     let generations = stage.plane.generations(&[(stage.scope.clone(), state.id)]).await.expect("a list");
     assert_eq!(generations, [(state.id, state.generation, !state.is_settled())]);
+    let theirs = stage.plane.generations(&[(crate::them(), state.id)]).await.expect("a list");
+    assert_eq!(theirs, []);
+    assert_eq!(stage.plane.progress(&crate::them(), state.id).await.expect("a list"), []);
     Some((state.generation.0, state.members.iter().map(member).collect(), state.is_settled(), rows.collect()))
 }
 

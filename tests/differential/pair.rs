@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 const REMEMBERED: usize = 8;
+/// Keys of the other tenant are others, as its name is part of what is hashed.
+const THEIR_KEYS: u128 = 1_000;
 
 /// A topic that was created, as it is in either world.
 pub struct Slot {
@@ -91,7 +93,19 @@ impl Pair {
         *self.counts.entry(what).or_default() += 1;
     }
 
-    pub async fn apply(&mut self, operation: Operation) {
+    /// Carries an operation out, on behalf of the other tenant if `theirs`.
+    pub async fn apply_as(&mut self, theirs: bool, operation: Operation) {
+        if !theirs {
+            return self.apply(operation).await;
+        }
+        let scope = self.memory.scope.clone();
+        (self.memory.scope, self.postgres.scope) = (crate::them(), crate::them());
+        self.apply(operation).await;
+        (self.memory.scope, self.postgres.scope) = (scope.clone(), scope);
+        self.count("theirs");
+    }
+
+    async fn apply(&mut self, operation: Operation) {
         match operation {
             Operation::Put { name, partitions, retention_ms, retention_bytes } => {
                 let change =
@@ -205,7 +219,8 @@ impl Pair {
         for call in calls {
             let mut drafts = [Draft::new(), Draft::new()];
             if let Some((key, body)) = call.key {
-                drafts = drafts.map(|d| d.key(key, body));
+                let theirs = call.theirs || self.memory.scope == crate::them();
+                drafts = drafts.map(|d| d.key(if theirs { key + THEIR_KEYS } else { key }, body));
             }
             if let Some(expect) = call.expect {
                 drafts = drafts.map(|d| d.expect(expect));
@@ -231,8 +246,12 @@ impl Pair {
 
     async fn commit(&mut self, place: PartKind, calls: &[Call], sends: bool) {
         let (memory, postgres) = self.drafts(calls);
-        let memory = self.memory.prepare(place, &memory).await;
-        let postgres = self.postgres.prepare(place, &postgres).await;
+        let mut memory = self.memory.prepare(place, &memory).await;
+        let mut postgres = self.postgres.prepare(place, &postgres).await;
+        for (nth, _) in calls.iter().enumerate().filter(|(_, call)| call.theirs) {
+            memory.requests[nth].scope = crate::them();
+            postgres.requests[nth].scope = crate::them();
+        }
         self.keep(&memory, &postgres);
         if sends {
             self.send(memory, postgres).await;

@@ -5,7 +5,7 @@
 mod line;
 
 use millpond_core::queue::QueueChange;
-use millpond_core::{Ids, MemoryControlPlane, Name, Scope, SystemClock, TopicChange};
+use millpond_core::{MemoryControlPlane, Name, RandomSource, Scope, SystemClock, TopicChange};
 use millpond_engine::config::Config;
 use millpond_engine::store::Store;
 use millpond_engine::{Engine, Parts};
@@ -44,7 +44,7 @@ async fn engine() -> Arc<Engine> {
         plane: Arc::new(MemoryControlPlane::new(clock.clone())),
         store: Store::open("memory:").unwrap(),
         clock,
-        ids: Arc::new(Ids::seeded(1)),
+        random: Arc::new(RandomSource::seeded(1)),
         cluster: "door".to_owned(),
         epoch: 1,
         prometheus: None,

@@ -11,7 +11,7 @@ use futures::TryStreamExt;
 use millpond_core::control_plane::FindRequest;
 use millpond_core::control_plane::around::Wrapped;
 use millpond_core::{
-    Clock, ControlPlane, Ids, MemoryControlPlane, Name, Offset, Placement, Scope, Topic, TopicChange,
+    Clock, ControlPlane, MemoryControlPlane, Name, Offset, Placement, RandomSource, Scope, Topic, TopicChange,
 };
 use millpond_engine::config::Config;
 use millpond_engine::produce::batcher::BatcherConfig;
@@ -204,7 +204,7 @@ impl World {
             forgetful: self.bug == Some(Bug::PutNotStored),
         };
         let skew_ms = Arc::new(AtomicI64::new([0, -5_000, 70_000][number % 3]));
-        let ids = Arc::new(Ids::seeded(
+        let random = Arc::new(RandomSource::seeded(
             self.seed ^ (0x9e37_79b9_u64 << 8).wrapping_mul(u64::try_from(number).unwrap_or(0) + 1),
         ));
         let plane = match self.bug {
@@ -218,7 +218,7 @@ impl World {
             plane,
             store: Store::new(Arc::new(bucket)),
             clock: Arc::new(SimClock { start: self.start, skew_ms }),
-            ids,
+            random,
             cluster: "sim".to_owned(),
             epoch: 1,
             prometheus: None,

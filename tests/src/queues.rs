@@ -182,7 +182,7 @@ impl Stage {
             wants,
             from: queue.partitions[0],
             from_key: i64::MIN,
-            dice: 0.0,
+            random: 0.0,
         }
     }
 
@@ -217,7 +217,7 @@ impl Stage {
             op: self.uuid(),
             keep: false,
             entries: entries.to_vec(),
-            dice: 0.0,
+            random: 0.0,
             leased: 0,
         }
     }

@@ -14,7 +14,8 @@ use millpond_core::control_plane::{
     Verdict,
 };
 use millpond_core::{
-    AgentId, ControlPlane, Error, Ids, Offset, PartId, PartitionId, RequestId, Scope, Topic, TopicChange,
+    AgentId, ControlPlane, Error, Offset, PartId, PartitionId, RandomSource, RequestId, Scope, Topic,
+    TopicChange,
 };
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
@@ -96,7 +97,7 @@ pub struct Stage {
     pub world: Box<dyn World>,
     pub plane: Arc<dyn ControlPlane>,
     pub scope: Scope,
-    ids: Ids,
+    random: RandomSource,
     /// Objects of the bucket.
     objects: Mutex<HashMap<PartId, Bytes>>,
 }
@@ -119,7 +120,7 @@ impl Stage {
             world,
             plane,
             scope: Scope::unauthenticated(),
-            ids: Ids::seeded(seed),
+            random: RandomSource::seeded(seed),
             objects: Mutex::default(),
         }
     }
@@ -141,7 +142,7 @@ impl Stage {
 
     #[must_use]
     pub fn uuid(&self) -> Uuid {
-        self.ids.uuid(0)
+        self.random.uuid(0)
     }
 
     pub async fn topic(&self, text: &str, partitions: i32) -> Topic {

@@ -126,7 +126,11 @@ pub struct PostgresWorld {
 
 impl PostgresWorld {
     pub async fn new() -> Self {
-        let database = Arc::new(Database::new().await);
+        Self::on(Database::new().await).await
+    }
+
+    pub async fn on(database: Database) -> Self {
+        let database = Arc::new(database);
         let plane = PostgresControlPlane::connect(database.options()).await.expect("a control plane");
         Self { database, plane }
     }

@@ -21,7 +21,7 @@ use crate::queue::{QueueRuntime, Queues};
 use crate::store::Store;
 use crate::topics::Topics;
 use metrics_exporter_prometheus::PrometheusHandle;
-use millpond_core::{AgentId, Clock, ControlPlane, Ids, PartId, limits};
+use millpond_core::{AgentId, Clock, ControlPlane, PartId, RandomSource, limits};
 use millpond_format::key;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +50,7 @@ pub struct Engine {
     /// Memory budget for incoming records; a door acquires from it before it buffers a request body.
     pub admission: Arc<Admission>,
     pub clock: Arc<dyn Clock>,
-    pub ids: Arc<Ids>,
+    pub random: Arc<RandomSource>,
     plane: Arc<dyn ControlPlane>,
     store: Store,
     writer: Arc<Writer>,
@@ -65,7 +65,7 @@ pub struct Parts {
     pub plane: Arc<dyn ControlPlane>,
     pub store: Store,
     pub clock: Arc<dyn Clock>,
-    pub ids: Arc<Ids>,
+    pub random: Arc<RandomSource>,
     pub cluster: String,
     pub epoch: i64,
     pub prometheus: Option<PrometheusHandle>,
@@ -82,14 +82,14 @@ impl Engine {
     /// Builds the agent and starts its tasks.
     #[must_use]
     pub fn start(parts: Parts, config: &Config) -> Arc<Self> {
-        let Parts { plane, store, clock, ids, cluster, epoch, prometheus } = parts;
+        let Parts { plane, store, clock, random, cluster, epoch, prometheus } = parts;
         let plane = TimeLimits::around(plane);
-        let agent = AgentId(ids.uuid(clock.now_ms()));
+        let agent = AgentId(random.uuid(clock.now_ms()));
         let origin = Origin { cluster: cluster.clone(), epoch, agent: agent.to_string() };
         let health = Health::start(Arc::clone(&plane));
         let cache = BlockCache::new(config.cache_bytes, store.clone(), cluster.clone());
         let watcher = Watcher::start(Arc::clone(&plane));
-        let pool = PartPool::new(Arc::clone(&plane), agent, Arc::clone(&ids), Arc::clone(&clock));
+        let pool = PartPool::new(Arc::clone(&plane), agent, Arc::clone(&random), Arc::clone(&clock));
         let committer = Arc::new(Committer {
             plane: Arc::clone(&plane),
             cache: Arc::clone(&cache),
@@ -102,7 +102,7 @@ impl Engine {
             plane: Arc::clone(&plane),
             store: store.clone(),
             clock: Arc::clone(&clock),
-            ids: Arc::clone(&ids),
+            random: Arc::clone(&random),
             parts: pool,
             origin,
             agent,
@@ -125,13 +125,13 @@ impl Engine {
             plane: Arc::clone(&plane),
             admission: Arc::clone(&admission),
             clock: Arc::clone(&clock),
-            ids: Arc::clone(&ids),
+            random: Arc::clone(&random),
         };
         let runtime = QueueRuntime {
             plane: Arc::clone(&plane),
             reader,
             watcher: Arc::clone(&watcher),
-            ids: Arc::clone(&ids),
+            random: Arc::clone(&random),
             clock: Arc::clone(&clock),
             agent,
             fills: Semaphore::new(limits::LOOKUPS_AT_ONCE),
@@ -147,7 +147,7 @@ impl Engine {
             fetch,
             admission,
             clock,
-            ids,
+            random,
             plane,
             store,
             writer,

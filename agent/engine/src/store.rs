@@ -2,7 +2,7 @@
 
 pub mod latency;
 
-use crate::metrics;
+use crate::{blocking, metrics};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -259,7 +259,7 @@ impl DurableFolder {
     async fn sync(&self, location: &Path) -> Result<()> {
         let file = self.inner.path_to_filesystem(location)?;
         let root = self.root.clone();
-        let synced = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
+        let synced = blocking::run(move || -> std::io::Result<()> {
             std::fs::File::open(&file)?.sync_all()?;
             let mut folder = file.parent();
             while let Some(at) = folder {
@@ -268,8 +268,7 @@ impl DurableFolder {
             }
             Ok(())
         });
-        let failed = |source| object_store::Error::Generic { store: "folder", source };
-        synced.await.map_err(|e| failed(e.into()))?.map_err(|e| failed(e.into()))
+        synced.await.map_err(|e| object_store::Error::Generic { store: "folder", source: e.into() })
     }
 }
 

@@ -214,7 +214,8 @@ impl DecodedBatch {
 
     /// Finds where each record starts. Ends at the first record that is cut short.
     fn record_starts(&self) -> Vec<u32> {
-        let mut starts = Vec::with_capacity(saturated::<usize, _>(self.count));
+        // A header can claim any count, but a record has at least one byte.
+        let mut starts = Vec::with_capacity(saturated::<usize, _>(self.count).min(self.records.len()));
         let mut rest = &self.records[..];
         for _ in 0..self.count {
             starts.push(saturated::<u32, _>(self.records.len() - rest.len()));

@@ -109,7 +109,7 @@ async fn wrap_request(State(app): State<AppState>, request: Request, next: Next)
     let start = Instant::now();
     let given = request.headers().get(&REQUEST_ID).filter(|id| (1..=128).contains(&id.len())).cloned();
     let id = given.unwrap_or_else(|| {
-        HeaderValue::from_str(&app.engine.ids.uuid(app.engine.clock.now_ms()).to_string())
+        HeaderValue::from_str(&app.engine.random.uuid(app.engine.clock.now_ms()).to_string())
             .unwrap_or(HeaderValue::from_static("-"))
     });
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();

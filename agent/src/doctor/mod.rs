@@ -12,7 +12,7 @@ mod report;
 mod tests;
 
 use millpond_control_plane::DatabaseOptions;
-use millpond_core::{Clock, Ids, SystemClock};
+use millpond_core::{Clock, RandomSource, SystemClock};
 use millpond_engine::store::StoreLocation;
 use report::Report;
 use std::process::ExitCode;
@@ -39,7 +39,7 @@ pub async fn run(args: DoctorArgs) -> ExitCode {
         database::check(options, &clock, &mut report).await;
     }
     if let Some(url) = args.store {
-        let probe = format!("doctor/{}", Ids::from_os().uuid(clock.now_ms()));
+        let probe = format!("doctor/{}", RandomSource::from_os().uuid(clock.now_ms()));
         match StoreLocation::parse(&url) {
             Ok(StoreLocation::Bucket { s3, bucket, prefix }) => {
                 bucket::check(*s3, &bucket, &prefix, &probe, &clock, &mut report).await

@@ -8,7 +8,7 @@ use crate::http::whole;
 use crate::report::Latencies;
 use crate::{Format, LoadArgs, consume, fresh_topic, pace};
 use http::{Method, header};
-use millpond_core::Ids;
+use millpond_core::RandomSource;
 use millpond_core::saturated;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -119,7 +119,7 @@ pub async fn produce(
         connections: 64,
     };
     *acked.from.lock() = Some(start + Duration::from_secs(WARM_UP_SECONDS.into()));
-    let template = Arc::new(Template::new(&load, &Ids::seeded(1))?);
+    let template = Arc::new(Template::new(&load, &RandomSource::seeded(1))?);
     let path: Arc<str> = format!("/v1/topics/{topic}/records").into();
     let requests = rate / f64::from(args.produce_batch);
     let mut due = pace::open_loop(start, requests, pace::requests(requests, args.seconds + WARM_UP_SECONDS)?);

@@ -3,7 +3,7 @@
 -- a run of n records comes back as runs of half its length, or of one record each when the next failure is
 -- the last, and each of these is given out apart from others. Leases of deleted queues just end.
 -- Takes: $1 limit (int8, lease parts that are ended at most, oldest deadline first);
---   $2 dice (float8, 0 to 1, drawn by the caller, for the jitter of the retry delay).
+--   $2 random (float8, 0 to 1, drawn by the caller, for the jitter of the retry delay).
 -- Returns: how many lease parts were ended.
 -- Locks: lease parts, passing over those that others hold; then keys by queue, partition and key; then the
 --   counts that belong to no agent, by queue.

@@ -13,7 +13,7 @@
 --   one element each per caller, in the order in which they asked: $3 lease_id (uuid[], drawn by the agent),
 --     $4 records (int4[], how many are wanted at most), $5 lease_ms (int8[], how long the lease lasts);
 --   $6 from_partition (int8, partition whose fresh records are taken first; the others follow by id, around);
---   $7 dice (float8, 0 to 1, drawn by the agent: whether the odd caller, or the odd record, gets a retry);
+--   $7 random (float8, 0 to 1, drawn by the agent: whether the odd caller, or the odd record, gets a retry);
 --   $8 patient (bool, wait for cursors that others hold instead of passing over them);
 --   $9 max_unadmitted (int8, cursors that are reported as standing before a batch to be admitted, at most);
 --   $10 tenant_id (text).

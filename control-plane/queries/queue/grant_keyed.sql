@@ -9,7 +9,7 @@
 --   one element each per caller, in the order in which they asked: $3 lease_id (uuid[], drawn by the agent),
 --     $4 records (int4[], how many are wanted at most), $5 lease_ms (int8[], how long the lease lasts);
 --   $6 from_partition (int8), $10 from_key (int8, a key hash): where to start with fresh records;
---   $7 dice (float8, 0 to 1, drawn by the agent: whether the odd caller, or the odd record, gets a retry);
+--   $7 random (float8, 0 to 1, drawn by the agent: whether the odd caller, or the odd record, gets a retry);
 --   $8 window (int8, records that may be admitted and not settled; from there on no more are to be admitted);
 --   $9 max_unadmitted (int8, cursors that are reported as having records to admit, at most);
 --   $11 tenant_id (text).

@@ -8,7 +8,7 @@
 --   $3 op (uuid, identity of this settlement);
 --   $4 keep (bool, store the outcome under the identity for a time; otherwise only until the agent's next
 --     settlement);
---   $5 dice (float8, 0 to 1, drawn by the agent, for the jitter of the retry delay);
+--   $5 random (float8, 0 to 1, drawn by the agent, for the jitter of the retry delay);
 --   $6 leased (int8, records that the agent leased out since its last settlement, for the rate);
 --   one element each per entry: $7 lease_id (uuid[]), $8 partition_id (int8[]), $9 attempt (int4[], as which
 --     the lease gave the records out), $10 lo (int8[], first offset), $11 hi (int8[], offset after the last),

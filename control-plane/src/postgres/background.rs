@@ -172,8 +172,8 @@ impl Jobs for PostgresControlPlane {
         Ok(())
     }
 
-    async fn expire(&self, limit: i64, dice: f64) -> Result<i64, Error> {
-        let statement = sqlx::query_file_scalar!("queries/queue/expire.sql", limit, dice);
+    async fn expire(&self, limit: i64, random: f64) -> Result<i64, Error> {
+        let statement = sqlx::query_file_scalar!("queries/queue/expire.sql", limit, random);
         sent!(self, BACKGROUND, c => statement.fetch_one(c))?.map_err(classify)
     }
 

@@ -117,7 +117,7 @@ macro_rules! calls {
                 Heavy forget(limit: i64) -> Result<i64, Error>;
                 Heavy sweep_plan(limit: i64) -> Result<Vec<PartId>, Error>;
                 Heavy swept(&parts: [PartId]) -> Result<(), Error>;
-                Heavy expire(limit: i64, dice: f64) -> Result<i64, Error>;
+                Heavy expire(limit: i64, random: f64) -> Result<i64, Error>;
                 Heavy clamp() -> Result<i64, Error>;
                 Serving ping() -> Result<(), Error>;
             }

@@ -33,7 +33,7 @@ pub trait Jobs: Send + Sync + 'static {
     /// Returns how many. A run of `n` records comes back, due by the retry policy, as runs of `ceil(n / 2)`,
     /// or of one record if the next failure is the last. A run with too many failures is dead, with the
     /// reason `lease expired`.
-    async fn expire(&self, limit: i64, dice: f64) -> Result<i64, Error>;
+    async fn expire(&self, limit: i64, random: f64) -> Result<i64, Error>;
     /// Moves the cursors of queues past records that retention has unlinked, and counts those as expired.
     /// Returns their number.
     async fn clamp(&self) -> Result<i64, Error>;

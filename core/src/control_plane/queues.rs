@@ -41,10 +41,10 @@ pub trait Queues: Send + Sync + 'static {
     ///    `max_in_flight − in flight`.
     /// 2. Due runs whose lease expired, by due time, partition and offset: each goes to one caller that gets
     ///    nothing else, cut to what the caller wants. The first callers get them: at most
-    ///    `floor(callers / 2 + dice)` callers, or all if there are neither fresh records nor other due runs.
+    ///    `floor(callers / 2 + random)` callers, or all if there are neither fresh records nor other due runs.
     /// 3. The other callers form a line; `need` is the number of records that they want together. The other
     ///    due runs, by due time, partition and offset, fill at most
-    ///    `max(floor(need / 2 + dice), need − fresh)` of it. The last run is cut.
+    ///    `max(floor(need / 2 + random), need − fresh)` of it. The last run is cut.
     /// 4. Fresh records fill the rest. In shared queues: by partition from [`Grant::from`] on, in each up to
     ///    the first batch that has to be admitted. In keyed queues: the lowest admitted record of each key
     ///    that is free, if it is due, by partition and key from ([`Grant::from`], [`Grant::from_key`]) on.

@@ -159,10 +159,10 @@ impl Jobs for MemoryControlPlane {
         Ok(())
     }
 
-    async fn expire(&self, limit: i64, dice: f64) -> Result<i64, Error> {
+    async fn expire(&self, limit: i64, random: f64) -> Result<i64, Error> {
         let mut state = self.state.lock();
         let now = self.clock.now_ms();
-        Ok(state.expire(limit, dice, now))
+        Ok(state.expire(limit, random, now))
     }
 
     async fn clamp(&self) -> Result<i64, Error> {

@@ -34,9 +34,9 @@ pub struct Dealt {
     pub range: Range<i64>,
 }
 
-/// Half of a count. An odd count is rounded up or down depending on `dice`.
-fn half(count: i64, dice: f64) -> i64 {
-    if count % 2 == 1 && dice >= 0.5 { count / 2 + 1 } else { count / 2 }
+/// Half of a count. An odd count is rounded up or down depending on `random`.
+fn half(count: i64, random: f64) -> i64 {
+    if count % 2 == 1 && random >= 0.5 { count / 2 + 1 } else { count / 2 }
 }
 
 fn count(n: usize) -> i64 {
@@ -44,13 +44,13 @@ fn count(n: usize) -> i64 {
 }
 
 /// Distributes the supply. `wants`: number of records that each caller wants; `allowed`: maximum number of
-/// records in all; `dice`: random number from 0 to 1. The result is ordered by caller, then as given out.
+/// records in all; `random`: random number from 0 to 1. The result is ordered by caller, then as given out.
 /// [`Queues::grant`](crate::control_plane::Queues::grant) states the rules.
 #[must_use]
-pub fn deal(wants: &[i64], allowed: i64, supply: &Supply, dice: f64) -> Vec<Dealt> {
+pub fn deal(wants: &[i64], allowed: i64, supply: &Supply, random: f64) -> Vec<Dealt> {
     let fresh: i64 = supply.fresh.iter().sum();
     let others = fresh > 0 || !supply.due.is_empty();
-    let callers = if others { half(count(wants.len()), dice) } else { count(wants.len()) };
+    let callers = if others { half(count(wants.len()), random) } else { count(wants.len()) };
     let apart = supply.alone.len().min(saturated::<usize, _>(callers));
     let mut left = allowed.max(0);
     let mut dealt = Vec::new();
@@ -61,7 +61,7 @@ pub fn deal(wants: &[i64], allowed: i64, supply: &Supply, dice: f64) -> Vec<Deal
     }
     let line = &wants[apart..];
     let need = left.min(line.iter().sum());
-    let retries = half(need, dice).max(need - fresh);
+    let retries = half(need, random).max(need - fresh);
     let due = supply.due.iter().enumerate().map(|(n, run)| (Source::Due(n), *run));
     let due = take_records(due, retries);
     let taken: i64 = due.iter().map(|(_, give)| give).sum();
@@ -114,8 +114,8 @@ mod tests {
         Supply { alone: alone.to_vec(), due: due.to_vec(), fresh: fresh.to_vec() }
     }
 
-    fn told(wants: &[i64], allowed: i64, supply: &Supply, dice: f64) -> Vec<(usize, Source, Range<i64>)> {
-        deal(wants, allowed, supply, dice).into_iter().map(|d| (d.want, d.from, d.range)).collect()
+    fn told(wants: &[i64], allowed: i64, supply: &Supply, random: f64) -> Vec<(usize, Source, Range<i64>)> {
+        deal(wants, allowed, supply, random).into_iter().map(|d| (d.want, d.from, d.range)).collect()
     }
 
     use Source::{Alone, Due, Fresh};
@@ -177,9 +177,9 @@ mod tests {
             alone in runs(),
             due in runs(),
             fresh in runs(),
-            dice in 0.0..1.0,
+            random in 0.0..1.0,
         ) {
-            let dealt = deal(&wants, allowed, &supply(&alone, &due, &fresh), dice);
+            let dealt = deal(&wants, allowed, &supply(&alone, &due, &fresh), random);
             let sum = |pick: &dyn Fn(&Dealt) -> bool| -> i64 {
                 dealt.iter().filter(|d| pick(d)).map(|d| d.range.end - d.range.start).sum()
             };

@@ -46,17 +46,17 @@ pub struct Judge {
     pub now_ms: i64,
     pub retry: RetryPolicy,
     pub ladder: Vec<i64>,
-    pub dice: f64,
+    pub random: f64,
 }
 
 impl Judge {
     #[must_use]
-    pub fn new(retry: RetryPolicy, now_ms: i64, dice: f64) -> Self {
-        Self { now_ms, retry, ladder: retry.ladder(), dice }
+    pub fn new(retry: RetryPolicy, now_ms: i64, random: f64) -> Self {
+        Self { now_ms, retry, ladder: retry.ladder(), random }
     }
 
     fn backoff_ms(&self, failures: i32, lo: i64) -> i64 {
-        retry::delay_ms(&self.ladder, self.retry.jitter, failures, lo, self.dice)
+        retry::delay_ms(&self.ladder, self.retry.jitter, failures, lo, self.random)
     }
 
     /// What an action of a settlement does to a run.

@@ -44,7 +44,7 @@ fn action(tame: bool, rng: &mut StdRng) -> Action {
 
 impl Pair {
     fn lease_id(&self) -> LeaseId {
-        LeaseId(self.ids.uuid(0))
+        LeaseId(self.random.uuid(0))
     }
 
     fn part_back(&self, part: LeasePart) -> LeasePart {
@@ -72,7 +72,7 @@ impl Pair {
             wants,
             from,
             from_key: rng.random_range(-1..KEYS),
-            dice: rng.random_range(0.0..1.0),
+            random: rng.random_range(0.0..1.0),
         };
         let postgres = Grant { queue: slot.postgres, from: self.there(from), ..memory.clone() };
         println!("{memory:?}");
@@ -187,10 +187,10 @@ impl Pair {
             scope: self.memory.scope.clone(),
             queue: self.queues[n].memory.id,
             agent: agent(rng),
-            op: self.ids.uuid(0),
+            op: self.random.uuid(0),
             keep: rng.random_bool(0.3),
             entries,
-            dice: rng.random_range(0.0..1.0),
+            random: rng.random_range(0.0..1.0),
             leased: 3,
         };
         let slot = &mut self.queues[n];
@@ -273,12 +273,12 @@ impl Pair {
     }
 
     pub async fn expire(&mut self, rng: &mut StdRng) -> usize {
-        let dice = rng.random_range(0.0..1.0);
-        println!("expire {dice}");
-        let ended = self.memory.plane.expire(1_000, dice).await.expect("an answer");
+        let random = rng.random_range(0.0..1.0);
+        println!("expire {random}");
+        let ended = self.memory.plane.expire(1_000, random).await.expect("an answer");
         // There leases of queues that are gone end too, as they are rows like others.
         let gone = self.queues.iter().any(|q| !q.alive);
-        let there = self.postgres.plane.expire(1_000, dice).await.expect("an answer");
+        let there = self.postgres.plane.expire(1_000, random).await.expect("an answer");
         assert!(there == ended || (gone && there > ended), "{there} instead of {ended}");
         if ended > 0 {
             self.count("leases ended");

@@ -39,6 +39,16 @@ impl Pair {
         }
     }
 
+    /// Changes a queue by its id.
+    pub async fn manage_queue(&mut self, rng: &mut StdRng) -> usize {
+        match rng.random_range(0..4) {
+            0 => self.pause(rng).await,
+            1 => self.seek(rng).await,
+            2 => self.redrive(rng).await,
+            _ => self.purge_dead(rng).await,
+        }
+    }
+
     async fn put_topic(&mut self, rng: &mut StdRng) -> usize {
         let topic = topic_name(rng.random_range(0..3));
         let retention_ms = [None, Some(Some(HOUR)), Some(Some(2 * HOUR))][rng.random_range(0..3)];

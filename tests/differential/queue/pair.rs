@@ -1,7 +1,7 @@
 //! Two worlds to which the same happens, and what names what in either.
 
 use millpond_core::queue::{Mode, Queue};
-use millpond_core::{Clock, Error, Ids, LeaseId, Offset, PartitionId, QueueId, SystemClock, Topic};
+use millpond_core::{Clock, Error, LeaseId, Offset, PartitionId, QueueId, RandomSource, SystemClock, Topic};
 use millpond_tests::stage::{Home, Stage, home};
 use millpond_tests::world::{MemoryWorld, PostgresWorld, ShiftedClock};
 use rand::Rng;
@@ -54,7 +54,7 @@ pub struct Pair {
     pub memory: Stage,
     pub postgres: Stage,
     pub clock: Arc<ShiftedClock>,
-    pub ids: Ids,
+    pub random: RandomSource,
     pub topics: Vec<TopicSlot>,
     pub queues: Vec<QueueSlot>,
     pub commits: Vec<Both<millpond_core::control_plane::Commit>>,
@@ -80,7 +80,8 @@ impl Pair {
             memory: Stage::seeded(Box::new(MemoryWorld::at(Arc::clone(&clock))), seed),
             postgres: Stage::seeded(Box::new(PostgresWorld::new().await), seed),
             clock,
-            ids: Ids::seeded(seed),
+            // Others than the stages draw: a settlement with the id of a request would be taken for its acks.
+            random: RandomSource::seeded(seed.wrapping_add(1)),
             topics: Vec::new(),
             queues: Vec::new(),
             commits: Vec::new(),
@@ -110,6 +111,11 @@ impl Pair {
     /// Does one operation of so many steps.
     pub async fn step(&mut self, rng: &mut StdRng) -> usize {
         self.tick().await;
+        if rng.random_bool(0.03) && self.queues.iter().any(|q| q.alive) {
+            let steps = self.step_of_theirs(rng).await;
+            self.last_ms = SystemClock.now_ms();
+            return steps;
+        }
         let steps = if self.topics.iter().any(|t| t.alive) && self.queues.iter().any(|q| q.alive) {
             match rng.random_range(0..100) {
                 0..30 => self.grant(rng).await,
@@ -126,6 +132,23 @@ impl Pair {
             self.manage(rng).await
         };
         self.last_ms = SystemClock.now_ms();
+        steps
+    }
+
+    /// An operation by the other tenant, which has no queues.
+    async fn step_of_theirs(&mut self, rng: &mut StdRng) -> usize {
+        let scope = self.memory.scope.clone();
+        (self.memory.scope, self.postgres.scope) = (crate::them(), crate::them());
+        println!("by another tenant:");
+        let steps = match rng.random_range(0..10) {
+            0..3 => self.grant(rng).await,
+            3..6 => self.settle(rng).await,
+            6..7 => self.admit(rng).await,
+            7..8 => self.commit_acks(rng).await,
+            _ => self.manage_queue(rng).await,
+        };
+        (self.memory.scope, self.postgres.scope) = (scope.clone(), scope);
+        self.count("theirs");
         steps
     }
 

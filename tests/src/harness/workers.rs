@@ -255,17 +255,17 @@ impl Task {
 
     fn decide_one(&mut self, record: &Value) -> Intent {
         let Habits { nack, put_back, reject, delay_ms, .. } = self.habits;
-        let dice = self.rng.random_range(0..1_000);
+        let random = self.rng.random_range(0..1_000);
         if (self.habits.poison)(record) {
             return Intent::Nack { counts: true, delay_ms: None, reason: Some("poison".into()) };
         }
-        if dice < nack {
+        if random < nack {
             return Intent::Nack { counts: true, delay_ms, reason: Some("by chance".into()) };
         }
-        if dice < nack + put_back {
+        if random < nack + put_back {
             return Intent::Nack { counts: false, delay_ms, reason: None };
         }
-        if dice < nack + put_back + reject {
+        if random < nack + put_back + reject {
             return Intent::Reject { reason: Some("unfit".into()) };
         }
         Intent::Ack

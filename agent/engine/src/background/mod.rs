@@ -12,7 +12,7 @@ use crate::produce::parts::PartPool;
 use crate::produce::writer::Writer;
 use crate::store::Store;
 use millpond_core::saturated;
-use millpond_core::{AgentId, Clock, ControlPlane, Ids, limits};
+use millpond_core::{AgentId, Clock, ControlPlane, RandomSource, limits};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::MissedTickBehavior;
@@ -27,7 +27,7 @@ pub struct Jobs {
     pub plane: Arc<dyn ControlPlane>,
     pub store: Store,
     pub clock: Arc<dyn Clock>,
-    pub ids: Arc<Ids>,
+    pub random: Arc<RandomSource>,
     pub parts: Arc<PartPool>,
     pub origin: Origin,
     pub agent: AgentId,
@@ -87,7 +87,7 @@ impl Jobs {
             self.log("sweep", self.sweep().await);
         }
         if beat.expire {
-            self.repeat("expire", || self.plane.expire(STATEMENT_MAX_ROWS, self.ids.unit())).await;
+            self.repeat("expire", || self.plane.expire(STATEMENT_MAX_ROWS, self.random.unit())).await;
         }
     }
 

@@ -81,7 +81,7 @@ impl Produce {
             }
             let placed = PlacedRecords::of(&builder);
             let basis = builder.basis.clone();
-            let id = RequestId(self.ids.uuid(self.clock.now_ms()));
+            let id = RequestId(self.random.uuid(self.clock.now_ms()));
             let mut append = builder.into_append(scope, id, request.key(scope, &topics), request.expect);
             append.guard = guard;
             append.permit = request.permit.take();

@@ -20,7 +20,7 @@ use crate::topics::{TopicError, Topics};
 use append::{AppendBuilder, BasisTopic};
 use millpond_core::control_plane::RequestKey;
 use millpond_core::group::OffsetsRejected;
-use millpond_core::{Clock, ControlPlane, Error, Ids, Name, Offset, Scope, Topic, limits};
+use millpond_core::{Clock, ControlPlane, Error, Name, Offset, RandomSource, Scope, Topic, limits};
 use std::sync::Arc;
 use uuid::Uuid;
 use writer::Writer;
@@ -32,7 +32,7 @@ pub struct Produce {
     pub(crate) plane: Arc<dyn ControlPlane>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) ids: Arc<Ids>,
+    pub(crate) random: Arc<RandomSource>,
 }
 
 /// The records of an atomic request, or of one chunk of a stream. They may be read more than once: if the

@@ -1,6 +1,6 @@
 //! Pool of part ids that are registered with the control plane.
 
-use millpond_core::{AgentId, Clock, ControlPlane, Error, Ids, PartId, limits};
+use millpond_core::{AgentId, Clock, ControlPlane, Error, PartId, RandomSource, limits};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 pub struct PartPool {
     plane: Arc<dyn ControlPlane>,
     agent: AgentId,
-    ids: Arc<Ids>,
+    random: Arc<RandomSource>,
     clock: Arc<dyn Clock>,
     /// Registered ids that are not taken yet, each with the time of its registration; oldest first.
     ready: Mutex<VecDeque<(PartId, Instant)>>,
@@ -23,16 +23,16 @@ impl PartPool {
     pub fn new(
         plane: Arc<dyn ControlPlane>,
         agent: AgentId,
-        ids: Arc<Ids>,
+        random: Arc<RandomSource>,
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
-        Arc::new(Self { plane, agent, ids, clock, ready: Mutex::new(VecDeque::new()) })
+        Arc::new(Self { plane, agent, random, clock, ready: Mutex::new(VecDeque::new()) })
     }
 
     /// A new id that is not registered. For inline payloads: their commit registers the id.
     #[must_use]
     pub fn unregistered(&self) -> PartId {
-        PartId(self.ids.uuid(self.clock.now_ms()))
+        PartId(self.random.uuid(self.clock.now_ms()))
     }
 
     /// Takes a registered id for one segment, which must be committed soon.

@@ -227,7 +227,7 @@ impl Stream<'_> {
         let number = self.chunks;
         self.chunks += 1;
         let produce = self.produce;
-        let id = || RequestId(produce.ids.uuid(produce.clock.now_ms()));
+        let id = || RequestId(produce.random.uuid(produce.clock.now_ms()));
         let mut append = builder.into_append(self.scope, id(), self.key(number, topic, &*chunk), None);
         append.permit = permit;
         let writer = Arc::clone(&produce.writer);

@@ -70,7 +70,7 @@ impl Rounds for Expiry {
             }
             Some(_) => {}
         }
-        match self.runtime.plane.expire(EXPIRE_MAX_PARTS, self.runtime.ids.unit()).await {
+        match self.runtime.plane.expire(EXPIRE_MAX_PARTS, self.runtime.random.unit()).await {
             Ok(0) => EXPIRE_PAUSE,
             Ok(parts) => {
                 crate::metrics::leases_expired(parts);

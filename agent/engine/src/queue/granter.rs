@@ -248,15 +248,15 @@ impl Granter {
     ) -> Result<Granted, Error<NoSuchQueue>> {
         self.turn = (self.turn + 1) % queue.partitions.len().max(1);
         let from = queue.partitions.get(self.turn).copied().unwrap_or(PartitionId(0));
-        let (ids, agent) = (&self.runtime.ids, self.runtime.agent);
+        let (random, agent) = (&self.runtime.random, self.runtime.agent);
         let grant = Grant {
             scope: scope.clone(),
             queue: queue.id,
             agent,
             wants,
             from,
-            from_key: ids.random_i64(),
-            dice: ids.unit(),
+            from_key: random.random_i64(),
+            random: random.unit(),
         };
         GRANT_RESEND.run(|| self.runtime.plane.grant(&grant)).await
     }

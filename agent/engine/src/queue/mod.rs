@@ -26,7 +26,7 @@ use crate::topics::Topics;
 use call::LeaseCall;
 use expiry::Expiry;
 use millpond_core::queue::{NoSuchQueue, Queue};
-use millpond_core::{AgentId, Clock, ControlPlane, Error, Ids, LeaseId, Name, QueueId, Scope};
+use millpond_core::{AgentId, Clock, ControlPlane, Error, LeaseId, Name, QueueId, RandomSource, Scope};
 use parking_lot::{Mutex, RwLock};
 use plan::{Item, SettleItem, SettleStatus, Settled};
 use settler::Settlement;
@@ -76,7 +76,7 @@ pub struct QueueRuntime {
     pub plane: Arc<dyn ControlPlane>,
     pub reader: Arc<Reader>,
     pub watcher: Arc<Watcher>,
-    pub ids: Arc<Ids>,
+    pub random: Arc<RandomSource>,
     pub clock: Arc<dyn Clock>,
     pub agent: AgentId,
     /// Limits the grants whose records are being read.
@@ -86,7 +86,7 @@ pub struct QueueRuntime {
 impl QueueRuntime {
     /// A new id for a statement.
     fn operation_id(&self) -> Uuid {
-        self.ids.uuid(self.clock.now_ms())
+        self.random.uuid(self.clock.now_ms())
     }
 }
 
@@ -262,7 +262,7 @@ impl ServedQueue {
         let queue = self.queue();
         let lease = match &request.request_id {
             Some(id) => LeaseId(crate::hash::of(&[queue.secret.as_bytes(), b"lease", id.as_bytes()])),
-            None => LeaseId(runtime.ids.secret()),
+            None => LeaseId(runtime.random.secret()),
         };
         let (answer, answered) = oneshot::channel();
         let call = LeaseCall {

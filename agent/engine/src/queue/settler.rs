@@ -185,7 +185,7 @@ impl Settler {
             op,
             keep,
             entries,
-            dice: self.runtime.ids.unit(),
+            random: self.runtime.random.unit(),
             leased,
         };
         let start = Instant::now();

@@ -1,6 +1,6 @@
 //! Artificial latency of an object store, so that a benchmark on one machine behaves as with a remote bucket.
 
-use millpond_core::Ids;
+use millpond_core::RandomSource;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,8 +41,8 @@ impl FromStr for StoreLatency {
 
 impl StoreLatency {
     /// Draws one latency, by the Box–Muller transform of two uniform random numbers.
-    fn draw(self, ids: &Ids) -> Duration {
-        let uniform = || (f64::from(ids.random_u32()) + 0.5) / 4_294_967_296.0;
+    fn draw(self, random: &RandomSource) -> Duration {
+        let uniform = || (f64::from(random.random_u32()) + 0.5) / 4_294_967_296.0;
         let normal = (-2.0 * uniform().ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos();
         Duration::from_secs_f64(self.median_s * (self.sigma * normal).exp())
     }
@@ -52,13 +52,13 @@ impl StoreLatency {
 #[derive(Debug, Clone)]
 pub struct Pace {
     pub latency: StoreLatency,
-    pub ids: Arc<Ids>,
+    pub random: Arc<RandomSource>,
 }
 
 impl Pace {
     /// Runs `work` and returns its result not before the drawn latency is over.
     pub async fn run<T>(&self, work: impl Future<Output = T>) -> T {
-        let until = Instant::now() + self.latency.draw(&self.ids);
+        let until = Instant::now() + self.latency.draw(&self.random);
         let outcome = work.await;
         tokio::time::sleep_until(until).await;
         outcome
@@ -72,8 +72,8 @@ mod tests {
     #[test]
     fn draws_have_the_median_and_the_tail_that_were_asked_for() {
         let latency: StoreLatency = "p50=100ms,p99=300ms".parse().expect("a latency");
-        let ids = Ids::seeded(1);
-        let mut ms: Vec<u128> = (0..20_000).map(|_| latency.draw(&ids).as_millis()).collect();
+        let random = RandomSource::seeded(1);
+        let mut ms: Vec<u128> = (0..20_000).map(|_| latency.draw(&random).as_millis()).collect();
         ms.sort_unstable();
         assert!((95..=105).contains(&ms[10_000]), "median {}", ms[10_000]);
         assert!((280..=320).contains(&ms[19_800]), "p99 {}", ms[19_800]);

@@ -166,7 +166,7 @@ async fn join(
     body: Body,
 ) -> Result<Json<JoinAnswer>, Problem> {
     let body: JoinBody = json_body(body).await?;
-    let id = MemberId(app.engine.ids.uuid(app.engine.clock.now_ms()));
+    let id = MemberId(app.engine.random.uuid(app.engine.clock.now_ms()));
     let member = body.member(id)?;
     let (generation, assignments) = app.engine.groups.join(&scope, &group, &member).await?;
     Ok(Json(JoinAnswer {

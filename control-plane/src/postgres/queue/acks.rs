@@ -62,7 +62,7 @@ pub(in crate::postgres) async fn settle(
             op,
             keep: false,
             entries,
-            dice: 0.0,
+            random: 0.0,
             leased: 0,
         };
         let said = send(&mut *connection, &settle).await.map_err(classify)?;

@@ -42,18 +42,18 @@ pub(super) async fn grant(
     grant: &Grant,
 ) -> Result<Granted, Error<NoSuchQueue>> {
     // Nothing is learnt before the queue is known to be there, and the tenant's.
-    let mut manner = plane.hints.read().get(&grant.queue).copied();
+    let mut known = plane.hints.read().get(&grant.queue).copied();
     let mut patient = false;
     for _ in 0..SENDINGS_MAX {
-        if manner.is_none() {
+        if known.is_none() {
             match grant_plain::grant(plane, grant).await.map_err(Error::from_infallible)? {
                 Ok(Some(granted)) => return Ok(granted),
-                Ok(None) => manner = Some(MIXED),
+                Ok(None) => known = Some(MIXED),
                 Err(e) if is_conflict(&e) => continue,
                 Err(e) => return Err(Error::from_infallible(classify(e))),
             }
         }
-        let rows = match send(plane, grant, manner == Some(KnownAs::Keyed), patient)
+        let rows = match send(plane, grant, known == Some(KnownAs::Keyed), patient)
             .await
             .map_err(Error::from_infallible)?
         {
@@ -65,7 +65,7 @@ pub(super) async fn grant(
             Some("given") => {}
             Some("again") => continue,
             Some("keyed") => {
-                manner = Some(KnownAs::Keyed);
+                known = Some(KnownAs::Keyed);
                 plane.hints.write().insert(grant.queue, KnownAs::Keyed);
                 continue;
             }
@@ -101,7 +101,7 @@ async fn send(
             &records,
             &lease_ms,
             grant.from.0,
-            grant.dice,
+            grant.random,
             limits::KEYED_WINDOW,
             limits::UNADMITTED_MAX,
             grant.from_key,
@@ -118,7 +118,7 @@ async fn send(
         &records,
         &lease_ms,
         grant.from.0,
-        grant.dice,
+        grant.random,
         patient,
         limits::UNADMITTED_MAX,
         grant.scope.tenant.as_str()

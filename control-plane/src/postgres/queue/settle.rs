@@ -58,7 +58,7 @@ pub(in crate::postgres) async fn send(
         settle.agent.0,
         settle.op,
         settle.keep,
-        settle.dice,
+        settle.random,
         settle.leased,
         &columns.leases,
         &columns.partitions as _,

@@ -168,7 +168,7 @@ impl State {
         let wants: Vec<&Want> = grant.wants.iter().filter(|w| !row.leases.contains_key(&w.lease)).collect();
         let runs = self.runs(row, grant, now);
         let needs: Vec<i64> = wants.iter().map(|w| i64::from(w.records)).collect();
-        let dealt = deal(&needs, allowed.records(), &runs.supply(), grant.dice);
+        let dealt = deal(&needs, allowed.records(), &runs.supply(), grant.random);
         let given: i64 = dealt.iter().map(|d| d.range.end - d.range.start).sum();
         row.lease_dealt(&wants, &runs, &dealt, now);
         let limited = row.queue.paused

@@ -79,7 +79,7 @@ impl QueueRow {
         if let Some(settled) = last.or(kept) {
             return settled.clone();
         }
-        let verdicts = self.apply(&settle.entries, settle.dice, now);
+        let verdicts = self.apply(&settle.entries, settle.random, now);
         let records =
             verdicts.iter().filter(|v| v.outcome != Outcome::Renewed).map(|v| v.hi.0 - v.lo.0).sum();
         self.rates = self.rates.after(settle.leased, records, now);
@@ -95,8 +95,8 @@ impl QueueRow {
         settled
     }
 
-    fn apply(&mut self, entries: &[Entry], dice: f64, now: i64) -> Vec<Verdict> {
-        let judge = Judge::new(self.queue.config.retry, now, dice);
+    fn apply(&mut self, entries: &[Entry], random: f64, now: i64) -> Vec<Verdict> {
+        let judge = Judge::new(self.queue.config.retry, now, random);
         let mut by_lease: BTreeMap<LeaseId, Vec<(usize, &Entry)>> = BTreeMap::new();
         for (number, entry) in entries.iter().enumerate() {
             by_lease.entry(entry.lease).or_default().push((number, entry));
@@ -165,14 +165,14 @@ impl QueueRow {
         }
     }
 
-    fn expire(&mut self, lease: LeaseId, number: i32, dice: f64, now: i64) {
+    fn expire(&mut self, lease: LeaseId, number: i32, random: f64, now: i64) {
         let Some(parts) = self.leases.get_mut(&lease) else { return };
         let Some(at) = parts.iter().position(|p| p.number == number) else { return };
         let part = parts.remove(at);
         if parts.is_empty() {
             self.leases.remove(&lease);
         }
-        let judge = Judge::new(self.queue.config.retry, now, dice);
+        let judge = Judge::new(self.queue.config.retry, now, random);
         for range in part.pending.iter() {
             let run = Run { range: range.clone(), attempt: part.attempt, failures: part.failures };
             for (range, fate) in judge.expire(&run) {
@@ -191,7 +191,7 @@ impl QueueRow {
 }
 
 impl State {
-    pub(in crate::memory) fn expire(&mut self, limit: i64, dice: f64, now: i64) -> i64 {
+    pub(in crate::memory) fn expire(&mut self, limit: i64, random: f64, now: i64) -> i64 {
         let mut due: Vec<(i64, LeaseId, i32, QueueId)> = Vec::new();
         for (id, row) in &self.queues {
             let parts = row
@@ -204,7 +204,7 @@ impl State {
         due.truncate(saturated::<usize, _>(limit));
         for (_, lease, number, queue) in &due {
             if let Some(row) = self.queues.get_mut(queue) {
-                row.expire(*lease, *number, dice, now);
+                row.expire(*lease, *number, random, now);
             }
         }
         count(due.len())
