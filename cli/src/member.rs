@@ -262,7 +262,10 @@ impl Member<'_> {
         if offsets.is_empty() {
             return Ok(());
         }
-        let entry = |((topic, partition), offset): (&(String, u32), &u64)| json!({"topic": topic, "partition": partition, "offset": offset});
+        let entry = |(place, offset): (&(String, u32), &u64)| {
+            let (topic, partition) = place;
+            json!({"topic": topic, "partition": partition, "offset": offset})
+        };
         let offsets: Vec<Value> = offsets.iter().map(entry).collect();
         let body = json!({"member_id": self.id, "generation": self.generation, "offsets": offsets});
         let mut patience = self.args.patience();

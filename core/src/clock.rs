@@ -41,6 +41,7 @@ impl RandomSource {
     }
 
     #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the one place that asks the system for randomness")]
     pub fn from_os() -> Self {
         Self { rng: Mutex::new(StdRng::from_os_rng()) }
     }

@@ -126,7 +126,7 @@ pub const GUARDED_ANSWER_TTL_MS: i64 = 600_000;
 pub const LEASE_DEFAULT_MS: i64 = 30_000;
 /// Minimum length of a lease.
 pub const LEASE_MIN_MS: i64 = 1_000;
-/// Maximum length of a lease: 12 hours, the longest visibility timeout of SQS.
+/// Maximum length of a lease: 12 hours, as in SQS.
 pub const LEASE_MAX_MS: i64 = 43_200_000;
 /// Maximum number of records in one lease.
 pub const LEASE_MAX_RECORDS: usize = 1_000;

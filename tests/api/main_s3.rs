@@ -21,7 +21,7 @@ use millpond_tests::harness::client::Api;
 use std::sync::LazyLock;
 
 /// Probability of a fault in each request to the store; an agent must cope with all of them.
-const FAULTS: f64 = 0.01;
+const FAULT_PROBABILITY: f64 = 0.01;
 
 struct Shared {
     address: std::net::SocketAddr,
@@ -33,7 +33,7 @@ static DEV: LazyLock<Shared> = LazyLock::new(|| {
     let start = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let cluster = runtime.block_on(Cluster::new());
-        cluster.s3.add_fault(millpond_tests::s3::Rule::any_fault().chance(FAULTS));
+        cluster.s3.add_fault(millpond_tests::s3::Rule::any_fault().chance(FAULT_PROBABILITY));
         let agent = cluster.agent(&[]);
         Shared { address: agent.address, agent, _cluster: cluster }
     };

@@ -18,7 +18,7 @@ async fn from_page(api: &Api, method: Method, path: &str, origin: &str) -> Answe
 #[tokio::test]
 async fn a_foreign_page_changes_and_reads_nothing() {
     let (api, queue) = (api(), unique("guarded"));
-    api.put(&format!("/v1/queues/{queue}"), json!({})).await.ok();
+    assert_eq!(api.put(&format!("/v1/queues/{queue}"), json!({})).await.status, 201);
     api.produce(&queue, json!([{"value": 1}])).await.ok();
     for (method, path) in [
         (Method::POST, format!("/v1/queues/{queue}/purge")),
@@ -41,7 +41,8 @@ async fn a_foreign_page_changes_and_reads_nothing() {
 
 #[tokio::test]
 async fn an_allowed_page_is_answered_as_browsers_want_it() {
-    let dev = Dev::start(&Home::open(), &["--allow-origin", PAGE]);
+    let home = Home::open();
+    let dev = Dev::start(&home, &["--allow-origin", PAGE]);
     let (api, topic) = (dev.api(), unique("page"));
     let asked = api.request(Method::OPTIONS, &format!("/v1/topics/{topic}/records"));
     let asked = asked.header("origin", PAGE).header("access-control-request-method", "POST");

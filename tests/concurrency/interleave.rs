@@ -15,7 +15,8 @@ use tokio::task::JoinHandle;
 
 /// A dedup id that is used only to stop a commit that holds all its other locks.
 const STOPPER: u128 = 0x5709;
-const PATIENCE: usize = 2_000;
+/// Polls, 5 ms apart, before a test fails because nobody waits for a lock.
+const LOCK_POLLS_MAX: usize = 2_000;
 
 pub async fn stage() -> (Arc<Stage>, Arc<Database>) {
     let world = PostgresWorld::new().await;
@@ -74,7 +75,7 @@ impl Holder {
 pub async fn waiting(database: &Database, sessions: i64) {
     let mut connection = database.connect().await;
     let count = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
-    for _ in 0..PATIENCE {
+    for _ in 0..LOCK_POLLS_MAX {
         let now: i64 = sqlx::query_scalar(count).fetch_one(&mut connection).await.expect("counted");
         if now >= sessions {
             return;

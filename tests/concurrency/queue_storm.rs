@@ -31,7 +31,7 @@ const KEYS: i64 = 40;
 
 /// Finds records that are in flight twice, or both in flight and waiting, and keys with two records in
 /// flight.
-const WRONG: &str = "
+const COUNT_CONTRADICTIONS: &str = "
     with leased as (select l.partition_id, o as record_offset from lease l, unnest(l.pending) r, generate_series(lower(r), upper(r) - 1) o),
     waits as (select w.partition_id, o as record_offset from waiting w, generate_series(w.lo, w.hi - 1) o),
     todo as (select * from leased union all select * from waits)
@@ -296,7 +296,8 @@ impl Storm {
     async fn watch(&self) {
         let mut connection = self.database.connect().await;
         while !self.over.load(Ordering::SeqCst) {
-            let wrong: i64 = sqlx::query_scalar(WRONG).fetch_one(&mut connection).await.expect("counted");
+            let wrong: i64 =
+                sqlx::query_scalar(COUNT_CONTRADICTIONS).fetch_one(&mut connection).await.expect("counted");
             assert_eq!(wrong, 0);
             let ledger = self.stage.plane.ledger(&self.stage.scope, self.queue.id).await.expect("a ledger");
             assert!(ledger.holds(), "{ledger:?}");

@@ -15,8 +15,8 @@ use uuid::Uuid;
 /// Number of concurrent calls, equal to the size of the pool.
 const CALLS: usize = 16;
 /// Time after which a caller gives up, shorter than any time-out of the control plane itself.
-const PATIENCE: Duration = Duration::from_millis(700);
-const RECOVERY: Duration = Duration::from_secs(20);
+const CALL_WAIT_MAX: Duration = Duration::from_millis(700);
+const RECOVERY_WAIT_MAX: Duration = Duration::from_secs(20);
 
 struct Silent {
     plane: PostgresControlPlane,
@@ -49,7 +49,7 @@ impl Silent {
     }
 
     async fn recovers(&self) {
-        let deadline = Instant::now() + RECOVERY;
+        let deadline = Instant::now() + RECOVERY_WAIT_MAX;
         while self.answered(Duration::from_secs(5)).await < CALLS {
             assert!(Instant::now() < deadline, "the pool does not recover from a silent network");
         }
@@ -63,7 +63,7 @@ async fn abandoned_mutations_leave_the_pool_as_large_as_it_was() {
     for _ in 0..2 {
         silent.recovers().await;
         silent.proxy.set(Weather { silence: Silence::Swallow, ..Weather::default() });
-        assert_eq!(silent.answered(PATIENCE).await, 0, "a swallowed call was answered");
+        assert_eq!(silent.answered(CALL_WAIT_MAX).await, 0, "a swallowed call was answered");
         silent.proxy.heal();
         silent.recovers().await;
     }
@@ -77,13 +77,15 @@ async fn a_mutation_without_an_answer_ends_by_itself() {
     let silent = Silent::start().await;
     silent.recovers().await;
     // Wait until the connections are back in the pool before the network falls silent.
-    tokio::time::sleep(PATIENCE).await;
+    tokio::time::sleep(CALL_WAIT_MAX).await;
     silent.proxy.set(Weather { silence: Silence::Swallow, ..Weather::default() });
     let ids = [PartId(Uuid::from_u128(1))];
     let call = silent.plane.register_parts(AgentId(Uuid::from_u128(9)), &ids);
-    let outcome = timeout(RECOVERY, call).await.expect("the end of a call that nobody answers");
+    let outcome = timeout(RECOVERY_WAIT_MAX, call).await.expect("the end of a call that nobody answers");
     assert!(matches!(outcome, Err(Error::MaybeApplied(_))), "{outcome:?}");
-    timeout(RECOVERY, silent.plane.close()).await.expect("the end of a pool with a silent connection");
+    timeout(RECOVERY_WAIT_MAX, silent.plane.close())
+        .await
+        .expect("the end of a pool with a silent connection");
     silent.proxy.heal();
     silent.database.close().await;
 }

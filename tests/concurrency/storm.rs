@@ -19,8 +19,9 @@ const AGENTS: u64 = 8;
 const STEPS: usize = 40;
 const KEYS: u128 = 40;
 const IDS: u128 = 60;
-const DRAINED: u64 = 60;
-const SENDINGS_MAX: usize = 50;
+/// Inline records that are appended before the storm, for the drain to move.
+const INLINE_RECORDS: u64 = 60;
+const ATTEMPTS_MAX: usize = 50;
 
 fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok().and_then(|value| value.parse().ok())
@@ -96,7 +97,7 @@ impl Storm {
 
     /// Sends a commit until its outcome is known.
     async fn send(&self, commit: &Commit) -> Committed {
-        for _ in 0..SENDINGS_MAX {
+        for _ in 0..ATTEMPTS_MAX {
             match self.stage.plane.commit(commit).await {
                 Ok(committed) => return committed,
                 Err(Error::Rejected(never)) => match never {},
@@ -219,7 +220,7 @@ async fn a_storm_leaves_every_record_once_in_its_place() {
     let passing = stage.topic("passing", 2).await;
     let lasting = vec![home(&a, 0), home(&a, 1), home(&a, 2), home(&b, 0)];
     let mut history = History::default();
-    for tag in 0..DRAINED {
+    for tag in 0..INLINE_RECORDS {
         let at = lasting[usize::try_from(tag).expect("small") % lasting.len()];
         let offset = stage.append(PartKind::Inline, at, &[tag]).await;
         history.sendings.insert(tag, Sending { home: at, id: None });
@@ -230,7 +231,7 @@ async fn a_storm_leaves_every_record_once_in_its_place() {
         stage,
         lasting,
         passing: Mutex::new(vec![home(&passing, 0), home(&passing, 1)]),
-        next_tag: AtomicU64::new(DRAINED),
+        next_tag: AtomicU64::new(INLINE_RECORDS),
         over: AtomicBool::new(false),
         history: Mutex::new(history),
     });

@@ -5,7 +5,7 @@ use millpond_control_plane::postgres::MIGRATIONS;
 use millpond_core::control_plane::{Answer, PieceOutcome, Verdict};
 use millpond_core::{Offset, Scope};
 use millpond_tests::postgres::Database;
-use millpond_tests::stage::{Draft, Place, Stage, home, name};
+use millpond_tests::stage::{Draft, PartKind, Stage, home, name};
 use millpond_tests::world::PostgresWorld;
 use sqlx::migrate::Migrator;
 use uuid::Uuid;
@@ -63,14 +63,14 @@ async fn rows_without_a_tenant_become_the_default_ones() {
     let s = Stage::on(Box::new(PostgresWorld::on(database).await));
     let t = s.plane.topic(&s.scope, &name("t")).await.expect("a topic");
     let p = home(&t, 0);
-    let again = s.send(Place::Inline, &[Draft::new().to(p, &[1, 2]).key(5, 6)]).await;
+    let again = s.send(PartKind::Inline, &[Draft::new().to(p, &[1, 2]).key(5, 6)]).await;
     let pieces = vec![PieceOutcome { base: Some(Offset(0)), dropped: Vec::new() }];
     assert_eq!(*again.verdict(0), Verdict::Duplicate(Answer { context: "was".into(), pieces }));
     let id = [Uuid::from_u128(7)];
     let place = Some((0, Offset(1)));
     assert_eq!(s.plane.dedup_offsets(&s.scope, t.id, &id).await.expect("an answer"), [place]);
-    assert_eq!(s.append(Place::Inline, p, &[3]).await, 2);
-    assert_eq!(s.append(Place::Segment, p, &[4]).await, 3);
+    assert_eq!(s.append(PartKind::Inline, p, &[3]).await, 2);
+    assert_eq!(s.append(PartKind::Segment, p, &[4]).await, 3);
 
     let them = Scope::anonymous(name("them"));
     assert_eq!(s.plane.partitions(&them, t.id).await.expect("a list"), []);

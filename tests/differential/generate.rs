@@ -11,7 +11,7 @@ pub const GROUPS: usize = 2;
 const KEYS: u128 = 8;
 const IDS: u128 = 12;
 /// Upper bound of record timestamps.
-const TIMESTAMPS: i64 = 20;
+const TIMESTAMP_MAX: i64 = 20;
 
 #[derive(Clone, Debug)]
 pub struct Write {
@@ -174,7 +174,7 @@ impl Generator {
             }
             _ => Operation::OffsetsAt {
                 slot: self.home(pair).0,
-                timestamp: self.rng.random_range(0..=TIMESTAMPS),
+                timestamp: self.rng.random_range(0..=TIMESTAMP_MAX),
             },
         }
     }
@@ -294,7 +294,7 @@ impl Generator {
         let records = (0..count)
             .map(|_| (ids && self.rng.random_bool(0.6)).then(|| self.rng.random_range(0..IDS)))
             .collect();
-        Write { slot, partition, records, timestamp: self.rng.random_range(0..TIMESTAMPS) }
+        Write { slot, partition, records, timestamp: self.rng.random_range(0..TIMESTAMP_MAX) }
     }
 }
 

@@ -11,8 +11,9 @@ use millpond_tests::world::{MemoryWorld, PostgresWorld};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-const REMEMBERED: usize = 8;
-/// Keys of the other tenant are others, as its name is part of what is hashed.
+/// Number of last commits that may be sent again.
+const COMMITS_KEPT_MAX: usize = 8;
+/// Offset between the keys of the two tenants: a key's hash covers the name of its tenant.
 const THEIR_KEYS: u128 = 1_000;
 
 /// A topic that was created, as it is in either world.
@@ -261,7 +262,7 @@ impl Pair {
     /// Keeps a commit, to be sent again later.
     pub fn keep(&mut self, memory: &Commit, postgres: &Commit) {
         self.commits.push((memory.clone(), postgres.clone()));
-        if self.commits.len() > REMEMBERED {
+        if self.commits.len() > COMMITS_KEPT_MAX {
             self.commits.remove(0);
         }
     }

@@ -1,8 +1,8 @@
-//! A door for a toy line protocol: the smallest example of one. It parses a line into a verb's input, and writes
-//! the verb's output as lines; everything else is the engine's.
+//! A door for a toy line protocol, as the smallest example of a door. It parses a line into the input of an
+//! engine verb, and writes the verb's output as lines; the engine does everything else.
 //!
-//! `PUT topic value` · `GET topic partition offset` · `TAIL topic` · `LEASE queue` · `ACK receipt` (of the queue
-//! that this connection leased from last). Answers begin with `OK`, `RECORD`, `NONE` or `ERROR`.
+//! `PUT topic value` · `GET topic partition offset` · `TAIL topic` · `LEASE queue` · `ACK receipt` (in the
+//! queue that this connection leased from last). Answers begin with `OK`, `RECORD`, `NONE` or `ERROR`.
 
 use bytes::Bytes;
 use millpond_core::{Name, Offset, Scope};
@@ -26,12 +26,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-const LIMITS: ReadLimits = ReadLimits { max_records: 100, max_bytes: 1 << 20 };
-const WAIT: Duration = Duration::from_secs(5);
+const MAX_BYTES: usize = 1 << 20;
+const TAIL_LIMITS: ReadLimits = ReadLimits { max_records: 100, max_bytes: MAX_BYTES };
+const GET_LIMITS: ReadLimits = ReadLimits { max_records: 1, max_bytes: MAX_BYTES };
+/// Longest wait for a record.
+const WAIT_MAX: Duration = Duration::from_secs(5);
 
-type Answer = Result<String, Box<dyn Error + Send + Sync>>;
+type Failure = Box<dyn Error + Send + Sync>;
 
-/// The one record of a `PUT`.
+/// The single record of a `PUT`.
 struct Value(Bytes);
 
 impl RecordSource for Value {
@@ -50,7 +53,7 @@ impl RecordSource for Value {
     }
 }
 
-/// Records as lines.
+/// Collects records as lines of text.
 #[derive(Default)]
 struct Lines {
     partition: i32,
@@ -73,21 +76,20 @@ impl RecordSink for Lines {
 pub async fn serve(engine: Arc<Engine>, listener: TcpListener) -> std::io::Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
-        let connection =
-            Connection { engine: Arc::clone(&engine), scope: Scope::unauthenticated(), queue: None };
-        tokio::spawn(connection.run(stream));
+        let (engine, scope) = (Arc::clone(&engine), Scope::unauthenticated());
+        tokio::spawn(Connection { engine, scope, queue: None }.run(stream));
     }
 }
 
 struct Connection {
     engine: Arc<Engine>,
     scope: Scope,
-    /// What `ACK` settles in.
+    /// Queue of the last `LEASE`, in which `ACK` settles.
     queue: Option<Name>,
 }
 
 impl Connection {
-    async fn run(mut self, stream: TcpStream) -> std::io::Result<()> {
+    async fn run(mut self, stream: TcpStream) -> Result<(), Failure> {
         let (reader, mut writer) = stream.into_split();
         let mut lines = BufReader::new(reader).lines();
         while let Some(line) = lines.next_line().await? {
@@ -105,7 +107,7 @@ impl Connection {
         Ok(())
     }
 
-    async fn put(&self, rest: &str) -> Answer {
+    async fn put(&self, rest: &str) -> Result<String, Failure> {
         let (topic, value) = rest.split_once(' ').ok_or("PUT topic value")?;
         let request = AtomicRequest {
             topics: vec![Name::new(topic)?],
@@ -123,48 +125,34 @@ impl Connection {
         Ok(format!("OK {} {}\n", record.partition, record.offset.unwrap_or_default()))
     }
 
-    async fn get(&self, rest: &str) -> Answer {
+    async fn get(&self, rest: &str) -> Result<String, Failure> {
         let [topic, partition, offset] = rest.split(' ').collect::<Vec<_>>()[..] else {
             return Err("GET topic partition offset".into());
         };
-        let read = PartitionRead {
-            topic: Name::new(topic)?,
-            partition: partition.parse()?,
-            start: Start::Offset(Offset(offset.parse()?)),
-            max_bytes: LIMITS.max_bytes,
-            wait: Duration::ZERO,
-        };
+        let (topic, partition, offset) = (Name::new(topic)?, partition.parse()?, Offset(offset.parse()?));
+        let (start, wait) = (Start::Offset(offset), Duration::ZERO);
+        let read = PartitionRead { topic, partition, start, max_bytes: MAX_BYTES, wait };
         let records = self.engine.fetch.partition(&self.scope, &read).await?;
-        let (mut lines, mut next) =
-            (Lines { partition: records.partition, ..Lines::default() }, records.start);
-        let one = ReadLimits { max_records: 1, ..LIMITS };
-        Selection::new(one).take(&records.fetched, &mut next, &mut lines)?;
+        let (mut lines, mut next) = (Lines { partition, ..Lines::default() }, records.start);
+        Selection::new(GET_LIMITS).take(&records.fetched, &mut next, &mut lines)?;
         Ok(if lines.text.is_empty() { "NONE\n".to_owned() } else { lines.text })
     }
 
-    async fn tail(&self, topic: &str, mut writer: impl AsyncWriteExt + Unpin) -> std::io::Result<()> {
-        let topic = Name::new(topic).map_err(std::io::Error::other)?;
-        let start = TopicStart::At(Start::Earliest);
-        let tail = self.engine.fetch.tail(&self.scope, &topic, start).await;
-        let mut tail = tail.map_err(std::io::Error::other)?;
+    async fn tail(&self, topic: &str, mut writer: impl AsyncWriteExt + Unpin) -> Result<(), Failure> {
+        let (topic, start) = (Name::new(topic)?, TopicStart::At(Start::Earliest));
+        let mut tail = self.engine.fetch.tail(&self.scope, &topic, start).await?;
         while !tail.is_stopping() {
             let mut lines = Lines::default();
-            let read = tail.follow(LIMITS, Instant::now() + WAIT, &mut lines).await;
-            read.map_err(std::io::Error::other)?;
+            tail.follow(TAIL_LIMITS, Instant::now() + WAIT_MAX, &mut lines).await?;
             writer.write_all(lines.text.as_bytes()).await?;
         }
         Ok(())
     }
 
-    async fn lease(&mut self, queue: &str) -> Answer {
+    async fn lease(&mut self, queue: &str) -> Result<String, Failure> {
         let queue = Name::new(queue)?;
-        let request = LeaseRequest {
-            max_records: 1,
-            max_bytes: LIMITS.max_bytes,
-            lease_ms: None,
-            wait: WAIT,
-            request_id: None,
-        };
+        let (max_bytes, wait) = (MAX_BYTES, WAIT_MAX);
+        let request = LeaseRequest { max_records: 1, max_bytes, lease_ms: None, wait, request_id: None };
         let (_, mut leased) = self.engine.queues.lease(&self.scope, &queue, &request).await?;
         self.queue = Some(queue);
         let (Some(record), Some(lease)) = (leased.records.first(), leased.lease) else {
@@ -176,7 +164,7 @@ impl Connection {
         Ok(answer)
     }
 
-    async fn ack(&self, receipt: &str) -> Answer {
+    async fn ack(&self, receipt: &str) -> Result<String, Failure> {
         let queue = self.queue.as_ref().ok_or("LEASE comes first")?;
         let target = Receipt::parse(receipt).map_or(Target::Nothing, Target::Record);
         let items = [SettleItem { target, wish: Wish::Ack }];

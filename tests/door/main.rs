@@ -1,5 +1,5 @@
-//! A second door stands on engine verbs alone: nothing of the HTTP door is needed to produce, read, tail, lease
-//! and settle.
+//! A second door needs engine verbs only: it produces, reads, tails, leases and settles without anything from
+//! the HTTP door.
 #![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
 mod line;
@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(20);
 
 struct Client {
     lines: Lines<BufReader<OwnedReadHalf>>,
@@ -28,7 +28,7 @@ impl Client {
     }
 
     async fn hear(&mut self) -> String {
-        let line = tokio::time::timeout(PATIENCE, self.lines.next_line()).await;
+        let line = tokio::time::timeout(ANSWER_WAIT_MAX, self.lines.next_line()).await;
         line.expect("an answer in time").unwrap().expect("the connection stays open")
     }
 

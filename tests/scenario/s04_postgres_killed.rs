@@ -7,7 +7,7 @@ use millpond_tests::harness::wait::{until, within};
 use serde_json::json;
 
 /// Longest wait for the answer to a request that cannot succeed, in seconds.
-const PROMPT_S: u64 = 10;
+const ANSWER_WAIT_MAX_S: u64 = 10;
 
 #[tokio::test]
 async fn the_agent_recovers_from_crashes_of_postgres_by_itself() {
@@ -43,21 +43,25 @@ async fn while_postgres_cannot_run_requests_are_refused_promptly() {
         };
         let asking = async {
             let produce = until(40, "a refusal of a produce", async || {
-                let answer =
-                    within(PROMPT_S, "an answer without a database", api.produce("t", json!([{"value": 1}])))
-                        .await;
+                let answer = within(
+                    ANSWER_WAIT_MAX_S,
+                    "an answer without a database",
+                    api.produce("t", json!([{"value": 1}])),
+                )
+                .await;
                 (answer.status != 200).then_some(answer)
             })
             .await;
             produce.problem(503, "control_plane_unavailable");
             let read =
-                within(PROMPT_S, "an answer without a database", api.partition("t", 0, "?offset=0")).await;
+                within(ANSWER_WAIT_MAX_S, "an answer without a database", api.partition("t", 0, "?offset=0"))
+                    .await;
             read.problem(503, "control_plane_unavailable");
-            within(PROMPT_S, "an answer without a database", api.get("/v1/topics"))
+            within(ANSWER_WAIT_MAX_S, "an answer without a database", api.get("/v1/topics"))
                 .await
                 .problem(503, "control_plane_unavailable");
-            assert_eq!(within(PROMPT_S, "health", api.get("/healthz")).await.status, 200);
-            let ready = within(PROMPT_S, "readiness", api.get("/readyz")).await;
+            assert_eq!(within(ANSWER_WAIT_MAX_S, "health", api.get("/healthz")).await.status, 200);
+            let ready = within(ANSWER_WAIT_MAX_S, "readiness", api.get("/readyz")).await;
             assert_eq!((ready.status, &ready.json()["ready"]), (503, &json!(false)));
         };
         tokio::select! {
@@ -86,22 +90,26 @@ async fn while_postgres_hangs_requests_are_refused_promptly() {
     let stopped = dev.postgres_processes();
     signal("STOP", &stopped);
     let first = tokio::time::timeout(
-        std::time::Duration::from_secs(PROMPT_S),
+        std::time::Duration::from_secs(ANSWER_WAIT_MAX_S),
         api.produce_once("t", "k", json!([{"value": "hung"}])),
     )
     .await;
     let second = tokio::time::timeout(
-        std::time::Duration::from_secs(PROMPT_S),
+        std::time::Duration::from_secs(ANSWER_WAIT_MAX_S),
         api.produce("t", json!([{"value": "late"}])),
     )
     .await;
-    let read =
-        tokio::time::timeout(std::time::Duration::from_secs(PROMPT_S), api.partition("t", 0, "?offset=0"))
-            .await;
+    let read = tokio::time::timeout(
+        std::time::Duration::from_secs(ANSWER_WAIT_MAX_S),
+        api.partition("t", 0, "?offset=0"),
+    )
+    .await;
     signal("CONT", &stopped);
     for (what, answer) in [("first", first), ("second", second), ("read", read)] {
         answer
-            .unwrap_or_else(|_| panic!("{what} request while Postgres hangs: no answer within {PROMPT_S} s"))
+            .unwrap_or_else(|_| {
+                panic!("{what} request while Postgres hangs: no answer within {ANSWER_WAIT_MAX_S} s")
+            })
             .problem(503, "control_plane_unavailable");
     }
     let kept = async || {

@@ -6,8 +6,9 @@ use sqlx::{Connection, PgConnection, Row};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-const SETTLE: Duration = Duration::from_secs(12);
-const SAMPLE: Duration = Duration::from_millis(100);
+/// Time after which an agent has done the work that follows a start and a produce.
+const START_WORK_TIME: Duration = Duration::from_secs(12);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 const SAMPLES: usize = 200;
 
 /// Adds the last statement of each of the agent's connections: the set grows with every statement.
@@ -28,14 +29,14 @@ async fn an_idle_millpond_costs_next_to_nothing() {
     api.put("/v1/topics/large", json!({"partitions": 2, "placement": "object"})).await;
     api.produce("large", json!([{"value": 1}])).await.ok();
     // Work that follows a start and a produce is done by then.
-    tokio::time::sleep(SETTLE).await;
+    tokio::time::sleep(START_WORK_TIME).await;
     let mut connection = PgConnection::connect(&dev.database_url).await.expect("a connection");
     let mut before = BTreeSet::new();
     statements(&mut connection, &mut before).await;
     let (requests, objects) = (api.metric("millpond_store_requests_total", "").await, home.objects());
     let mut seen = before.clone();
     for _ in 0..SAMPLES {
-        tokio::time::sleep(SAMPLE).await;
+        tokio::time::sleep(SAMPLE_INTERVAL).await;
         statements(&mut connection, &mut seen).await;
     }
     assert_eq!(api.metric("millpond_store_requests_total", "").await, requests, "requests to the store");

@@ -130,7 +130,7 @@ async fn of_a_bucket_it_says_what_is_wrong() {
         cluster.s3.clear_faults();
     }
     cluster.s3.add_fault(Rule::new(Fault::Flip).on(Op::Get));
-    doctor(&cluster, &[]).await.is("store.read", "failure", "other bytes");
+    doctor(&cluster, &[]).await.is("store.read", "failure", "differ from those");
     cluster.s3.clear_faults();
     doctor(&cluster, &["--store", "s3://elsewhere/x"]).await.is(
         "store.reachable",

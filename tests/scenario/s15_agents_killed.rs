@@ -8,12 +8,12 @@ use serde_json::json;
 use std::time::Duration;
 
 /// Probability of a fault in a request to the bucket.
-const FAULTS: f64 = 0.05;
+const FAULT_PROBABILITY: f64 = 0.05;
 
 #[tokio::test]
 async fn what_was_acknowledged_is_stored_once_though_agents_die_and_the_bucket_errs() {
     let cluster = Cluster::new().await;
-    cluster.s3.add_fault(Rule::any_fault().chance(FAULTS));
+    cluster.s3.add_fault(Rule::any_fault().chance(FAULT_PROBABILITY));
     let (mut one, mut other) = (cluster.agent(&[]), cluster.agent(&[]));
     let addresses = [one.address.to_string(), other.address.to_string()];
     one.api().topic("small", 3).await;

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 const WORKERS: usize = 8;
 const MAX_FAILURES: i64 = 8;
-const LINES_A_REQUEST: usize = 20_000;
+const REQUEST_MAX_LINES: usize = 20_000;
 /// Number of keys in flight at once, if there are enough keys.
 const KEYS_AT_ONCE: i64 = 200;
 
@@ -53,7 +53,7 @@ async fn every_flight_is_acked_once_or_is_dead_poison() {
     api.topic("flights", 8).await;
     let (flights, floor) = (flights(), Floor::new());
     let lines: Vec<&str> = flights.lines().collect();
-    for some in lines.chunks(LINES_A_REQUEST) {
+    for some in lines.chunks(REQUEST_MAX_LINES) {
         assert_eq!(api.lines("flights", "?key=/tailnum", some.join("\n")).await.status, 200);
     }
     floor.read(api, "flights").await;

@@ -12,7 +12,7 @@ use std::process::Command;
 const README: &str = include_str!("../../README.md");
 const RECORDS: usize = 20;
 /// Number of records without an address, which no worker can process.
-const BAD: usize = 2;
+const BAD_RECORDS: usize = 2;
 
 /// The only code block in this language.
 fn code(language: &str) -> &'static str {
@@ -55,13 +55,13 @@ async fn works(language: &str, file: &str, program: &str, probe: [&str; 2]) {
         (open == 0).then(|| of("dead"))
     })
     .await;
-    assert_eq!(usize::try_from(counts).ok(), Some(BAD), "{}", worker.log());
+    assert_eq!(usize::try_from(counts).ok(), Some(BAD_RECORDS), "{}", worker.log());
     assert!(worker.end_by("TERM", 15).await.success(), "{}", worker.log());
 
     let mut handled: Vec<String> = lines.iter().collect();
     handled.sort();
     handled.dedup();
-    assert_eq!(handled.len(), RECORDS - BAD, "{handled:?}");
+    assert_eq!(handled.len(), RECORDS - BAD_RECORDS, "{handled:?}");
     let dead = api.get("/v1/queues/emails/dead").await.ok();
     for record in dead["records"].as_array().expect("a list") {
         assert_eq!(record["failures"], json!(2), "{record}");

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 /// Longer than any operation of an agent may take: four attempts at a PUT, a commit without an answer.
 const STUCK_AFTER: Duration = Duration::from_secs(600);
-const ATTEMPTS: u64 = 12;
+const PRODUCE_ATTEMPTS_MAX: u64 = 12;
 
 pub struct Client {
     pub world: Arc<World>,
@@ -136,7 +136,7 @@ impl Client {
         } else {
             draft.produce.key = Some(format!("{}-{}", self.recorder.client, self.counter));
         }
-        for attempt in 0..ATTEMPTS {
+        for attempt in 0..PRODUCE_ATTEMPTS_MAX {
             if let Outcome::Produced { .. } = self.send(&draft).await {
                 self.stored_keys.extend(draft.produce.key.clone().map(|key| (draft.scope(&self.world), key)));
                 // Some clients ask again although they know the outcome.

@@ -22,9 +22,9 @@ use world::{Report, run};
 /// Default number of runs; they take some seconds.
 const RUNS: u64 = 300;
 /// Number of seeds within which a planted bug must be found.
-const BUDGET: u64 = 200;
+const BUG_MAX_SEEDS: u64 = 200;
 /// One seed in this number is run twice, to compare the traces.
-const TWICE: u64 = 100;
+const SEEDS_PER_REPEAT: u64 = 100;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name)
@@ -148,7 +148,7 @@ fn required() -> impl Iterator<Item = (Step, Fault)> {
 #[test]
 fn a_seed_is_a_run() {
     let runs = number("MILLPOND_TEST_RUNS").unwrap_or(RUNS);
-    for seed in (0..runs).filter(|seed| seed % TWICE == 7) {
+    for seed in (0..runs).filter(|seed| seed % SEEDS_PER_REPEAT == 7) {
         let [one, two] = [run(seed, None, true), run(seed, None, true)];
         let differs = one.lines.iter().zip(&two.lines).find(|(a, b)| a != b);
         assert!(one.trace == two.trace, "seed {seed} is not one run: {differs:?}");
@@ -159,11 +159,11 @@ fn a_seed_is_a_run() {
 fn planted_bugs_are_found() {
     let mut survived = Vec::new();
     for bug in Bug::ALL {
-        let reports = sweep(0..BUDGET, Some(bug), |report| !report.flaws.is_empty());
+        let reports = sweep(0..BUG_MAX_SEEDS, Some(bug), |report| !report.flaws.is_empty());
         match reports.iter().find(|r| !r.flaws.is_empty()) {
             Some(found) => println!("{bug:?} within {} seeds: {}", found.seed + 1, found.flaws[0]),
             None => survived.push(bug),
         }
     }
-    assert!(survived.is_empty(), "not found within {BUDGET} seeds: {survived:?}");
+    assert!(survived.is_empty(), "not found within {BUG_MAX_SEEDS} seeds: {survived:?}");
 }

@@ -33,11 +33,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Start of the simulated clocks: a time in 2023.
-const BEGIN_MS: i64 = 1_700_000_000_000;
+const CLOCK_START_MS: i64 = 1_700_000_000_000;
 
 /// Time steps after which an orphaned object is gone: registration of a part expires after an hour, a plan
 /// after its lifetime, and an object is deleted a second time after a day.
-const AGES_MS: [i64; 3] = [3_700_000, 700_000, 90_000_000];
+const AGING_STEPS_MS: [i64; 3] = [3_700_000, 700_000, 90_000_000];
 
 /// A clock that follows simulated time. Agents' clocks are slightly off, and the control plane's clock jumps
 /// ahead when a run simulates a long time.
@@ -48,7 +48,7 @@ struct SimClock {
 
 impl Clock for SimClock {
     fn now_ms(&self) -> i64 {
-        BEGIN_MS
+        CLOCK_START_MS
             + self.skew_ms.load(Ordering::Relaxed)
             + i64::try_from(self.start.elapsed().as_millis()).unwrap_or(0)
     }
@@ -258,7 +258,7 @@ impl World {
     /// Lets more than a day pass by the control plane's clock. Then the bucket must hold exactly the objects
     /// that logs refer to.
     async fn grow_old(&self) {
-        for age in AGES_MS {
+        for age in AGING_STEPS_MS {
             tokio::time::sleep(Duration::from_secs(60)).await;
             self.age_ms.fetch_add(age, Ordering::Relaxed);
         }

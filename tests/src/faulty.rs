@@ -14,9 +14,9 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 /// Attempts after which [`Resending`] gives up: faults are independent, so many in a row mean a defect.
-const SENDINGS_MAX: usize = 200;
+const ATTEMPTS_MAX: usize = 200;
 /// Calls that may be delivered late: those that an agent sends for an upload.
-const LATE: [&str; 3] = ["register_parts", "commit", "swap"];
+const DELAYABLE_CALLS: [&str; 3] = ["register_parts", "commit", "swap"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -96,7 +96,7 @@ impl Around for Faulty {
         F: Future<Output = Result<T, Error<R>>> + Send,
         G: Future<Output = Result<T, Error<R>>> + Send + 'static,
     {
-        match self.draw(LATE.contains(&call.name)) {
+        match self.draw(DELAYABLE_CALLS.contains(&call.name)) {
             None => send().await,
             Some(Fault::LostCall) => Err(Error::NotApplied("injected: the call was lost".into())),
             Some(Fault::LostAnswer) => {
@@ -131,7 +131,7 @@ impl Around for Resending {
         F: Future<Output = Result<T, Error<R>>> + Send,
         G: Future<Output = Result<T, Error<R>>> + Send + 'static,
     {
-        for _ in 1..SENDINGS_MAX {
+        for _ in 1..ATTEMPTS_MAX {
             match send().await {
                 Err(Error::NotApplied(_) | Error::MaybeApplied(_)) => tokio::task::yield_now().await,
                 known => return known,

@@ -31,9 +31,9 @@ pub const DAY: i64 = 24 * HOUR;
 pub const REMEMBERED_MS: i64 = HOUR;
 const TAG_BYTES: usize = 8;
 /// Pieces after which a partition's next piece begins a new run, as the agent begins one by size.
-const PIECES_PER_RUN: usize = 3;
+const RUN_MAX_PIECES: usize = 3;
 /// Timestamp of records that have none of their own.
-const TIMESTAMP: i64 = 1_000_000;
+const DEFAULT_TIMESTAMP: i64 = 1_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PartKind {
@@ -182,7 +182,7 @@ impl Stage {
         for home in homes {
             let in_home = drafts.iter().enumerate().filter_map(|(n, d)| d.appends.get(&home).map(|a| (n, a)));
             for (number, (request, append)) in in_home.enumerate() {
-                if number % PIECES_PER_RUN == 0 {
+                if number % RUN_MAX_PIECES == 0 {
                     commit.runs.push(empty_run(home.id, bytes.len()));
                 }
                 let run = commit.runs.len() - 1;
@@ -411,7 +411,7 @@ fn append_to(commit: &mut Commit, home: Home, run: usize, request: usize, append
     at.byte_length += records * int(TAG_BYTES);
     at.raw_bytes = 2 * at.byte_length;
     at.crc = at.byte_offset + at.byte_length;
-    at.max_timestamp = at.max_timestamp.max(append.timestamp.unwrap_or(TIMESTAMP));
+    at.max_timestamp = at.max_timestamp.max(append.timestamp.unwrap_or(DEFAULT_TIMESTAMP));
     if append.delayed {
         at.flags = at.flags.with(BatchFlags::DELAY);
     }

@@ -1,5 +1,6 @@
-//! The checkers: text in, what is wrong with it out.
+//! Pure checkers of the repository's conventions: each takes texts and returns what is wrong with them.
 
+pub mod circles;
 pub mod crates;
 pub mod docs;
 pub mod metrics;
@@ -9,7 +10,7 @@ pub mod sql;
 #[cfg(test)]
 mod tests;
 
-/// Words of letters, digits and `_`, with their line's number from 1.
+/// Words of letters, digits and `_`, with the number of their line, from 1.
 pub fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     (1..)
         .zip(text.lines())
@@ -19,7 +20,7 @@ pub fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .filter(|(_, word)| !word.is_empty())
 }
 
-/// Text without what may stand there although it holds a word that may not.
+/// Text in lower case without `phrases`, which are allowed although they contain forbidden words.
 pub fn without(text: &str, phrases: &[&str]) -> String {
     phrases.iter().fold(text.to_lowercase(), |text, phrase| text.replace(phrase, ""))
 }

@@ -33,7 +33,7 @@ pub const COMMITS: [(&str, &str); 10] = [
 ];
 
 /// Log texts of an agent that ends at its start because it does not reach its database.
-const REFUSALS: [&str; 2] = ["the database", "the control plane"];
+const START_FAILURES: [&str; 2] = ["the database", "the control plane"];
 
 /// Shell script that kills process `$1` once its standard input ends, which happens when the test process
 /// ends.
@@ -194,11 +194,9 @@ impl Process {
     /// Whether the end is allowed: an agent that does not reach its database ends at once, and its service
     /// manager restarts it.
     fn may_refuse(&self) -> bool {
-        self.log
-            .lock()
-            .lines()
-            .next_back()
-            .is_some_and(|line| line.starts_with("error: ") && REFUSALS.iter().any(|why| line.contains(why)))
+        self.log.lock().lines().next_back().is_some_and(|line| {
+            line.starts_with("error: ") && START_FAILURES.iter().any(|why| line.contains(why))
+        })
     }
 
     fn spawn(&self) -> Running {
@@ -225,6 +223,7 @@ impl Process {
     async fn attend(self: &Arc<Self>, mut running: Running) -> ExitStatus {
         let stderr = running.child.stderr.take().expect("a pipe");
         let (id, process) = (running.child.id(), Arc::clone(self));
+        #[expect(clippy::disallowed_methods, reason = "it reads as long as the process lives")]
         let reader = tokio::task::spawn_blocking(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 process.take(id, &line);

@@ -72,7 +72,12 @@ pub async fn check_queues(rig: &Rig) {
         .expect("queues");
     assert_eq!(queues.len(), QUEUES.len());
     for (name, queue) in queues {
-        let row = sqlx::query(LEDGER).bind(queue).fetch_one(&mut connection).await.expect("a ledger");
+        let row = sqlx::query(LEDGER)
+            .bind(queue)
+            .bind("default")
+            .fetch_one(&mut connection)
+            .await
+            .expect("a ledger");
         let figure = |column: &str| row.get::<i64, _>(format!("{column}!").as_str());
         let ledger = Ledger {
             passed: figure("passed"),

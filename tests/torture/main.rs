@@ -21,7 +21,7 @@ use client::work::Shift;
 use client::{Book, GUARDED, LARGE, SMALL, WORK, guard, logs, read, tail};
 use millpond_tests::harness::wait::within;
 use nemesis::{Goal, Nemesis};
-use rig::{RECOVERY_S, Rig};
+use rig::{RECOVERY_WAIT_MAX_S, Rig};
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -77,7 +77,9 @@ async fn whatever_fails_the_log_stays_one() {
 
     book.stop();
     for client in clients {
-        within(RECOVERY_S, "the last answer to a client", client).await.expect("a client that did not panic");
+        within(RECOVERY_WAIT_MAX_S, "the last answer to a client", client)
+            .await
+            .expect("a client that did not panic");
     }
     shift.end(&rig).await;
     // The final reads must come from the store and Postgres, not from the memory of the agent that wrote.
@@ -97,5 +99,5 @@ async fn whatever_fails_the_log_stays_one() {
     fsck::check_queues(&rig).await;
     shift.check(&nemesis, goal);
     report::check(&rig, &book, goal);
-    rig.close(RECOVERY_S).await;
+    rig.close(RECOVERY_WAIT_MAX_S).await;
 }

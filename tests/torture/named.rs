@@ -2,7 +2,7 @@
 //! another agent with the same request id.
 
 use super::client::{Book, LARGE};
-use super::rig::{self, RECOVERY_S, Rig};
+use super::rig::{self, RECOVERY_WAIT_MAX_S, Rig};
 use millpond_tests::harness::client::{Api, list, send, try_send};
 use millpond_tests::harness::wait::until;
 use millpond_tests::proxy::{Silence, Weather};
@@ -42,7 +42,7 @@ async fn a_lease_that_another_agent_gave_again_is_not_given_back() {
             == 200)
             .then_some(())
     };
-    until(RECOVERY_S, "the first agent to read again", read).await;
+    until(RECOVERY_WAIT_MAX_S, "the first agent to read again", read).await;
     // Give the agent time to notice that nobody waits for the lease any more.
     tokio::time::sleep(Duration::from_millis(500)).await;
 
@@ -51,5 +51,5 @@ async fn a_lease_that_another_agent_gave_again_is_not_given_back() {
         apis[1].request(Method::POST, "/v1/queues/named/settlements").json(&json!({ "ack": receipts }));
     let told = send(settle).await.ok();
     assert!(list(&told, "results").iter().all(|result| result["status"] == "acked"), "{told}");
-    rig.close(RECOVERY_S).await;
+    rig.close(RECOVERY_WAIT_MAX_S).await;
 }

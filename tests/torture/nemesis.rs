@@ -14,12 +14,12 @@ use std::collections::BTreeMap;
 use tokio::time::{Duration, Instant};
 
 /// Number of agent kills after which an agent is stopped for [`LONG_STOP`].
-const LONG: u64 = 30;
+const KILLS_PER_LONG_STOP: u64 = 30;
 /// Longer than the lease of a background job, which is 30 s.
 const LONG_STOP: Duration = Duration::from_secs(40);
 
 /// Bound on extra windows, which repeat single faults that have not had their effect yet.
-const EXTRA_MAX: u64 = 20;
+const EXTRA_WINDOWS_MAX: u64 = 20;
 
 /// Required numbers of kills.
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +91,7 @@ impl Nemesis {
             let deeds = rig.deeds();
             let missing = fault::wanted()
                 .into_iter()
-                .find(|(deed, _)| !deeds.contains_key(deed) && self.extra < EXTRA_MAX);
+                .find(|(deed, _)| !deeds.contains_key(deed) && self.extra < EXTRA_WINDOWS_MAX);
             self.extra += 1;
             return missing.map(|(_, fault)| vec![fault]);
         }
@@ -124,8 +124,8 @@ impl Nemesis {
                 self.calm += 1;
                 tokio::time::sleep(Duration::from_millis(self.rng.random_range(500..2_000))).await;
             }
-            if self.count(Fault::AgentKilled) >= LONG
-                && self.long_stops < self.count(Fault::AgentKilled) / LONG
+            if self.count(Fault::AgentKilled) >= KILLS_PER_LONG_STOP
+                && self.long_stops < self.count(Fault::AgentKilled) / KILLS_PER_LONG_STOP
             {
                 self.stop_long(rig, probes).await;
             }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tokio::time::{Duration, Instant};
 
 /// Time after the last fault within which everything must work again, in seconds.
-pub const RECOVERY_S: u64 = 60;
+pub const RECOVERY_WAIT_MAX_S: u64 = 60;
 
 pub struct Rig {
     pub postgres: Postgres,
@@ -36,7 +36,7 @@ impl Rig {
 
     pub async fn all_ready(&self) {
         for agent in &self.agents {
-            until(RECOVERY_S, &format!("readiness of {}", agent.name), async || {
+            until(RECOVERY_WAIT_MAX_S, &format!("readiness of {}", agent.name), async || {
                 agent.is_ready().then_some(())
             })
             .await;
@@ -87,9 +87,11 @@ impl Rig {
         let mut waits = Vec::new();
         for (number, probe) in probes.iter_mut().enumerate() {
             waits.push(async move {
-                let acknowledged =
-                    tokio::time::timeout(Duration::from_secs(RECOVERY_S), probe.acknowledged_by(number))
-                        .await;
+                let acknowledged = tokio::time::timeout(
+                    Duration::from_secs(RECOVERY_WAIT_MAX_S),
+                    probe.acknowledged_by(number),
+                )
+                .await;
                 acknowledged.map(|()| start.elapsed()).map_err(|_| number)
             });
         }
@@ -98,7 +100,7 @@ impl Rig {
             match outcome {
                 Ok(time) => times.push(time),
                 Err(number) => panic!(
-                    "{} acknowledges nothing {RECOVERY_S} s after the last fault",
+                    "{} acknowledges nothing {RECOVERY_WAIT_MAX_S} s after the last fault",
                     self.agents[number].name
                 ),
             }

@@ -8,13 +8,13 @@ use millpond_tests::proxy::{Silence, Weather};
 use serde_json::json;
 
 /// Longest wait for the answer to a request that cannot succeed, in seconds.
-const PROMPT_S: u64 = 10;
+const ANSWER_WAIT_MAX_S: u64 = 10;
 /// Longest time in which an agent with requests and commits in flight ends after SIGTERM, in seconds: it
 /// drains, then gives up.
-const END_S: u64 = 50;
+const END_WAIT_MAX_S: u64 = 50;
 
 async fn refused(what: &str, answer: impl Future<Output = Answer>) {
-    within(PROMPT_S, what, answer).await.problem(503, "control_plane_unavailable");
+    within(ANSWER_WAIT_MAX_S, what, answer).await.problem(503, "control_plane_unavailable");
 }
 
 async fn produced(api: &Api, topic: &str, key: &str) -> Answer {
@@ -46,5 +46,5 @@ async fn an_agent_whose_database_falls_silent_says_so_recovers_and_ends() {
 
     rig.agents[0].database.set(Weather { silence: Silence::Swallow, ..Weather::default() });
     refused("a produce whose commit stays open", produced(&api, LARGE.name, "open")).await;
-    rig.close(END_S).await;
+    rig.close(END_WAIT_MAX_S).await;
 }

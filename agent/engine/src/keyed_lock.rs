@@ -16,12 +16,13 @@ pub struct KeyedLocks<K> {
     locks: Mutex<HashMap<K, Weak<tokio::sync::Mutex<()>>>>,
 }
 
-impl<K: Eq + Hash> KeyedLocks<K> {
-    #[must_use]
-    pub fn new() -> Self {
+impl<K> Default for KeyedLocks<K> {
+    fn default() -> Self {
         Self { locks: Mutex::new(HashMap::new()) }
     }
+}
 
+impl<K: Eq + Hash> KeyedLocks<K> {
     /// Acquires the lock of a key. Waiters get it in the order in which they came.
     pub async fn lock(&self, key: K) -> OwnedMutexGuard<()> {
         let lock = {
@@ -47,7 +48,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_key_has_one_holder_and_others_do_not_wait_for_it() {
-        let locks = KeyedLocks::new();
+        let locks = KeyedLocks::default();
         let held = locks.lock(1).await;
         assert!(locks.lock(1).now_or_never().is_none(), "held");
         assert!(locks.lock(2).now_or_never().is_some(), "another key");

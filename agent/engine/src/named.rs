@@ -25,12 +25,13 @@ pub struct NamedCache<T> {
     entries: Cache<Key, (Instant, Arc<T>)>,
 }
 
-impl<T: Send + Sync + 'static> NamedCache<T> {
-    #[must_use]
-    pub fn new() -> Self {
+impl<T: Send + Sync + 'static> Default for NamedCache<T> {
+    fn default() -> Self {
         Self { entries: Cache::builder().max_capacity(ENTRIES_MAX).time_to_live(ENTRY_MEMORY_TTL).build() }
     }
+}
 
+impl<T: Send + Sync + 'static> NamedCache<T> {
     /// Returns the entry; calls `load` if there is none or it is older than [`ENTRY_MAX_AGE`].
     pub async fn get<R, F>(&self, scope: &Scope, name: &Name, load: F) -> Result<Arc<T>, Error<R>>
     where
@@ -91,7 +92,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn callers_that_miss_together_share_a_query_and_an_old_entry_is_loaded_again() {
-        let cache = NamedCache::<u32>::new();
+        let cache = NamedCache::<u32>::default();
         let (scope, loads) = (Scope::unauthenticated(), AtomicU32::new(0));
         let load = || async {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -108,7 +109,7 @@ mod tests {
 
     #[tokio::test]
     async fn tenants_and_refusals_are_kept_apart() {
-        let cache = NamedCache::<u32>::new();
+        let cache = NamedCache::<u32>::default();
         let (ours, name) = (Scope::unauthenticated(), name("a"));
         let theirs = Scope { tenant: Name::new("b").expect("a name"), ..ours.clone() };
         cache.remember(&ours, &name, 7).await;

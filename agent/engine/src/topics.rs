@@ -41,7 +41,7 @@ impl Topics {
     pub fn new(plane: Arc<dyn ControlPlane>, default_partitions: i32, auto_create: bool) -> Self {
         Self {
             plane,
-            known: NamedCache::new(),
+            known: NamedCache::default(),
             sticky_turn: AtomicU32::new(0),
             default_partitions,
             auto_create,

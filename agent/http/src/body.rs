@@ -63,13 +63,9 @@ pub async fn admitted(
     max: usize,
     admission: Option<&Admission>,
 ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Problem> {
-    let too_large = || {
-        Problem::new(
-            Code::BodyTooLarge,
-            format!("an atomic request has at most {max} bytes: stream NDJSON or Arrow for more"),
-        )
-    };
-    let known = body.size_hint().exact().map(|n| saturated::<usize, _>(n));
+    let too_large =
+        || Problem::new(Code::BodyTooLarge, format!("the body of this request has at most {max} bytes"));
+    let known = body.size_hint().exact().map(saturated::<usize, _>);
     if known.is_some_and(|n| n > max) {
         return Err(too_large());
     }

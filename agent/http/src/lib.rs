@@ -94,17 +94,16 @@ pub fn router(app: AppState) -> Router {
         })
         .layer(CatchPanicLayer::custom(|_| {
             Problem::new(Code::Internal, "the request ended in a panic; it is logged").into_response()
-        }))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), wrap_request))
-        .with_state(app);
-    match cors {
+        }));
+    let router = match cors {
         Some(cors) => router.layer(cors),
         None => router,
-    }
+    };
+    router.layer(middleware::from_fn_with_state(Arc::clone(&app), wrap_request)).with_state(app)
 }
 
-/// Middleware for every request: checks the host and the origin, reads the rest of an unread body, gives the request an id
-/// and counts it. The id is the client's `x-request-id` if it has 1 to 128 bytes, else a new one.
+/// Middleware for every request: checks the host and the origin, reads the rest of an unread body, gives the
+/// request an id and counts it. The id is the client's `x-request-id` if that has 1 to 128 bytes, else new.
 async fn wrap_request(State(app): State<AppState>, request: Request, next: Next) -> Response {
     let start = Instant::now();
     let given = request.headers().get(&REQUEST_ID).filter(|id| (1..=128).contains(&id.len())).cloned();

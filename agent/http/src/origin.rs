@@ -1,11 +1,11 @@
 //! Keeps foreign web pages out: a browser sends their requests to a loopback port without asking anybody.
 //!
-//! Fetch metadata (`Sec-Fetch-Site`) and `Origin` are set by the browser, and no page can choose them. Programs
-//! send neither.
+//! Fetch metadata (`Sec-Fetch-Site`) and `Origin` are set by the browser, and no page can choose them.
+//! Programs send neither.
 
 use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, Method, Uri};
-use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 use url::Url;
 
 /// Origins of web pages that may use the API besides the server's own: `scheme://host[:port]`.
@@ -37,8 +37,9 @@ impl AllowedOrigins {
         if origins.is_empty() {
             return None;
         }
+        // A wildcard would leave out `Authorization`.
         let layer = CorsLayer::new().allow_origin(AllowOrigin::list(origins));
-        Some(layer.allow_methods(Any).allow_headers(Any).expose_headers(Any))
+        Some(layer.allow_methods(Any).allow_headers(AllowHeaders::mirror_request()).expose_headers(Any))
     }
 
     /// Why a request is refused: it comes from a page of another origin that is not allowed.
@@ -46,7 +47,7 @@ impl AllowedOrigins {
     pub fn refusal(&self, method: &Method, headers: &HeaderMap, uri: &Uri) -> Option<&'static str> {
         let origin = headers.get(ORIGIN).map(|origin| origin.to_str().ok().and_then(|o| Url::parse(o).ok()));
         match origin {
-            // Of a page in a sandbox or a file: `null`.
+            // Browsers send `null` for pages in a sandbox and for local files.
             Some(None) => return Some("requests of web pages without an origin are refused"),
             Some(Some(origin)) => {
                 if self.names(&origin) {

@@ -20,7 +20,7 @@
 --   $17 tenant_id (text, in the queue of another nothing is held).
 -- Returns: one row: verdicts, four numbers for each run of records that was settled: (entry, from 0) * 8 +
 --   outcome, partition, lo, hi; the outcomes are 0 acked, 1 released, 2 renewed, 3 dead, 4 expired (stored
---   like this, and read by `verdict` in control-plane/src/postgres/queue/settle.rs); and the time.
+--   like this, and read by `verdict` in control-plane/src/postgres/queue/columns.rs); and the time.
 --   `repeated`: the settlement was carried out before, and this is what it did then. `current` is false when
 --   another sending of it was carried out while this one waited: send it again. Fails with 23505 (unique
 --   violation) when another renews the same lease or sends the same settlement at the same time: send it

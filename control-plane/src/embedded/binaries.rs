@@ -203,15 +203,15 @@ async fn download(target: PathBuf, major: u32) -> Result<(), String> {
     let wanted = VersionReq::parse(&format!("={major}")).map_err(|error| error.to_string())?;
     let (_, archive) = get_archive(theseus::URL, &wanted).await.map_err(|error| error.to_string())?;
     let runtime = tokio::runtime::Handle::current();
-    tokio::task::spawn_blocking(move || {
+    #[expect(clippy::disallowed_methods, reason = "this crate knows no engine, and is not simulated")]
+    let unpacked = tokio::task::spawn_blocking(move || {
         runtime.block_on(extract(theseus::URL, &archive, &target)).map_err(|error| error.to_string())?;
         // The archive is unpacked into a folder that only its owner can read; the server may run as another
         // user.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(&target, open).map_err(|error| error.to_string())
-    })
-    .await
-    .map_err(|error| error.to_string())?
+    });
+    unpacked.await.map_err(|error| error.to_string())?
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Background work: heartbeat, drain, retention, sweep, leases that nobody settles.
+//! Statements of the background jobs: heartbeat, drain, retention, sweep, expiry of leases in queues that
+//! nobody polls.
 
 use super::PostgresControlPlane;
 use super::connection::{BACKGROUND, READ, retried, sent};
@@ -13,7 +14,8 @@ use millpond_core::{AgentId, Error, Name, Offset, PartId, PartitionId, TopicId, 
 use uuid::Uuid;
 
 const RETAIN_EVERY_MS: i64 = 60_000;
-/// Leases whose deadline has been past for so long belong to queues that nobody polls.
+/// Minimum time since the deadline of a lease before this job ends it. Grants end expired leases of their own
+/// queue long before that, so such a lease belongs to a queue that nobody polls.
 const LEASE_LATE_MS: i64 = 1_000;
 
 #[async_trait]

@@ -1,4 +1,5 @@
-//! The commit statement and what it could not see: retries of keys, repeats of its own sending.
+//! Commit: the statement, and lookups of what its snapshot could not contain (concurrent requests with the
+//! same key, earlier sendings of the same commit).
 
 use super::PostgresControlPlane;
 use super::connection::{WRITE, retried, sent};
@@ -19,11 +20,11 @@ fn int(n: usize) -> i32 {
     i32::try_from(n).unwrap_or(i32::MAX)
 }
 
-/// How the plain statement says that a partition is gone or another tenant's: an error undoes what it did to
-/// the others.
+/// Error that the plain statement raises if a partition does not exist or belongs to another tenant, so that
+/// Postgres rolls back its changes to the other partitions.
 const DIVISION_BY_ZERO: &str = "22012";
 
-/// What the statement said of a request as a whole.
+/// The statement's result for a whole request.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum RequestOutcome {
     Stored,
@@ -48,7 +49,7 @@ pub(super) async fn commit(plane: &PostgresControlPlane, commit: &Commit) -> Res
     Ok(committed)
 }
 
-/// Parts and runs of a commit by column, as both statements take them.
+/// Parts and runs of a commit, as one array per column.
 struct Columns<'a> {
     segment_ids: Vec<Uuid>,
     segment_bytes: Vec<i64>,
@@ -65,7 +66,7 @@ struct Columns<'a> {
     times: Vec<i64>,
     expiries: Vec<Option<i64>>,
     flags: Vec<i16>,
-    /// Each partition once, in the order of ids.
+    /// Each partition once, ordered by id.
     distinct: Vec<i64>,
 }
 
@@ -109,8 +110,8 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// On whose behalf the commit adds to each of its partitions; `None` if it adds to one for several tenants,
-/// of whom all but one are wrong.
+/// The tenant of each partition of the commit. `None` if the commit names a partition under several tenants,
+/// at most one of which owns it.
 fn tenants(commit: &Commit) -> Option<HashMap<PartitionId, &str>> {
     let mut tenants = HashMap::new();
     for piece in &commit.pieces {
@@ -122,7 +123,7 @@ fn tenants(commit: &Commit) -> Option<HashMap<PartitionId, &str>> {
     Some(tenants)
 }
 
-/// The statement of `queries/log/commit_plain.sql`; `None` when it changed nothing.
+/// Sends `queries/log/commit_plain.sql`. `None` if it changed nothing.
 async fn send_plain(
     plane: &PostgresControlPlane,
     commit: &Commit,
@@ -187,7 +188,7 @@ async fn send_plain(
     }))
 }
 
-/// One round trip: the statement of `queries/log/commit.sql`, its parameters laid out by column.
+/// Sends `queries/log/commit.sql` once.
 pub(super) async fn send(
     connection: &mut PgConnection,
     commit: &Commit,
@@ -295,8 +296,8 @@ pub(super) async fn send(
     Ok((committed, said))
 }
 
-/// A new statement sees what the commit's snapshot could not: the answer of the request that has the key, or
-/// that is this very one.
+/// Looks up the answers that the commit's snapshot could not contain: that of a concurrent request with the
+/// same key, or that of an earlier sending of the same request.
 async fn resolve_answers(
     plane: &PostgresControlPlane,
     commit: &Commit,
@@ -356,7 +357,8 @@ pub(super) fn outcomes(bases: &[Option<i64>], dropped: &[i64]) -> Vec<PieceOutco
     pieces
 }
 
-/// Requests without an answer row, whose part was committed by an earlier sending: their batches tell.
+/// Reconstructs, from the batches, the answers of requests that have no answer row and whose part was
+/// committed by an earlier sending.
 async fn resolve_repeats(
     plane: &PostgresControlPlane,
     commit: &Commit,

@@ -1,8 +1,7 @@
-//! Connections that a silent network cannot take away: every statement has a time limit, and so has a
-//! connection's way back to the pool.
+//! Pooled connections with time limits: for every statement, and for the return to the pool.
 //!
-//! sqlx asks a connection that comes back to answer once more, however long that takes; one whose peer has
-//! vanished would keep its place in the pool for ever.
+//! When a connection is returned, sqlx pings it without a time limit. Without a limit of ours, a connection
+//! whose peer has vanished would occupy a slot of the pool for ever.
 
 use super::PostgresControlPlane;
 use millpond_core::Error;
@@ -11,24 +10,25 @@ use sqlx::postgres::{PgConnection, Postgres};
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-/// Of a read; the server's own timeout is of no use when the server hangs.
+/// Time limit of a read. The server's `statement_timeout` does not help if the server or the network hangs.
 pub(super) const READ: Duration = Duration::from_secs(5);
-/// Of a mutation that somebody waits for. What is sent again after it waits for the first, should that still
-/// be under way.
+/// Time limit of a mutation that a client waits for. A second sending waits for the locks of the first if
+/// that is still running.
 pub(super) const WRITE: Duration = Duration::from_secs(6);
-/// Of background work: longer than the server's own limit of a statement.
+/// Time limit of background statements: longer than the server's `statement_timeout`.
 pub(super) const BACKGROUND: Duration = Duration::from_secs(32);
-/// Of the last answer before a connection is taken back.
+/// Time limit of the ping when a connection is returned to the pool.
 const RETURN: Duration = Duration::from_secs(5);
 
-/// A pooled connection. Dropped, it goes back to the pool if it answers in time, and is closed if not.
+/// A pooled connection. When it is dropped, it returns to the pool if it answers a ping in time, else it is
+/// closed.
 pub(super) struct Held {
     connection: PoolConnection<Postgres>,
     discarded: bool,
 }
 
 impl Held {
-    /// Closes it: it owes an answer that nobody waits for any more, or is in an unknown state.
+    /// Closes the connection, because an answer is still outstanding or its state is unknown.
     pub fn discard(mut self) {
         self.discarded = true;
         self.connection.close_on_drop();
@@ -65,7 +65,7 @@ impl PostgresControlPlane {
     }
 }
 
-/// Runs a read again on a fresh connection when the pooled one turns out to be dead.
+/// Runs a read, and runs it again on a new connection if the pooled one turns out to be dead.
 macro_rules! retried {
     ($plane:expr, $connection:ident => $call:expr) => {
         async {
@@ -94,8 +94,8 @@ macro_rules! retried {
 }
 pub(super) use retried;
 
-/// Sends a mutation, once. What sqlx says of it is the inner result; without any answer in time its outcome
-/// is open.
+/// Sends a mutation once. The inner result is that of sqlx; if there is no answer in time, the outer result
+/// says that the outcome is unknown.
 macro_rules! sent {
     ($plane:expr, $limit:expr, $connection:ident => $call:expr) => {
         async {

@@ -1,10 +1,10 @@
-//! Reading SQL failures: what certainly did not happen, and what may have.
+//! Classifies failures of statements: certainly not applied, or perhaps applied.
 
 use millpond_core::Error;
 
-/// A statement that the server answered with an error changed nothing, unless the server was going down or
-/// waiting for a standby (classes 57P, 08, XX). Everything else that breaks a statement in flight leaves its
-/// outcome open.
+/// A statement that the server answered with an error changed nothing, unless the server was shutting down or
+/// waiting for a standby (SQLSTATE classes 57P, 08, XX). After any other failure of a statement in flight,
+/// the outcome is unknown.
 pub(super) fn classify(error: sqlx::Error) -> Error {
     let decided = match &error {
         sqlx::Error::Database(db) => {
@@ -16,12 +16,12 @@ pub(super) fn classify(error: sqlx::Error) -> Error {
     if decided { Error::NotApplied(error.into()) } else { Error::MaybeApplied(error.into()) }
 }
 
-/// A read has no outcome to doubt.
+/// The error of a failed read, which changes nothing in any case.
 pub(super) fn read(error: sqlx::Error) -> Error {
     Error::NotApplied(error.into())
 }
 
-/// True for a connection that broke under a statement, as all pooled ones do when the server restarts.
+/// True if the connection broke during the statement, as all pooled connections do when the server restarts.
 pub(super) fn is_disconnect(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,

@@ -1,55 +1,57 @@
-//! What a database is like, for `millpond doctor`. Judges nothing, changes nothing.
+//! Facts about a database, for `millpond doctor`. This only reads; the doctor decides what they mean.
 
 use super::{CONNECTIONS, ConnectError, MIGRATIONS};
 use millpond_core::Clock;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{Connection, FromRow};
 
-/// How many connections an agent may have open.
+/// Maximum number of connections of an agent.
 pub const AGENT_CONNECTIONS: u32 = CONNECTIONS;
 
 #[derive(Debug, Clone, FromRow)]
 pub struct Database {
-    /// As 150008.
+    /// `server_version_num` of Postgres: 150008 is 15.8.
     pub version: i32,
     pub version_text: String,
     pub fsync: String,
     pub full_page_writes: String,
-    /// What sessions that say nothing have.
+    /// `synchronous_commit` of a session that does not set it.
     pub synchronous_commit: String,
     pub synchronous_standby_names: String,
-    /// For users that are no superusers.
+    /// Connections that are open to users who are not superusers.
     pub connections: i32,
     pub connections_used: i32,
     pub standby: bool,
-    /// False if something between us and the database dropped the settings that a session begins with.
+    /// False if the settings that the agent sends when it connects did not arrive, for example because a
+    /// pooler drops them.
     pub session_settings: bool,
     pub backend: i32,
-    /// By the server's clock.
+    /// Current time by the server's clock, in milliseconds since the epoch.
     pub now_ms: i64,
 }
 
 #[derive(Debug)]
 pub struct Examined {
     pub database: Database,
-    /// How far the server's clock is ahead of ours, and how much of that the way there may be.
+    /// How far the server's clock is ahead of this machine's, and the error bound of that: half a round trip.
     pub clock_ahead_ms: i64,
     pub round_trip_ms: i64,
-    /// Statements of one session met several backends: a pooler that hands out connections by transaction.
+    /// True if statements of one session ran in several backends: there is a pooler that assigns connections
+    /// per transaction.
     pub pooled: bool,
-    /// The newest migration applied, none in a database that has never seen one.
+    /// Version of the newest migration that is applied; `None` if there is none.
     pub schema: Option<i64>,
-    /// What this version needs.
+    /// Version of the newest migration that this binary knows.
     pub wanted: i64,
-    /// Migrations that began and failed.
+    /// Migrations that failed half-way.
     pub broken: bool,
 }
 
 /// # Errors
 /// The database cannot be reached or does not answer a statement.
 pub async fn examine(options: PgConnectOptions, clock: &dyn Clock) -> Result<Examined, ConnectError> {
-    // One setting of an agent's session shows whether such settings arrive; with all of them, the server's
-    // own would not be seen.
+    // Only one of the agent's session settings is sent, to see whether settings arrive. With all of them, the
+    // server's own values could not be read.
     let options =
         options.application_name("millpond doctor").options([("plan_cache_mode", "force_generic_plan")]);
     let mut connection = PgConnection::connect_with(&options).await.map_err(ConnectError::Unreachable)?;
@@ -74,7 +76,7 @@ pub async fn examine(options: PgConnectOptions, clock: &dyn Clock) -> Result<Exa
         (None, false)
     };
     connection.close().await.ok();
-    // The quickest look knows the time best.
+    // The fastest round trip gives the best estimate of the clock's offset.
     let (database, before_ms, after_ms) =
         looks.into_iter().min_by_key(|(_, before_ms, after_ms)| after_ms - before_ms).expect("several looks");
     let wanted = MIGRATIONS.iter().map(|m| m.version).max().unwrap_or(0);

@@ -15,8 +15,8 @@ use millpond_core::{
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// A statement that had to wait for a group sees that the group changed meanwhile; so often in a row it does
-/// not happen by chance.
+/// Maximum number of times that a statement is sent. A statement that waited for the lock of its group finds
+/// that the group changed meanwhile and has to be sent again; more often in a row, something is wrong.
 const SENDINGS_MAX: usize = 50;
 
 fn start(latest: bool) -> Start {
@@ -39,8 +39,8 @@ impl Groups for PostgresControlPlane {
         name: &Name,
         also: &[Name],
     ) -> Result<GroupState, Error<NoSuchGroup>> {
-        // The generation first: what is read after it is as new or newer, and a change that names it fails if
-        // it was newer.
+        // The generation is read first. What is read after it may be newer, but never older, and a change
+        // that is based on it fails if the group has changed since.
         let row = retried!(
             self,
             c => sqlx::query_file!(
@@ -294,7 +294,7 @@ fn columns(offsets: &[(PartitionId, Offset)]) -> (Vec<i64>, Vec<i64>) {
 
 type Kept = Vec<(PartitionId, Offset)>;
 
-/// One round trip; `None` when the group changed while it waited.
+/// Sends the statement once. `None` if the group changed while the statement waited for its lock.
 pub(super) async fn send_offsets(
     connection: &mut PgConnection,
     commit: &OffsetCommit,

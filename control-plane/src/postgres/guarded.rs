@@ -1,6 +1,9 @@
-//! Commits with a guard: a transaction of its own, which holds what the guard speaks of, looks in a later
-//! statement, and carries out all or nothing. Locks: leases by id, group, partitions by id, what settling the
-//! leases touches, offsets, keys.
+//! Guarded commits: commits with a condition, group offsets or acks. Each is a transaction that first locks
+//! what the guard names, then checks it in a later statement (with a newer snapshot), and applies all or
+//! nothing.
+//!
+//! Order of locks: leases by id, group, partitions by id, rows that settling the leases changes, committed
+//! offsets, keys.
 
 use super::PostgresControlPlane;
 use super::commit::{RequestOutcome, outcomes, send};
@@ -14,7 +17,7 @@ use millpond_core::{Error, limits};
 use sqlx::{Connection, PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
-/// In a task that a caller who goes away does not cancel.
+/// Runs in a task of its own, so that it is not cancelled with its caller.
 pub(super) async fn commit(plane: &PostgresControlPlane, commit: &Commit) -> Result<Committed, Error> {
     let (plane, commit) = (plane.clone(), commit.clone());
     let task = tokio::spawn(async move { sent!(plane, WRITE, c => commit_once(c, &commit))? });
@@ -84,7 +87,7 @@ async fn decide(tx: &mut Transaction<'_, Postgres>, commit: &Commit) -> Result<C
     }
     let (committed, said) = send(tx, commit).await?;
     match said.first() {
-        // Another agent took the key since the look: sent again, the commit finds its answer.
+        // Another agent used the key since the lookup. If the commit is sent again, it finds that answer.
         Some(RequestOutcome::Key) => {
             Err(Error::NotApplied("the idempotency key is being used elsewhere".into()))
         }
@@ -92,7 +95,7 @@ async fn decide(tx: &mut Transaction<'_, Postgres>, commit: &Commit) -> Result<C
     }
 }
 
-/// What became of the commit when it was sent before, or of another under its key.
+/// The answer that an earlier sending of this commit, or another request with its key, left.
 async fn look(connection: &mut PgConnection, commit: &Commit) -> Result<Option<Committed>, Error> {
     let Some(request) = commit.requests.first() else { return Ok(None) };
     let keys: [Option<Uuid>; 1] = [request.key.map(|k| k.key_hash)];
@@ -113,7 +116,7 @@ async fn look(connection: &mut PgConnection, commit: &Commit) -> Result<Option<C
     Ok(Some(told(commit, verdict)))
 }
 
-/// A request without records leaves its answer, and its key.
+/// Stores answer and key of a request without records.
 async fn alone(connection: &mut PgConnection, commit: &Commit) -> Result<Committed, Error> {
     let Some(request) = commit.requests.first() else { return Ok(told(commit, Verdict::Stored)) };
     let key = request.key;

@@ -1,4 +1,4 @@
-//! The log: parts made known, commits, reads of the index.
+//! The log: the trait [`Log`](millpond_core::control_plane::Log) on Postgres.
 
 use super::connection::{READ, retried, sent};
 use super::error::classify;

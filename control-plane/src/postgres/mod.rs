@@ -1,9 +1,9 @@
-//! The Postgres implementation of [`ControlPlane`](millpond_core::ControlPlane), one file per noun, each with
-//! its trait.
+//! The Postgres implementation of [`ControlPlane`](millpond_core::ControlPlane), one file per noun and
+//! trait.
 //!
-//! Every mutation is one autocommitted statement, or a transaction that runs in a task of its own: a caller
-//! that goes away cannot leave a transaction open on a pooled connection (sqlx 0.9.0 can when `begin()` is
-//! cancelled).
+//! Every mutation is either one autocommitted statement, or a transaction that runs in a task of its own. A
+//! cancelled caller therefore cannot leave a transaction open on a pooled connection (which happens with
+//! sqlx 0.9.0 if `begin()` is cancelled).
 
 mod background;
 mod commit;
@@ -28,13 +28,13 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations")
 
 const CONNECTIONS: u32 = 16;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Of the wait for connections that are in use, at the end.
+/// Longest wait for connections in use when the pool is closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
 pub struct PostgresControlPlane {
     pool: PgPool,
-    /// Which statement a queue's next grant is tried with.
+    /// Which grant statement to try first, by queue.
     hints: Arc<RwLock<queue::QueueHints>>,
 }
 
@@ -53,8 +53,8 @@ pub enum ConnectError {
     OtherSchema { found: i64, wanted: i64 },
 }
 
-/// Session settings: plans must not depend on when ANALYZE looked at tables that are empty most of the time,
-/// and a commit that is answered must be on disk.
+/// Settings of every session. They keep plans independent of the moment at which ANALYZE saw tables that are
+/// mostly empty, and they make commits durable before they are answered.
 fn session(options: PgConnectOptions) -> PgConnectOptions {
     options.application_name("millpond").options([
         ("plan_cache_mode", "force_generic_plan"),
@@ -70,7 +70,7 @@ fn session(options: PgConnectOptions) -> PgConnectOptions {
 }
 
 impl PostgresControlPlane {
-    /// Connects, and refuses a database that could lose what it has committed.
+    /// Connects. Fails if the database's settings could lose committed data.
     pub async fn connect(options: PgConnectOptions) -> Result<Self, ConnectError> {
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
@@ -91,7 +91,7 @@ impl PostgresControlPlane {
         }
     }
 
-    /// Applies the migrations that are missing; waits for another that does.
+    /// Applies the missing migrations. If another process is doing so, waits for it.
     pub async fn migrate(options: PgConnectOptions) -> Result<(), ConnectError> {
         let pool = PgPoolOptions::new()
             .max_connections(1)
@@ -103,7 +103,7 @@ impl PostgresControlPlane {
         outcome
     }
 
-    /// Refuses a database whose schema is older or newer than this version's.
+    /// Fails if the schema is older or newer than the one this binary needs.
     pub async fn check_schema(&self) -> Result<(), ConnectError> {
         let exists = sqlx::query_scalar::<_, bool>("select to_regclass('_sqlx_migrations') is not null");
         let newest = match exists.fetch_one(&self.pool).await.map_err(ConnectError::Unreachable)? {
@@ -119,13 +119,13 @@ impl PostgresControlPlane {
         if newest == wanted { Ok(()) } else { Err(ConnectError::OtherSchema { found: newest, wanted }) }
     }
 
-    /// Name of the cluster, drawn when its database was made, and its epoch.
+    /// Id of the cluster, generated when its database was created, and its epoch.
     pub async fn cluster(&self) -> Result<(String, i64), Error> {
         let row = retried!(self, c => sqlx::query!("select cluster, epoch from cluster").fetch_one(c))?;
         Ok((row.cluster, row.epoch))
     }
 
-    /// Ends its sessions, those that are silent without a word.
+    /// Closes all connections. Those that do not answer are dropped without a farewell.
     pub async fn close(&self) {
         tokio::time::timeout(CLOSE_TIMEOUT, self.pool.close()).await.ok();
     }

@@ -1,4 +1,4 @@
-//! Topics: made, changed, read, ended.
+//! Topics: the trait [`Topics`](millpond_core::control_plane::Topics) on Postgres.
 
 use super::PostgresControlPlane;
 use super::connection::{BACKGROUND, retried, sent};
@@ -135,7 +135,7 @@ impl Topics for PostgresControlPlane {
     }
 }
 
-/// `None`: another made the topic between the look and the insert.
+/// `None` if another session created the topic between the lookup and the insert.
 async fn put_once(
     connection: &mut PgConnection,
     tenant: &Name,

@@ -40,8 +40,9 @@ pub trait Queues: Send + Sync + 'static {
     /// 1. `allowed`: 0 if the queue is paused, else the smaller of the whole tokens in the rate bucket and
     ///    `max_in_flight − in flight`.
     /// 2. Due runs whose lease expired, by due time, partition and offset: each goes to one caller that gets
-    ///    nothing else, cut to what the caller wants. The first callers get them: at most
-    ///    `floor(callers / 2 + random)` callers, or all if there are neither fresh records nor other due runs.
+    ///    nothing else, cut to what the caller wants. The first callers get them: at
+    ///    most `floor(callers / 2 + random)` callers, or all if there are neither fresh records nor other due
+    ///    runs.
     /// 3. The other callers form a line; `need` is the number of records that they want together. The other
     ///    due runs, by due time, partition and offset, fill at most
     ///    `max(floor(need / 2 + random), need − fresh)` of it. The last run is cut.

@@ -6,7 +6,7 @@ use std::process::{Command, ExitStatus, Output};
 use crate::postgres::Database;
 use crate::s3::{Fault, Op, TestS3};
 
-use super::child::{Process, READY, millpond};
+use super::child::{Process, READY_PREFIX, millpond};
 use super::client::Api;
 use super::process::Home;
 use super::wait::within;
@@ -74,7 +74,7 @@ impl Cluster {
         command.args(more);
         let (process, lines) = Process::spawn(command, self.home.path());
         let line = process.next_line(&lines);
-        let address = line.strip_prefix(READY).unwrap_or_else(|| panic!("no address in {line}"));
+        let address = line.strip_prefix(READY_PREFIX).unwrap_or_else(|| panic!("no address in {line}"));
         Agent { address: address.parse().expect("an address"), process }
     }
 

@@ -11,9 +11,9 @@ use super::wait::until;
 
 /// Path of the binary, which cargo and nextest set for integration tests of the package that builds it.
 const BINARY: &str = "CARGO_BIN_EXE_millpond";
-const START: Duration = Duration::from_secs(60);
+const READY_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Beginning of the log line in which a server tells its address.
-pub const READY: &str = "Millpond is ready on http://";
+pub const READY_PREFIX: &str = "Millpond is ready on http://";
 
 /// Shell script that kills process `$1` and removes folder `$2` once its standard input ends, which happens
 /// when the test process ends.
@@ -68,7 +68,9 @@ impl Process {
     }
 
     pub fn next_line(&self, lines: &Receiver<String>) -> String {
-        lines.recv_timeout(START).unwrap_or_else(|_| panic!("the process did not get ready:\n{}", self.log()))
+        lines
+            .recv_timeout(READY_WAIT_MAX)
+            .unwrap_or_else(|_| panic!("the process did not get ready:\n{}", self.log()))
     }
 
     pub fn pid(&self) -> u32 {

@@ -19,7 +19,7 @@ use super::client::{Answer, Api, list, try_send};
 use super::member::{Member, place};
 use super::wait::{until, within};
 
-const AGAIN: Duration = Duration::from_millis(50);
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 pub type Partition = (String, i64);
 
@@ -141,7 +141,7 @@ impl Ledger {
                         *known = offset;
                     }
                 }
-                tokio::time::sleep(AGAIN).await;
+                tokio::time::sleep(RETRY_PAUSE).await;
             }
         })
     }
@@ -300,7 +300,7 @@ impl Task {
         let joined = try_send(self.api.request(Method::POST, &path).json(&body)).await;
         let Some(answer) = joined.ok().filter(|answer| answer.status == 200).map(|answer| answer.json())
         else {
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(RETRY_PAUSE).await;
             return None;
         };
         let member = Member {
@@ -325,7 +325,7 @@ impl Task {
             }
             other => {
                 self.failed(&other);
-                tokio::time::sleep(AGAIN).await;
+                tokio::time::sleep(RETRY_PAUSE).await;
                 return true;
             }
         };
@@ -381,7 +381,7 @@ impl Task {
                 }
                 other => {
                     self.failed(&other);
-                    tokio::time::sleep(AGAIN).await;
+                    tokio::time::sleep(RETRY_PAUSE).await;
                 }
             }
         }

@@ -23,7 +23,7 @@ use super::wire::{
     which,
 };
 
-const AGAIN: Duration = Duration::from_millis(50);
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Recorder that keeps all workers' calls to queues, and their answers, as one history.
 pub struct Floor {
@@ -261,7 +261,7 @@ impl Pen {
 
     /// Pauses, and returns the address to which an unanswered call is sent again.
     async fn again(&self, api: &Api) -> Api {
-        sleep(AGAIN).await;
+        sleep(RETRY_PAUSE).await;
         self.floor.elsewhere(api)
     }
 
@@ -344,7 +344,7 @@ impl Pen {
             };
             let Some(verdicts) = told else {
                 self.returned(op, Outcome::Fail { current: None });
-                sleep(AGAIN).await;
+                sleep(RETRY_PAUSE).await;
                 continue;
             };
             let done = verdicts.iter().all(|v| v.status == Status::Acked);

@@ -13,8 +13,8 @@ use super::client::{Api, list, try_send};
 use super::wait::{until, within};
 
 /// Longest wait for an answer or the end of the connection, in seconds.
-const ANSWER_S: u64 = 30;
-const AGAIN: Duration = Duration::from_millis(50);
+const ANSWER_WAIT_MAX_S: u64 = 30;
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// State of one sent record. Its value is its unique name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,8 +141,9 @@ impl Producer {
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
         }
-        let answer =
-            within(ANSWER_S, "an answer or the end of a connection", try_send(request)).await.ok()?;
+        let answer = within(ANSWER_WAIT_MAX_S, "an answer or the end of a connection", try_send(request))
+            .await
+            .ok()?;
         match answer.status {
             200 => Some(answer.json()),
             429 | 503 => {
@@ -161,7 +162,7 @@ impl Producer {
     async fn once(&self, names: &[String]) {
         match self.attempt("application/json", None, Self::records(names)).await {
             Some(answer) => self.acked(names, |n| place(&answer, n)),
-            None => tokio::time::sleep(AGAIN).await,
+            None => tokio::time::sleep(RETRY_PAUSE).await,
         }
     }
 
@@ -171,7 +172,7 @@ impl Producer {
             if let Some(answer) = self.attempt("application/json", Some(&key), Self::records(names)).await {
                 return self.acked(names, |n| place(&answer, n));
             }
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(RETRY_PAUSE).await;
         }
     }
 
@@ -183,7 +184,7 @@ impl Producer {
                 assert_eq!(answer["count"], json!(names.len()));
                 return self.acked(names, |_| Sent::Stored);
             }
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(RETRY_PAUSE).await;
         }
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
-use super::child::{Process, READY, millpond, signal};
+use super::child::{Process, READY_PREFIX, millpond, signal};
 use super::client::Api;
 use super::wait::until;
 
@@ -118,7 +118,7 @@ impl Dev {
         loop {
             let line = dev.process.next_line(&lines);
             let line = line.trim();
-            if let Some(address) = line.strip_prefix(READY) {
+            if let Some(address) = line.strip_prefix(READY_PREFIX) {
                 dev.address = address.parse().expect("an address");
             } else if let Some(folder) = line.strip_prefix("records ") {
                 dev.bucket = PathBuf::from(folder.trim());

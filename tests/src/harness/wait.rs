@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-const PAUSE: Duration = Duration::from_millis(50);
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// The future's output; panics with `what` if it takes longer than this number of seconds.
 pub async fn within<T>(seconds: u64, what: &str, future: impl Future<Output = T>) -> T {
@@ -24,7 +24,7 @@ pub async fn until<T, F: Future<Output = Option<T>>>(
             if let Some(found) = probe().await {
                 return found;
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(RETRY_PAUSE).await;
         }
     };
     within(seconds, what, asking).await

@@ -17,7 +17,7 @@ use super::floor::{Floor, Pen};
 use super::wait::within;
 use super::wire::{Claim, Taken};
 
-const IDLE: Duration = Duration::from_millis(20);
+const IDLE_PAUSE: Duration = Duration::from_millis(20);
 
 /// Behaviour of a worker. Probabilities are in thousandths: of records, or, where a field says so, of leases.
 #[derive(Debug, Clone)]
@@ -155,7 +155,7 @@ impl Task {
             let request = self.by_chance(self.habits.insist).then(|| self.name());
             let body = json!({"max_records": self.habits.batch, "wait_ms": self.habits.wait_ms, "lease_ms": self.habits.lease_ms, "request_id": request});
             let Some(taken) = pen.lease(&self.api, &self.queue, &body).await else {
-                sleep(IDLE).await;
+                sleep(IDLE_PAUSE).await;
                 continue;
             };
             if self.by_chance(self.habits.die) {

@@ -9,8 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 const INSERT: &str = "insert into seen (name) values ($1) returning name";
-const LOOK: &str = "select exists (select from seen where name = $1)";
-const SOON: Duration = Duration::from_secs(20);
+const EXISTS: &str = "select exists (select from seen where name = $1)";
+const WAIT_MAX: Duration = Duration::from_secs(20);
 
 struct Rig {
     database: Database,
@@ -43,13 +43,13 @@ impl Rig {
     /// Whether the row exists, by a connection that does not go through the proxy.
     async fn is_there(&self, name: &str) -> bool {
         let mut direct = self.database.connect().await;
-        sqlx::query_scalar(LOOK).bind(name).fetch_one(&mut direct).await.expect("an answer")
+        sqlx::query_scalar(EXISTS).bind(name).fetch_one(&mut direct).await.expect("an answer")
     }
 }
 
 async fn insert(connection: &mut PgConnection, name: &str) -> Result<String, sqlx::Error> {
     let answer =
-        tokio::time::timeout(SOON, sqlx::query_scalar(INSERT).bind(name).fetch_one(connection)).await;
+        tokio::time::timeout(WAIT_MAX, sqlx::query_scalar(INSERT).bind(name).fetch_one(connection)).await;
     answer.expect("an answer or the end of the connection")
 }
 
@@ -78,7 +78,7 @@ async fn a_cut_at_a_commit_leaves_what_it_says() {
             rig.commits(cut);
             let name = format!("{cut:?} {round}");
             assert!(
-                !sqlx::query_scalar::<_, bool>(LOOK)
+                !sqlx::query_scalar::<_, bool>(EXISTS)
                     .bind(&name)
                     .fetch_one(&mut connection)
                     .await
@@ -119,7 +119,7 @@ async fn the_commit_of_a_transaction_is_one() {
             .await
             .expect("no commit by itself");
         rig.commits(cut);
-        let outcome = tokio::time::timeout(SOON, tx.commit()).await.expect("the end of the connection");
+        let outcome = tokio::time::timeout(WAIT_MAX, tx.commit()).await.expect("the end of the connection");
         assert!(outcome.is_err());
         assert_eq!((rig.cuts(cut), rig.is_there(&name).await), (1, there), "{cut:?}");
         rig.proxy.heal();
@@ -195,7 +195,7 @@ async fn bytes_are_delayed_stalled_and_arrive() {
     assert_eq!(answer(&mut stream, 9).await, 0);
     proxy.heal();
     let mut back = [0; 9];
-    tokio::time::timeout(SOON, stream.read_exact(&mut back))
+    tokio::time::timeout(WAIT_MAX, stream.read_exact(&mut back))
         .await
         .expect("in time")
         .expect("the bytes that waited");

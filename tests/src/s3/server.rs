@@ -24,7 +24,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 /// Number of pieces of a body that is sent slowly.
-const PIECES: usize = 16;
+const DRIP_PIECES: usize = 16;
 
 pub(super) async fn serve(listener: std::net::TcpListener, state: Arc<State>) {
     let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
@@ -227,7 +227,7 @@ async fn damage(
 }
 
 fn drip(bytes: Bytes, pause: Duration) -> BoxStream<'static, Result<Frame<Bytes>, io::Error>> {
-    let size = bytes.len().div_ceil(PIECES);
+    let size = bytes.len().div_ceil(DRIP_PIECES);
     let pieces: Vec<Bytes> =
         (0..bytes.len()).step_by(size).map(|at| bytes.slice(at..(at + size).min(bytes.len()))).collect();
     let wait = pause / u32::try_from(pieces.len()).unwrap_or(1);

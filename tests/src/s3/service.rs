@@ -18,7 +18,7 @@ pub(super) struct Service(pub Arc<State>);
 #[derive(Clone, Copy)]
 pub(super) struct Began(pub u64);
 
-const LIST_MAX: i32 = 1_000;
+const LIST_MAX_KEYS: i32 = 1_000;
 
 fn timestamp(ms: i64) -> Timestamp {
     Timestamp::from(SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(ms).unwrap_or(0)))
@@ -212,7 +212,7 @@ fn page(buckets: &Buckets, input: &ListObjectsV2Input) -> S3Result<ListObjectsV2
     let bucket = buckets.bucket(&input.bucket).ok_or_else(|| s3_error!(NoSuchBucket))?;
     let prefix = input.prefix.clone().unwrap_or_default();
     let after = input.continuation_token.clone().or_else(|| input.start_after.clone()).unwrap_or_default();
-    let limit = usize::try_from(input.max_keys.unwrap_or(LIST_MAX).clamp(0, LIST_MAX)).unwrap_or(0);
+    let limit = usize::try_from(input.max_keys.unwrap_or(LIST_MAX_KEYS).clamp(0, LIST_MAX_KEYS)).unwrap_or(0);
     let (mut contents, mut prefixes, mut last) = (Vec::new(), BTreeSet::new(), None);
     let mut is_truncated = false;
     for (key, object) in

@@ -1,7 +1,8 @@
-//! Who may depend on whom, read off the manifests.
+//! Rules on dependencies between packages, read from the manifests.
 
-/// Our packages by manifest, and which of ours each may depend on (tests apart). The arrows point inward:
-/// `core ← {control-plane, agent/format} ← agent/engine ← doors ← agent`; a door never imports a door.
+/// The project's packages by manifest, and the project's packages that each may depend on, except for its
+/// tests. Dependencies point inward: `core ← {control-plane, agent/format} ← agent/engine ← doors ← agent`. A
+/// door never depends on a door.
 pub const LAYERS: [(&str, &[&str]); 9] = [
     ("core/Cargo.toml", &[]),
     ("control-plane/Cargo.toml", &["millpond-core"]),
@@ -24,7 +25,7 @@ pub const LAYERS: [(&str, &[&str]); 9] = [
     ("tests/Cargo.toml", &["millpond-core", "millpond-control-plane"]),
 ];
 
-/// Foreign packages that only some of ours may name: a folder that names one has to be listed.
+/// Foreign packages that only these folders may depend on.
 pub const CONFINED: [(&str, &[&str]); 6] = [
     ("parquet", &["agent/format/", "archive/"]),
     ("datafusion", &["archive/"]),
@@ -34,7 +35,7 @@ pub const CONFINED: [(&str, &[&str]); 6] = [
     ("tower-http", &["agent/http/"]),
 ];
 
-/// Packages that a manifest names, with whether in a section for tests only.
+/// Dependencies of a manifest, and whether each is for tests only.
 pub fn dependencies(manifest: &str) -> Vec<(String, bool)> {
     let mut section: Option<bool> = None;
     let mut found = Vec::new();
@@ -54,8 +55,7 @@ pub fn dependencies(manifest: &str) -> Vec<(String, bool)> {
     found
 }
 
-/// Ours that a manifest must not name. Tests of a package may use `millpond-tests`, and those of the binary
-/// whatever they test.
+/// The project's packages on which a manifest must not depend. Dependencies of tests are free.
 pub fn outward(path: &str, manifest: &str) -> Vec<String> {
     let Some((_, allowed)) = LAYERS.iter().find(|(known, _)| *known == path) else {
         return vec!["is not in the table of layers".to_owned()];
@@ -68,7 +68,7 @@ pub fn outward(path: &str, manifest: &str) -> Vec<String> {
         .collect()
 }
 
-/// Foreign packages that a manifest must not name.
+/// Foreign packages on which a manifest must not depend.
 pub fn misplaced(path: &str, manifest: &str) -> Vec<String> {
     let folder = path.trim_end_matches("Cargo.toml");
     let named = dependencies(manifest);

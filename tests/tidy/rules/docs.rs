@@ -1,12 +1,13 @@
-//! Rules on Markdown.
+//! Rules on Markdown documents.
 
 use super::{without, words};
 
-/// Folders of the repository that a document may name in backticks.
+/// Folders of the repository, by which a path in backticks is recognized.
 const FOLDERS: [&str; 7] =
     ["agent/", "archive/", "control-plane/", "core/", "docs/", "migrations/", "tests/"];
 
-/// Words of other systems, for what has a name here. Terms of HTTP and of tools are left out first.
+/// Words of other systems for things that have another name here. Terms of HTTP and of tools are removed
+/// first.
 pub fn foreign_words(text: &str) -> Vec<String> {
     const TERMS: [&str; 7] = [
         "server-sent event",
@@ -27,7 +28,7 @@ pub fn foreign_words(text: &str) -> Vec<String> {
     found
 }
 
-/// Links to files that are not there.
+/// Links to files that do not exist.
 pub fn dead_links(path: &str, text: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
     let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
     let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
@@ -53,7 +54,7 @@ fn joined(folder: &str, file: &str) -> String {
     parts.join("/")
 }
 
-/// Paths in backticks, of files and folders of the repository.
+/// Paths of the repository's files and folders that stand in backticks.
 pub fn paths_in(text: &str) -> Vec<&str> {
     let quoted = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
     quoted.filter(|q| FOLDERS.iter().any(|f| q.starts_with(f)) && !q.contains(['<', '{', '*', ' '])).collect()
@@ -67,7 +68,7 @@ pub fn missing_paths(text: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
         .collect()
 }
 
-/// The lines under a heading, up to the next of its level.
+/// The lines under a heading, up to the next heading of its level.
 pub fn section(text: &str, heading: &str) -> String {
     let level = heading.split(' ').next().unwrap_or("#");
     let body = text.lines().skip_while(|line| *line != heading).skip(1);

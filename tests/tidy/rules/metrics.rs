@@ -1,11 +1,11 @@
-//! Rules on metrics: `millpond_<area>_<thing>_<unit>`, all in one file.
+//! Rules on metrics: names are `millpond_<area>_<thing>_<unit>`, and all are defined in one file.
 
 const AREAS: [&str; 9] =
     ["agent", "control_plane", "fetch", "group", "http", "job", "produce", "queue", "store"];
 const UNITS: [&str; 4] = ["_bytes", "_ratio", "_seconds", "_total"];
 const MACROS: [&str; 3] = ["counter!(", "gauge!(", "histogram!("];
 
-/// String literals that begin as a metric's name does.
+/// String literals that begin like the name of a metric.
 pub fn names(source: &str) -> Vec<String> {
     let starts = source
         .match_indices("\"millpond_")
@@ -13,14 +13,14 @@ pub fn names(source: &str) -> Vec<String> {
     starts.filter_map(|rest| rest.split_once('"')).map(|(name, _)| name.to_owned()).collect()
 }
 
-/// Metrics outside their home.
+/// Metrics that are defined or named outside that file.
 pub fn strays(source: &str) -> Vec<String> {
     let mut found: Vec<String> = names(source).into_iter().filter(|name| flaw(name).is_none()).collect();
     found.extend(MACROS.iter().filter(|m| source.contains(*m)).map(|m| (*m).to_owned()));
     found
 }
 
-/// Names at home that are not of the form.
+/// Names in that file that do not have the form.
 pub fn misnamed(source: &str) -> Vec<String> {
     names(source).iter().filter_map(|name| flaw(name).map(|why| format!("{name}: {why}"))).collect()
 }

@@ -1,4 +1,4 @@
-//! Rules on manifests and Rust sources.
+//! Rules on lock files and Rust sources.
 
 use super::words;
 
@@ -6,7 +6,8 @@ const LINES_MAX: usize = 500;
 const MEDIAN_MAX: usize = 300;
 const COLUMNS_MAX: usize = 110;
 
-/// `exceptions`: path, its own ceiling, reason. One that is no longer needed is itself a flaw.
+/// Files that are too long. `exceptions`: path, its own limit, reason. An exception that is no longer needed
+/// is reported too.
 pub fn too_long(lengths: &[(String, usize)], exceptions: &[(&str, usize, &str)]) -> Vec<String> {
     let mut found = Vec::new();
     for (path, lines) in lengths {
@@ -28,7 +29,7 @@ pub fn too_long(lengths: &[(String, usize)], exceptions: &[(&str, usize, &str)])
     found
 }
 
-/// Lines that are longer than a screen is wide.
+/// Lines with too many columns.
 pub fn too_wide(text: &str) -> Vec<String> {
     let wide = |(_, line): &(usize, &str)| line.chars().count() > COLUMNS_MAX;
     let told = |(number, line): (usize, &str)| {
@@ -37,8 +38,8 @@ pub fn too_wide(text: &str) -> Vec<String> {
     (1..).zip(text.lines()).filter(wide).map(told).collect()
 }
 
-/// The same for Rust, but for lines that are one string literal and nothing else, which cannot be broken: it
-/// is raw, or holds no space.
+/// The same for Rust, except for lines that consist of one string literal that cannot be broken: it is raw,
+/// or has no space.
 pub fn too_wide_rust(text: &str) -> Vec<String> {
     let blank = |line: &str| if is_unbreakable(line) { String::new() } else { line.to_owned() };
     too_wide(&text.lines().map(blank).collect::<Vec<_>>().join("\n"))
@@ -54,8 +55,8 @@ fn is_unbreakable(line: &str) -> bool {
     }
 }
 
-/// Names that belong to other systems' vocabularies. Only sure ones: formats and protocols of others keep
-/// their words.
+/// Names from the vocabularies of other systems. The lists hold only unambiguous names: foreign formats and
+/// protocols keep their words.
 pub fn foreign_words(source: &str) -> Vec<String> {
     const NAMES: [&str; 12] = [
         "visibility_timeout",
@@ -99,7 +100,7 @@ pub fn versions_of(lock: &str, package: &str) -> Vec<String> {
         .collect()
 }
 
-/// Marks of unfinished work, and tests that are left out without a reason.
+/// Marks of unfinished work, and ignored tests without a reason.
 pub fn unfinished(source: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (number, line) in (1..).zip(source.lines()) {

@@ -1,13 +1,14 @@
-//! Rules on statements and migrations.
+//! Rules on SQL statements and migrations.
 
 use std::collections::BTreeSet;
 
-/// Sections of a header, each of which begins a line.
+/// Beginnings of the sections of a header; each is the beginning of a line.
 const SECTIONS: [&str; 4] = ["-- takes", "-- returns", "-- locks", "-- index"];
-/// What a step says in which another statement has a step of the same name and another text.
+/// Beginning of the comment by which a step says why it differs from the step of that name in another
+/// statement.
 const DIFFERS: &str = "-- differs:";
 
-/// The comment lines that a file begins with, in lower case.
+/// The comment lines at the beginning of a file, in lower case.
 fn header(text: &str) -> String {
     text.lines().take_while(|line| line.starts_with("--")).collect::<Vec<_>>().join("\n").to_lowercase()
 }
@@ -19,7 +20,7 @@ fn takes(header: &str) -> String {
     from.take_while(section).collect::<Vec<_>>().join("\n")
 }
 
-/// Numbers of the parameters that a text names.
+/// Numbers of the parameters that occur in a text.
 fn parameters(text: &str) -> BTreeSet<u32> {
     let number = |rest: &str| rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok();
     text.split('$').skip(1).filter_map(number).collect()
@@ -32,8 +33,8 @@ fn code(text: &str) -> String {
     joined.split('\'').step_by(2).collect::<Vec<_>>().join("''")
 }
 
-/// A statement's file is `queries/<noun>/<verb>.sql`, says what it does, takes, returns and locks and which
-/// index it needs, and holds one statement.
+/// Flaws of a statement's file. It must be `queries/<noun>/<verb>.sql`, hold one statement, and say in its
+/// header what it does, takes, returns and locks, and which index it needs.
 pub fn flaws(path: &str, text: &str) -> Vec<String> {
     let mut found = Vec::new();
     if path.split('/').count() != 4 || !path.ends_with(".sql") {
@@ -57,7 +58,7 @@ pub fn flaws(path: &str, text: &str) -> Vec<String> {
     found
 }
 
-/// Functions, procedures and triggers that a migration makes.
+/// Functions, procedures and triggers that a migration creates.
 pub fn stored_code(text: &str) -> Vec<String> {
     let code = code(text);
     let words: Vec<&str> =
@@ -76,16 +77,16 @@ pub fn stored_code(text: &str) -> Vec<String> {
     found
 }
 
-/// A common table expression of a statement, which begins and ends on lines of its own.
+/// A common table expression of a statement; it begins and ends on its own lines.
 struct Step {
     name: String,
-    /// Without comments and white space.
+    /// Its text without comments and white space.
     text: String,
-    /// Why it is not the same as that of another statement.
+    /// The reason after `-- differs:`, if there is one.
     differs: Option<String>,
 }
 
-/// Name of the step that a line at the outermost level begins.
+/// Name of the step that begins in this line, which is at the outermost level.
 fn opened(line: &str) -> Option<&str> {
     let line = line.trim_start();
     let (name, rest) = line.strip_prefix("with ").unwrap_or(line).split_once(" as ")?;
@@ -122,13 +123,13 @@ fn steps(text: &str) -> Vec<Step> {
     steps
 }
 
-/// Names of the steps that two statements share.
+/// Names of the steps that two statements have in common.
 pub fn shared(one: &str, other: &str) -> Vec<String> {
     let others = steps(other);
     steps(one).into_iter().map(|s| s.name).filter(|name| others.iter().any(|o| o.name == *name)).collect()
 }
 
-/// Steps of the same name in two statements are the same text, unless both say `-- differs: why`.
+/// Steps that have the same name in two statements but another text, unless both say `-- differs: why`.
 pub fn drift(one: &str, other: &str) -> Vec<String> {
     let others = steps(other);
     let mut found = Vec::new();

@@ -1,5 +1,6 @@
-//! Each checker finds what it is there for, and lets the rest pass.
+//! Tests of the checkers: each finds what it is for, and accepts the rest.
 
+use super::circles::{self, Allowed};
 use super::{crates, docs, metrics, sources, sql};
 
 #[test]
@@ -18,6 +19,49 @@ fn outward_dependencies_are_found() {
         crates::misplaced("agent/http/Cargo.toml", "[dependencies]\naxum.workspace = true\n").len(),
         0
     );
+}
+
+#[test]
+fn circles_are_found() {
+    let found =
+        |files: &[(&str, &str)]| circles::found(files).iter().map(|c| c.join(" ")).collect::<Vec<_>>();
+    let b = ("b.rs", "use crate::a::{self, X as Y};");
+    for a in
+        ["use super::b::Y;", "use crate::{c::Z, b};", "fn f() { g::<u8>(crate::b::Y) }", "use super::b::*;"]
+    {
+        assert_eq!(found(&[("a.rs", a), b, ("c.rs", "")]), ["a b"], "{a}");
+    }
+    for a in [
+        "// use super::b::Y;",
+        "const A: &str = r#\"\" crate::b::Y\"#;",
+        "fn f<'b>(x: &'b str) { f('\"'); f(\"\\\"crate::b\") }",
+        "use other::b::Y;",
+        "pub(crate) mod c;",
+        "#[cfg(test)]\nmod tests {\n    use crate::b::Y;\n}",
+    ] {
+        assert_eq!(found(&[("a.rs", a), b]), [""; 0], "{a}");
+    }
+    let face = ("a/mod.rs", "mod x;\nmod y;\nuse x::X;");
+    assert_eq!(found(&[face, ("a/x.rs", "use super::Own;\nuse crate::a::Own;")]), [""; 0], "an ancestor");
+    assert_eq!(found(&[face, ("a/x.rs", "use super::y;"), ("a/y.rs", "use super::x::X;")]), ["a::x a::y"]);
+    assert_eq!(
+        found(&[face, ("a/x.rs", "use crate::c::Z;"), ("c.rs", "use crate::a::Own;")]),
+        ["a a::x c", "a c"]
+    );
+    let (x, y) = (("a/x.rs", "use super::super::c::y::Y;"), ("c/y.rs", ""));
+    assert_eq!(found(&[x, y, ("c/z.rs", "use crate::a::w::W;"), ("a/w.rs", "")]), ["a c"], "folders");
+    assert_eq!(found(&[x, ("c/y/tests.rs", "use crate::a::x::X;"), y]), [""; 0], "a file of tests");
+}
+
+#[test]
+fn allowed_circles_are_let_through_while_they_exist() {
+    let allowed = [Allowed { source: "a/src/", members: &["x", "y"], reason: "a reason" }];
+    let (x, y) = (("x.rs", "use crate::y;"), ("y.rs", "use crate::x;"));
+    assert_eq!(circles::unallowed("a/src/", &[x, y], &allowed).len(), 0);
+    assert_eq!(circles::unallowed("b/src/", &[x, y], &allowed).len(), 1, "another crate");
+    assert_eq!(circles::unallowed("a/src/", &[x, ("y.rs", "")], &allowed).len(), 1, "not needed any more");
+    let larger = [("x.rs", "use crate::z;"), y, ("z.rs", "use crate::y;")];
+    assert_eq!(circles::unallowed("a/src/", &larger, &allowed).len(), 2, "a new circle, and an old one gone");
 }
 
 #[test]

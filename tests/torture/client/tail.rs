@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 /// A tail that is silent for longer is given up; an agent sends something every 15 seconds.
-const SILENCE: Duration = Duration::from_secs(18);
+const TAIL_SILENCE_MAX: Duration = Duration::from_secs(18);
 
 pub fn spawn(book: &Arc<Book>, seed: u64, topic: Topic) -> JoinHandle<()> {
     let mut client = book.client(seed);
@@ -49,7 +49,9 @@ impl Client {
         let mut text = Vec::new();
         let mut records = Vec::new();
         while status == 200 && !self.book.is_stopped() {
-            let Ok(Ok(Some(piece))) = tokio::time::timeout(SILENCE, response.chunk()).await else { break };
+            let Ok(Ok(Some(piece))) = tokio::time::timeout(TAIL_SILENCE_MAX, response.chunk()).await else {
+                break;
+            };
             text.extend_from_slice(&piece);
             while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = text.drain(..=end).collect();

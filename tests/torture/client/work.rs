@@ -19,11 +19,11 @@ use tokio::task::JoinHandle;
 
 pub const QUEUES: [&str; 2] = ["shared", "keyed"];
 /// Topic into which each acked record is transformed, in the same request as its ack.
-const DONE: &str = "done";
+const DONE_TOPIC: &str = "done";
 const LEASE_MS: i64 = 2_000;
 const MAX_FAILURES: u32 = 4;
 /// Time after the last fault within which all records must be acked or dead, in seconds.
-const DRAIN_S: u64 = 120;
+const DRAIN_WAIT_MAX_S: u64 = 120;
 const WORKERS: usize = 3;
 /// Required number of leases for every kill that the goal asks for.
 const LEASES_PER_KILL: u64 = 30;
@@ -49,7 +49,7 @@ fn habits(queue: usize, delay_ms: Option<i64>) -> Habits {
         twice: 50,
         insist: 600,
         transform: 150,
-        into: DONE,
+        into: DONE_TOPIC,
         forge: 10,
         other: Some(QUEUES[1 - queue]),
         poison: is_poison,
@@ -73,7 +73,7 @@ impl Shift {
             .map(|agent| Api::hasty(agent.front.address(), Duration::from_secs(5)))
             .collect();
         let floor = Floor::over(apis.clone());
-        apis[0].topic(DONE, 2).await;
+        apis[0].topic(DONE_TOPIC, 2).await;
         let retry = json!({"base_ms": 50, "cap_ms": 400, "max_failures": MAX_FAILURES});
         let mut workers = Vec::new();
         for (n, queue) in QUEUES.into_iter().enumerate() {
@@ -103,7 +103,7 @@ impl Shift {
     pub async fn end(&self, rig: &Rig) {
         let api = Api::hasty(rig.agents[0].front.address(), Duration::from_secs(20));
         for queue in QUEUES {
-            self.floor.drained(&api, queue, DRAIN_S).await;
+            self.floor.drained(&api, queue, DRAIN_WAIT_MAX_S).await;
         }
         self.turnover.abort();
         let workers = std::mem::take(&mut *self.workers.lock());
@@ -133,7 +133,7 @@ impl Shift {
             println!("{queue}: {} records, {poison} of them poison, {} dead", log.len(), dead.len());
         }
         let done: Vec<String> =
-            api.topic_log(DONE).await.iter().map(|record| record["value"].to_string()).collect();
+            api.topic_log(DONE_TOPIC).await.iter().map(|record| record["value"].to_string()).collect();
         let distinct: BTreeSet<&String> = done.iter().collect();
         assert_eq!(done.len(), distinct.len(), "what was acked with a commit was done once");
         println!("{} records acked with a commit", done.len());

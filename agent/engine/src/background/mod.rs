@@ -102,7 +102,7 @@ impl Jobs {
             let outcome = run().await;
             let done = *outcome.as_ref().unwrap_or(&0);
             all += done;
-            self.log(job, outcome.map(|n| saturated::<usize, _>(n)).map_err(Into::into));
+            self.log(job, outcome.map(saturated::<usize, _>).map_err(Into::into));
             if done < STATEMENT_MAX_ROWS {
                 break;
             }

@@ -73,7 +73,7 @@ impl Groups {
     #[must_use]
     pub fn new(plane: Arc<dyn ControlPlane>, topics: Arc<Topics>, fetch: Arc<Fetch>) -> Self {
         let watcher = GroupWatcher::start(Arc::clone(&plane));
-        Self { plane, topics, fetch, watcher, changes: KeyedLocks::new() }
+        Self { plane, topics, fetch, watcher, changes: KeyedLocks::default() }
     }
 
     /// Adds a member to a group, which is created if it does not exist, and assigns it a share of the
@@ -179,7 +179,7 @@ impl Groups {
             }
             Err(error) => {
                 let error = crate::error_chain(&error);
-                tracing::warn!(%error, %group, "writing a group generation failed; the next poll tries again");
+                tracing::warn!(%error, %group, "writing a generation failed; the next poll tries again");
                 Ok(renewed)
             }
         }

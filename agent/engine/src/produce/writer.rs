@@ -85,7 +85,7 @@ impl Writer {
             ready,
         };
         tokio::spawn(task.run(inbox, committer));
-        Arc::new(Self { events, path, keys: KeyedLocks::new() })
+        Arc::new(Self { events, path, keys: KeyedLocks::default() })
     }
 
     /// Stores an append. It goes on even if the caller drops the future.

@@ -138,7 +138,7 @@ impl Queues {
     pub fn new(runtime: QueueRuntime, topics: Arc<Topics>, fetch: Arc<Fetch>) -> Self {
         let runtime = Arc::new(runtime);
         let expiry = Expiry::new(Arc::clone(&runtime));
-        let (known, served) = (NamedCache::new(), Mutex::new(HashMap::new()));
+        let (known, served) = (NamedCache::default(), Mutex::new(HashMap::new()));
         Self { runtime, topics, fetch, expiry, known, served }
     }
 

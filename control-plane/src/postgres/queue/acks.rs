@@ -1,4 +1,4 @@
-//! Acks that are part of a commit, within its transaction.
+//! Acks within the transaction of a commit (`/v1/batches`).
 
 use super::settle::send;
 use crate::postgres::error::classify;
@@ -8,10 +8,10 @@ use sqlx::PgConnection;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use uuid::Uuid;
 
-/// Queues of the leases that are alive.
+/// The queue of each lease that is still alive.
 pub(in crate::postgres) type Held = HashMap<LeaseId, QueueId>;
 
-/// Holds the leases against everybody else until the transaction ends.
+/// Locks the leases until the transaction ends.
 pub(in crate::postgres) async fn hold(
     connection: &mut PgConnection,
     scope: &Scope,
@@ -20,8 +20,8 @@ pub(in crate::postgres) async fn hold(
     let leases: BTreeSet<Uuid> = acks.iter().map(|ack| ack.lease.0).collect();
     let leases: Vec<Uuid> = leases.into_iter().collect();
     let mut held = Held::new();
-    // What is missing is looked for once more, in a new statement: a renewal that the first waited for may
-    // have moved the lease to other rows.
+    // Missing leases are looked up once more in a new statement: a renewal that the first statement waited
+    // for may have moved the lease to other rows.
     for _ in 0..2 {
         let statement = sqlx::query_file!("queries/queue/lock_leases.sql", scope.tenant.as_str(), &leases);
         let rows = statement.fetch_all(&mut *connection).await.map_err(classify)?;
@@ -33,11 +33,11 @@ pub(in crate::postgres) async fn hold(
     Ok(held)
 }
 
-/// What of a lease an attempt gave out in a partition, as offsets.
-type Place = (LeaseId, PartitionId, i32);
+/// Key of a lease part: lease, partition, attempt.
+type PartKey = (LeaseId, PartitionId, i32);
 
-/// Settles the acks of all queues; answers those whose records are not held, in which case the transaction
-/// has to be taken back.
+/// Settles the acks of all queues. Returns the acks whose records are no longer leased; if there are any, the
+/// caller must roll the transaction back.
 pub(in crate::postgres) async fn settle(
     connection: &mut PgConnection,
     scope: &Scope,
@@ -45,14 +45,14 @@ pub(in crate::postgres) async fn settle(
     acks: &[Ack],
     op: Uuid,
 ) -> Result<Vec<usize>, Error> {
-    let mut queues: BTreeMap<QueueId, BTreeMap<Place, BTreeSet<i64>>> = BTreeMap::new();
+    let mut queues: BTreeMap<QueueId, BTreeMap<PartKey, BTreeSet<i64>>> = BTreeMap::new();
     for ack in acks {
         if let Some(queue) = held.get(&ack.lease) {
             let places = queues.entry(*queue).or_default();
             places.entry((ack.lease, ack.partition, ack.attempt)).or_default().insert(ack.offset.0);
         }
     }
-    let mut done: BTreeSet<(Place, i64)> = BTreeSet::new();
+    let mut done: BTreeSet<(PartKey, i64)> = BTreeSet::new();
     for (queue, places) in queues {
         let entries: Vec<Entry> = places.iter().flat_map(|(place, offsets)| runs(place, offsets)).collect();
         let settle = Settle {
@@ -84,8 +84,8 @@ pub(in crate::postgres) async fn settle(
     Ok((0..).zip(acks).filter(|(_, ack)| lost(ack)).map(|(nth, _)| nth).collect())
 }
 
-/// Neighbours make one entry.
-fn runs((lease, partition, attempt): &Place, offsets: &BTreeSet<i64>) -> Vec<Entry> {
+/// Merges acks of adjacent offsets into one entry.
+fn runs((lease, partition, attempt): &PartKey, offsets: &BTreeSet<i64>) -> Vec<Entry> {
     let mut runs: Vec<(i64, i64)> = Vec::new();
     for offset in offsets {
         match runs.last_mut() {

@@ -1,4 +1,4 @@
-//! Queues as such: made, changed, read, paused, ended.
+//! Creates, changes, lists, pauses and deletes queues.
 
 use crate::postgres::PostgresControlPlane;
 use crate::postgres::connection::{BACKGROUND, WRITE, retried, sent};
@@ -58,7 +58,7 @@ fn start(latest: bool) -> Start {
 }
 
 impl Row {
-    /// `None` if a name is not one, which no statement writes.
+    /// `None` if a stored name is not valid, which no statement writes.
     fn queue(self, tenant: &Name) -> Option<Queue> {
         Some(Queue {
             id: QueueId(self.queue_id),
@@ -98,7 +98,7 @@ fn lift(error: sqlx::Error) -> Error<PutQueueRejected> {
     Error::from_infallible(classify(error))
 }
 
-/// `None`: another made the queue between the look and the insert.
+/// `None` if another session created the queue between the lookup and the insert.
 async fn put_once(
     connection: &mut PgConnection,
     tenant: &Name,
@@ -136,7 +136,7 @@ async fn put_once(
     Ok(Some((queue, made)))
 }
 
-/// `false`: another made it in the meantime.
+/// `false` if another session created it meanwhile.
 async fn make(
     connection: &mut PgConnection,
     tenant: &Name,
@@ -205,7 +205,7 @@ async fn update(
     Ok(())
 }
 
-/// Keeps grants, admissions and redrives of these queues away until the transaction ends.
+/// Locks these queues against grants, admissions and redrives until the transaction ends.
 pub(in crate::postgres) async fn hold(
     connection: &mut PgConnection,
     tenant: &Name,

@@ -1,4 +1,5 @@
-//! Moving cursors past records that had to be looked at.
+//! Admission: moves cursors past records that need their headers or keys read first (delayed records, keyed
+//! queues).
 
 use super::again;
 use crate::postgres::PostgresControlPlane;

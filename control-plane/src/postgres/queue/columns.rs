@@ -1,15 +1,15 @@
-//! What the statements of grants and settlements take and return, by column.
+//! Parameters and results of the grant and settle statements, as one array per column.
 
 use millpond_core::queue::{Action, Claim, Outcome, Settle, Settled, Verdict};
 use millpond_core::{Offset, PartitionId};
 use std::ops::Range;
 use uuid::Uuid;
 
-/// Numbers that a stored verdict takes; the first is `entry * OUTCOMES + outcome`.
+/// Number of integers per stored verdict; the first is `entry * OUTCOMES + outcome`.
 const VERDICT: usize = 4;
 const OUTCOMES: i64 = 8;
 
-/// Entries of a settlement by column, as the statements take them.
+/// The entries of a settlement, as one array per column.
 #[derive(Default)]
 pub(super) struct Columns {
     pub leases: Vec<Uuid>,
@@ -53,11 +53,11 @@ impl Columns {
     }
 }
 
-/// The answer of one sending of a settle statement.
+/// The result of sending a settle statement once.
 pub(in crate::postgres) struct SettleReply {
     pub settled: Settled,
-    /// Whether it is the answer: not if another sending of the same settlement was carried out while this one
-    /// waited.
+    /// False if another sending of the same settlement took effect while this one waited; then this result is
+    /// not the answer.
     pub current: bool,
     pub repeated: bool,
 }
@@ -79,7 +79,7 @@ fn verdict(numbers: &[i64]) -> Option<Verdict> {
     Some(Verdict { entry, partition: PartitionId(partition), lo: Offset(lo), hi: Offset(hi), outcome })
 }
 
-/// The same offsets as ranges that do not touch.
+/// Merges offsets into ranges that neither overlap nor touch.
 pub(super) fn joined(mut ranges: Vec<Range<i64>>) -> Vec<Range<i64>> {
     ranges.sort_unstable_by_key(|r| r.start);
     let mut joined: Vec<Range<i64>> = Vec::with_capacity(ranges.len());

@@ -1,4 +1,4 @@
-//! Dead records: given back to their queue, or forgotten.
+//! Dead letters: redriven to their queue, or purged.
 
 use super::again;
 use crate::postgres::PostgresControlPlane;
@@ -9,7 +9,7 @@ use millpond_core::{Error, QueueId, Scope};
 
 const SENDINGS_MAX: usize = 50;
 
-/// A filter as columns.
+/// A filter of dead records, as parameters of a statement.
 struct Chosen {
     named: bool,
     partitions: Vec<i64>,
@@ -29,7 +29,7 @@ impl Chosen {
     }
 }
 
-/// `None`: to be sent again.
+/// `None` if the statement has to be sent again.
 fn decided(status: &str, missing: Option<i64>, records: i64) -> Option<Result<i64, Error<DeadRejected>>> {
     match (status, missing) {
         ("again", _) => None,

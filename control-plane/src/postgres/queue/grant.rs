@@ -1,6 +1,7 @@
-//! Giving out records.
+//! Grant: leases records of a queue to callers.
 //!
-//! A grant has no row of its own: its leases are its identity. Sent again, those that are alive are answered.
+//! A grant has no row of its own; the ids of its leases identify it. If it is sent again, the answer holds
+//! those of its leases that are still alive.
 
 use super::columns::joined;
 use super::grant_plain;
@@ -13,11 +14,12 @@ use millpond_core::queue::{Grant, Granted, LeasePart, LimitedBy, NoSuchQueue, Un
 use millpond_core::{Error, LeaseId, Offset, PartitionId, limits};
 use uuid::Uuid;
 
-/// A statement that had to wait for a queue sees that the queue changed meanwhile; so often in a row it does
-/// not happen by chance.
+/// Maximum number of times that a grant is sent. A statement that waited for the lock of its queue finds that
+/// the queue changed meanwhile and has to be sent again; more often in a row than this, something is wrong.
 const SENDINGS_MAX: usize = 50;
 
-/// The first row of an answer says what is to be said of all, the others are parts.
+/// A row of the answer. The first row holds the values that count for the whole grant, each other row is a
+/// part of a lease.
 pub(super) struct Row {
     status: Option<String>,
     at_ms: Option<i64>,
@@ -41,7 +43,7 @@ pub(super) async fn grant(
     plane: &PostgresControlPlane,
     grant: &Grant,
 ) -> Result<Granted, Error<NoSuchQueue>> {
-    // Nothing is learnt before the queue is known to be there, and the tenant's.
+    // Hints are kept only for queues that are known to exist and to belong to the tenant.
     let mut known = plane.hints.read().get(&grant.queue).copied();
     let mut patient = false;
     for _ in 0..SENDINGS_MAX {

@@ -1,4 +1,5 @@
-//! The grant that happens most: fresh records and nothing else. Costs less than half of the one that can do all.
+//! The statement for grants of fresh records only. It costs less than half of the general statement in
+//! [`super::grant`].
 
 use super::columns::joined;
 use crate::postgres::PostgresControlPlane;
@@ -8,7 +9,7 @@ use millpond_core::{Error, LeaseId, PartitionId};
 use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
-/// `None`: nothing was done, the other statement has to be sent.
+/// `None` if nothing was changed and the general statement has to be sent instead.
 pub(super) async fn grant(
     plane: &PostgresControlPlane,
     grant: &Grant,

@@ -1,30 +1,30 @@
-//! Which statement a queue's next grant or settlement is tried with.
+//! Hints that choose the first statement to try for a grant or settlement of a queue.
 //!
-//! The plain statements ([`super::grant_plain`], [`super::settle_plain`]) cost less than half of those that can do
-//! all, and do nothing when those are needed: a wrong guess costs a round trip, never a wrong answer.
+//! The plain statements ([`super::grant_plain`], [`super::settle_plain`]) cost less than half of those that
+//! can do all, and do nothing when those are needed: a wrong guess costs a round trip, never a wrong answer.
 
 use crate::postgres::PostgresControlPlane;
 use millpond_core::QueueId;
 use millpond_core::queue::Granted;
 use std::collections::HashMap;
 
-/// What grants have learnt of a queue.
+/// What earlier grants showed about a queue.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::postgres) enum KnownAs {
-    /// Its mode is keyed, which never changes.
+    /// The queue delivers in the order of keys. This never changes.
     Keyed,
-    /// There was more to think of than fresh records. After this many grants in a row without, the queue is
-    /// taken for plain again.
+    /// A grant found retries or delayed records besides fresh ones. After this many grants in a row without
+    /// any, the plain statement is tried again.
     Mixed(u8),
 }
 
-/// Grants without anything but fresh records after which a mixed queue is taken for plain.
+/// Number of grants in a row with fresh records only, after which the plain statement is tried again.
 pub(super) const MIXED: KnownAs = KnownAs::Mixed(16);
 
-/// Queues that are not listed are taken for plain.
+/// Hints by queue. For a queue without an entry, the plain statement is tried.
 pub(in crate::postgres) type QueueHints = HashMap<QueueId, KnownAs>;
 
-/// Learns from what was given out whether there was nothing but fresh records.
+/// Updates the hint of a queue with what a grant returned.
 pub(super) fn learn(plane: &PostgresControlPlane, queue: QueueId, granted: &Granted) {
     let fresh = granted.parts.iter().all(|p| p.attempt == 1);
     let plain = fresh && granted.limited_by.is_none() && granted.unadmitted.is_empty() && !granted.contended;

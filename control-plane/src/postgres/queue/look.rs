@@ -1,4 +1,4 @@
-//! What can be seen of queues.
+//! Reads of queues: counts, listings, rates.
 
 use crate::postgres::PostgresControlPlane;
 use crate::postgres::connection::{BACKGROUND, retried, sent};
@@ -19,7 +19,7 @@ async fn living(
     if living.map_err(Error::from_infallible)? { Ok(()) } else { Err(Error::Rejected(NoSuchQueue)) }
 }
 
-/// Goes through all that waits in the queue.
+/// Counts the records of a queue. Reads every row of the queue that is waiting for a retry.
 pub(super) async fn counts(
     plane: &PostgresControlPlane,
     scope: &Scope,

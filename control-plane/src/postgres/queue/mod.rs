@@ -1,4 +1,4 @@
-//! Queues: made, leased, settled, looked at.
+//! Queues: the trait [`Queues`](millpond_core::control_plane::Queues) on Postgres.
 
 pub(super) mod acks;
 mod admin;
@@ -24,7 +24,8 @@ use millpond_core::queue::{
 };
 use millpond_core::{Error, Name, Offset, PartitionId, QueueId, Scope};
 
-/// Whether a row was made that another was making at the same time: sent again, the statement finds it.
+/// True if an insert failed because another session inserted the same row at the same time. If the statement
+/// is sent again, it finds that row.
 fn is_conflict(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(db) if db.is_unique_violation())
 }

@@ -1,5 +1,5 @@
-//! Setting cursors: a transaction that keeps grants away, ends leases, and then, in a later statement, what
-//! their settlements may have left.
+//! Seek: sets the cursors of a queue. One transaction locks out grants and ends the leases; a later statement
+//! of it, which sees what concurrent settlements did, deletes the retries and admissions that they left.
 
 use super::admin::hold;
 use super::again;
@@ -10,7 +10,8 @@ use millpond_core::queue::NoSuchQueue;
 use millpond_core::{Error, Name, Offset, PartitionId, QueueId, Scope};
 use sqlx::{Connection, PgConnection};
 
-/// Each time a settlement must have moved renewed records to another part meanwhile.
+/// Maximum number of attempts. An attempt fails only if a settlement moved renewed records to another part of
+/// a lease while it ran.
 const ROUNDS_MAX: usize = 50;
 
 type Places = Vec<(PartitionId, Offset)>;
@@ -69,7 +70,7 @@ async fn seek_once(
     Ok((places.collect(), passed + below))
 }
 
-/// How many records were leased, and how many of those lie below the targets.
+/// Number of records that were leased, and number of those below the new cursors.
 async fn end_leases(
     connection: &mut PgConnection,
     tenant: &Name,

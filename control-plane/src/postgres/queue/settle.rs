@@ -1,4 +1,4 @@
-//! Settling what leases hold, and ending those whose deadline is past.
+//! Settlements: ack, nack, reject and renew leased records; and the end of expired leases.
 
 use super::columns::{Columns, SettleReply, verdicts};
 use super::hints::KnownAs;
@@ -32,8 +32,8 @@ pub(super) async fn settle(plane: &PostgresControlPlane, settle: &Settle) -> Res
             sent!(plane, WRITE, c => send(c, settle))?
         };
         match sending {
-            // Nothing was held: by the settlement itself, if another sending of it was carried out meanwhile.
-            // A new statement sees that.
+            // Nothing was leased any more. Perhaps an earlier sending of this settlement took effect while
+            // this statement waited; a new statement, with a newer snapshot, sees its result.
             Ok(said) if said.current && !said.repeated && said.settled.verdicts.is_empty() && !looked => {
                 looked = true
             }
@@ -46,7 +46,7 @@ pub(super) async fn settle(plane: &PostgresControlPlane, settle: &Settle) -> Res
     Err(again())
 }
 
-/// One round trip.
+/// Sends the statement `queries/queue/settle.sql` once.
 pub(in crate::postgres) async fn send(
     connection: &mut PgConnection,
     settle: &Settle,

@@ -1,4 +1,5 @@
-//! The settlement that happens most: acks and nothing else. Costs less than half of the one that can do all.
+//! The statement for settlements that consist of acks only. It costs less than half of the general statement
+//! in [`super::settle`].
 
 use super::columns::{Columns, SettleReply, verdicts};
 use millpond_core::LeaseId;
@@ -6,7 +7,8 @@ use millpond_core::queue::{Action, Claim, Settle, Settled};
 use sqlx::PgConnection;
 use std::collections::HashMap;
 
-/// Acks alone, that a replay need not know for long, and no lease both whole and in parts.
+/// True if the settlement has acks only, need not be kept, and does not name a lease both whole and by
+/// record.
 pub(super) fn is_plain(settle: &Settle) -> bool {
     let mut whole: HashMap<LeaseId, bool> = HashMap::with_capacity(settle.entries.len());
     let alike = |entry: &millpond_core::queue::Entry| {
@@ -16,7 +18,7 @@ pub(super) fn is_plain(settle: &Settle) -> bool {
     !settle.keep && settle.entries.iter().all(alike)
 }
 
-/// `None`: nothing was done, the other statement has to be sent, and always for this queue if so is said.
+/// `None` if nothing was changed and the general statement has to be sent instead.
 pub(super) async fn settle(
     connection: &mut PgConnection,
     settle: &Settle,
