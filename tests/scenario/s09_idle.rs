@@ -42,7 +42,8 @@ async fn an_idle_millpond_costs_next_to_nothing() {
     assert_eq!(api.metric("millpond_store_requests_total", "").await, requests, "requests to the store");
     assert_eq!(home.objects(), objects);
     let new: Vec<_> = seen.difference(&before).collect();
-    // Somewhat more than 20 s: at most one statement every 5 s, and one for the edges.
-    assert!(new.len() <= 5, "{} statements: {new:#?}", new.len());
+    // In somewhat more than 20 s: a statement every 5 s, three in the tick that forgets, one for the edges.
+    // Of statements that follow each other on one connection, a sample shows the last, so fewer may be seen.
+    assert!(new.len() <= 7, "{} statements: {new:#?}", new.len());
     connection.close().await.expect("a goodbye");
 }

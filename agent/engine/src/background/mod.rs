@@ -35,7 +35,8 @@ pub struct Jobs {
 }
 
 /// Which job the next tick runs. Every other tick is a heartbeat. The flags are jobs that are due; the ticks
-/// between heartbeats run one of them each, so that an idle agent sends one statement per tick.
+/// between heartbeats run one of them each, so that an idle agent sends one statement per tick. Only the
+/// tick that forgets, once a minute, sends three.
 #[derive(Default)]
 struct Schedule {
     /// Ticks so far.
