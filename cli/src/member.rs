@@ -120,7 +120,7 @@ struct PollEnd {
     generation: i64,
 }
 
-/// Where a record is.
+/// Topic and partition of a record.
 #[derive(Deserialize)]
 struct RecordPartition {
     topic: String,

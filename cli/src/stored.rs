@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-/// What a streamed produce request has stored.
+/// The records that a streamed produce request has stored, by partition.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Committed {
     pub count: u64,

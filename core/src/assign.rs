@@ -22,7 +22,7 @@ pub trait View {
     fn dedup_is_known(&self, topic: TopicId, id_hash: Uuid) -> bool;
 }
 
-/// What a commit changes and answers.
+/// The changes that a commit makes, and its answers.
 #[derive(Debug)]
 pub struct Decision {
     pub committed: Committed,

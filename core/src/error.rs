@@ -1,4 +1,4 @@
-//! How a call to the control plane fails.
+//! Errors of calls to the control plane.
 
 use std::convert::Infallible;
 use std::error::Error as StdError;

@@ -298,7 +298,7 @@ pub enum Claim {
     Run { partition: PartitionId, attempt: i32, lo: Offset, hi: Offset },
 }
 
-/// What a settlement entry does with its records.
+/// The action of a settlement entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     Ack,
@@ -352,7 +352,7 @@ pub struct Settle {
     pub leased: i64,
 }
 
-/// What a settlement did to records.
+/// The effect of a settlement on records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Acked,

@@ -6,7 +6,7 @@ use crate::name::Name;
 use crate::number::saturated;
 use serde::{Deserialize, Serialize};
 
-/// Where the records of a topic are stored first.
+/// The first storage location of a topic's records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum Placement {
@@ -107,7 +107,7 @@ impl Topic {
     }
 }
 
-/// What a partition holds at present.
+/// The offsets and sizes of a partition at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartitionStatus {
     pub partition: i32,

@@ -13,7 +13,7 @@ use millpond_engine::produce::append::{AppendBuilder, RecordError};
 use millpond_engine::produce::atomic::AtomicRequest;
 use millpond_engine::produce::{Identity, KeySpace, RecordSource};
 use millpond_engine::queue::LeaseRequest;
-use millpond_engine::queue::plan::{SettleItem, SettleStatus, Target, Wish};
+use millpond_engine::queue::plan::{SettleAction, SettleItem, SettleStatus, Target};
 use millpond_engine::queue::receipt::Receipt;
 use millpond_engine::{Engine, hash};
 use millpond_format::Corrupt;
@@ -167,7 +167,7 @@ impl Connection {
     async fn ack(&self, receipt: &str) -> Result<String, Failure> {
         let queue = self.queue.as_ref().ok_or("LEASE comes first")?;
         let target = Receipt::parse(receipt).map_or(Target::Nothing, Target::Record);
-        let items = [SettleItem { target, wish: Wish::Ack }];
+        let items = [SettleItem { target, action: SettleAction::Ack }];
         let settled = self.engine.queues.settle(&self.scope, queue, &items, None).await?;
         let status = settled.first().map_or(SettleStatus::Lost, |s| s.status);
         Ok(format!("OK {}\n", status.as_str()))

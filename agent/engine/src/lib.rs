@@ -1,6 +1,6 @@
 //! The engine: every operation of the product (produce, fetch, consumer groups, queues, background work).
 //!
-//! It stands on two interfaces, the control plane and the object store. A *door* is a protocol front end,
+//! It uses two interfaces: the control plane and the object store. A *door* is a protocol front end,
 //! such as the HTTP server: it decodes a request, calls one method of the engine and encodes the result, and
 //! does nothing else. Must not: depend on HTTP or on a particular control plane.
 

@@ -41,7 +41,8 @@ pub struct Settings {
     pub idle_exit: bool,
 }
 
-/// What to do now. A call that a step asks for counts as under way until the plan is told how it ended.
+/// The next steps of the worker. A call that a step asks for counts as under way until the plan is told how
+/// it ended.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Step {
     /// Lease up to this number of records.

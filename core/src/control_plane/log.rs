@@ -228,7 +228,7 @@ pub enum Verdict {
     Unknown,
 }
 
-/// What a commit did with the records of one piece.
+/// The result of a commit for the records of one piece.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PieceOutcome {
     /// Offset of the first record that was kept; `None` if none was stored. The other kept records follow
@@ -238,7 +238,7 @@ pub struct PieceOutcome {
     pub dropped: Vec<i32>,
 }
 
-/// What is kept of a request, so that retries get the same answer.
+/// The stored answer of a request, which its retries get.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub context: Bytes,

@@ -17,7 +17,7 @@ pub struct Run {
     pub failures: i32,
 }
 
-/// What happens to a run of records.
+/// The effect of a settlement, or of the expiry of a lease, on a run of records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
     Acked,

@@ -22,7 +22,7 @@ const STATEMENT_MAX_ROWS: i64 = 1_000;
 /// Statements of one run of a job.
 const RUN_MAX_STATEMENTS: usize = 50;
 
-/// What the jobs use.
+/// The background jobs of an agent, and the components that they use.
 pub struct Jobs {
     pub plane: Arc<dyn ControlPlane>,
     pub store: Store,
@@ -34,7 +34,7 @@ pub struct Jobs {
     pub writer: Arc<Writer>,
 }
 
-/// Which job the next tick runs. Every other tick is a heartbeat. The flags are jobs that are due; the ticks
+/// The schedule of the jobs. Every other tick is a heartbeat. The flags are jobs that are due; the ticks
 /// between heartbeats run one of them each, so that an idle agent sends one statement per tick. Only the
 /// tick that forgets, once a minute, sends three.
 #[derive(Default)]

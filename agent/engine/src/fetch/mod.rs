@@ -35,7 +35,7 @@ pub struct Fetch {
     pub(crate) plane: Arc<dyn ControlPlane>,
 }
 
-/// Where a read begins.
+/// The start of a read of one partition: an offset, a timestamp, or an end of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
     /// The log start offset.

@@ -17,7 +17,7 @@ const PARTITION_SHARE_MIN_BYTES: usize = 64 << 10;
 /// asked for.
 pub(crate) const PARTITIONS_AT_ONCE: usize = 64;
 
-/// Where a read of a whole topic begins.
+/// The start of a read of a whole topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TopicStart {
     /// The same start for every partition.

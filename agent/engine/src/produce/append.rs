@@ -22,7 +22,7 @@ pub struct AppendPiece {
     pub dedups: Vec<(i32, Uuid)>,
 }
 
-/// What one request, or one chunk, asks to be committed.
+/// The parsed records of one atomic request or one chunk of a stream, with the conditions of its commit.
 #[derive(Debug)]
 pub struct Append {
     pub id: RequestId,
@@ -72,7 +72,8 @@ pub struct BasisTopic {
     pub sticky: i32,
 }
 
-/// What is stored with the answer of a request that has an idempotency key or dedup ids.
+/// Data stored with the answer of a request that has an idempotency key or dedup ids. A retry of the request
+/// needs it to assign its records to the same partitions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Context {
     #[serde(flatten)]

@@ -34,7 +34,7 @@ pub struct AtomicRequest<S> {
     pub permit: Option<OwnedSemaphorePermit>,
 }
 
-/// What the request stored, or what an earlier request with the same key had stored.
+/// The result of an atomic produce: the stored records. For a retry, those of the first attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     /// One per record, in the order of the request.
@@ -43,7 +43,7 @@ pub struct Stored {
     pub duplicate: bool,
 }
 
-/// Where one record of the request is stored.
+/// Partition and offset of one stored record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoredRecord {
     /// Index of the topic in the request.
@@ -252,7 +252,7 @@ impl<S: RecordSource> AtomicRequest<S> {
     }
 }
 
-/// Where the records of a request go, in the order of the request.
+/// Partition and offset of each record of a request, in the order of the request.
 struct PlacedRecords {
     records: Vec<PlacedRecord>,
 }

@@ -50,7 +50,7 @@ impl Default for BatcherConfig {
     }
 }
 
-/// Where an append waits to be flushed.
+/// A queue of appends that wait to be flushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Lane {
     /// Will be stored inline in Postgres.
@@ -93,7 +93,7 @@ impl Reason {
     }
 }
 
-/// What to do now.
+/// The next step of the writer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Decision {
     Flush(Lane, Reason),
@@ -204,7 +204,7 @@ impl Batcher {
         }
     }
 
-    /// What to do now.
+    /// Chooses the next step at `now`.
     pub fn decide(&mut self, now: Instant) -> Decision {
         if self.small.oldest.is_some() && !self.inline_in_flight {
             return Decision::Flush(Lane::Small, Reason::Ready);

@@ -51,12 +51,12 @@ pub trait RecordSource: Send + Sync + 'static {
     fn content_hash(&self, shape: &[u8]) -> Uuid;
 }
 
-/// What identifies a request when it is sent again.
+/// Identity of a request, by which a retry is recognised.
 #[derive(Debug, Clone, Default)]
 pub struct Identity {
     /// The client's idempotency key.
     pub key: Option<String>,
-    /// What must be equal in retries besides the body, such as content type and parameters.
+    /// Content type and parameters, which must be the same in a retry, like the body.
     pub shape: Vec<u8>,
 }
 

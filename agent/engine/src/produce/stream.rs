@@ -50,7 +50,7 @@ pub trait Frames: Send {
     fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, Self::Refusal>> + Send;
 }
 
-/// What was stored of a body.
+/// The stored records of a streamed body, by partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StreamStored {
     /// By partition number.
@@ -136,7 +136,7 @@ struct Stream<'a> {
     chunks: u64,
     /// The append of the last chunk, if its outcome is not known yet.
     in_flight: Option<JoinHandle<Result<Appended, AppendError>>>,
-    /// What the chunks with a known outcome have stored.
+    /// The records that were stored by chunks whose outcome is known.
     committed: StreamStored,
 }
 

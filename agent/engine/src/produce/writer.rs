@@ -42,7 +42,7 @@ enum Event {
     Close(oneshot::Sender<()>),
 }
 
-/// What the flush tasks use.
+/// The components that the flush tasks share.
 pub struct WritePath {
     pub committer: Arc<Committer>,
     pub parts: Arc<PartPool>,

@@ -71,7 +71,7 @@ impl From<Error<NoSuchQueue>> for QueueError {
     }
 }
 
-/// What the tasks of all queues share.
+/// The components that the tasks of all queues share.
 pub struct QueueRuntime {
     pub plane: Arc<dyn ControlPlane>,
     pub reader: Arc<Reader>,
@@ -118,7 +118,7 @@ struct ServedQueue {
     record_bytes: AtomicUsize,
 }
 
-/// What a worker asks for with a lease call.
+/// The parameters of a lease call.
 #[derive(Clone, Debug)]
 pub struct LeaseRequest {
     pub max_records: usize,

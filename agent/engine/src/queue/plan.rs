@@ -5,7 +5,7 @@ use millpond_core::queue::{Action, Claim, Entry, Outcome, QueueConfig, Settled a
 use millpond_core::{LeaseId, Offset};
 use std::collections::HashSet;
 
-/// What an item settles.
+/// The records that an item settles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
     Record(Receipt),
@@ -15,16 +15,16 @@ pub enum Target {
     Nothing,
 }
 
-/// What a client wants done with a leased record, or with what is left of a lease.
+/// One settlement as the client sent it: a leased record, or all unsettled records of a lease, and an action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettleItem {
     pub target: Target,
-    pub wish: Wish,
+    pub action: SettleAction,
 }
 
-/// How a client settles a record.
+/// The action that a client chooses for a leased record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum SettleAction {
     /// The record is done.
     Ack,
     /// The record is to be tried again: after `delay_ms`, else after the delay of the retry policy, or at
@@ -39,11 +39,13 @@ pub enum Wish {
 impl SettleItem {
     /// Replaces settings that the client left out by those of the queue.
     pub(super) fn resolve(&self, config: &QueueConfig) -> Item {
-        let action = match self.wish.clone() {
-            Wish::Ack => Action::Ack,
-            Wish::Nack { delay_ms, counts, reason } => Action::Nack { delay_ms, counts, reason },
-            Wish::Renew { lease_ms } => Action::Renew { lease_ms: lease_ms.unwrap_or(config.lease_ms) },
-            Wish::Reject { reason } => Action::Reject { reason },
+        let action = match self.action.clone() {
+            SettleAction::Ack => Action::Ack,
+            SettleAction::Nack { delay_ms, counts, reason } => Action::Nack { delay_ms, counts, reason },
+            SettleAction::Renew { lease_ms } => {
+                Action::Renew { lease_ms: lease_ms.unwrap_or(config.lease_ms) }
+            }
+            SettleAction::Reject { reason } => Action::Reject { reason },
         };
         Item { target: self.target, action }
     }
@@ -92,7 +94,7 @@ impl Settled {
     pub const LOST: Self = Self { status: SettleStatus::Lost, deadline_ms: None, records: 0 };
 }
 
-/// Where to find the verdict on an item: `usize` is the index of its entry.
+/// The place of the verdict on an item in the control plane's answer: `usize` is the index of its entry.
 #[derive(Clone, Copy, Debug)]
 enum VerdictPlace {
     Nowhere,

@@ -31,7 +31,7 @@ pub struct Lines {
     next_line: u64,
 }
 
-/// How a line becomes a record.
+/// The rules by which a line is parsed into a record.
 struct LineFormat {
     /// Where the key is found in a value.
     pointer: Option<Pointer>,

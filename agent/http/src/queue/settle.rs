@@ -12,7 +12,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
 use millpond_core::{LeaseId, limits};
-use millpond_engine::queue::plan::{SettleItem, Settled, Target, Wish};
+use millpond_engine::queue::plan::{SettleAction, SettleItem, Settled, Target};
 use millpond_engine::queue::receipt::Receipt;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -128,13 +128,13 @@ struct Settlement {
 }
 
 impl Settlement {
-    fn push_record(&mut self, receipt: String, wish: Wish) {
-        self.items.push(SettleItem { target: record(&receipt), wish });
+    fn push_record(&mut self, receipt: String, action: SettleAction) {
+        self.items.push(SettleItem { target: record(&receipt), action });
         self.labels.push(Label::Receipt(receipt));
     }
 
-    fn push_lease(&mut self, id: String, wish: Wish) {
-        self.items.push(SettleItem { target: lease(&id), wish });
+    fn push_lease(&mut self, id: String, action: SettleAction) {
+        self.items.push(SettleItem { target: lease(&id), action });
         self.labels.push(Label::Lease(id));
     }
 }
@@ -165,28 +165,28 @@ impl SettleBody {
         };
         let renewed = |lease_ms: Option<i64>| {
             check_range("lease_ms", lease_ms, limits::LEASE_MIN_MS, limits::LEASE_MAX_MS)?;
-            Ok::<_, Problem>(Wish::Renew { lease_ms })
+            Ok::<_, Problem>(SettleAction::Renew { lease_ms })
         };
         for receipt in self.ack {
-            settlement.push_record(receipt, Wish::Ack);
+            settlement.push_record(receipt, SettleAction::Ack);
         }
         for nack in self.nack {
             check_range("delay_ms", nack.delay_ms, 0, limits::RETRY_MAX_MS)?;
-            let wish = Wish::Nack {
+            let action = SettleAction::Nack {
                 delay_ms: nack.delay_ms,
                 counts: nack.counts.unwrap_or(true),
                 reason: tidy(nack.reason),
             };
-            settlement.push_record(nack.receipt, wish);
+            settlement.push_record(nack.receipt, action);
         }
         for renew in self.renew {
             settlement.push_record(renew.receipt, renewed(renew.lease_ms)?);
         }
         for reject in self.reject {
-            settlement.push_record(reject.receipt, Wish::Reject { reason: tidy(reject.reason) });
+            settlement.push_record(reject.receipt, SettleAction::Reject { reason: tidy(reject.reason) });
         }
         for id in self.ack_leases {
-            settlement.push_lease(id, Wish::Ack);
+            settlement.push_lease(id, SettleAction::Ack);
         }
         for lease in self.renew_leases {
             let (id, lease_ms) = match lease {
