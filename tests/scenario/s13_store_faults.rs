@@ -46,7 +46,7 @@ async fn what_stays_is_an_error_and_an_alarm_and_no_offset_is_passed_over() {
     cluster.s3.delete(BUCKET, &key);
     api.partition("t", 0, "?offset=49").await.problem(500, "corrupt");
     assert_eq!(api.metric("millpond_fetch_corrupt_total", "").await, 2);
-    assert!(agent.log().contains("ERROR"), "an alarm");
+    agent.logged("ERROR").await;
     cluster.s3.put(BUCKET, &key, sound);
     assert_eq!(api.log("t", 0).await.len(), RECORDS);
 }
@@ -57,7 +57,7 @@ async fn a_bucket_that_refuses_has_lost_nothing() {
     let api = agent.api();
     cluster.s3.add_fault(Rule::new(Fault::Forbidden).on(Op::Get));
     api.partition("t", 0, "").await.problem(503, "object_store_unavailable");
-    assert!(agent.log().contains("the store refuses a read"), "an alarm");
+    agent.logged("the store refuses a read").await;
     assert_eq!(api.metric("millpond_fetch_corrupt_total", "").await, 0);
     cluster.s3.clear_faults();
     assert_eq!(api.log("t", 0).await.len(), RECORDS);

@@ -104,6 +104,11 @@ impl Agent {
         self.process.log()
     }
 
+    /// Waits until the log contains a text.
+    pub async fn logged(&self, text: &str) {
+        self.process.logged(text).await;
+    }
+
     /// Kills the agent with SIGKILL, as a crash would.
     pub fn kill(mut self) {
         self.process.kill();

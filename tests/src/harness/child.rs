@@ -82,6 +82,12 @@ impl Process {
         self.log.lock().expect("not poisoned").clone()
     }
 
+    /// Waits until the log contains a text: a thread reads it, so a line can arrive after the answer to the
+    /// request that caused it.
+    pub async fn logged(&self, text: &str) {
+        until(10, text, async || self.log().contains(text).then_some(())).await;
+    }
+
     /// Kills the process with SIGKILL, as a crash would.
     pub fn kill(&mut self) {
         self.child.kill().expect("it can be killed");

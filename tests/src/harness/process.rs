@@ -141,6 +141,11 @@ impl Dev {
         self.process.log()
     }
 
+    /// Waits until the log contains a text.
+    pub async fn logged(&self, text: &str) {
+        self.process.logged(text).await;
+    }
+
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
