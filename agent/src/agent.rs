@@ -2,7 +2,8 @@
 //! number of agents on them), and `millpond migrate`, which prepares the database.
 
 use crate::serve::{self, Outcome, ServerArgs};
-use millpond_control_plane::{DatabaseOptions, PostgresControlPlane};
+use millpond_control_plane::postgres::schema::{self, Migrated};
+use millpond_control_plane::{DatabaseOptions, PostgresControlPlane, SchemaRange};
 use millpond_engine::store::Store;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -14,6 +15,15 @@ pub struct DatabaseArgs {
     /// this database
     #[arg(long, env = "MILLPOND_DATABASE_URL", hide_env_values = true)]
     database_url: DatabaseOptions,
+    /// For tests of upgrades: do as a build would that knows no migration after this one
+    #[arg(long, hide = true, value_name = "VERSION")]
+    known_schema: Option<i64>,
+}
+
+impl DatabaseArgs {
+    fn schemas(&self) -> SchemaRange {
+        self.known_schema.map_or_else(SchemaRange::of_this_build, SchemaRange::known_to)
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -35,7 +45,7 @@ pub struct AgentArgs {
     server: ServerArgs,
 }
 
-/// Serves until SIGINT or SIGTERM. Fails if the database has not this version's schema.
+/// Serves until SIGINT or SIGTERM. Fails if this build cannot use the database's schema.
 pub async fn run(args: AgentArgs) -> Outcome<()> {
     let loopback = args.listen.ip().is_loopback();
     if !loopback && !args.insecure {
@@ -49,8 +59,9 @@ pub async fn run(args: AgentArgs) -> Outcome<()> {
     let listener =
         TcpListener::bind(args.listen).await.map_err(|e| format!("cannot listen on {}: {e}", args.listen))?;
     let address = listener.local_addr()?;
+    let schemas = args.database.schemas();
     let plane = PostgresControlPlane::connect(args.database.database_url).await?;
-    plane.check_schema().await?;
+    plane.check_schema(schemas).await?;
     serve::run(&args.server, loopback, plane, store, listener, || ready(address)).await
 }
 
@@ -62,8 +73,12 @@ fn ready(address: SocketAddr) {
     writeln!(out, "Millpond is ready on http://{address}").and_then(|()| out.flush()).ok();
 }
 
-/// Migrates the database to this version's schema; does nothing if it has it already.
+/// Migrates the database to this version's schema, and prints `schema 5 → 7`, or `already 7`.
 pub async fn migrate(args: DatabaseArgs) -> Outcome<()> {
-    PostgresControlPlane::migrate(args.database_url).await?;
+    let schemas = args.schemas();
+    let Migrated { from, to } = schema::migrate(args.database_url, schemas).await?;
+    let told = if from == to { format!("already {to}") } else { format!("schema {from} → {to}") };
+    // Standard output may be closed; the exit code still tells the outcome.
+    writeln!(std::io::stdout().lock(), "{told}").ok();
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! The command `millpond dev`: an agent with a Postgres of its own and a local folder as object store.
 
 use crate::serve::{self, Outcome, ServerArgs};
-use millpond_control_plane::PostgresControlPlane;
 use millpond_control_plane::embedded::{DATABASE, EmbeddedPostgres, Settings};
+use millpond_control_plane::{PostgresControlPlane, SchemaRange};
 use millpond_engine::store::Store;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -68,6 +68,7 @@ async fn serve(
     let options = postgres.connect_options(DATABASE);
     PostgresControlPlane::migrate(options.clone()).await?;
     let plane = PostgresControlPlane::connect(options).await?;
+    plane.check_schema(SchemaRange::of_this_build()).await?;
     let bucket = data_dir.join("bucket");
     tokio::fs::create_dir_all(&bucket).await?;
     let store = Store::local(&bucket)?;

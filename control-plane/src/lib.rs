@@ -6,6 +6,7 @@
 pub mod embedded;
 pub mod postgres;
 
+pub use postgres::schema::SchemaRange;
 pub use postgres::{ConnectError, PostgresControlPlane};
 /// Where and as whom to connect; parsed from a `postgres://` URL.
 pub use sqlx::postgres::PgConnectOptions as DatabaseOptions;

@@ -1,13 +1,16 @@
 //! A database of an earlier version, brought to this one, and used.
 
-use millpond_control_plane::PostgresControlPlane;
 use millpond_control_plane::postgres::MIGRATIONS;
+use millpond_control_plane::postgres::schema::{self, Migrated, SchemaRange};
+use millpond_control_plane::{ConnectError, PostgresControlPlane};
 use millpond_core::control_plane::{Answer, PieceOutcome, Verdict};
 use millpond_core::{Offset, Scope};
+use millpond_tests::harness::wait::{until, within};
 use millpond_tests::postgres::Database;
 use millpond_tests::stage::{Draft, PartKind, Stage, home, name};
 use millpond_tests::world::PostgresWorld;
-use sqlx::migrate::Migrator;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::{Executor, SqlSafeStr};
 use uuid::Uuid;
 
 /// The last schema in which rows named no tenant.
@@ -76,4 +79,103 @@ async fn rows_without_a_tenant_become_the_default_ones() {
     assert_eq!(s.plane.partitions(&them, t.id).await.expect("a list"), []);
     assert_eq!(s.plane.dedup_offsets(&them, t.id, &id).await.expect("an answer"), [None]);
     s.close().await;
+}
+
+/// A migration of a later release. With `concurrent`, one that builds an index while the table is used.
+fn later(version: i64, sql: &'static str, concurrent: bool) -> Migration {
+    Migration::new(version, "later".into(), MigrationType::Simple, sql.into_sql_str(), concurrent)
+}
+
+/// This release's migrations and one more.
+fn with(migration: Migration) -> Vec<Migration> {
+    MIGRATIONS.iter().cloned().chain([migration]).collect()
+}
+
+const UNIQUE: &str = "-- no-transaction\n\
+    create unique index concurrently if not exists topic_hold on topic (retention_hold_ms)";
+
+#[tokio::test]
+async fn a_build_uses_the_schemas_of_its_range_and_no_others() {
+    let newest = SchemaRange::of_this_build().newest_known;
+    let before = SchemaRange::known_to(newest - 1);
+    let database = Database::empty().await;
+    let told = schema::migrate(database.options(), before).await.expect("migrated");
+    assert_eq!(told, Migrated { from: 0, to: before.newest_known });
+    let plane = PostgresControlPlane::connect(database.options()).await.expect("connected");
+    let refused = plane.check_schema(SchemaRange::of_this_build()).await;
+    assert!(matches!(refused, Err(ConnectError::SchemaTooOld { .. })), "{refused:?}");
+    plane.check_schema(before).await.expect("its own schema");
+
+    let told = PostgresControlPlane::migrate(database.options()).await.expect("migrated");
+    assert_eq!(told, Migrated { from: before.newest_known, to: newest });
+    let told = PostgresControlPlane::migrate(database.options()).await.expect("nothing to do");
+    assert_eq!(told, Migrated { from: newest, to: newest });
+    let told = schema::migrate(database.options(), before).await.expect("nothing to do");
+    assert_eq!(told.from, told.to, "an earlier build leaves a later schema alone");
+    plane.check_schema(SchemaRange::of_this_build()).await.expect("this build's schema");
+
+    database.run(&format!("update cluster set oldest_agent = {}", before.newest_known)).await;
+    plane.check_schema(before).await.expect("the database lets it");
+    database.run(&format!("update cluster set oldest_agent = {newest}")).await;
+    let refused = plane.check_schema(before).await;
+    assert!(matches!(refused, Err(ConnectError::SchemaTooNew { .. })), "{refused:?}");
+    plane.close().await;
+    database.close().await;
+}
+
+#[tokio::test]
+async fn a_migration_waits_briefly_for_a_lock_and_tries_again() {
+    let database = Database::new().await;
+    let mut holder = database.connect().await;
+    holder.execute("begin; lock table topic in access share mode").await.expect("locked");
+    let options = database.options();
+    let change = later(9_001, "alter table topic add column later int4", false);
+    let migrating = tokio::spawn(schema::apply(options, with(change)));
+    // Those who want the table after the migration do not wait for the holder: the migration gives way.
+    let waits = "select count(*) from pg_locks where relation = 'topic'::regclass and not granted";
+    until(20, "a migration that waits", async || {
+        let mut connection = database.connect().await;
+        let waiting: i64 = sqlx::query_scalar(waits).fetch_one(&mut connection).await.expect("a count");
+        (waiting > 0).then_some(())
+    })
+    .await;
+    within(60, "the update", database.run("update topic set archive = archive")).await;
+    holder.execute("rollback").await.expect("released");
+    let told = within(60, "the migration", migrating).await.expect("it ends").expect("migrated");
+    assert_eq!(told.to, 9_001);
+    database.close().await;
+}
+
+#[tokio::test]
+async fn an_index_whose_build_failed_is_built_anew() {
+    let database = Database::new().await;
+    let topic = |name: &str| {
+        format!(
+            "insert into topic (
+                tenant_id, name, retention_hold_ms, placement, dedup_window_ms, max_record_bytes, archive
+            )
+            values ('default', '{name}', 0, 'auto', 0, 0, '')"
+        )
+    };
+    database.run(&topic("a")).await;
+    database.run(&topic("b")).await;
+    let unique = || with(later(9_001, UNIQUE, true));
+    schema::apply(database.options(), unique()).await.expect_err("two topics are alike");
+    let mut connection = database.connect().await;
+    let valid = "select indisvalid from pg_index where indexrelid = 'topic_hold'::regclass";
+    assert!(!sqlx::query_scalar::<_, bool>(valid).fetch_one(&mut connection).await.expect("left behind"));
+    database.run("delete from topic where name = 'b'").await;
+    schema::apply(database.options(), unique()).await.expect("migrated");
+    assert!(sqlx::query_scalar::<_, bool>(valid).fetch_one(&mut connection).await.expect("an index"));
+    database.close().await;
+}
+
+#[tokio::test]
+async fn two_processes_that_build_an_index_do_not_wait_for_each_other_for_ever() {
+    let database = Database::new().await;
+    let unique = || schema::apply(database.options(), with(later(9_001, UNIQUE, true)));
+    let both = within(60, "both", async { tokio::join!(unique(), unique()) }).await;
+    let told = [both.0.expect("migrated"), both.1.expect("migrated")];
+    assert_eq!(told.iter().filter(|m| m.from == 9_001).count(), 1, "{told:?}");
+    database.close().await;
 }

@@ -19,3 +19,4 @@ mod s16_groups;
 mod s17_queue_workers;
 mod s18_all_flights;
 mod s19_readme_workers;
+mod s20_upgrade;

@@ -83,8 +83,13 @@ async fn of_a_database_it_says_what_is_missing() {
     assert!(doctor(&cluster, &[]).await.success);
     cluster
         .database
-        .run("update _sqlx_migrations set version = version + 1000 where version = (select max(version) from _sqlx_migrations)")
+        .run(
+            "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+            values (1000, 'of a later release', true, '', 0)",
+        )
         .await;
+    doctor(&cluster, &[]).await.is("database.schema", "ok", "newer than this version's");
+    cluster.database.run("update cluster set oldest_agent = 1000").await;
     doctor(&cluster, &[]).await.is("database.schema", "failure", "newest version");
     let nowhere = doctor(&cluster, &["--database-url", "postgres://nobody@127.0.0.1:1/none"]).await;
     assert!(!nowhere.success);

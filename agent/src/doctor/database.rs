@@ -1,8 +1,8 @@
 //! Checks whether agents can work with a Postgres, and whether it is set up to keep what it commits.
 
 use super::report::Report;
-use millpond_control_plane::DatabaseOptions;
 use millpond_control_plane::postgres::examine::{self, AGENT_CONNECTIONS, Examined};
+use millpond_control_plane::{ConnectError, DatabaseOptions, SchemaRange};
 use millpond_core::Clock;
 use millpond_engine::error_chain;
 use std::time::Duration;
@@ -125,25 +125,32 @@ fn connections(examined: &Examined, report: &mut Report) {
 }
 
 fn schema(examined: &Examined, report: &mut Report) {
-    let wanted = examined.wanted;
     let check = "database.schema";
-    match examined.schema {
-        _ if examined.broken => {
+    let range = SchemaRange::of_this_build();
+    let (found, newest) = (examined.schema.version(&range), range.newest_known);
+    match range.check(&examined.schema) {
+        _ if examined.schema.broken => {
             report.fail(
                 check,
                 "a migration began and failed",
                 "look at the error of `millpond migrate`, repair its cause, and run it again",
             );
         }
-        None => report.fail(check, "no migration applied", "run `millpond migrate`"),
-        Some(found) if found < wanted => {
-            report.fail(check, format!("migration {found} of {wanted}"), "run `millpond migrate`");
+        Err(ConnectError::SchemaTooNew { oldest_agent, .. }) => {
+            let told = format!(
+                "migration {found}; agents must know {oldest_agent}, and this version knows {newest}"
+            );
+            report.fail(check, told, "use the newest version of millpond that works on this database");
         }
-        Some(found) if found > wanted => {
-            let advice = "use the newest version of millpond that works on this database";
-            report.fail(check, format!("migration {found}, newer than this version's {wanted}"), advice);
+        Err(_) if found == 0 => report.fail(check, "no migration applied", "run `millpond migrate`"),
+        Err(_) => report.fail(check, format!("migration {found} of {newest}"), "run `millpond migrate`"),
+        Ok(()) if found > newest => {
+            report.ok(
+                check,
+                format!("migration {found}, newer than this version's {newest}, which can use it"),
+            );
         }
-        Some(found) => report.ok(check, format!("migration {found}")),
+        Ok(()) => report.ok(check, format!("migration {found}")),
     }
 }
 

@@ -3,7 +3,9 @@
 
 use super::database::judge;
 use super::report::{Report, Status};
+use millpond_control_plane::postgres::MIGRATIONS;
 use millpond_control_plane::postgres::examine::{Database, Examined};
+use millpond_control_plane::postgres::schema::Schema;
 
 fn well() -> Examined {
     let database = Database {
@@ -20,14 +22,13 @@ fn well() -> Examined {
         backend: 1,
         now_ms: 0,
     };
+    let applied = MIGRATIONS.iter().map(|m| m.version).collect();
     Examined {
         database,
         clock_ahead_ms: 3,
         round_trip_ms: 1,
         pooled: false,
-        schema: Some(3),
-        wanted: 3,
-        broken: false,
+        schema: Schema { applied, broken: false, oldest_agent: 0 },
     }
 }
 
@@ -78,9 +79,9 @@ fn what_is_wrong_is_named_with_what_to_do() {
         (|e| e.database.connections_used = 90, "database.connections", Warning, "max_connections"),
         (|e| e.database.session_settings = false, "database.pooler", Failure, "own address"),
         (|e| e.pooled = true, "database.pooler", Failure, "own address"),
-        (|e| e.schema = Some(2), "database.schema", Failure, "millpond migrate"),
-        (|e| e.schema = Some(4), "database.schema", Failure, "newest version"),
-        (|e| e.broken = true, "database.schema", Failure, "run it again"),
+        (|e| e.schema.applied.truncate(2), "database.schema", Failure, "millpond migrate"),
+        (|e| e.schema.oldest_agent = 1_000, "database.schema", Failure, "newest version"),
+        (|e| e.schema.broken = true, "database.schema", Failure, "run it again"),
         (|e| e.clock_ahead_ms = -5_000, "database.clock", Warning, "NTP"),
         (|e| e.round_trip_ms = 80, "database.distance", Warning, "region"),
     ];

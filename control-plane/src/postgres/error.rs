@@ -1,6 +1,30 @@
-//! Classifies failures of statements: certainly not applied, or perhaps applied.
+//! Errors of connecting, and the classification of failures of statements: certainly not applied, or perhaps
+//! applied.
 
 use millpond_core::Error;
+
+/// Why a database cannot be used, or could not be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("cannot reach the database")]
+    Unreachable(#[source] sqlx::Error),
+    #[error("the database runs with {setting} = off, which can lose acknowledged records: turn it on")]
+    Unsafe { setting: String },
+    #[error("the database's schema could not be brought to this version")]
+    Migration(#[source] sqlx::migrate::MigrateError),
+    #[error(
+        "migration {version} did not get the locks that it needs in {attempts} tries: another transaction \
+         holds them; end it (see pg_stat_activity), and run `millpond migrate` again"
+    )]
+    MigrationLocked { version: i64, attempts: u32 },
+    #[error("the database has schema {found}, this build needs {oldest} or newer: run `millpond migrate`")]
+    SchemaTooOld { found: i64, oldest: i64 },
+    #[error(
+        "the database has schema {found}, which agents can use that know schema {oldest_agent}; this build \
+         knows {newest}: use a newer version of millpond"
+    )]
+    SchemaTooNew { found: i64, oldest_agent: i64, newest: i64 },
+}
 
 /// A statement that the server answered with an error changed nothing, unless the server was shutting down or
 /// waiting for a standby (SQLSTATE classes 57P, 08, XX). After any other failure of a statement in flight,

@@ -1,6 +1,8 @@
 //! Facts about a database, for `millpond doctor`. This only reads; the doctor decides what they mean.
 
-use super::{CONNECTIONS, ConnectError, MIGRATIONS};
+use super::CONNECTIONS;
+use super::error::ConnectError;
+use super::schema::Schema;
 use millpond_core::Clock;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{Connection, FromRow};
@@ -39,12 +41,7 @@ pub struct Examined {
     /// True if statements of one session ran in several backends: there is a pooler that assigns connections
     /// per transaction.
     pub pooled: bool,
-    /// Version of the newest migration that is applied; `None` if there is none.
-    pub schema: Option<i64>,
-    /// Version of the newest migration that this binary knows.
-    pub wanted: i64,
-    /// Migrations that failed half-way.
-    pub broken: bool,
+    pub schema: Schema,
 }
 
 /// # Errors
@@ -64,30 +61,11 @@ pub async fn examine(options: PgConnectOptions, clock: &dyn Clock) -> Result<Exa
         looks.push((look, before_ms, clock.now_ms()));
     }
     let pooled = looks.iter().any(|(look, ..)| look.backend != looks[0].0.backend);
-    let exists = sqlx::query_scalar::<_, bool>("select to_regclass('_sqlx_migrations') is not null");
-    let (schema, broken) = if exists.fetch_one(&mut connection).await.map_err(ConnectError::Unreachable)? {
-        sqlx::query_as(
-            "select max(version) filter (where success), bool_or(not success) is true from _sqlx_migrations",
-        )
-        .fetch_one(&mut connection)
-        .await
-        .map_err(ConnectError::Unreachable)?
-    } else {
-        (None, false)
-    };
+    let schema = Schema::look(&mut connection).await.map_err(ConnectError::Unreachable)?;
     connection.close().await.ok();
     // The fastest round trip gives the best estimate of the clock's offset.
     let (database, before_ms, after_ms) =
         looks.into_iter().min_by_key(|(_, before_ms, after_ms)| after_ms - before_ms).expect("several looks");
-    let wanted = MIGRATIONS.iter().map(|m| m.version).max().unwrap_or(0);
     let clock_ahead_ms = database.now_ms - i64::midpoint(before_ms, after_ms);
-    Ok(Examined {
-        database,
-        clock_ahead_ms,
-        round_trip_ms: after_ms - before_ms,
-        pooled,
-        schema,
-        wanted,
-        broken,
-    })
+    Ok(Examined { database, clock_ahead_ms, round_trip_ms: after_ms - before_ms, pooled, schema })
 }

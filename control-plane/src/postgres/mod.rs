@@ -15,16 +15,18 @@ mod group;
 mod guarded;
 mod log;
 mod queue;
+pub mod schema;
 mod topic;
 
 use connection::retried;
+pub use error::ConnectError;
 use millpond_core::Error;
 use parking_lot::RwLock;
+pub use schema::MIGRATIONS;
+use schema::{Migrated, Schema, SchemaRange};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use std::sync::Arc;
 use std::time::Duration;
-
-pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
 
 const CONNECTIONS: u32 = 16;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -36,21 +38,6 @@ pub struct PostgresControlPlane {
     pool: PgPool,
     /// Which grant statement to try first, by queue.
     hints: Arc<RwLock<queue::QueueHints>>,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    #[error("cannot reach the database")]
-    Unreachable(#[source] sqlx::Error),
-    #[error("the database runs with {setting} = off, which can lose acknowledged records: turn it on")]
-    Unsafe { setting: String },
-    #[error("the database's schema could not be brought to this version")]
-    Schema(#[source] sqlx::migrate::MigrateError),
-    #[error(
-        "the database has schema {found}, this version needs {wanted}: \
-         run `millpond migrate` of the newest version in use"
-    )]
-    OtherSchema { found: i64, wanted: i64 },
 }
 
 /// Settings of every session. They keep plans independent of the moment at which ANALYZE saw tables that are
@@ -92,31 +79,14 @@ impl PostgresControlPlane {
     }
 
     /// Applies the missing migrations. If another process is doing so, waits for it.
-    pub async fn migrate(options: PgConnectOptions) -> Result<(), ConnectError> {
-        let pool = PgPoolOptions::new()
-            .max_connections(1)
-            .connect_with(options)
-            .await
-            .map_err(ConnectError::Unreachable)?;
-        let outcome = MIGRATIONS.run(&pool).await.map_err(ConnectError::Schema);
-        pool.close().await;
-        outcome
+    pub async fn migrate(options: PgConnectOptions) -> Result<Migrated, ConnectError> {
+        schema::migrate(options, SchemaRange::of_this_build()).await
     }
 
-    /// Fails if the schema is older or newer than the one this binary needs.
-    pub async fn check_schema(&self) -> Result<(), ConnectError> {
-        let exists = sqlx::query_scalar::<_, bool>("select to_regclass('_sqlx_migrations') is not null");
-        let newest = match exists.fetch_one(&self.pool).await.map_err(ConnectError::Unreachable)? {
-            true => sqlx::query_scalar::<_, i64>(
-                "select coalesce(max(version), 0) from _sqlx_migrations where success",
-            )
-            .fetch_one(&self.pool)
-            .await
-            .map_err(ConnectError::Unreachable)?,
-            false => 0,
-        };
-        let wanted = MIGRATIONS.iter().map(|m| m.version).max().unwrap_or(0);
-        if newest == wanted { Ok(()) } else { Err(ConnectError::OtherSchema { found: newest, wanted }) }
+    /// Fails if a build that works with these schemas cannot use the database.
+    pub async fn check_schema(&self, range: SchemaRange) -> Result<(), ConnectError> {
+        let mut connection = self.pool.acquire().await.map_err(ConnectError::Unreachable)?;
+        range.check(&Schema::look(&mut connection).await.map_err(ConnectError::Unreachable)?)
     }
 
     /// Id of the cluster, generated when its database was created, and its epoch.
