@@ -26,6 +26,9 @@ pub struct CommitArgs {
     /// Measure also commits with this number of idempotency keys
     #[arg(long, default_value_t = 16)]
     keys: usize,
+    /// Sizes of commits, in requests of one record with an idempotency key each, all of one partition
+    #[arg(long, value_delimiter = ',', default_values_t = [500, 4_000])]
+    keyed_requests: Vec<usize>,
     /// Number of commits of each kind in a measurement
     #[arg(long, default_value_t = 60)]
     rounds: u32,
@@ -56,7 +59,8 @@ pub async fn run(args: CommitArgs) -> Outcome<()> {
         report.add_latencies("bare INSERT of 1 KiB", &latencies);
         for size in &args.batches {
             for keys in [0, args.keys.min(*size)] {
-                let latencies = commits(&plane, &topic, &random, *size, keys, args.rounds).await?;
+                let shape = Shape { runs: *size, pieces: *size, keys };
+                let latencies = commits(&plane, &topic, &random, shape, args.rounds).await?;
                 let kind = if keys == 0 {
                     format!("{size} batches")
                 } else {
@@ -65,6 +69,11 @@ pub async fn run(args: CommitArgs) -> Outcome<()> {
                 report.add_latencies(&kind, &latencies);
             }
         }
+        for requests in &args.keyed_requests {
+            let shape = Shape { runs: 1, pieces: *requests, keys: *requests };
+            let latencies = commits(&plane, &topic, &random, shape, args.rounds.min(20)).await?;
+            report.add_latencies(&format!("{requests} requests with a key, 1 batch"), &latencies);
+        }
     }
     report.print(args.target.json);
     plane.close().await;
@@ -72,20 +81,30 @@ pub async fn run(args: CommitArgs) -> Outcome<()> {
     cluster.stop().await
 }
 
-/// Latencies of `rounds` commits, one after the other, each of one segment with `size` batches.
+/// What one commit of a measurement consists of.
+#[derive(Clone, Copy)]
+struct Shape {
+    /// Batches, each of a partition of its own.
+    runs: usize,
+    /// Pieces, dealt out to the batches and to the requests.
+    pieces: usize,
+    /// Requests, each with an idempotency key; 0: one request without.
+    keys: usize,
+}
+
+/// Latencies of `rounds` commits, one after the other, each of one segment.
 async fn commits(
     plane: &PostgresControlPlane,
     topic: &Topic,
     random: &RandomSource,
-    size: usize,
-    keys: usize,
+    shape: Shape,
     rounds: u32,
 ) -> Outcome<Latencies> {
     let mut latencies = Latencies::new()?;
     for _ in 0..rounds {
         let part = PartId(random.uuid(SystemClock.now_ms()));
         plane.register_parts(AgentId(Uuid::from_u128(1)), &[part]).await?;
-        let commit = commit_of(part, topic, random, size, keys)?;
+        let commit = commit_of(part, topic, random, shape)?;
         let start = Instant::now();
         plane.commit(&commit).await?;
         latencies.record(start.elapsed());
@@ -93,20 +112,17 @@ async fn commits(
     Ok(latencies)
 }
 
-fn commit_of(
-    part: PartId,
-    topic: &Topic,
-    random: &RandomSource,
-    size: usize,
-    keys: usize,
-) -> Outcome<Commit> {
+/// One record in a piece where pieces share a batch, else ten.
+fn commit_of(part: PartId, topic: &Topic, random: &RandomSource, shape: Shape) -> Outcome<Commit> {
     let now = SystemClock.now_ms();
-    let requests = keys.clamp(1, size);
+    let requests = shape.keys.max(1);
+    let in_run = shape.pieces / shape.runs;
+    let records = if in_run == 1 { 10 } else { 1 };
     let run = |n: usize| -> Outcome<Run> {
         Ok(Run {
             part: 0,
             partition: topic.partitions[n],
-            records: 10,
+            records: records * i32::try_from(in_run)?,
             byte_offset: i32::try_from(n * 1_000)?,
             byte_length: 1_000,
             raw_bytes: 3_000,
@@ -119,7 +135,7 @@ fn commit_of(
     let request = |_| Request {
         scope: Scope::anonymous(topic.tenant.clone()),
         id: RequestId(random.uuid(now)),
-        key: (keys > 0).then(|| RequestKey {
+        key: (shape.keys > 0).then(|| RequestKey {
             key_hash: random.uuid(now),
             body_hash: random.uuid(0),
             ttl_ms: 3_600_000,
@@ -129,8 +145,13 @@ fn commit_of(
     };
     Ok(Commit {
         parts: vec![Part { id: part, body: PartBody::Segment { bytes: 1_000, crc: 1 } }],
-        runs: (0..size).map(run).collect::<Outcome<_>>()?,
-        pieces: (0..size).map(|n| Piece { request: n % requests, run: n, first: 0, records: 10 }).collect(),
+        runs: (0..shape.runs).map(run).collect::<Outcome<_>>()?,
+        pieces: (0..shape.pieces)
+            .map(|n| {
+                let first = records * i32::try_from(n / shape.runs)?;
+                Ok(Piece { request: n % requests, run: n % shape.runs, first, records })
+            })
+            .collect::<Outcome<_>>()?,
         requests: (0..requests).map(request).collect(),
         ..Commit::default()
     })

@@ -68,6 +68,7 @@ pub async fn fill(cluster: &Cluster, partitions: u32, record_bytes: u32, mib: u3
         batch,
         format: Format::Ndjson,
         keyed: true,
+        idempotent: false,
         partitions,
         seconds: 1,
         warm_up: 0,

@@ -122,6 +122,19 @@ impl Client {
         self.call(Method::POST, path, &[(header::CONTENT_TYPE, content_type)], body).await?.ok()
     }
 
+    /// As [`Client::produce`], with an idempotency key if one is given.
+    pub async fn produce_once(
+        &self,
+        path: &str,
+        content_type: &str,
+        key: Option<&str>,
+        body: RequestBody,
+    ) -> Outcome<Answer> {
+        let key = key.map(|key| (header::HeaderName::from_static("idempotency-key"), key));
+        let headers: Vec<_> = [(header::CONTENT_TYPE, content_type)].into_iter().chain(key).collect();
+        self.call(Method::POST, path, &headers, body).await?.ok()
+    }
+
     /// Sends a GET whose answer is endless, on a new connection, which lives as long as the sender.
     pub async fn open(
         &self,

@@ -85,6 +85,9 @@ struct LoadArgs {
     /// Give every record a key of its own, which spreads the records of a request over the partitions
     #[arg(long)]
     keyed: bool,
+    /// Give every request an idempotency key of its own
+    #[arg(long)]
+    idempotent: bool,
     /// Number of partitions of the topic
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     partitions: u32,

@@ -9,10 +9,12 @@ use crate::bare::BareInserts;
 use millpond_core::RandomSource;
 use millpond_core::saturated;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 #[derive(Debug, clap::Args)]
 pub struct ProduceArgs {
@@ -101,6 +103,24 @@ pub async fn add_counters(
     Ok(())
 }
 
+/// Idempotency keys, if requests are to have them: each is used once.
+struct Keys {
+    /// Random, so that no other run used the same keys.
+    prefix: Option<Uuid>,
+    used: AtomicU64,
+}
+
+impl Keys {
+    fn new(load: &LoadArgs) -> Self {
+        let random = RandomSource::from_os();
+        Self { prefix: load.idempotent.then(|| random.uuid(0)), used: AtomicU64::new(0) }
+    }
+
+    fn next(&self) -> Option<String> {
+        self.prefix.map(|prefix| format!("{prefix}/{}", self.used.fetch_add(1, Ordering::Relaxed)))
+    }
+}
+
 /// Latency of each request, if it was after the warm-up, and whether it succeeded.
 type Outcomes = JoinSet<(Option<Duration>, bool)>;
 
@@ -126,16 +146,19 @@ pub async fn at_rate(
     let (warm_up, total) =
         (pace::requests(rate, load.warm_up)?, pace::requests(rate, load.warm_up + load.seconds)?);
     let slots = Arc::new(Semaphore::new(usize::try_from(load.connections)?));
+    let keys = Arc::new(Keys::new(load));
     let (mut acks, mut failures) = (Latencies::new()?, 0);
     let mut due_requests = pace::open_loop(start, rate, total);
     let mut tasks: Outcomes = JoinSet::new();
     while let Some((number, due)) = due_requests.recv().await {
         let (client, path, template, slots) =
             (Arc::clone(cluster.turn(number)), Arc::clone(&path), Arc::clone(&template), Arc::clone(&slots));
+        let keys = Arc::clone(&keys);
         tasks.spawn(async move {
             let _slot = slots.acquire().await;
             let body = epoch.map_or_else(|| template.body(), |epoch| template.body_due(due, epoch));
-            let sent = client.produce(&path, template.content_type, body).await.is_ok();
+            let key = keys.next();
+            let sent = client.produce_once(&path, template.content_type, key.as_deref(), body).await.is_ok();
             ((number >= warm_up).then(|| due.elapsed()), sent)
         });
         while let Some(done) = tasks.try_join_next() {
@@ -158,9 +181,10 @@ pub async fn flat_out(cluster: &Arc<Cluster>, topic: &str, load: &LoadArgs) -> O
     let begin = Instant::now() + Duration::from_secs(load.warm_up.into());
     let end = begin + Duration::from_secs(load.seconds.into());
     let mut tasks = JoinSet::new();
+    let keys = Arc::new(Keys::new(load));
     for number in 0..load.connections {
-        let (client, path, template) =
-            (Arc::clone(cluster.turn(number)), Arc::clone(&path), Arc::clone(&template));
+        let (client, path, template, keys) =
+            (Arc::clone(cluster.turn(number)), Arc::clone(&path), Arc::clone(&template), Arc::clone(&keys));
         tasks.spawn(async move {
             let mut acks = Latencies::new().map_err(|e| e.to_string())?;
             // Counts what was stored between begin and end. Of a request that overlaps one of them, only the
@@ -171,7 +195,9 @@ pub async fn flat_out(cluster: &Arc<Cluster>, topic: &str, load: &LoadArgs) -> O
                 if sent >= end {
                     return Ok::<_, String>((acks, stored, failures));
                 }
-                match client.produce(&path, template.content_type, template.body()).await {
+                let key = keys.next();
+                let body = template.body();
+                match client.produce_once(&path, template.content_type, key.as_deref(), body).await {
                     Ok(_) => {
                         let (from, to) = (sent.max(begin), Instant::now().min(end));
                         let share =

@@ -66,8 +66,9 @@ pub const PUT_BURST: f64 = 8.0;
 pub const UPLOADS_IN_FLIGHT: usize = 8;
 /// Maximum number of runs (record batches) in one commit statement.
 pub const COMMIT_MAX_RUNS: usize = 4_096;
-/// Maximum number of pieces (the records of one request within one run) in one commit statement.
-pub const COMMIT_MAX_PIECES: usize = 16_384;
+/// Maximum number of pieces (the records of one request within one run) in one commit statement, unless one
+/// request alone has more.
+pub const COMMIT_MAX_PIECES: usize = 4_096;
 
 /// Number of part ids that an agent registers at a time.
 pub const PARTS_PER_REGISTRATION: usize = 64;

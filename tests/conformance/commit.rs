@@ -18,6 +18,8 @@ suite!(
     of_an_unknown_segment_stores_nothing,
     of_an_abandoned_segment_stores_nothing,
     before_the_sweep_wins,
+    after_its_time_stores_nothing,
+    that_was_applied_is_recognised_after_its_time,
 );
 
 async fn gives_dense_offsets(s: &Stage) {
@@ -196,4 +198,36 @@ async fn before_the_sweep_wins(s: &Stage) {
     assert!(s.sweep_plan().await.is_empty());
     s.plane.swept(&[commit.parts[0].id, PartId(s.uuid())]).await.expect("an answer");
     assert_eq!(s.tags(p).await, [1]);
+}
+
+async fn after_its_time_stores_nothing(s: &Stage) {
+    let p = home(&s.topic("t", 1).await, 0);
+    for (n, place) in (1..).zip(BOTH) {
+        for draft in
+            [Draft::new().to(p, &[2]), Draft::new().key(n, 1).to(p, &[2]), Draft::new().once(p, 2, n)]
+        {
+            let now = s.send(place, &[Draft::new().to(p, &[1])]).await.committed.at_ms;
+            let before = s.tags(p).await.len();
+            let mut commit = s.prepare(place, &[draft]).await;
+            commit.not_after_ms = Some(now - 1);
+            assert_eq!(s.commit(&commit).await.verdicts, [Verdict::TooLate]);
+            assert_eq!(s.tags(p).await.len(), before);
+            commit.not_after_ms = Some(now + HOUR);
+            assert_eq!(s.commit(&commit).await.verdicts, [Verdict::Stored]);
+        }
+    }
+}
+
+async fn that_was_applied_is_recognised_after_its_time(s: &Stage) {
+    let p = home(&s.topic("t", 1).await, 0);
+    for (key, place) in (1..).zip(BOTH) {
+        let mut commit =
+            s.prepare(place, &[Draft::new().to(p, &[1]), Draft::new().key(key, 1).to(p, &[2, 3])]).await;
+        let first = s.commit(&commit).await;
+        commit.not_after_ms = Some(first.at_ms - 1);
+        let again = s.commit(&commit).await;
+        assert_eq!(again.verdicts, [Verdict::Stored, Verdict::Stored]);
+        assert_eq!(again.pieces, first.pieces);
+    }
+    assert_eq!(s.tags(p).await, [1, 2, 3, 1, 2, 3]);
 }

@@ -283,6 +283,7 @@ impl Pair {
                 Verdict::OffsetsRejected(_) => "offsets rejected",
                 Verdict::LeaseLost(_) => "lease lost",
                 Verdict::Unknown => "unknown",
+                Verdict::TooLate => "too late",
             });
         }
         for slot in 0..self.slots.len() {

@@ -90,12 +90,12 @@ impl Engine {
         let cache = BlockCache::new(config.cache_bytes, store.clone(), cluster.clone());
         let watcher = Watcher::start(Arc::clone(&plane));
         let pool = PartPool::new(Arc::clone(&plane), agent, Arc::clone(&random), Arc::clone(&clock));
-        let committer = Arc::new(Committer {
-            plane: Arc::clone(&plane),
-            cache: Arc::clone(&cache),
-            watcher: Arc::clone(&watcher),
-            health: Arc::clone(&health),
-        });
+        let committer = Arc::new(Committer::new(
+            Arc::clone(&plane),
+            Arc::clone(&cache),
+            Arc::clone(&watcher),
+            Arc::clone(&health),
+        ));
         let path = WritePath::new(committer, Arc::clone(&pool), store.clone(), origin.clone(), health);
         let writer = Writer::start(path, config.batcher);
         let jobs = background::Jobs {

@@ -113,6 +113,7 @@ pub async fn produce(
         batch: args.produce_batch,
         format: Format::Json,
         keyed: false,
+        idempotent: false,
         partitions: args.partitions,
         seconds: args.seconds,
         warm_up: WARM_UP_SECONDS,

@@ -25,10 +25,11 @@
 --     piece, from 0), $27 position (int4[], of the record in the piece), $28 topic_id (int8[]),
 --     $29 id_hash (uuid[]), $30 window_ms (int8[], how long the id is remembered), $31 partition (int4[],
 --     partition number);
---   $33 partition_id (int8[], each partition of the commit once).
+--   $33 partition_id (int8[], each partition of the commit once);
+--   $37 not_after (int8, ms since 1970 after which nothing is stored any more, null: never).
 -- Returns: a row per piece, in order: base offset (null: no record was stored), positions of the records
 --   dropped as duplicates, why its request was refused, the partition's high watermark before the commit,
---   commit time. `refused` is null or one of: 'repeat': a part is not open any more: an earlier sending of
+--   commit time. `refused` is null or one of: 'late': it is after $37; 'repeat': a part is not open any more: an earlier sending of
 --   the commit took it, or it was abandoned; 'gone': a partition was deleted, or is another tenant's;
 --   'mismatch': the high watermark is not the required one; 'key': another request holds the idempotency key.
 -- Locks: each in the order of ids: segments, inline payloads, partitions, request keys, dedup ids. Each step
@@ -36,11 +37,14 @@
 --   index, never from the statement's snapshot, which may be older than the locks.
 -- Index: segment_pkey, inline_payload_pkey, topic_partition_pkey, request_key_pkey, dedup_pkey, batch_pkey,
 --   answer_pkey.
-with at as materialized (select date_trunc('milliseconds', clock_timestamp()) as now),
+with at as materialized (
+    select c.now, c.now <= coalesce(to_timestamp($37::int8 / 1000.0), 'infinity') as in_time
+    from (select date_trunc('milliseconds', clock_timestamp()) as now) c
+),
 -- A segment is committed once, while it is pending ('p'; 'c' is committed, 'u' unlinked).
 claimed_segment as materialized (
     select segment_id from segment
-    where segment_id = any ($1::uuid[]) and state = 'p'
+    where segment_id = any ($1::uuid[]) and state = 'p' and (select in_time from at)
     order by segment_id for update
 ),
 -- A payload is inserted once.
@@ -48,6 +52,7 @@ claimed_payload as (
     insert into inline_payload (payload_id, committed_at, bytes, payload)
     select u.id, at.now, octet_length(u.body), u.body
     from unnest($4::uuid[], $5::bytea[]) as u(id, body), at
+    where at.in_time
     order by u.id
     on conflict do nothing returning payload_id
 ),
@@ -96,6 +101,7 @@ piece as materialized (
 refused as materialized (
     select p.req,
         case
+            when not (select in_time from at) then 'late'
             when bool_or(m.part_id is null) then 'repeat'
             when bool_or(p.tenant_id is distinct from q.tenant_id) then 'gone'
             else 'mismatch'
@@ -229,22 +235,27 @@ segments as (
     cross join at
     where s.segment_id = i.id and i.id in (select segment_id from claimed_segment)
 ),
+-- Positions of the dropped records of a request, for its answer.
+dropped_of as materialized (
+    select x.req, array_agg(x.nth::int8 << 32 | d.position order by x.nth, d.position) as positions
+    from dropped d
+    join piece x on x.piece = d.piece
+    group by x.req
+),
 -- Kept for retries of requests that have a key or dedup ids.
 answers as (
     insert into answer (request_id, expires_at, context, bases, dropped, tenant_id)
-    select q.request_id, max(at.now) + max(q.keep_ms) * interval '1 ms', q.context,
-        array_agg(case when p.records > 0 then p.base end order by p.nth),
-        coalesce((
-            select array_agg(x.nth::int8 << 32 | d.position order by x.nth, d.position)
-            from dropped d join piece x on x.piece = d.piece
-            where x.req = q.req
-        ), '{}'),
-        q.tenant_id
+    select q.request_id, at.now + q.keep_ms * interval '1 ms', q.context, b.bases,
+        coalesce(d.positions, '{}'), q.tenant_id
     from request q
-    join placed p on p.req = q.req
+    join (
+        select req, array_agg(case when records > 0 then base end order by nth) as bases
+        from placed
+        group by req
+    ) b on b.req = q.req
+    left join dropped_of d on d.req = q.req
     cross join at
     where q.keep_ms is not null
-    group by q.request_id, q.context, q.req, q.tenant_id
 )
 select p.piece as "piece!", case when k.records > 0 then k.base end as "base?",
     coalesce(k.positions, '{}') as "dropped!",

@@ -8,24 +8,28 @@
 --     $13 max_timestamp (int8[]), $14 expires_at (int8[]), $15 flags (int2[]), all as in commit.sql,
 --     $19 records (int4[], how many);
 --   one element each per partition, sorted by id: $16 partition_id (int8[]), $17 records (int8[]) and
---     $18 bytes (int8[]) that the commit adds to it, $21 tenant_id (text[], on whose behalf).
--- Returns: a row per run, in order: base offset, commit time. No row when a part is not open any more; the
---   error division_by_zero when a partition was deleted or is another tenant's. Nothing was changed in either
---   case, and commit.sql finds out which request is concerned.
+--     $18 bytes (int8[]) that the commit adds to it, $21 tenant_id (text[], on whose behalf);
+--   $22 not_after (int8, ms since 1970 after which nothing is stored any more, null: never).
+-- Returns: a row per run, in order: base offset, commit time. No row when a part is not open any more, or it
+--   is after $22; the error division_by_zero when a partition was deleted or is another tenant's. Nothing was
+--   changed in either case, and commit.sql finds out which request is concerned.
 -- Locks: each in the order of ids: segments, inline payloads, partitions. A partition is locked by the update
 --   of its high watermark, which takes them in the order of the array.
 -- Index: segment_pkey, inline_payload_pkey, topic_partition_pkey, batch_pkey. Each step reads the one before,
 --   which forces their order.
-with at as materialized (select date_trunc('milliseconds', clock_timestamp()) as now),
+with at as materialized (
+    select c.now, c.now <= coalesce(to_timestamp($22::int8 / 1000.0), 'infinity') as in_time
+    from (select date_trunc('milliseconds', clock_timestamp()) as now) c
+),
 claimed_segment as materialized (
     select segment_id from segment
-    where segment_id = any ($1::uuid[]) and state = 'p'
+    where segment_id = any ($1::uuid[]) and state = 'p' and (select in_time from at)
     order by segment_id for update
 ),
 claimed_payload as (
     insert into inline_payload (payload_id, committed_at, bytes, payload)
     select u.id, at.now, octet_length(u.body), u.body from unnest($4::uuid[], $5::bytea[]) as u(id, body), at
-    where (select count(*) from claimed_segment) = cardinality($1::uuid[])
+    where (select count(*) from claimed_segment) = cardinality($1::uuid[]) and at.in_time
     order by u.id
     on conflict do nothing returning payload_id
 ),

@@ -28,6 +28,7 @@ const DIVISION_BY_ZERO: &str = "22012";
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum RequestOutcome {
     Stored,
+    Late,
     Repeat,
     Gone,
     Mismatch(Offset),
@@ -144,8 +145,11 @@ async fn send_plain(
     }
     let tenants: Vec<&str> =
         c.distinct.iter().map(|p| tenants.get(&PartitionId(*p)).copied().unwrap_or_default()).collect();
-    let live: Vec<i32> =
-        c.segment_ids.iter().map(|id| int(c.parts.iter().filter(|p| *p == id).count())).collect();
+    let mut runs_of: HashMap<Uuid, i32> = HashMap::new();
+    for part in &c.parts {
+        *runs_of.entry(*part).or_default() += 1;
+    }
+    let live: Vec<i32> = c.segment_ids.iter().map(|id| runs_of.get(id).copied().unwrap_or(0)).collect();
     let statement = sqlx::query_file!(
         "queries/log/commit_plain.sql",
         &c.segment_ids,
@@ -168,7 +172,8 @@ async fn send_plain(
         &partition_bytes,
         &records,
         &live,
-        &tenants as _
+        &tenants as _,
+        commit.not_after_ms
     );
     let rows = match sent!(plane, WRITE, c => statement.fetch_all(c))? {
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(DIVISION_BY_ZERO) => {
@@ -267,7 +272,8 @@ pub(super) async fn send(
         &c.distinct,
         &piece_partitions,
         &piece_parts,
-        &tenants as _
+        &tenants as _,
+        commit.not_after_ms
     );
     let rows = statement.fetch_all(connection).await.map_err(classify)?;
 
@@ -282,6 +288,7 @@ pub(super) async fn send(
         committed.pieces.push(PieceOutcome { base: row.base.map(Offset), dropped: row.dropped });
         let (now_said, verdict) = match row.refused.as_deref() {
             None => continue,
+            Some("late") => (RequestOutcome::Late, Verdict::TooLate),
             Some("repeat") => (RequestOutcome::Repeat, Verdict::Unknown),
             Some("gone") => (RequestOutcome::Gone, Verdict::PartitionGone),
             Some("mismatch") => {
@@ -304,14 +311,18 @@ async fn resolve_answers(
     said: &[RequestOutcome],
     committed: &mut Committed,
 ) -> Result<(), Error> {
-    let keyed = |n: &usize| {
-        commit.requests[*n].key.is_some()
-            || commit.dedups.iter().any(|d| commit.pieces[d.piece].request == *n)
-    };
+    let mut has_answer: Vec<bool> = commit.requests.iter().map(|r| r.key.is_some()).collect();
+    for dedup in &commit.dedups {
+        has_answer[commit.pieces[dedup.piece].request] = true;
+    }
     let open: Vec<usize> =
-        (0..said.len()).filter(|n| said[*n] != RequestOutcome::Stored).filter(keyed).collect();
+        (0..said.len()).filter(|n| said[*n] != RequestOutcome::Stored && has_answer[*n]).collect();
     if open.is_empty() {
         return Ok(());
+    }
+    let mut pieces_of: Vec<Vec<usize>> = vec![Vec::new(); commit.requests.len()];
+    for (number, piece) in commit.pieces.iter().enumerate() {
+        pieces_of[piece.request].push(number);
     }
     let numbers: Vec<i32> = open.iter().map(|n| int(*n)).collect();
     let ids: Vec<Uuid> = open.iter().map(|n| commit.requests[*n].id.0).collect();
@@ -327,9 +338,8 @@ async fn resolve_answers(
         let request = &commit.requests[number];
         let pieces = outcomes(&row.bases, &row.dropped);
         if row.request_id == request.id.0 {
-            let own = commit.pieces.iter().enumerate().filter(|(_, p)| p.request == number).map(|(n, _)| n);
-            for (n, outcome) in own.zip(pieces) {
-                committed.pieces[n] = outcome;
+            for (n, outcome) in pieces_of[number].iter().zip(pieces) {
+                committed.pieces[*n] = outcome;
             }
             committed.verdicts[number] = Verdict::Stored;
         } else if row.body_hash == request.key.map(|k| k.body_hash) {
@@ -366,7 +376,8 @@ async fn resolve_repeats(
     committed: &mut Committed,
 ) -> Result<(), Error> {
     let open = |request: usize| {
-        said[request] == RequestOutcome::Repeat && committed.verdicts[request] == Verdict::Unknown
+        matches!(committed.verdicts[request], Verdict::Unknown | Verdict::TooLate)
+            && matches!(said[request], RequestOutcome::Repeat | RequestOutcome::Late)
     };
     let pieces: Vec<usize> = (0..commit.pieces.len()).filter(|n| open(commit.pieces[*n].request)).collect();
     if pieces.is_empty() {
@@ -416,15 +427,12 @@ async fn resolve_repeats(
             .unwrap_or_default();
         committed.pieces[*number] = outcome;
     }
-    for number in pieces {
+    for number in &pieces {
+        committed.verdicts[commit.pieces[*number].request] = Verdict::Stored;
+    }
+    for number in pieces.into_iter().filter(|n| committed.pieces[*n].base.is_none()) {
         let request = commit.pieces[number].request;
-        let all = commit
-            .pieces
-            .iter()
-            .zip(&committed.pieces)
-            .filter(|(p, _)| p.request == request)
-            .all(|(_, o)| o.base.is_some());
-        committed.verdicts[request] = if all { Verdict::Stored } else { Verdict::Unknown };
+        committed.verdicts[request] = Verdict::undetermined(said[request] == RequestOutcome::Late);
     }
     Ok(())
 }

@@ -66,6 +66,10 @@ pub struct Commit {
     pub requests: Vec<Request>,
     pub dedups: Vec<Dedup>,
     pub guard: Option<Guard>,
+    /// Time after which the commit is no longer applied, by the clock of the control plane; `None`: never. It
+    /// is that of the first sending, since an inline payload that is sent again after its row was forgotten
+    /// would be stored twice.
+    pub not_after_ms: Option<i64>,
 }
 
 /// Further changes that a commit makes together with the records, or that reject all of it. The key of the
@@ -226,6 +230,16 @@ pub enum Verdict {
     /// request cannot be determined: it was refused, or it was stored without a key and its batch has been
     /// rewritten since. It is not stored now.
     Unknown,
+    /// As `Unknown`, but the commit came after its [`not_after_ms`](Commit::not_after_ms).
+    TooLate,
+}
+
+impl Verdict {
+    /// The verdict if no earlier outcome of the request can be determined.
+    #[must_use]
+    pub fn undetermined(is_late: bool) -> Self {
+        if is_late { Self::TooLate } else { Self::Unknown }
+    }
 }
 
 /// The result of a commit for the records of one piece.

@@ -19,6 +19,7 @@ impl View for CommitView<'_> {
     fn part_is_new(&self, part: usize) -> bool {
         let part = &self.commit.parts[part];
         match part.body {
+            _ if is_late(self.commit, self.now) => false,
             PartBody::Segment { .. } => {
                 self.state.segments.get(&part.id).is_some_and(|s| s.state == SegmentState::Pending)
             }
@@ -39,6 +40,10 @@ impl View for CommitView<'_> {
     fn dedup_is_known(&self, topic: TopicId, id_hash: Uuid) -> bool {
         self.state.dedups.get(&(topic, id_hash)).is_some_and(|d| d.expires_ms > self.now)
     }
+}
+
+fn is_late(commit: &Commit, now: i64) -> bool {
+    commit.not_after_ms.is_some_and(|not_after| now > not_after)
 }
 
 impl State {
@@ -69,6 +74,7 @@ impl State {
         }
         match assign::decide(commit, &view, now).committed.verdicts.pop()? {
             Verdict::Stored => None,
+            Verdict::Unknown => answered(Verdict::undetermined(is_late(commit, now)), no_outcomes()),
             refused => answered(refused, no_outcomes()),
         }
     }
@@ -196,6 +202,8 @@ impl State {
                     committed.pieces[n] = outcome;
                 }
                 committed.verdicts[number] = Verdict::Stored;
+            } else {
+                committed.verdicts[number] = Verdict::undetermined(is_late(commit, now));
             }
         }
         committed

@@ -231,9 +231,11 @@ impl Batcher {
         }
     }
 
-    /// A lane was flushed. Appends of `left_bytes` are left in it, the oldest of which came at `left_since`.
-    pub fn flushed(&mut self, lane: Lane, left_bytes: usize, left_since: Option<Instant>, now: Instant) {
-        *self.waiting(lane) = Waiting { bytes: left_bytes, oldest: left_since };
+    /// Appends of `bytes` were flushed from a lane. The oldest of those left in it came at `left_since`;
+    /// `None` if there are none.
+    pub fn flushed(&mut self, lane: Lane, bytes: usize, left_since: Option<Instant>, now: Instant) {
+        let waiting = self.waiting(lane);
+        *waiting = Waiting { bytes: waiting.bytes.saturating_sub(bytes), oldest: left_since };
         match lane {
             Lane::Small => {
                 self.inline_in_flight = true;

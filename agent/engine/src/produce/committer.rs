@@ -10,10 +10,11 @@ use crate::metrics;
 use millpond_core::control_plane::{Commit, Committed, Verdict};
 use millpond_core::saturated;
 use millpond_core::{ControlPlane, Error, Offset, PartitionId, limits};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 /// How long a commit of segments is sent again while its outcome is unknown. Clients are answered "outcome
@@ -23,61 +24,101 @@ const RESEND_MAX: Duration = Duration::from_millis(limits::PART_USABLE_MS / 2);
 /// deleted at the earliest 70 s after the commit (after the drain, and then the longest read plan). The last
 /// attempt may take half of that time.
 const RESEND_INLINE_MAX: Duration = Duration::from_secs(30);
+/// How much longer than it is sent again a commit may be applied. An agent that was frozen, and a network that
+/// was slow, deliver a commit that the control plane no longer recognises.
+const LATE_MAX: Duration = Duration::from_secs(5);
 /// Longest pause between two attempts.
 const RESEND_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How long a commit may take before its appends are answered "outcome unknown" and the control plane counts
 /// as failing. Needed because a database that hangs does not close its connections.
-const ANSWER_WAIT_MAX: Duration = Duration::from_secs(3);
+pub const ANSWER_WAIT_MAX: Duration = Duration::from_secs(3);
+/// Commits of segments whose outcome is not known yet: one, and those that are overdue.
+const COMMITS_IN_FLIGHT: u32 = 4;
 
 /// Sends commits to the control plane.
 pub struct Committer {
-    pub plane: Arc<dyn ControlPlane>,
-    pub cache: Arc<BlockCache>,
-    pub watcher: Arc<Watcher>,
-    pub health: Arc<Health>,
+    plane: Arc<dyn ControlPlane>,
+    cache: Arc<BlockCache>,
+    watcher: Arc<Watcher>,
+    health: Arc<Health>,
+    /// Time of the last commit by the control plane's clock, and when its answer came. The clock now is not
+    /// behind what follows from them.
+    told_time: Mutex<Option<(i64, Instant)>>,
 }
 
 impl Committer {
+    #[must_use]
+    pub fn new(
+        plane: Arc<dyn ControlPlane>,
+        cache: Arc<BlockCache>,
+        watcher: Arc<Watcher>,
+        health: Arc<Health>,
+    ) -> Self {
+        Self { plane, cache, watcher, health, told_time: Mutex::new(None) }
+    }
+
     /// Commits uploaded flushes until the channel closes. All that are ready go into one commit, within its
-    /// limits.
+    /// limits. One commit follows the other; the outcome of one that is [overdue](ANSWER_WAIT_MAX) is found
+    /// out beside those that follow.
     pub async fn run(self: Arc<Self>, mut ready: mpsc::UnboundedReceiver<Flush>) {
         let mut waiting: Vec<Flush> = Vec::new();
+        let in_flight = Arc::new(Semaphore::new(saturated::<usize, _>(COMMITS_IN_FLIGHT)));
         loop {
             if waiting.is_empty() {
                 match ready.recv().await {
                     Some(flush) => waiting.push(flush),
-                    None => return,
+                    None => break,
                 }
             }
             while let Ok(flush) = ready.try_recv() {
                 waiting.push(flush);
             }
-            let mut runs = 0;
+            let (mut runs, mut pieces) = (0, 0);
             let fits = |f: &Flush| {
                 runs += f.runs.len();
-                runs <= limits::COMMIT_MAX_RUNS
+                pieces += f.pieces.len();
+                runs <= limits::COMMIT_MAX_RUNS && pieces <= limits::COMMIT_MAX_PIECES
             };
             let take = waiting.iter().map(fits).take_while(|fits| *fits).count().max(1);
             let rest = waiting.split_off(take);
-            self.commit(std::mem::replace(&mut waiting, rest)).await;
+            let flushes = std::mem::replace(&mut waiting, rest);
+            let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { break };
+            let committer = Arc::clone(&self);
+            let mut task = tokio::spawn(async move {
+                committer.commit(flushes).await;
+                drop(permit);
+            });
+            tokio::time::timeout(ANSWER_WAIT_MAX, &mut task).await.ok();
         }
+        in_flight.acquire_many(COMMITS_IN_FLIGHT).await.ok();
     }
 
     /// Commits flushes together and answers their appends.
     pub async fn commit(&self, mut flushes: Vec<Flush>) {
-        let commit = fold(&flushes);
+        let mut commit = fold(&flushes);
         let start = Instant::now();
         let resend_max = if flushes.iter().any(|f| f.inline) { RESEND_INLINE_MAX } else { RESEND_MAX };
+        commit.not_after_ms = Some(self.not_after(resend_max + LATE_MAX));
         let mut backoff = Duration::from_millis(10);
+        let mut is_maybe_applied = false;
         let outcome = loop {
             match self.call_with_silence_check(self.plane.commit(&commit), &mut flushes, start).await {
                 Ok(committed) => {
                     self.health.control_plane_up();
+                    self.learn_time(&committed);
+                    let is_late = committed.verdicts.contains(&Verdict::TooLate);
+                    if is_late && !is_maybe_applied && start.elapsed() < resend_max {
+                        // Nothing was applied, so the commit may be given a new time. The first commit of
+                        // an agent, which does not know the control plane's clock, comes here.
+                        commit.not_after_ms = Some(self.not_after(resend_max + LATE_MAX));
+                        continue;
+                    }
                     break Some(committed);
                 }
                 Err(error) => {
                     let resend = start.elapsed() < resend_max;
                     let maybe_applied = matches!(error, Error::MaybeApplied(_));
+                    is_maybe_applied |= maybe_applied;
                     let error = crate::error_chain(&error);
                     tracing::warn!(%error, maybe_applied, resend, "commit failed");
                     self.health.control_plane_down();
@@ -98,6 +139,19 @@ impl Committer {
         metrics::committed(start.elapsed(), flushes.len(), records);
         self.publish(&flushes, &commit, &committed).await;
         answer(flushes, committed);
+    }
+
+    /// The time `after` from now by the control plane's clock, or earlier; 1970 if that clock is unknown.
+    fn not_after(&self, after: Duration) -> i64 {
+        self.told_time.lock().map_or(0, |(at_ms, heard)| {
+            at_ms.saturating_add(saturated::<i64, _>((heard.elapsed() + after).as_millis()))
+        })
+    }
+
+    fn learn_time(&self, committed: &Committed) {
+        if committed.at_ms > 0 {
+            *self.told_time.lock() = Some((committed.at_ms, Instant::now()));
+        }
     }
 
     /// Waits for one attempt of a commit. When [`ANSWER_WAIT_MAX`] after `start` is reached, the appends are
@@ -192,7 +246,7 @@ fn answer(flushes: Vec<Flush>, committed: Committed) {
                 Verdict::PartitionGone => Err(AppendError::PartitionGone),
                 Verdict::OffsetsRejected(rejected) => Err(AppendError::OffsetsRejected(rejected)),
                 Verdict::LeaseLost(lost) => Err(AppendError::LeaseLost(lost)),
-                Verdict::Unknown => Err(AppendError::OutcomeUnknown),
+                Verdict::Unknown | Verdict::TooLate => Err(AppendError::OutcomeUnknown),
             };
             drop(key_lock);
             if let Some(reply) = reply {
@@ -201,3 +255,6 @@ fn answer(flushes: Vec<Flush>, committed: Committed) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

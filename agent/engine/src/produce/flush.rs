@@ -84,8 +84,7 @@ impl Flush {
         for group in sources.chunk_by(|a, b| a.0 == b.0) {
             flush.encode_partition(&mut writer, &pendings, group);
         }
-        flush.contexts =
-            (0..pendings.len()).map(|request| flush.context(&pendings[request].append, request)).collect();
+        flush.contexts = flush.contexts(&pendings);
         flush.bytes = if inline { writer.into_payload() } else { writer.into_segment() };
         flush.pendings = pendings;
         flush
@@ -143,14 +142,20 @@ impl Flush {
         self.runs.push(run.close(writer, &label));
     }
 
-    /// The encoded [`Context`] of an append; empty if it has neither an idempotency key nor dedup ids.
-    fn context(&self, append: &Append, request: usize) -> Bytes {
-        if append.key.is_none() && append.pieces.iter().all(|p| p.dedups.is_empty()) {
-            return Bytes::new();
+    /// The encoded [`Context`] of each append; empty if it has neither an idempotency key nor dedup ids.
+    fn contexts(&self, pendings: &[Pending]) -> Vec<Bytes> {
+        let mut places: Vec<Vec<(usize, i32, i32)>> = vec![Vec::new(); pendings.len()];
+        for (piece, (topic, partition)) in self.pieces.iter().zip(&self.piece_places) {
+            places[piece.request].push((*topic, *partition, piece.records));
         }
-        let own = self.pieces.iter().zip(&self.piece_places).filter(|(p, _)| p.request == request);
-        let pieces = own.map(|(p, (topic, partition))| (*topic, *partition, p.records)).collect();
-        serde_json::to_vec(&Context { basis: append.basis.clone(), pieces }).unwrap_or_default().into()
+        let encode = |(pending, pieces): (&Pending, Vec<_>)| {
+            let append = &pending.append;
+            if append.key.is_none() && append.pieces.iter().all(|p| p.dedups.is_empty()) {
+                return Bytes::new();
+            }
+            serde_json::to_vec(&Context { basis: append.basis.clone(), pieces }).unwrap_or_default().into()
+        };
+        pendings.iter().zip(places).map(encode).collect()
     }
 }
 

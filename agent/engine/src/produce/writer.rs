@@ -1,13 +1,13 @@
 //! The writer: queues appends in lanes, flushes them as the batcher decides, uploads and commits them.
 //!
 //! Invariants: an append is answered after its commit, never before; a caller that goes away cancels nothing;
-//! at most one inline commit of the small lane is in flight; uploads run in parallel and are committed as
-//! they finish.
+//! at most one inline commit of the small lane is in flight, besides those that are overdue; uploads run in
+//! parallel and are committed as they finish.
 
 use super::AppendError;
 use super::append::{Append, Appended};
 use super::batcher::{Batcher, BatcherConfig, Decision, Lane, Reason};
-use super::committer::Committer;
+use super::committer::{ANSWER_WAIT_MAX, Committer};
 use super::flush::{Flush, Origin, Pending};
 use super::parts::PartPool;
 use crate::health::Health;
@@ -239,9 +239,8 @@ impl WriterTask {
             metrics::queued(lane.label(), now.saturating_duration_since(next.since));
             taken.extend(queue.pop_front());
         }
-        let left = queue.iter().map(|p| p.append.bytes()).sum();
         let since = queue.front().map(|p| p.since);
-        self.batcher.flushed(lane, left, since, now);
+        self.batcher.flushed(lane, bytes, since, now);
         metrics::flushed(lane.label(), reason.label(), taken.len(), bytes);
         self.send(lane, taken, false);
     }
@@ -256,8 +255,13 @@ impl WriterTask {
             match lane {
                 Lane::Small => {
                     let flush = path.inline(pendings);
-                    path.committer.commit(vec![flush]).await;
+                    let commit = path.committer.commit(vec![flush]);
+                    tokio::pin!(commit);
+                    let in_time = tokio::time::timeout(ANSWER_WAIT_MAX, &mut commit).await;
                     drop(done);
+                    if in_time.is_err() {
+                        commit.await;
+                    }
                 }
                 Lane::Bulk => {
                     let uploaded = path.upload(pendings).await;

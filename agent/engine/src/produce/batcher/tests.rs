@@ -14,7 +14,7 @@ fn a_lone_small_request_is_flushed_at_once_and_idle_asks_for_nothing() {
     assert_eq!(lane, Lane::Small);
     batcher.offer(lane, 1_000, now);
     assert_eq!(batcher.decide(now), Decision::Flush(Lane::Small, Reason::Ready));
-    batcher.flushed(Lane::Small, 0, None, now);
+    batcher.flushed(Lane::Small, 1_000, None, now);
     batcher.offer(Lane::Small, 1_000, now);
     assert_eq!(batcher.decide(now), Decision::Idle, "one inline commit at a time");
     batcher.inline_done();
@@ -44,7 +44,7 @@ fn bulk_flushes_early_while_tokens_last_then_at_the_linger() {
     for _ in 0..8 {
         batcher.offer(Lane::Bulk, 20_000, now);
         assert_eq!(batcher.decide(now), Decision::Flush(Lane::Bulk, Reason::Ready));
-        batcher.flushed(Lane::Bulk, 0, None, now);
+        batcher.flushed(Lane::Bulk, 20_000, None, now);
         batcher.put_done();
     }
     batcher.offer(Lane::Bulk, 20_000, now);
@@ -56,7 +56,7 @@ fn bulk_flushes_early_while_tokens_last_then_at_the_linger() {
         Decision::Flush(Lane::Bulk, Reason::Size),
         "size takes its token on credit"
     );
-    batcher.flushed(Lane::Bulk, 100, Some(now), now);
+    batcher.flushed(Lane::Bulk, limits::SEGMENT_MAX_BYTES, Some(now), now);
     now += ms(250);
     assert_eq!(batcher.decide(now), Decision::Flush(Lane::Bulk, Reason::Linger));
 }
@@ -72,7 +72,7 @@ proptest! {
             let start = Instant::now();
             let config = BatcherConfig { inline: false, ..BatcherConfig::default() };
             let mut batcher = Batcher::new(config, start);
-            let (mut now, mut puts, mut bytes) = (start, 0_u32, 0_usize);
+            let (mut now, mut puts, mut bytes, mut waiting) = (start, 0_u32, 0_usize, 0_usize);
             let mut ends: Vec<Instant> = Vec::new();
             let mut oldest: Option<Instant> = None;
             let mut arrivals = arrivals.into_iter();
@@ -82,7 +82,7 @@ proptest! {
                     Decision::Flush(lane, _) => {
                         assert_eq!(lane, Lane::Bulk);
                         assert!(oldest.is_some_and(|o| now <= o + config.linger));
-                        batcher.flushed(lane, 0, None, now);
+                        batcher.flushed(lane, std::mem::take(&mut waiting), None, now);
                         ends.push(now + ms(put_ms));
                         puts += 1;
                         oldest = None;
@@ -99,6 +99,7 @@ proptest! {
                             batcher.offer(Lane::Bulk, size, when.max(now));
                             oldest.get_or_insert(now);
                             bytes += size;
+                            waiting += size;
                             next = arrivals.next().map(|(gap, size)| (now + ms(gap), size));
                         }
                     }
