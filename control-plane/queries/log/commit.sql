@@ -29,9 +29,10 @@
 --   $37 not_after (int8, ms since 1970 after which nothing is stored any more, null: never).
 -- Returns: a row per piece, in order: base offset (null: no record was stored), positions of the records
 --   dropped as duplicates, why its request was refused, the partition's high watermark before the commit,
---   commit time. `refused` is null or one of: 'late': it is after $37; 'repeat': a part is not open any more: an earlier sending of
---   the commit took it, or it was abandoned; 'gone': a partition was deleted, or is another tenant's;
---   'mismatch': the high watermark is not the required one; 'key': another request holds the idempotency key.
+--   commit time. `refused` is null or one of: 'late': it is after $37; 'repeat': a part is not open any more:
+--   an earlier sending of the commit took it, or it was abandoned; 'gone': a partition was deleted, or is
+--   another tenant's; 'mismatch': the high watermark is not the required one; 'key': another request holds
+--   the idempotency key.
 -- Locks: each in the order of ids: segments, inline payloads, partitions, request keys, dedup ids. Each step
 --   reads the one before, which forces this order. A verdict is reached from locked rows or by a unique
 --   index, never from the statement's snapshot, which may be older than the locks.

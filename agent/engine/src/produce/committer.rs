@@ -24,8 +24,8 @@ const RESEND_MAX: Duration = Duration::from_millis(limits::PART_USABLE_MS / 2);
 /// deleted at the earliest 70 s after the commit (after the drain, and then the longest read plan). The last
 /// attempt may take half of that time.
 const RESEND_INLINE_MAX: Duration = Duration::from_secs(30);
-/// How much longer than it is sent again a commit may be applied. An agent that was frozen, and a network that
-/// was slow, deliver a commit that the control plane no longer recognises.
+/// How much longer than it is sent again a commit may be applied. After an agent was frozen, or on a slow
+/// network, a commit can arrive when the control plane no longer recognises it.
 const LATE_MAX: Duration = Duration::from_secs(5);
 /// Longest pause between two attempts.
 const RESEND_PAUSE_MAX: Duration = Duration::from_secs(1);
