@@ -2,6 +2,7 @@
 //! number of agents on them), and `millpond migrate`, which prepares the database.
 
 use crate::serve::{self, Outcome, ServerArgs};
+use millpond_control_plane::postgres::Connections;
 use millpond_control_plane::postgres::schema::{self, Migrated};
 use millpond_control_plane::{DatabaseOptions, PostgresControlPlane, SchemaRange};
 use millpond_engine::store::Store;
@@ -26,6 +27,54 @@ impl DatabaseArgs {
     }
 }
 
+/// Maximum numbers of connections to the database, by what they are used for.
+#[derive(Debug, clap::Args)]
+pub struct ConnectionArgs {
+    /// Connections for commits, at most
+    #[arg(
+        long,
+        env = "MILLPOND_COMMIT_CONNECTIONS",
+        default_value_t = Connections::DEFAULT.commit,
+        value_parser = clap::value_parser!(u32).range(1..=100)
+    )]
+    commit_connections: u32,
+    /// Connections for reads, leases, settlements and consumer groups, at most
+    #[arg(
+        long,
+        env = "MILLPOND_SERVE_CONNECTIONS",
+        default_value_t = Connections::DEFAULT.serve,
+        value_parser = clap::value_parser!(u32).range(1..=100)
+    )]
+    serve_connections: u32,
+    /// Connections for changes of topics and queues, at most
+    #[arg(
+        long,
+        env = "MILLPOND_ADMIN_CONNECTIONS",
+        default_value_t = Connections::DEFAULT.admin,
+        value_parser = clap::value_parser!(u32).range(1..=100)
+    )]
+    admin_connections: u32,
+    /// Connections for background jobs, at most
+    #[arg(
+        long,
+        env = "MILLPOND_JOB_CONNECTIONS",
+        default_value_t = Connections::DEFAULT.jobs,
+        value_parser = clap::value_parser!(u32).range(1..=100)
+    )]
+    job_connections: u32,
+}
+
+impl ConnectionArgs {
+    const fn sizes(&self) -> Connections {
+        Connections {
+            commit: self.commit_connections,
+            serve: self.serve_connections,
+            admin: self.admin_connections,
+            jobs: self.job_connections,
+        }
+    }
+}
+
 #[derive(Debug, clap::Args)]
 pub struct AgentArgs {
     #[command(flatten)]
@@ -41,6 +90,8 @@ pub struct AgentArgs {
     /// Allow listening on addresses other than loopback, although there is no authentication
     #[arg(long, env = "MILLPOND_INSECURE", value_parser = clap::builder::FalseyValueParser::new())]
     insecure: bool,
+    #[command(flatten)]
+    connections: ConnectionArgs,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -60,7 +111,8 @@ pub async fn run(args: AgentArgs) -> Outcome<()> {
         TcpListener::bind(args.listen).await.map_err(|e| format!("cannot listen on {}: {e}", args.listen))?;
     let address = listener.local_addr()?;
     let schemas = args.database.schemas();
-    let plane = PostgresControlPlane::connect(args.database.database_url).await?;
+    let plane =
+        PostgresControlPlane::connect_with(args.database.database_url, args.connections.sizes()).await?;
     plane.check_schema(schemas).await?;
     serve::run(&args.server, loopback, plane, store, listener, || ready(address)).await
 }

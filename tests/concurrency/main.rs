@@ -1,7 +1,8 @@
-//! Concurrency tests on one Postgres: forced interleavings, a storm of many agents, and a network that falls
-//! silent.
+//! Concurrency tests on one Postgres: forced interleavings, a storm of many agents, pools of
+//! connections, and a network that falls silent.
 
 mod interleave;
+mod pools;
 mod queue;
 mod queue_keyed;
 mod queue_storm;

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-/// Number of concurrent calls, equal to the size of the pool.
+/// Number of concurrent calls, more than there are connections for them.
 const CALLS: usize = 16;
 /// Time after which a caller gives up, shorter than any time-out of the control plane itself.
 const CALL_WAIT_MAX: Duration = Duration::from_millis(700);
@@ -34,7 +34,7 @@ impl Silent {
         Self { plane, proxy, database }
     }
 
-    /// Starts as many mutations as the pool has connections; returns how many are answered in time.
+    /// Starts more mutations than the pool has connections; returns how many are answered in time.
     async fn answered(&self, patience: Duration) -> usize {
         let plane = Arc::new(self.plane.clone());
         let mut calls = JoinSet::new();

@@ -108,7 +108,9 @@ fn connections(examined: &Examined, report: &mut Report) {
         report.fail(
             "database.pooler",
             "a connection pooler in between assigns connections per transaction, or drops session settings",
-            "give agents the database's own address; each agent holds at most 16 connections",
+            format!(
+                "give agents the database's own address; each holds at most {AGENT_CONNECTIONS} connections"
+            ),
         );
     } else {
         report.ok("database.pooler", "none seen");

@@ -2,7 +2,7 @@
 //! same key, earlier sendings of the same commit).
 
 use super::PostgresControlPlane;
-use super::connection::{WRITE, retried, sent};
+use super::connection::{COMMIT, retried, sent};
 use super::error::classify;
 use super::find::ranges;
 use bytes::Bytes;
@@ -44,7 +44,7 @@ pub(super) async fn commit(plane: &PostgresControlPlane, commit: &Commit) -> Res
     {
         return Ok(committed);
     }
-    let (mut committed, said) = sent!(plane, WRITE, c => send(c, commit))??;
+    let (mut committed, said) = sent!(plane, COMMIT, c => send(c, commit))??;
     resolve_answers(plane, commit, &said, &mut committed).await?;
     resolve_repeats(plane, commit, &said, &mut committed).await?;
     Ok(committed)
@@ -175,7 +175,7 @@ async fn send_plain(
         &tenants as _,
         commit.not_after_ms
     );
-    let rows = match sent!(plane, WRITE, c => statement.fetch_all(c))? {
+    let rows = match sent!(plane, COMMIT, c => statement.fetch_all(c))? {
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(DIVISION_BY_ZERO) => {
             return Ok(None);
         }
@@ -329,7 +329,7 @@ async fn resolve_answers(
     let keys: Vec<Option<Uuid>> = open.iter().map(|n| commit.requests[*n].key.map(|k| k.key_hash)).collect();
     let tenants: Vec<&str> = open.iter().map(|n| commit.requests[*n].scope.tenant.as_str()).collect();
     let rows = retried!(
-        plane,
+        plane, COMMIT,
         c => sqlx::query_file!("queries/log/answers.sql", &numbers, &ids, &keys as _, &tenants as _)
             .fetch_all(c)
     )?;
@@ -393,7 +393,7 @@ async fn resolve_repeats(
     let parts: Vec<Uuid> = runs.iter().map(|r| commit.parts[r.part].id.0).collect();
     let offsets: Vec<i32> = runs.iter().map(|r| r.byte_offset).collect();
     let rows = retried!(
-        plane,
+        plane, COMMIT,
         c => sqlx::query_file!(
             "queries/log/repeats.sql", &numbers, &partitions, &parts, &offsets, &tenants as _
         )

@@ -4,19 +4,33 @@
 //! whose peer has vanished would occupy a slot of the pool for ever.
 
 use super::PostgresControlPlane;
+use super::pool::PoolName;
 use millpond_core::Error;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnection, Postgres};
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-/// Time limit of a read. The server's `statement_timeout` does not help if the server or the network hangs.
-pub(super) const READ: Duration = Duration::from_secs(5);
-/// Time limit of a mutation that a client waits for. A second sending waits for the locks of the first if
+/// Kind of a statement: whose connections it uses, and how long it may take. The server's own
+/// `statement_timeout` does not help if the server or the network hangs.
+#[derive(Clone, Copy)]
+pub(super) struct Class {
+    pool: PoolName,
+    pub limit: Duration,
+}
+
+/// A commit, and what has to be known for its answer. A second sending waits for the locks of the first if
 /// that is still running.
-pub(super) const WRITE: Duration = Duration::from_secs(6);
-/// Time limit of background statements: longer than the server's `statement_timeout`.
-pub(super) const BACKGROUND: Duration = Duration::from_secs(32);
+pub(super) const COMMIT: Class = Class { pool: PoolName::Commit, limit: Duration::from_secs(6) };
+/// A read.
+pub(super) const READ: Class = Class { pool: PoolName::Serve, limit: Duration::from_secs(5) };
+/// A mutation of a few rows that a client waits for.
+pub(super) const WRITE: Class = Class { pool: PoolName::Serve, limit: Duration::from_secs(6) };
+/// A mutation or count that may touch all rows of a topic or queue. The limit is longer than the server's
+/// `statement_timeout`.
+pub(super) const ADMIN: Class = Class { pool: PoolName::Admin, limit: Duration::from_secs(32) };
+/// A statement of a background job.
+pub(super) const BACKGROUND: Class = Class { pool: PoolName::Jobs, limit: Duration::from_secs(32) };
 /// Time limit of the ping when a connection is returned to the pool.
 const RETURN: Duration = Duration::from_secs(5);
 
@@ -59,21 +73,31 @@ impl Drop for Held {
 }
 
 impl PostgresControlPlane {
-    pub(super) async fn connection(&self) -> Result<Held, Error> {
-        let connection = self.pool.acquire().await.map_err(|e| Error::NotApplied(e.into()))?;
+    pub(super) async fn connection(&self, class: Class) -> Result<Held, Error> {
+        let acquired = self.pools.of(class.pool).acquire().await;
+        let connection = acquired.map_err(|error| Error::NotApplied(self.pools.explained(error)))?;
         Ok(Held { connection, discarded: false })
+    }
+
+    /// Number of connections that may turn out to be dead one after the other.
+    pub(super) fn connections(&self, class: Class) -> u32 {
+        self.pools.of(class.pool).options().get_max_connections()
     }
 }
 
-/// Runs a read, and runs it again on a new connection if the pooled one turns out to be dead.
+/// Runs a read, of class [`READ`] unless another is named, and runs it again on a new connection if the
+/// pooled one turns out to be dead.
 macro_rules! retried {
     ($plane:expr, $connection:ident => $call:expr) => {
+        crate::postgres::connection::retried!($plane, crate::postgres::connection::READ, $connection => $call)
+    };
+    ($plane:expr, $class:expr, $connection:ident => $call:expr) => {
         async {
-            let mut attempts = crate::postgres::CONNECTIONS;
+            let mut attempts = $plane.connections($class);
             loop {
-                let mut held = $plane.connection().await?;
+                let mut held = $plane.connection($class).await?;
                 let $connection = &mut *held;
-                let Ok(outcome) = tokio::time::timeout(crate::postgres::connection::READ, $call).await else {
+                let Ok(outcome) = tokio::time::timeout($class.limit, $call).await else {
                     held.discard();
                     break Err(millpond_core::Error::NotApplied(
                         "the database did not answer in time".into(),
@@ -83,6 +107,7 @@ macro_rules! retried {
                     Ok(value) => break Ok(value),
                     Err(e) if crate::postgres::error::is_disconnect(&e) && attempts > 0 => {
                         attempts -= 1;
+                        $plane.pools.renew();
                         held.discard();
                     }
                     Err(e) => break Err(crate::postgres::error::read(e)),
@@ -97,16 +122,25 @@ pub(super) use retried;
 /// Sends a mutation once. The inner result is that of sqlx; if there is no answer in time, the outer result
 /// says that the outcome is unknown.
 macro_rules! sent {
-    ($plane:expr, $limit:expr, $connection:ident => $call:expr) => {
+    ($plane:expr, $class:expr, $connection:ident => $call:expr) => {
         async {
-            let mut held = $plane.connection().await?;
+            let mut held = $plane.connection($class).await?;
             let $connection = &mut *held;
-            let outcome = tokio::time::timeout($limit, $call).await;
-            if outcome.is_err() {
-                held.discard();
+            match tokio::time::timeout($class.limit, $call).await {
+                Ok(outcome) => {
+                    if let Err(error) = &outcome
+                        && crate::postgres::error::EndsConnections::ends_connections(error)
+                    {
+                        $plane.pools.renew();
+                        held.discard();
+                    }
+                    Ok(outcome)
+                }
+                Err(_) => {
+                    held.discard();
+                    Err(millpond_core::Error::MaybeApplied("the database did not answer in time".into()))
+                }
             }
-            outcome
-                .map_err(|_| millpond_core::Error::MaybeApplied("the database did not answer in time".into()))
         }
         .await
     };

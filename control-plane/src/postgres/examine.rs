@@ -1,14 +1,14 @@
 //! Facts about a database, for `millpond doctor`. This only reads; the doctor decides what they mean.
 
-use super::CONNECTIONS;
 use super::error::ConnectError;
+use super::pool::Connections;
 use super::schema::Schema;
 use millpond_core::Clock;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{Connection, FromRow};
 
-/// Maximum number of connections of an agent.
-pub const AGENT_CONNECTIONS: u32 = CONNECTIONS;
+/// Maximum number of connections of an agent whose pools have the usual sizes.
+pub const AGENT_CONNECTIONS: u32 = Connections::DEFAULT.sum();
 
 #[derive(Debug, Clone, FromRow)]
 pub struct Database {

@@ -7,7 +7,7 @@
 
 use super::PostgresControlPlane;
 use super::commit::{RequestOutcome, outcomes, send};
-use super::connection::{WRITE, sent};
+use super::connection::{COMMIT, sent};
 use super::error::classify;
 use super::group;
 use super::queue::acks;
@@ -20,7 +20,7 @@ use uuid::Uuid;
 /// Runs in a task of its own, so that it is not cancelled with its caller.
 pub(super) async fn commit(plane: &PostgresControlPlane, commit: &Commit) -> Result<Committed, Error> {
     let (plane, commit) = (plane.clone(), commit.clone());
-    let task = tokio::spawn(async move { sent!(plane, WRITE, c => commit_once(c, &commit))? });
+    let task = tokio::spawn(async move { sent!(plane, COMMIT, c => commit_once(c, &commit))? });
     task.await.unwrap_or_else(|e| Err(Error::MaybeApplied(e.into())))
 }
 

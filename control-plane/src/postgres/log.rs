@@ -1,6 +1,6 @@
 //! The log: the trait [`Log`](millpond_core::control_plane::Log) on Postgres.
 
-use super::connection::{READ, retried, sent};
+use super::connection::{COMMIT, retried, sent};
 use super::error::classify;
 use super::{PostgresControlPlane, commit, find, guarded};
 use async_trait::async_trait;
@@ -14,7 +14,7 @@ use uuid::Uuid;
 impl Log for PostgresControlPlane {
     async fn register_parts(&self, agent: AgentId, ids: &[PartId]) -> Result<(), Error> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-        sent!(self, READ, c => sqlx::query_file!("queries/segment/register.sql", agent.0, &ids).execute(c))?
+        sent!(self, COMMIT, c => sqlx::query_file!("queries/segment/register.sql", agent.0, &ids).execute(c))?
             .map_err(classify)?;
         Ok(())
     }

@@ -14,68 +14,42 @@ mod find;
 mod group;
 mod guarded;
 mod log;
+mod pool;
 mod queue;
 pub mod schema;
 mod topic;
 
 use connection::retried;
-pub use error::ConnectError;
+pub use error::{ConnectError, Refused};
 use millpond_core::Error;
 use parking_lot::RwLock;
+pub use pool::Connections;
+use pool::{PoolName, Pools};
 pub use schema::MIGRATIONS;
 use schema::{Migrated, Schema, SchemaRange};
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::PgConnectOptions;
 use std::sync::Arc;
-use std::time::Duration;
-
-const CONNECTIONS: u32 = 16;
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Longest wait for connections in use when the pool is closed.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
 pub struct PostgresControlPlane {
-    pool: PgPool,
+    pools: Arc<Pools>,
     /// Which grant statement to try first, by queue.
     hints: Arc<RwLock<queue::QueueHints>>,
 }
 
-/// Settings of every session. They keep plans independent of the moment at which ANALYZE saw tables that are
-/// mostly empty, and they make commits durable before they are answered.
-fn session(options: PgConnectOptions) -> PgConnectOptions {
-    options.application_name("millpond").options([
-        ("plan_cache_mode", "force_generic_plan"),
-        ("jit", "off"),
-        ("enable_seqscan", "off"),
-        ("enable_mergejoin", "off"),
-        ("synchronous_commit", "on"),
-        ("default_transaction_isolation", "read committed"),
-        ("statement_timeout", "30s"),
-        ("idle_in_transaction_session_timeout", "10s"),
-        ("timezone", "UTC"),
-    ])
-}
-
 impl PostgresControlPlane {
-    /// Connects. Fails if the database's settings could lose committed data.
+    /// Connects. Fails if the database's settings could lose committed data, or do not arrive.
     pub async fn connect(options: PgConnectOptions) -> Result<Self, ConnectError> {
-        let pool = PgPoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .idle_timeout(Duration::from_secs(600))
-            .test_before_acquire(false)
-            .connect_with(session(options))
-            .await
-            .map_err(ConnectError::Unreachable)?;
-        let settings = sqlx::query_scalar!(
-            r#"select name as "name!" from pg_settings
-            where name in ('fsync', 'full_page_writes', 'synchronous_commit') and setting = 'off'"#
-        );
-        let off = settings.fetch_optional(&pool).await.map_err(ConnectError::Unreachable)?;
-        match off {
-            Some(setting) => Err(ConnectError::Unsafe { setting }),
-            None => Ok(Self { pool, hints: Arc::default() }),
-        }
+        Self::connect_with(options, Connections::DEFAULT).await
+    }
+
+    /// The same with pools of these sizes.
+    pub async fn connect_with(
+        options: PgConnectOptions,
+        connections: Connections,
+    ) -> Result<Self, ConnectError> {
+        let pools = Arc::new(Pools::connect(options, connections).await?);
+        Ok(Self { pools, hints: Arc::default() })
     }
 
     /// Applies the missing migrations. If another process is doing so, waits for it.
@@ -85,7 +59,8 @@ impl PostgresControlPlane {
 
     /// Fails if a build that works with these schemas cannot use the database.
     pub async fn check_schema(&self, range: SchemaRange) -> Result<(), ConnectError> {
-        let mut connection = self.pool.acquire().await.map_err(ConnectError::Unreachable)?;
+        let mut connection =
+            self.pools.of(PoolName::Serve).acquire().await.map_err(ConnectError::Unreachable)?;
         range.check(&Schema::look(&mut connection).await.map_err(ConnectError::Unreachable)?)
     }
 
@@ -97,6 +72,6 @@ impl PostgresControlPlane {
 
     /// Closes all connections. Those that do not answer are dropped without a farewell.
     pub async fn close(&self) {
-        tokio::time::timeout(CLOSE_TIMEOUT, self.pool.close()).await.ok();
+        self.pools.close().await;
     }
 }

@@ -1,7 +1,7 @@
 //! Topics: the trait [`Topics`](millpond_core::control_plane::Topics) on Postgres.
 
 use super::PostgresControlPlane;
-use super::connection::{BACKGROUND, retried, sent};
+use super::connection::{ADMIN, retried, sent};
 use super::error::classify;
 use super::queue::hold;
 use async_trait::async_trait;
@@ -60,8 +60,7 @@ impl Topics for PostgresControlPlane {
             (self.clone(), scope.tenant.clone(), name.clone(), change.clone());
         let task = tokio::spawn(async move {
             loop {
-                let put =
-                    sent!(plane, BACKGROUND, c => put_once(c, &tenant, &name, &change, default_partitions));
+                let put = sent!(plane, ADMIN, c => put_once(c, &tenant, &name, &change, default_partitions));
                 if let Some(done) = put.map_err(Error::from_infallible)?? {
                     return Ok(done);
                 }
@@ -129,8 +128,7 @@ impl Topics for PostgresControlPlane {
 
     async fn delete_topic(&self, scope: &Scope, name: &Name) -> Result<bool, Error> {
         let (plane, tenant, name) = (self.clone(), scope.tenant.clone(), name.clone());
-        let task =
-            tokio::spawn(async move { sent!(plane, BACKGROUND, c => delete_once(c, &tenant, &name))? });
+        let task = tokio::spawn(async move { sent!(plane, ADMIN, c => delete_once(c, &tenant, &name))? });
         task.await.unwrap_or_else(|e| Err(Error::MaybeApplied(e.into())))
     }
 }

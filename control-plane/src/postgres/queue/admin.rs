@@ -1,7 +1,7 @@
 //! Creates, changes, lists, pauses and deletes queues.
 
 use crate::postgres::PostgresControlPlane;
-use crate::postgres::connection::{BACKGROUND, WRITE, retried, sent};
+use crate::postgres::connection::{ADMIN, WRITE, retried, sent};
 use crate::postgres::error::classify;
 use millpond_core::group::Start;
 use millpond_core::queue::{Mode, NoSuchQueue, PutQueueRejected, Queue, QueueChange, QueueConfig, Rate};
@@ -85,7 +85,7 @@ pub(super) async fn put(
     let (plane, tenant, name, change) = (plane.clone(), scope.tenant.clone(), name.clone(), change.clone());
     let task = tokio::spawn(async move {
         loop {
-            let put = sent!(plane, BACKGROUND, c => put_once(c, &tenant, &name, &change));
+            let put = sent!(plane, ADMIN, c => put_once(c, &tenant, &name, &change));
             if let Some(done) = put.map_err(Error::from_infallible)?? {
                 return Ok(done);
             }
@@ -241,7 +241,7 @@ pub(super) async fn all(plane: &PostgresControlPlane, scope: &Scope) -> Result<V
 
 pub(super) async fn delete(plane: &PostgresControlPlane, scope: &Scope, name: &Name) -> Result<bool, Error> {
     let (plane, tenant, name) = (plane.clone(), scope.tenant.clone(), name.clone());
-    let task = tokio::spawn(async move { sent!(plane, BACKGROUND, c => delete_once(c, &tenant, &name))? });
+    let task = tokio::spawn(async move { sent!(plane, ADMIN, c => delete_once(c, &tenant, &name))? });
     task.await.unwrap_or_else(|e| Err(Error::MaybeApplied(e.into())))
 }
 

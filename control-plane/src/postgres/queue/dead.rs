@@ -2,7 +2,7 @@
 
 use super::again;
 use crate::postgres::PostgresControlPlane;
-use crate::postgres::connection::{BACKGROUND, sent};
+use crate::postgres::connection::{ADMIN, sent};
 use crate::postgres::error::classify;
 use millpond_core::queue::{DeadFilter, DeadRejected};
 use millpond_core::{Error, QueueId, Scope};
@@ -60,8 +60,7 @@ pub(super) async fn redrive(
             max_rate as _,
             scope.tenant.as_str()
         );
-        let row =
-            sent!(plane, BACKGROUND, c => statement.fetch_one(c)).and_then(|sent| sent.map_err(classify));
+        let row = sent!(plane, ADMIN, c => statement.fetch_one(c)).and_then(|sent| sent.map_err(classify));
         let row = row.map_err(Error::from_infallible)?;
         if let Some(decided) = decided(&row.status, row.missing, row.records) {
             return decided;
@@ -87,8 +86,7 @@ pub(super) async fn purge(
             c.reason.as_deref() as _,
             scope.tenant.as_str()
         );
-        let row =
-            sent!(plane, BACKGROUND, c => statement.fetch_one(c)).and_then(|sent| sent.map_err(classify));
+        let row = sent!(plane, ADMIN, c => statement.fetch_one(c)).and_then(|sent| sent.map_err(classify));
         let row = row.map_err(Error::from_infallible)?;
         if let Some(decided) = decided(&row.status, row.missing, row.records) {
             return decided;

@@ -1,7 +1,7 @@
 //! Reads of queues: counts, listings, rates.
 
 use crate::postgres::PostgresControlPlane;
-use crate::postgres::connection::{BACKGROUND, retried, sent};
+use crate::postgres::connection::{ADMIN, retried, sent};
 use crate::postgres::error::read;
 use millpond_core::queue::{Ledger, Listed, Listing, NoSuchQueue, QueueCounts};
 use millpond_core::{Error, Offset, PartitionId, QueueId, Scope};
@@ -26,7 +26,7 @@ pub(super) async fn counts(
     queue: QueueId,
 ) -> Result<QueueCounts, Error<NoSuchQueue>> {
     let statement = sqlx::query_file!("queries/queue/counts.sql", queue.0, scope.tenant.as_str());
-    let row = sent!(plane, BACKGROUND, c => statement.fetch_optional(c)).and_then(|sent| sent.map_err(read));
+    let row = sent!(plane, ADMIN, c => statement.fetch_optional(c)).and_then(|sent| sent.map_err(read));
     let row = row.map_err(Error::from_infallible)?.ok_or(Error::Rejected(NoSuchQueue))?;
     Ok(QueueCounts {
         ready: row.ready,
@@ -46,7 +46,7 @@ pub(super) async fn ledger(
     queue: QueueId,
 ) -> Result<Ledger, Error<NoSuchQueue>> {
     let statement = sqlx::query_file!("queries/queue/ledger.sql", queue.0, scope.tenant.as_str());
-    let row = sent!(plane, BACKGROUND, c => statement.fetch_optional(c)).and_then(|sent| sent.map_err(read));
+    let row = sent!(plane, ADMIN, c => statement.fetch_optional(c)).and_then(|sent| sent.map_err(read));
     let row = row.map_err(Error::from_infallible)?.ok_or(Error::Rejected(NoSuchQueue))?;
     Ok(Ledger {
         passed: row.passed,

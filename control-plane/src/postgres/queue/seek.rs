@@ -4,7 +4,7 @@
 use super::admin::hold;
 use super::again;
 use crate::postgres::PostgresControlPlane;
-use crate::postgres::connection::{BACKGROUND, sent};
+use crate::postgres::connection::{ADMIN, sent};
 use crate::postgres::error::classify;
 use millpond_core::queue::NoSuchQueue;
 use millpond_core::{Error, Name, Offset, PartitionId, QueueId, Scope};
@@ -24,7 +24,7 @@ pub(super) async fn seek(
 ) -> Result<(Places, i64), Error<NoSuchQueue>> {
     let (plane, tenant, to) = (plane.clone(), scope.tenant.clone(), to.to_vec());
     let task = tokio::spawn(async move {
-        let sent = sent!(plane, BACKGROUND, c => seek_once(c, &tenant, queue, &to));
+        let sent = sent!(plane, ADMIN, c => seek_once(c, &tenant, queue, &to));
         sent.map_err(Error::from_infallible)?
     });
     task.await.unwrap_or_else(|e| Err(Error::MaybeApplied(e.into())))
