@@ -5,6 +5,8 @@
 use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use url::{Host, Url};
 
 use super::error::CliError;
@@ -27,6 +29,14 @@ pub struct ClientOptions {
     /// Bearer token, if the server requires one
     #[arg(long, env = "MILLPOND_TOKEN", hide_env_values = true, global = true, help_heading = "Server")]
     pub token: Option<String>,
+}
+
+/// A page of a listing by name.
+#[derive(Deserialize)]
+struct NamedPage<'a> {
+    #[serde(borrow, alias = "topics", alias = "queues", alias = "groups")]
+    items: Vec<&'a RawValue>,
+    next: Option<String>,
 }
 
 /// A client of one server; clones share its connections.
@@ -86,6 +96,29 @@ impl Client {
         let status = response.status();
         let text = response.text().await.map_err(|error| self.failed(error))?;
         Ok((status, text))
+    }
+
+    /// Reads all pages of a listing by name. What is returned is the server's answer or, where there are
+    /// several, one answer with the items of all.
+    pub async fn pages(&self, noun: &'static str) -> Result<String, CliError> {
+        let mut after: Option<String> = None;
+        let mut items = Vec::new();
+        loop {
+            let request = self.request(Method::GET, &["v1", noun]);
+            let (_, text) = self.text(request.query(&after.as_ref().map(|after| [("after", after)]))).await?;
+            let page: NamedPage<'_> = serde_json::from_str(&text)
+                .map_err(|error| CliError::Answer { what: "a list", source: Some(error) })?;
+            let next = page.next.filter(|next| Some(next) != after.as_ref());
+            match next {
+                None if after.is_none() => return Ok(text),
+                next => {
+                    items.extend(page.items.iter().map(|item| item.get().to_owned()));
+                    let Some(next) = next else { break };
+                    after = Some(next);
+                }
+            }
+        }
+        Ok(format!("{{\"{noun}\":[{}],\"next\":null}}", items.join(",")))
     }
 
     /// The error for a connection that could not be made, or that broke before the end of an answer.

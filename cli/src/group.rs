@@ -109,7 +109,7 @@ struct Offset {
 pub async fn run(client: &Client, command: &GroupCommand, out: &mut impl Write) -> Result<(), CliError> {
     let text = match command {
         GroupCommand::List { output } => {
-            let (_, text) = client.text(client.request(Method::GET, &["v1", "groups"])).await?;
+            let text = client.pages("groups").await?;
             if output.json { text } else { list_table(&parse::<Groups>(&text)?.groups) }
         }
         GroupCommand::Describe { name, output } => {

@@ -200,7 +200,12 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
         .map(|(at, heading)| {
             let cells = || rows.iter().filter_map(|row| row.get(at));
             let width = cells().map(|cell| cell.chars().count()).chain([heading.len()]).max().unwrap_or(0);
-            (width, at > 0 && cells().all(|cell| cell.starts_with(|c: char| c.is_ascii_digit() || c == '-')))
+            (
+                width,
+                at > 0
+                    && cells()
+                        .all(|cell| cell.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '~'))),
+            )
         })
         .collect();
     let heading: Vec<String> = headings.iter().map(|heading| (*heading).to_owned()).collect();

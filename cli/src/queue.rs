@@ -135,7 +135,7 @@ pub async fn run(client: &Client, command: &QueueCommand, out: &mut impl Write) 
     let text = match command {
         QueueCommand::Create { name, settings, output } => create(client, name, settings, *output).await?,
         QueueCommand::List { output } => {
-            let (_, text) = client.text(client.request(Method::GET, &["v1", "queues"])).await?;
+            let text = client.pages("queues").await?;
             if output.json { text } else { show::list_table(&text)? }
         }
         QueueCommand::Describe(Named { name, output }) => {

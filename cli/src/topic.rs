@@ -115,7 +115,7 @@ pub async fn run(client: &Client, command: &TopicCommand, out: &mut impl Write) 
     let text = match command {
         TopicCommand::Create { name, settings, output } => create(client, name, settings, *output).await?,
         TopicCommand::List { output } => {
-            let (_, text) = client.text(client.request(Method::GET, &["v1", "topics"])).await?;
+            let text = client.pages("topics").await?;
             if output.json { text } else { list_table(&parse::<Topics>(&text)?.topics) }
         }
         TopicCommand::Describe { name, output } => {

@@ -79,6 +79,15 @@ pub struct GroupState {
     pub owners: BTreeMap<PartitionId, Owner>,
 }
 
+/// A group in a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedGroup {
+    pub name: Name,
+    pub state: GroupState,
+    /// Partitions that are assigned or have a committed offset, by topic and number.
+    pub progress: Vec<Progress>,
+}
+
 /// A change of the members, of the assignment, or of both. It is applied only if the group is still at
 /// `generation`, and makes the next generation.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,6 +15,7 @@ pub mod limits;
 pub mod memory;
 pub mod name;
 pub mod number;
+pub mod page;
 pub mod partition;
 pub mod queue;
 pub mod retry;
@@ -30,5 +31,6 @@ pub use id::{
 pub use memory::MemoryControlPlane;
 pub use name::{Name, NameError};
 pub use number::saturated;
+pub use page::{Page, PageRequest};
 pub use scope::Scope;
 pub use topic::{Placement, Topic, TopicChange, TopicConfig};

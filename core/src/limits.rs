@@ -81,6 +81,16 @@ pub const OBJECT_FORGET_AFTER_MS: i64 = 86_400_000;
 /// How long a reader may use a plan over segments. An unlinked segment is deleted after this time.
 pub const PLAN_TTL_MS: i64 = 600_000;
 
+/// Maximum number of names in a page of a listing of topics, queues or groups; also the default.
+pub const PAGE_MAX_NAMES: i64 = 1_000;
+/// Number of partitions in a page of topics or groups after which it ends early.
+pub const PAGE_MAX_PARTITIONS: i64 = 100_000;
+/// Number of partitions in a page of queues after which it ends early: each costs some index lookups.
+pub const PAGE_MAX_QUEUE_PARTITIONS: i64 = 20_000;
+/// Records that may wait in a queue, or in all queues of a page together, for the counts of those that are
+/// due and of those that are not to be exact. Of more, so many rows are read.
+pub const COUNTED_MAX_ROWS: i64 = 10_000;
+
 /// Default of a read's `max_records`.
 pub const READ_MAX_RECORDS_DEFAULT: usize = 500;
 /// Maximum of a read's `max_records`.

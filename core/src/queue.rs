@@ -59,6 +59,7 @@
 //! After a nack, a release or the expiry of the lease, the key stays TAKEN: the same record is given out
 //! next.
 
+mod counts;
 pub mod deal;
 pub mod fate;
 pub mod like;
@@ -70,6 +71,7 @@ use crate::limits;
 use crate::name::Name;
 use crate::retry::RetryPolicy;
 use crate::scope::Scope;
+pub use counts::{Estimated, QueueCounts};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use uuid::Uuid;
@@ -389,24 +391,6 @@ pub struct Ack {
     pub partition: PartitionId,
     pub offset: Offset,
     pub attempt: i32,
-}
-
-/// Number of records of a queue in each state, and its rates.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct QueueCounts {
-    /// Can be leased now, apart from limits and keys that are taken.
-    pub ready: i64,
-    /// Never given out, and not due yet.
-    pub delayed: i64,
-    /// Given out before, and not due yet.
-    pub retrying: i64,
-    pub in_flight: i64,
-    pub dead: i64,
-    /// Commit time of the oldest record that was never leased.
-    pub oldest_ms: Option<i64>,
-    /// Records per second, as moving averages over a minute.
-    pub lease_rate: f64,
-    pub settle_rate: f64,
 }
 
 /// Sums that prove that no record was lost: `passed = acked + dead + expired + purged + waiting + leased`.

@@ -119,7 +119,7 @@ pub struct PartitionStatus {
     pub bytes: i64,
 }
 
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PutTopicRejected {
     #[error("a topic has 1 to {max} partitions", max = limits::PARTITIONS_MAX)]
     PartitionsOutOfRange,

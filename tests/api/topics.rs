@@ -1,6 +1,7 @@
 //! `/v1/topics`.
 
 use super::api;
+use futures::StreamExt;
 use millpond_tests::harness::client::{list, send};
 use millpond_tests::harness::unique;
 use reqwest::Method;
@@ -165,13 +166,52 @@ async fn the_list_holds_every_topic_by_name() {
     for n in ["c", "a", "b"] {
         api.topic(&format!("{prefix}.{n}"), 2).await;
     }
-    let all = api.get("/v1/topics").await.ok();
+    let all = api.get(&format!("/v1/topics?after={prefix}")).await.ok();
     let names: Vec<&str> = list(&all, "topics").iter().map(|t| t["name"].as_str().unwrap()).collect();
     let mine: Vec<&&str> = names.iter().filter(|n| n.starts_with(&format!("{prefix}."))).collect();
     assert_eq!(mine, [&format!("{prefix}.a"), &format!("{prefix}.b"), &format!("{prefix}.c")]);
     assert!(names.is_sorted());
     let one = list(&all, "topics").iter().find(|t| t["name"] == json!(format!("{prefix}.b"))).unwrap();
     assert_eq!(*one, api.get(&format!("/v1/topics/{prefix}.b")).await.ok());
+}
+
+#[tokio::test]
+async fn the_list_comes_in_pages_of_a_thousand() {
+    let (api, prefix) = (api(), unique("pages"));
+    let names: Vec<String> = (0..2_500).map(|n| format!("{prefix}.{n:04}")).collect();
+    let make = async |name: &String| {
+        assert_eq!(api.put(&format!("/v1/topics/{name}"), json!({"partitions": 1})).await.status, 201);
+    };
+    futures::stream::iter(&names).for_each_concurrent(16, make).await;
+    let mut after = prefix.clone();
+    let mut listed = Vec::new();
+    let mut sizes = Vec::new();
+    while listed.len() < names.len() {
+        let page = api.get(&format!("/v1/topics?after={after}")).await.ok();
+        let mine = list(&page, "topics").iter().map(|t| t["name"].as_str().unwrap().to_owned());
+        let mine: Vec<String> = mine.filter(|name| name.starts_with(&prefix)).collect();
+        assert_eq!(page["next"].is_null(), list(&page, "topics").len() < 1_000);
+        sizes.push(mine.len());
+        listed.extend(mine);
+        after = page["next"].as_str().map_or_else(|| "~".to_owned(), str::to_owned);
+    }
+    assert_eq!((listed, sizes), (names.clone(), vec![1_000, 1_000, 500]));
+    let few = api.get(&format!("/v1/topics?after={}&limit=2", names[9])).await.ok();
+    let named: Vec<&Value> = list(&few, "topics").iter().map(|t| &t["name"]).collect();
+    assert_eq!((named, &few["next"]), (vec![&json!(names[10]), &json!(names[11])], &json!(names[11])));
+    let last = api.get("/v1/topics?after=zzzz&limit=1").await.ok();
+    assert_eq!(last, json!({"topics": [], "next": null}));
+}
+
+#[tokio::test]
+async fn a_page_has_a_thousand_names_at_most() {
+    let api = api();
+    for noun in ["topics", "queues", "groups"] {
+        for wrong in ["limit=0", "limit=1001", "limit=-1", "limit=x", "after=a%20b", "after=", "more=1"] {
+            api.get(&format!("/v1/{noun}?{wrong}")).await.problem(400, "bad_request");
+        }
+        api.get(&format!("/v1/{noun}?limit=1000")).await.ok();
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod interleave;
 mod pools;
 mod queue;
 mod queue_keyed;
+mod queue_large;
 mod queue_storm;
 mod silent;
 mod storm;

@@ -6,7 +6,7 @@ use bytes::{Buf, BufMut, BytesMut};
 use millpond_control_plane::postgres::{ConnectError, Refused};
 use millpond_control_plane::{DatabaseOptions, PostgresControlPlane};
 use millpond_core::control_plane::{Jobs, Log, Topics};
-use millpond_core::{AgentId, Error, PartId, Scope};
+use millpond_core::{AgentId, Error, PageRequest, PartId, Scope};
 use millpond_tests::harness::wait::{until, within};
 use millpond_tests::postgres::Database;
 use millpond_tests::proxy::Target;
@@ -42,7 +42,7 @@ async fn commits_wait_neither_for_reads_nor_for_jobs() {
         let plane = Arc::clone(&stage.plane);
         blocked.spawn(async move {
             if n % 2 == 0 {
-                plane.groups(&Scope::unauthenticated()).await.ok();
+                plane.groups(&Scope::unauthenticated(), &PageRequest::all()).await.ok();
             } else {
                 plane.forget(10).await.ok();
             }
@@ -164,7 +164,7 @@ async fn connections_to_a_demoted_primary_are_not_used_again() {
     let mut reads = JoinSet::new();
     for _ in 0..4 {
         let plane = plane.clone();
-        reads.spawn(async move { plane.topics(&Scope::unauthenticated()).await });
+        reads.spawn(async move { plane.topics(&Scope::unauthenticated(), &PageRequest::all()).await });
     }
     until(20, "reads that wait", async || (waiting(&database, "topic").await >= 4).then_some(())).await;
     drop(holder);

@@ -1,7 +1,7 @@
 //! Consumer groups: members and their partitions.
 
 use millpond_core::group::{DeleteGroupRejected, NoSuchGroup, RenewRejected};
-use millpond_core::{Error, Generation, MemberId, Scope};
+use millpond_core::{Error, Generation, MemberId, Offset, PageRequest, Scope};
 use millpond_tests::members::SESSION_MS;
 use millpond_tests::stage::{DAY, HOUR, MINUTE, PartKind, Stage, home, name};
 use uuid::Uuid;
@@ -15,6 +15,7 @@ suite!(
     notices_topics_that_change,
     waits_for_a_topic_that_is_not_there,
     is_told_from_others,
+    is_listed_page_by_page,
     without_members_can_be_deleted,
     forgets_its_dead_and_itself,
 );
@@ -182,10 +183,39 @@ async fn is_told_from_others(s: &Stage) {
     assert_eq!(s.renew("h", a).await, Err(RenewRejected::NoSuchMember));
     assert_eq!(s.renew("i", a).await, Err(RenewRejected::NoSuchGroup));
     assert_eq!(s.renew("g", MemberId(Uuid::from_u128(9))).await, Err(RenewRejected::NoSuchMember));
-    assert_eq!(s.plane.groups(&s.scope).await.expect("a list"), [name("g"), name("h")]);
+    assert_eq!(s.groups(&s.scope).await, [name("g"), name("h")]);
     let other = Scope::anonymous(name("tenant"));
-    assert!(s.plane.groups(&other).await.expect("a list").is_empty());
+    assert!(s.groups(&other).await.is_empty());
     assert!(matches!(s.plane.group(&other, &name("g"), &[]).await, Err(Error::Rejected(NoSuchGroup))));
+}
+
+async fn is_listed_page_by_page(s: &Stage) {
+    let p = home(&s.topic("t", 3).await, 1);
+    s.append(PartKind::Inline, p, &[1, 2]).await;
+    for group in ["b", "B", "a"] {
+        s.join(group, &["t"]).await;
+    }
+    s.plane.reset_offsets(&s.scope, &name("c"), &[(p.id, Offset(1))]).await.expect("reset");
+    s.plane.make_group(&s.scope, &name("d")).await.expect("made");
+    let page = async |after: Option<&str>, limit, max_partitions| {
+        let request = PageRequest { after: after.map(name), limit, max_partitions };
+        let page = s.plane.groups(&s.scope, &request).await.expect("a page");
+        for group in &page.items {
+            assert_eq!(group.state, s.group(group.name.as_str()).await);
+            let progress = s.plane.progress(&s.scope, group.state.id).await.expect("a list");
+            assert_eq!(group.progress, progress);
+        }
+        let names: Vec<String> = page.items.iter().map(|group| group.name.to_string()).collect();
+        (names.concat(), page.has_more)
+    };
+    assert_eq!(page(None, 9, 99).await, ("Babcd".to_owned(), false));
+    assert_eq!(page(None, 5, 99).await, ("Babcd".to_owned(), false));
+    assert_eq!(page(None, 4, 99).await, ("Babc".to_owned(), true));
+    assert_eq!(page(Some("aa"), 1, 99).await, ("b".to_owned(), true));
+    assert_eq!(page(Some("d"), 1, 99).await, (String::new(), false));
+    assert_eq!(page(None, 9, 6).await, ("Ba".to_owned(), true));
+    assert_eq!(page(Some("a"), 9, 2).await, ("b".to_owned(), true), "never empty");
+    assert_eq!(page(Some("a"), 9, 4).await, ("bcd".to_owned(), false));
 }
 
 async fn without_members_can_be_deleted(s: &Stage) {
@@ -233,6 +263,6 @@ async fn forgets_its_dead_and_itself(s: &Stage) {
     assert_eq!(s.group("empty").await.generation, Generation(state.generation.0));
     s.advance(DAY + HOUR).await;
     s.plane.forget(100).await.expect("an answer");
-    assert_eq!(s.plane.groups(&s.scope).await.expect("a list"), [name("kept")]);
+    assert_eq!(s.groups(&s.scope).await, [name("kept")]);
     assert_eq!(s.committed("kept").await, [(("t".to_owned(), 0), 1)].into());
 }

@@ -4,12 +4,13 @@ use millpond_core::group::Start;
 use millpond_core::queue::{
     Listing, Mode, NoSuchQueue, PutQueueRejected, Queue, QueueChange, QueueCounts, Rate,
 };
-use millpond_core::{Error, Offset, Scope};
+use millpond_core::{Error, Offset, PageRequest, Scope};
 use millpond_tests::queues::{BASE_MS, LEASE_MS, nack, offsets, plain, whole};
-use millpond_tests::stage::{MINUTE, Stage, home, name};
+use millpond_tests::stage::{MINUTE, PartKind, Stage, home, name};
 
 suite!(
     is_made_over_a_topic,
+    is_listed_page_by_page,
     keeps_what_a_put_leaves_out,
     cannot_change_topic_mode_or_beginning,
     begins_where_it_is_told,
@@ -59,10 +60,38 @@ async fn is_made_over_a_topic(s: &Stage) {
     let (own, _) = put(s, "t", &QueueChange::default()).await.expect("made");
     assert_eq!(own.topic.as_str(), "t");
     assert_ne!((own.id, own.secret), (made.id, made.secret));
-    assert_eq!(s.plane.queues(&s.scope).await.expect("a list"), [made, own]);
+    assert_eq!(s.queues(&s.scope).await, [made, own]);
     let other = Scope::anonymous(name("other"));
-    assert_eq!(s.plane.queues(&other).await.expect("a list"), []);
+    assert_eq!(s.queues(&other).await, []);
     assert!(matches!(s.plane.queue(&other, &name("q")).await, Err(Error::Rejected(NoSuchQueue))));
+}
+
+async fn is_listed_page_by_page(s: &Stage) {
+    s.topic("t", 2).await;
+    let home = home(&s.topic("u", 3).await, 1);
+    s.append(PartKind::Inline, home, &[1, 2, 3]).await;
+    for (text, topic) in [("a", "t"), ("b", "t"), ("B", "t"), ("c", "u"), ("d", "t")] {
+        let change = QueueChange { topic: Some(name(topic)), ..QueueChange::default() };
+        put(s, text, &change).await.expect("made");
+    }
+    s.plane.delete_queue(&s.scope, &name("b")).await.expect("an answer");
+    let page = async |after: Option<&str>, limit, max_partitions| {
+        let request = PageRequest { after: after.map(name), limit, max_partitions };
+        let page = s.plane.queues(&s.scope, &request).await.expect("a page");
+        for (queue, counts) in &page.items {
+            assert_eq!(get(s, queue.name.as_str()).await.as_ref(), Some(queue));
+            assert_eq!(*counts, s.counts(queue).await);
+            assert_eq!(counts.ready, if queue.name.as_str() == "c" { 3 } else { 0 });
+        }
+        let names: Vec<String> = page.items.iter().map(|(queue, _)| queue.name.to_string()).collect();
+        (names.concat(), page.has_more)
+    };
+    assert_eq!(page(None, 9, 99).await, ("Bacd".to_owned(), false));
+    assert_eq!(page(None, 3, 99).await, ("Bac".to_owned(), true));
+    assert_eq!(page(Some("a"), 1, 99).await, ("c".to_owned(), true));
+    assert_eq!(page(Some("d"), 1, 99).await, (String::new(), false));
+    assert_eq!(page(None, 9, 6).await, ("Ba".to_owned(), true));
+    assert_eq!(page(Some("a"), 9, 2).await, ("c".to_owned(), true), "never empty");
 }
 
 async fn keeps_what_a_put_leaves_out(s: &Stage) {
@@ -141,7 +170,7 @@ async fn loses_its_leases_when_it_is_deleted(s: &Stage) {
     let deleted = s.plane.delete_queue(&s.scope, &name("q")).await.expect("an answer");
     assert!(deleted || s.resends());
     assert!(!s.plane.delete_queue(&s.scope, &name("q")).await.expect("an answer"));
-    assert_eq!((get(s, "q").await, s.plane.queues(&s.scope).await.expect("a list").len()), (None, 0));
+    assert_eq!((get(s, "q").await, s.queues(&s.scope).await.len()), (None, 0));
     let gone = |e: Error<NoSuchQueue>| matches!(e, Error::Rejected(NoSuchQueue));
     assert!(gone(s.plane.grant(&s.asking(&q, &[1])).await.expect_err("gone")));
     assert!(gone(s.plane.queue_counts(&s.scope, q.id).await.expect_err("gone")));

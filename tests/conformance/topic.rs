@@ -2,7 +2,7 @@
 
 use millpond_core::control_plane::Verdict;
 use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
-use millpond_core::{Error, Offset, Placement, Scope, Topic, TopicChange, TopicConfig, limits};
+use millpond_core::{Error, Offset, PageRequest, Placement, Scope, Topic, TopicChange, TopicConfig, limits};
 use millpond_tests::stage::{BOTH, Draft, PartKind, Stage, home, name};
 
 suite!(
@@ -12,6 +12,7 @@ suite!(
     never_shrinks,
     has_a_number_of_partitions_in_range,
     lists_by_name,
+    is_listed_page_by_page,
     is_gone_after_its_end,
     of_the_same_name_shares_nothing,
     of_another_tenant_is_another,
@@ -88,20 +89,45 @@ async fn has_a_number_of_partitions_in_range(s: &Stage) {
             s.plane.put_topic(&s.scope, &name("t"), &partitions(count), 1).await.expect_err("refused");
         assert!(matches!(refused, Error::Rejected(PutTopicRejected::PartitionsOutOfRange)), "{refused:?}");
     }
-    assert!(s.plane.topics(&s.scope).await.expect("a list").is_empty());
+    assert!(s.topics(&s.scope).await.is_empty());
 }
 
 async fn lists_by_name(s: &Stage) {
-    assert!(s.plane.topics(&s.scope).await.expect("a list").is_empty());
+    assert!(s.topics(&s.scope).await.is_empty());
     for text in ["b", "a.b", "B", "a-b", "a_b", "a", "10", "9", "A", "ab"] {
         s.topic(text, 1).await;
     }
-    let listed = s.plane.topics(&s.scope).await.expect("a list");
+    let listed = s.topics(&s.scope).await;
     let names: Vec<&str> = listed.iter().map(|t| t.name.as_str()).collect();
     assert_eq!(names, ["10", "9", "A", "B", "a", "a-b", "a.b", "a_b", "ab", "b"]);
     for topic in &listed {
         assert_eq!(s.plane.topic(&s.scope, &topic.name).await.expect("a topic"), *topic);
     }
+}
+
+async fn is_listed_page_by_page(s: &Stage) {
+    for (text, partitions) in [("a", 2), ("b", 3), ("B", 1), ("c", 9), ("d", 1)] {
+        s.topic(text, partitions).await;
+    }
+    s.delete_topic("b").await;
+    let page = async |after: Option<&str>, limit, max_partitions| {
+        let request = PageRequest { after: after.map(name), limit, max_partitions };
+        let page = s.plane.topics(&s.scope, &request).await.expect("a page");
+        for (topic, partitions) in &page.items {
+            assert_eq!(*partitions, s.plane.partitions(&s.scope, topic.id).await.expect("a list"));
+        }
+        let names: Vec<String> = page.items.iter().map(|(topic, _)| topic.name.to_string()).collect();
+        (names.concat(), page.has_more)
+    };
+    assert_eq!(page(None, 9, 99).await, ("Bacd".to_owned(), false));
+    assert_eq!(page(None, 4, 99).await, ("Bacd".to_owned(), false));
+    assert_eq!(page(None, 3, 99).await, ("Bac".to_owned(), true));
+    assert_eq!(page(Some("c"), 3, 99).await, ("d".to_owned(), false));
+    assert_eq!(page(Some("ab"), 1, 99).await, ("c".to_owned(), true));
+    assert_eq!(page(Some("d"), 1, 99).await, (String::new(), false));
+    assert_eq!(page(None, 9, 3).await, ("Ba".to_owned(), true));
+    assert_eq!(page(Some("a"), 9, 3).await, ("c".to_owned(), true), "never empty");
+    assert_eq!(page(Some("a"), 9, 10).await, ("cd".to_owned(), false));
 }
 
 async fn is_gone_after_its_end(s: &Stage) {
@@ -111,7 +137,7 @@ async fn is_gone_after_its_end(s: &Stage) {
     s.delete_topic("t").await;
     assert!(!s.plane.delete_topic(&s.scope, &name("t")).await.expect("an answer"));
     assert!(matches!(s.plane.topic(&s.scope, &name("t")).await, Err(Error::Rejected(NoSuchTopic))));
-    assert!(s.plane.topics(&s.scope).await.expect("a list").is_empty());
+    assert!(s.topics(&s.scope).await.is_empty());
     assert!(s.plane.partitions(&s.scope, topic.id).await.expect("a list").is_empty());
     let asked: Vec<_> = topic.partitions.iter().map(|id| (s.scope.clone(), *id)).collect();
     assert!(s.plane.high_watermarks(&asked).await.expect("a list").is_empty());
@@ -144,11 +170,11 @@ async fn of_another_tenant_is_another(s: &Stage) {
     commit.requests[0].scope = them.clone();
     assert_eq!(s.commit(&commit).await.verdicts, [Verdict::Stored]);
     assert!(s.tags(home(&ours, 0)).await.is_empty());
-    assert_eq!(s.plane.topics(&them).await.expect("a list"), [theirs]);
-    assert_eq!(s.plane.topics(&s.scope).await.expect("a list"), [ours]);
+    assert_eq!(s.topics(&them).await, [theirs]);
+    assert_eq!(s.topics(&s.scope).await, [ours]);
     s.delete_topic("t").await;
     assert!(s.plane.topic(&them, &name("t")).await.is_ok());
-    assert!(s.plane.topics(&Scope::anonymous(name("nobody"))).await.expect("a list").is_empty());
+    assert!(s.topics(&Scope::anonymous(name("nobody"))).await.is_empty());
 }
 
 async fn reports_its_partitions(s: &Stage) {

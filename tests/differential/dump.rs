@@ -51,7 +51,7 @@ pub async fn compare(pair: &Pair) {
 }
 
 async fn topics(stage: &Stage) -> Vec<Topic> {
-    stage.plane.topics(&stage.scope).await.expect("a list")
+    stage.topics(&stage.scope).await
 }
 
 async fn status(stage: &Stage, topic: &Topic) -> Vec<(i32, i64, i64, i64)> {

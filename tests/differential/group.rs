@@ -60,8 +60,8 @@ pub async fn compare(pair: &Pair) {
             group_name(group)
         );
     }
-    let left = pair.memory.plane.groups(&pair.memory.scope).await.expect("a list");
-    assert_eq!(left, pair.postgres.plane.groups(&pair.postgres.scope).await.expect("a list"));
+    let left = pair.memory.groups(&pair.memory.scope).await;
+    assert_eq!(left, pair.postgres.groups(&pair.postgres.scope).await);
 }
 
 impl Pair {

@@ -5,6 +5,7 @@ pub mod draft;
 pub mod faulty;
 pub mod harness;
 pub mod history;
+pub mod lists;
 pub mod members;
 pub mod postgres;
 pub mod proxy;

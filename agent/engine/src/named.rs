@@ -1,7 +1,9 @@
 //! Short-lived cache of control plane rows by tenant and name.
 
 use millpond_core::{Error, Name, Scope};
+use moka::Entry;
 use moka::future::Cache;
+use moka::ops::compute::Op;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -15,14 +17,15 @@ const ENTRY_MEMORY_TTL: Duration = Duration::from_secs(60);
 
 /// Tenant and name.
 type Key = (Name, Name);
+/// An entry with the time at which it was loaded.
+type Loaded<T> = (Instant, Arc<T>);
 
 /// Rows of the control plane by tenant and name. Callers that miss at the same time share one query.
 ///
 /// Invariant: the age of an entry is measured by tokio's clock, which a simulation can pause, never by the
 /// cache's own clock.
 pub struct NamedCache<T> {
-    /// Each with the time at which it was loaded.
-    entries: Cache<Key, (Instant, Arc<T>)>,
+    entries: Cache<Key, Loaded<T>>,
 }
 
 impl<T: Send + Sync + 'static> Default for NamedCache<T> {
@@ -32,18 +35,24 @@ impl<T: Send + Sync + 'static> Default for NamedCache<T> {
 }
 
 impl<T: Send + Sync + 'static> NamedCache<T> {
-    /// Returns the entry; calls `load` if there is none or it is older than [`ENTRY_MAX_AGE`].
+    /// Returns the entry; calls `load` if there is none or it is older than [`ENTRY_MAX_AGE`]. Callers that
+    /// need it at the same time share one `load` and its outcome, those that expect the same rejections.
     pub async fn get<R, F>(&self, scope: &Scope, name: &Name, load: F) -> Result<Arc<T>, Error<R>>
     where
         F: Future<Output = Result<T, Error<R>>>,
         R: Clone + std::fmt::Debug + Send + Sync + 'static,
     {
         let key = key(scope, name);
-        if let Some((loaded_at, entry)) = self.entries.get(&key).await {
-            if loaded_at.elapsed() < ENTRY_MAX_AGE {
-                return Ok(entry);
+        if let Some(loaded) = self.entries.get(&key).await {
+            if is_fresh(&loaded) {
+                return Ok(loaded.1);
             }
-            self.entries.invalidate(&key).await;
+            // Callers may come here late: what another of them has loaded meanwhile stays.
+            let drop_stale = async |entry: Option<Entry<Key, Loaded<T>>>| match entry {
+                Some(entry) if !is_fresh(entry.value()) => Op::Remove,
+                _ => Op::Nop,
+            };
+            self.entries.entry_by_ref(&key).and_compute_with(drop_stale).await;
         }
         let load = async { load.await.map(|loaded| (Instant::now(), Arc::new(loaded))) };
         match self.entries.try_get_with(key, load).await {
@@ -67,6 +76,10 @@ impl<T: Send + Sync + 'static> NamedCache<T> {
     pub async fn forget(&self, scope: &Scope, name: &Name) {
         self.entries.invalidate(&key(scope, name)).await;
     }
+}
+
+fn is_fresh<T>((loaded_at, _): &Loaded<T>) -> bool {
+    loaded_at.elapsed() < ENTRY_MAX_AGE
 }
 
 fn key(scope: &Scope, name: &Name) -> Key {
@@ -105,6 +118,25 @@ mod tests {
         assert_eq!(*cache.get(&scope, &name, load()).await.expect("two"), 2);
         cache.forget(&scope, &name).await;
         assert_eq!(*cache.get(&scope, &name, load()).await.expect("three"), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hundred_callers_share_each_query_also_when_an_entry_has_become_old() {
+        let cache = NamedCache::<u32>::default();
+        let (scope, loads) = (Scope::unauthenticated(), AtomicU32::new(0));
+        let name = name("a");
+        for round in 1..=20 {
+            let call = async || {
+                let load = async {
+                    tokio::task::yield_now().await;
+                    Ok::<u32, Error<Infallible>>(loads.fetch_add(1, Ordering::Relaxed) + 1)
+                };
+                *cache.get(&scope, &name, load).await.expect("an entry")
+            };
+            let all = futures::future::join_all((0..100).map(|_| call())).await;
+            assert_eq!(all, vec![round; 100]);
+            tokio::time::advance(ENTRY_MAX_AGE).await;
+        }
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@
 
 use crate::named::NamedCache;
 use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
-use millpond_core::{ControlPlane, Error, Name, PartitionId, Scope, Topic, TopicChange};
+use millpond_core::{ControlPlane, Error, Name, Page, PageRequest, PartitionId, Scope, Topic, TopicChange};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -82,14 +82,19 @@ impl Topics {
     }
 
     /// The topic. If it does not exist, it is created with the defaults, provided that the server is
-    /// configured so.
+    /// configured so. Callers that find at the same time that it is missing create it by one statement.
     pub async fn get_or_create(&self, scope: &Scope, name: &Name) -> Result<Arc<Topic>, TopicError> {
         match self.get(scope, name).await {
             Err(TopicError::NoSuchTopic(_)) if self.auto_create => {}
             outcome => return outcome,
         }
-        let made = self.put(scope, name, &TopicChange::default()).await;
-        made.map(|(topic, _)| topic).map_err(|error| topic_error(name, error.map_rejection(|_| NoSuchTopic)))
+        let change = TopicChange::default();
+        let make = async {
+            let made = self.plane.put_topic(scope, name, &change, self.default_partitions).await;
+            made.map(|(topic, _)| topic)
+        };
+        let made = self.known.get(scope, name, make).await;
+        made.map_err(|error: Error<PutTopicRejected>| topic_error(name, error.map_rejection(|_| NoSuchTopic)))
     }
 
     /// Creates or changes a topic; `true` if it was created.
@@ -115,13 +120,10 @@ impl Topics {
         Ok(DescribedTopic { topic, partitions })
     }
 
-    /// All topics of the tenant, in the order of their names.
-    pub async fn list(&self, scope: &Scope) -> Result<Vec<DescribedTopic>, Error> {
-        let mut topics = Vec::new();
-        for topic in self.plane.topics(scope).await? {
-            topics.push(self.partitions(scope, Arc::new(topic)).await?);
-        }
-        Ok(topics)
+    /// A page of the tenant's topics, in the order of their names.
+    pub async fn list(&self, scope: &Scope, page: &PageRequest) -> Result<Page<DescribedTopic>, Error> {
+        let page = self.plane.topics(scope, page).await?;
+        Ok(page.map(|(topic, partitions)| DescribedTopic { topic: Arc::new(topic), partitions }))
     }
 
     /// Deletes a topic and its records.

@@ -11,6 +11,7 @@ pub mod group;
 mod linger;
 pub mod operations;
 pub mod origin;
+mod page;
 pub mod produce;
 pub mod queue;
 pub mod read;

@@ -3,7 +3,8 @@
 use super::AppState;
 use super::body::json_body;
 use super::error::{Problem, ProblemBody};
-use super::extract::{Caller, TopicName};
+use super::extract::{Caller, Params, TopicName};
+use super::page::PageQuery;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Json, Response};
@@ -91,6 +92,8 @@ pub struct PartitionDescription {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct TopicList {
     topics: Vec<TopicDescription>,
+    /// `after` of the next page; null on the last page.
+    next: Option<String>,
 }
 
 impl TopicSettings {
@@ -181,16 +184,24 @@ async fn put(
     Ok((status, Json(description(&described))).into_response())
 }
 
-/// All topics of the tenant, ordered by name.
+/// Lists the topics of the tenant page by page, ordered by name.
 #[utoipa::path(
-    get, path = "/v1/topics", tag = "topics",
+    get, path = "/v1/topics", tag = "topics", params(PageQuery),
     responses((status = 200, description = "topics with the state of their partitions", body = TopicList),
+        (status = "4XX", description = "bad_request",
+            body = ProblemBody, content_type = "application/problem+json"),
         (status = "5XX", description = "control_plane_unavailable",
             body = ProblemBody, content_type = "application/problem+json"))
 )]
-async fn list(State(app): State<AppState>, Caller(scope): Caller) -> Result<Json<TopicList>, Problem> {
-    let topics = app.engine.topics.list(&scope).await?;
-    Ok(Json(TopicList { topics: topics.iter().map(description).collect() }))
+async fn list(
+    State(app): State<AppState>,
+    Caller(scope): Caller,
+    Params(query): Params<PageQuery>,
+) -> Result<Json<TopicList>, Problem> {
+    let page = app.engine.topics.list(&scope, &query.request(limits::PAGE_MAX_PARTITIONS)?).await?;
+    let topics: Vec<TopicDescription> = page.items.iter().map(description).collect();
+    let next = topics.last().filter(|_| page.has_more).map(|last| last.name.clone());
+    Ok(Json(TopicList { topics, next }))
 }
 
 /// Describes a topic: its configuration and the state of each partition.

@@ -57,6 +57,25 @@ async fn segments_are_encoded_below_the_base_and_the_token_is_shown() {
 }
 
 #[tokio::test]
+async fn all_pages_of_a_list_are_walked() {
+    let names = |from: usize| (from..5).take(2).map(|n| format!(r#"{{"name":"t{n}"}}"#)).collect::<Vec<_>>();
+    let list = move |uri: Uri| async move {
+        let after = uri.query().map(|query| query.strip_prefix("after=t").expect("a name"));
+        let from = after.map_or(0, |n| n.parse::<usize>().expect("a number") + 1);
+        let next = if from + 2 < 5 { format!(r#""t{}""#, from + 1) } else { "null".to_owned() };
+        format!(r#"{{"topics":[{}],"next":{next}}}"#, names(from).join(","))
+    };
+    let client = testing::serve(Router::new().route("/v1/topics", get(list))).await;
+    assert_eq!(
+        client.pages("topics").await.expect("a list"),
+        r#"{"topics":[{"name":"t0"},{"name":"t1"},{"name":"t2"},{"name":"t3"},{"name":"t4"}],"next":null}"#
+    );
+    let one = r#"{"queues":[], "next":null}"#;
+    let client = testing::serve(Router::new().route("/v1/queues", get(move || async move { one }))).await;
+    assert_eq!(client.pages("queues").await.expect("a list"), one);
+}
+
+#[tokio::test]
 async fn nobody_there_is_said_plainly() {
     let (listener, client) = testing::listen().await;
     let address = listener.local_addr().expect("an address");

@@ -30,6 +30,17 @@ struct Queue {
     oldest_age_ms: Option<u64>,
     lease_rate: f64,
     settle_rate: f64,
+    /// Names of the counts that are estimates.
+    #[serde(default)]
+    approximate: Vec<String>,
+}
+
+impl Queue {
+    /// A count as it is printed: `~` before an estimate.
+    fn count(&self, name: &str, count: u64) -> String {
+        let sign = if self.approximate.iter().any(|one| one == name) { "~" } else { "" };
+        format!("{sign}{}", humane::count(count))
+    }
 }
 
 #[derive(Deserialize)]
@@ -64,9 +75,9 @@ pub fn list_table(text: &str) -> Result<String, CliError> {
             queue.queue.clone(),
             queue.topic.clone(),
             queue.mode.clone(),
-            humane::count(queue.ready),
-            humane::count(queue.delayed),
-            humane::count(queue.retrying),
+            queue.count("ready", queue.ready),
+            queue.count("delayed", queue.delayed),
+            queue.count("retrying", queue.retrying),
             humane::count(queue.in_flight),
             humane::count(queue.dead),
             age(queue.oldest_age_ms),
@@ -94,9 +105,9 @@ pub fn describe_table(text: &str) -> Result<String, CliError> {
         ("paused", if queue.paused { "yes" } else { "no" }.to_owned()),
     ];
     let counts = [
-        ("ready", humane::count(queue.ready)),
-        ("delayed", humane::count(queue.delayed)),
-        ("retrying", humane::count(queue.retrying)),
+        ("ready", queue.count("ready", queue.ready)),
+        ("delayed", queue.count("delayed", queue.delayed)),
+        ("retrying", queue.count("retrying", queue.retrying)),
         ("in flight", humane::count(queue.in_flight)),
         ("dead", humane::count(queue.dead)),
     ];

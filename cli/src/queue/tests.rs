@@ -122,6 +122,19 @@ async fn list_and_describe_are_tables() {
 }
 
 #[tokio::test]
+async fn estimates_are_marked() {
+    let queue = QUEUE.replacen('{', r#"{"approximate":["ready","retrying"],"#, 1);
+    let router = Router::new()
+        .route("/v1/queues", get(move || async move { format!(r#"{{"queues":[{queue}],"next":null}}"#) }));
+    let client = testing::serve(router).await;
+    assert_eq!(
+        run_line(&client, "list").await.expect("listed"),
+        "QUEUE  TOPIC  MODE     READY  DELAYED  RETRYING  IN FLIGHT  DEAD  OLDEST\n\
+         q      t      shared  ~1,200        0        ~3          4     1  1m 23s\n"
+    );
+}
+
+#[tokio::test]
 async fn what_is_done_to_a_queue_is_said() {
     let answer = r#"{"purged":1200,"paused":true}"#;
     let (printed, asked) =

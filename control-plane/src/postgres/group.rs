@@ -1,16 +1,18 @@
 //! Consumer groups: membership, assignment, committed offsets.
 
+mod state;
+
 use super::PostgresControlPlane;
 use super::connection::{WRITE, retried, sent};
 use super::error::classify;
 use async_trait::async_trait;
 use millpond_core::control_plane::Groups;
 use millpond_core::group::{
-    Assigned, DeleteGroupRejected, GenerationMoved, GroupState, GroupTopic, Member, MemberState, NoSuchGroup,
-    OffsetCommit, OffsetsRejected, Owner, Progress, Regroup, RenewRejected, Renewed, ResetRejected, Start,
+    Assigned, DeleteGroupRejected, GenerationMoved, GroupState, ListedGroup, NoSuchGroup, OffsetCommit,
+    OffsetsRejected, Progress, Regroup, RenewRejected, Renewed, ResetRejected, Start,
 };
 use millpond_core::{
-    Error, Generation, GroupId, MemberId, Name, Offset, PartitionId, Scope, TopicId, limits,
+    Error, Generation, GroupId, MemberId, Name, Offset, Page, PageRequest, PartitionId, Scope, limits,
 };
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -18,14 +20,6 @@ use uuid::Uuid;
 /// Maximum number of times that a statement is sent. A statement that waited for the lock of its group finds
 /// that the group changed meanwhile and has to be sent again; more often in a row, something is wrong.
 const SENDINGS_MAX: usize = 50;
-
-fn start(latest: bool) -> Start {
-    if latest { Start::Latest } else { Start::Earliest }
-}
-
-fn names(texts: &[String]) -> Vec<Name> {
-    texts.iter().filter_map(|t| Name::new(t).ok()).collect()
-}
 
 fn changing<R>() -> Error<R> {
     Error::NotApplied("the group changes all the time".into())
@@ -39,8 +33,6 @@ impl Groups for PostgresControlPlane {
         name: &Name,
         also: &[Name],
     ) -> Result<GroupState, Error<NoSuchGroup>> {
-        // The generation is read first. What is read after it may be newer, but never older, and a change
-        // that is based on it fails if the group has changed since.
         let row = retried!(
             self,
             c => sqlx::query_file!(
@@ -50,58 +42,14 @@ impl Groups for PostgresControlPlane {
         )
         .map_err(Error::from_infallible)?;
         let row = row.ok_or(Error::Rejected(NoSuchGroup))?;
-        let id = row.group_id;
-        let members = retried!(self, c => sqlx::query_file!("queries/group/members.sql", id).fetch_all(c))
-            .map_err(Error::from_infallible)?;
-        let mut wanted: Vec<String> = also
-            .iter()
-            .map(ToString::to_string)
-            .chain(members.iter().flat_map(|m| m.topics.clone()))
-            .collect();
-        wanted.sort_unstable();
-        wanted.dedup();
-        let topics = retried!(
-            self,
-            c => sqlx::query_file!("queries/group/topics.sql", scope.tenant.as_str(), &wanted).fetch_all(c)
-        )
-        .map_err(Error::from_infallible)?;
-        let owners = retried!(self, c => sqlx::query_file!("queries/group/owners.sql", id).fetch_all(c))
-            .map_err(Error::from_infallible)?;
-        Ok(GroupState {
-            id: GroupId(id),
-            generation: Generation(row.generation),
-            basis: row.topic_ids.into_iter().map(TopicId).zip(row.partition_counts).collect(),
-            members: members
-                .into_iter()
-                .map(|m| MemberState {
-                    member: Member {
-                        id: MemberId(m.member_id),
-                        topics: names(&m.topics),
-                        session_ms: m.session_ms,
-                        from: start(m.latest),
-                        client_id: m.client_id,
-                    },
-                    seen_at_ms: m.seen_at_ms,
-                    expired: m.expired,
-                })
-                .collect(),
-            topics: topics
-                .into_iter()
-                .filter_map(|t| {
-                    let partitions = t.partitions.into_iter().map(PartitionId).collect();
-                    Some(GroupTopic { name: Name::new(&t.name).ok()?, id: TopicId(t.topic_id), partitions })
-                })
-                .collect(),
-            owners: owners
-                .into_iter()
-                .map(|o| {
-                    (
-                        PartitionId(o.partition_id),
-                        Owner { member: MemberId(o.member_id), since: Generation(o.since) },
-                    )
-                })
-                .collect(),
-        })
+        let group = state::Listed {
+            id: row.group_id,
+            generation: row.generation,
+            topic_ids: row.topic_ids,
+            partition_counts: row.partition_counts,
+        };
+        let states = state::states(self, scope, vec![group], also).await.map_err(Error::from_infallible)?;
+        states.into_iter().next().ok_or(Error::Rejected(NoSuchGroup))
     }
 
     async fn make_group(&self, scope: &Scope, name: &Name) -> Result<(), Error> {
@@ -109,31 +57,34 @@ impl Groups for PostgresControlPlane {
         sent!(self, WRITE, c => statement.execute(c))?.map(|_| ()).map_err(classify)
     }
 
-    async fn groups(&self, scope: &Scope) -> Result<Vec<Name>, Error> {
+    /// Five statements, however many groups there are.
+    async fn groups(&self, scope: &Scope, page: &PageRequest) -> Result<Page<ListedGroup>, Error> {
+        let (tenant, after) = (scope.tenant.as_str(), page.after.as_ref().map_or("", Name::as_str));
+        let (limit, partitions) = (page.limit, page.max_partitions);
         let rows = retried!(
             self,
-            c => sqlx::query_file_scalar!("queries/group/list.sql", scope.tenant.as_str()).fetch_all(c)
+            c => sqlx::query_file!("queries/group/list.sql", tenant, after, limit, partitions).fetch_all(c)
         )?;
-        Ok(names(&rows))
+        let has_more = rows.last().is_some_and(|row| row.more);
+        let names: Vec<String> = rows.iter().map(|row| row.name.clone()).collect();
+        let ids: Vec<i64> = rows.iter().map(|row| row.group_id).collect();
+        let listed = rows.into_iter().map(|row| state::Listed {
+            id: row.group_id,
+            generation: row.generation,
+            topic_ids: row.topic_ids,
+            partition_counts: row.partition_counts,
+        });
+        let states = state::states(self, scope, listed.collect(), &[]).await?;
+        let mut progress = state::progress_of(self, scope, &ids).await?;
+        let groups = names.iter().zip(states).filter_map(|(name, state)| {
+            let progress = progress.remove(&state.id.0).unwrap_or_default();
+            Some(ListedGroup { name: Name::new(name).ok()?, state, progress })
+        });
+        Ok(Page { items: groups.collect(), has_more })
     }
 
     async fn progress(&self, scope: &Scope, group: GroupId) -> Result<Vec<Progress>, Error> {
-        let rows = retried!(
-            self,
-            c => sqlx::query_file!("queries/group/progress.sql", group.0, scope.tenant.as_str()).fetch_all(c)
-        )?;
-        let progress = rows.into_iter().filter_map(|row| {
-            Some(Progress {
-                topic: Name::new(&row.name).ok()?,
-                number: row.number,
-                partition: PartitionId(row.partition_id),
-                owner: row.member_id.map(MemberId),
-                committed: row.committed.map(Offset),
-                log_start_offset: Offset(row.log_start_offset),
-                high_watermark: Offset(row.high_watermark),
-            })
-        });
-        Ok(progress.collect())
+        Ok(state::progress_of(self, scope, &[group.0]).await?.remove(&group.0).unwrap_or_default())
     }
 
     async fn regroup(&self, change: &Regroup) -> Result<Generation, Error<GenerationMoved>> {
@@ -201,7 +152,7 @@ impl Groups for PostgresControlPlane {
             generation: Generation(first.generation),
             stale: first.stale,
             session_ms,
-            from: start(first.latest.unwrap_or(false)),
+            from: state::start(first.latest.unwrap_or(false)),
             noted_ms_ago: first.noted_ms_ago.unwrap_or(0),
             partitions: partitions.collect(),
         })

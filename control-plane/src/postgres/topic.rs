@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use millpond_core::control_plane::Topics;
 use millpond_core::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected};
 use millpond_core::{
-    Error, Name, Offset, PartitionId, Placement, Scope, Topic, TopicChange, TopicConfig, TopicId, limits,
+    Error, Name, Offset, Page, PageRequest, PartitionId, Placement, Scope, Topic, TopicChange, TopicConfig,
+    TopicId, limits,
 };
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
@@ -89,23 +90,40 @@ impl Topics for PostgresControlPlane {
         })
     }
 
-    async fn topics(&self, scope: &Scope) -> Result<Vec<Topic>, Error> {
+    async fn topics(
+        &self,
+        scope: &Scope,
+        page: &PageRequest,
+    ) -> Result<Page<(Topic, Vec<PartitionStatus>)>, Error> {
+        let (tenant, after) = (scope.tenant.as_str(), page.after.as_ref().map_or("", Name::as_str));
+        let (limit, partitions) = (page.limit, page.max_partitions);
         let rows = retried!(
             self,
-            c => sqlx::query_file!("queries/topic/list.sql", scope.tenant.as_str()).fetch_all(c)
+            c => sqlx::query_file!("queries/topic/list.sql", tenant, after, limit, partitions).fetch_all(c)
         )?;
+        let has_more = rows.last().is_some_and(|row| row.more);
         let topic = rows.into_iter().filter_map(|row| {
-            let name = Name::new(&row.name).ok()?;
-            let partitions = row.partitions.iter().copied().map(PartitionId).collect();
-            Some(Topic {
+            let places = row.starts.into_iter().zip(row.ends).zip(row.bytes);
+            let status = |((partition, id), ((start, end), bytes)): ((i32, &i64), ((i64, i64), i64))| {
+                PartitionStatus {
+                    partition,
+                    id: PartitionId(*id),
+                    log_start_offset: Offset(start),
+                    high_watermark: Offset(end),
+                    bytes,
+                }
+            };
+            let partitions: Vec<PartitionStatus> = (0..).zip(&row.ids).zip(places).map(status).collect();
+            let topic = Topic {
                 id: TopicId(row.topic_id),
                 tenant: scope.tenant.clone(),
-                name,
+                name: Name::new(&row.name).ok()?,
                 config: config_of!(row),
-                partitions,
-            })
+                partitions: row.ids.into_iter().map(PartitionId).collect(),
+            };
+            Some((topic, partitions))
         });
-        Ok(topic.collect())
+        Ok(Page { items: topic.collect(), has_more })
     }
 
     async fn partitions(&self, scope: &Scope, topic: TopicId) -> Result<Vec<PartitionStatus>, Error> {

@@ -7,11 +7,12 @@ use super::{
 };
 use crate::error::Error;
 use crate::group::{
-    DeleteGroupRejected, GenerationMoved, GroupState, NoSuchGroup, OffsetCommit, OffsetsRejected, Progress,
-    Regroup, RenewRejected, Renewed, ResetRejected,
+    DeleteGroupRejected, GenerationMoved, GroupState, ListedGroup, NoSuchGroup, OffsetCommit,
+    OffsetsRejected, Progress, Regroup, RenewRejected, Renewed, ResetRejected,
 };
 use crate::id::{AgentId, Generation, GroupId, MemberId, Offset, PartId, PartitionId, QueueId, TopicId};
 use crate::name::Name;
+use crate::page::{Page, PageRequest};
 use crate::queue::{
     Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected,
     Queue, QueueChange, QueueCounts, Settle, Settled,
@@ -51,7 +52,8 @@ macro_rules! calls {
                 Heavy put_topic(&scope: Scope, &name: Name, &change: TopicChange, default_partitions: i32)
                     -> Result<(Topic, bool), Error<PutTopicRejected>>;
                 Serving topic(&scope: Scope, &name: Name) -> Result<Topic, Error<NoSuchTopic>>;
-                Serving topics(&scope: Scope) -> Result<Vec<Topic>, Error>;
+                Serving topics(&scope: Scope, &page: PageRequest)
+                    -> Result<Page<(Topic, Vec<PartitionStatus>)>, Error>;
                 Serving partitions(&scope: Scope, topic: TopicId) -> Result<Vec<PartitionStatus>, Error>;
                 Heavy delete_topic(&scope: Scope, &name: Name) -> Result<bool, Error>;
             }
@@ -71,7 +73,7 @@ macro_rules! calls {
                 Serving group(&scope: Scope, &name: Name, &also: [Name])
                     -> Result<GroupState, Error<NoSuchGroup>>;
                 Serving make_group(&scope: Scope, &name: Name) -> Result<(), Error>;
-                Serving groups(&scope: Scope) -> Result<Vec<Name>, Error>;
+                Serving groups(&scope: Scope, &page: PageRequest) -> Result<Page<ListedGroup>, Error>;
                 Serving progress(&scope: Scope, group: GroupId) -> Result<Vec<Progress>, Error>;
                 Serving regroup(&change: Regroup) -> Result<Generation, Error<GenerationMoved>>;
                 Serving renew(&scope: Scope, &group: Name, member: MemberId)
@@ -88,7 +90,8 @@ macro_rules! calls {
                 Heavy put_queue(&scope: Scope, &name: Name, &change: QueueChange)
                     -> Result<(Queue, bool), Error<PutQueueRejected>>;
                 Serving queue(&scope: Scope, &name: Name) -> Result<Queue, Error<NoSuchQueue>>;
-                Serving queues(&scope: Scope) -> Result<Vec<Queue>, Error>;
+                Heavy queues(&scope: Scope, &page: PageRequest)
+                    -> Result<Page<(Queue, QueueCounts)>, Error>;
                 Heavy delete_queue(&scope: Scope, &name: Name) -> Result<bool, Error>;
                 Heavy pause_queue(&scope: Scope, queue: QueueId, paused: bool)
                     -> Result<(), Error<NoSuchQueue>>;

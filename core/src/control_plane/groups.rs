@@ -2,11 +2,12 @@
 
 use crate::error::Error;
 use crate::group::{
-    DeleteGroupRejected, GenerationMoved, GroupState, NoSuchGroup, OffsetCommit, OffsetsRejected, Progress,
-    Regroup, RenewRejected, Renewed, ResetRejected,
+    DeleteGroupRejected, GenerationMoved, GroupState, ListedGroup, NoSuchGroup, OffsetCommit,
+    OffsetsRejected, Progress, Regroup, RenewRejected, Renewed, ResetRejected,
 };
 use crate::id::{Generation, GroupId, MemberId, Offset, PartitionId};
 use crate::name::Name;
+use crate::page::{Page, PageRequest};
 use crate::scope::Scope;
 use async_trait::async_trait;
 
@@ -23,8 +24,8 @@ pub trait Groups: Send + Sync + 'static {
     ) -> Result<GroupState, Error<NoSuchGroup>>;
     /// Creates a group without members, if there is none of this name.
     async fn make_group(&self, scope: &Scope, name: &Name) -> Result<(), Error>;
-    /// The groups of the tenant, by name.
-    async fn groups(&self, scope: &Scope) -> Result<Vec<Name>, Error>;
+    /// A page of the tenant's groups, by name.
+    async fn groups(&self, scope: &Scope, page: &PageRequest) -> Result<Page<ListedGroup>, Error>;
     /// Partitions that are assigned or have a committed offset, and are alive; by topic name and partition
     /// number.
     async fn progress(&self, scope: &Scope, group: GroupId) -> Result<Vec<Progress>, Error>;

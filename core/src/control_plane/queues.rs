@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::id::{Offset, PartitionId, QueueId};
 use crate::name::Name;
+use crate::page::{Page, PageRequest};
 use crate::queue::{
     Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected,
     Queue, QueueChange, QueueCounts, Settle, Settled,
@@ -21,8 +22,9 @@ pub trait Queues: Send + Sync + 'static {
         change: &QueueChange,
     ) -> Result<(Queue, bool), Error<PutQueueRejected>>;
     async fn queue(&self, scope: &Scope, name: &Name) -> Result<Queue, Error<NoSuchQueue>>;
-    /// The queues of the tenant, by name.
-    async fn queues(&self, scope: &Scope) -> Result<Vec<Queue>, Error>;
+    /// A page of the tenant's queues, by name. Its counts are estimated from fewer rows than those of
+    /// [`Self::queue_counts`].
+    async fn queues(&self, scope: &Scope, page: &PageRequest) -> Result<Page<(Queue, QueueCounts)>, Error>;
     /// Deletes a queue; `false` if there was none. From then on, all its receipts are lost.
     async fn delete_queue(&self, scope: &Scope, name: &Name) -> Result<bool, Error>;
     /// Pauses or resumes a queue. A paused queue grants nothing; existing leases can be settled, and expire,
@@ -59,6 +61,10 @@ pub trait Queues: Send + Sync + 'static {
     /// lease is ended. A queue that is gone holds no records.
     async fn settle(&self, settle: &Settle) -> Result<Settled, Error>;
 
+    /// Counts the records of a queue. How many of those that wait are due may be an estimate if more than
+    /// [`limits::COUNTED_MAX_ROWS`] wait.
+    ///
+    /// [`limits::COUNTED_MAX_ROWS`]: crate::limits::COUNTED_MAX_ROWS
     async fn queue_counts(&self, scope: &Scope, queue: QueueId) -> Result<QueueCounts, Error<NoSuchQueue>>;
     /// Sums of the queue, for tests and consistency checks.
     async fn ledger(&self, scope: &Scope, queue: QueueId) -> Result<Ledger, Error<NoSuchQueue>>;

@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::id::TopicId;
 use crate::name::Name;
+use crate::page::{Page, PageRequest};
 use crate::scope::Scope;
 use crate::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected, Topic, TopicChange};
 use async_trait::async_trait;
@@ -20,8 +21,12 @@ pub trait Topics: Send + Sync + 'static {
         default_partitions: i32,
     ) -> Result<(Topic, bool), Error<PutTopicRejected>>;
     async fn topic(&self, scope: &Scope, name: &Name) -> Result<Topic, Error<NoSuchTopic>>;
-    /// The topics of the tenant, by name.
-    async fn topics(&self, scope: &Scope) -> Result<Vec<Topic>, Error>;
+    /// A page of the tenant's topics, by name, each with its partitions by number.
+    async fn topics(
+        &self,
+        scope: &Scope,
+        page: &PageRequest,
+    ) -> Result<Page<(Topic, Vec<PartitionStatus>)>, Error>;
     /// Partitions of a topic, by number; empty if the topic is gone.
     async fn partitions(&self, scope: &Scope, topic: TopicId) -> Result<Vec<PartitionStatus>, Error>;
     /// Deletes a topic; `false` if there was none. From then on, its partitions accept no commit, and

@@ -4,13 +4,14 @@ use super::{MemoryControlPlane, State};
 use crate::control_plane::Groups;
 use crate::error::Error;
 use crate::group::{
-    self, Assigned, Basis, DeleteGroupRejected, GenerationMoved, GroupState, GroupTopic, Member, MemberState,
-    NoSuchGroup, OffsetCommit, OffsetsRejected, Owner, Progress, Regroup, RenewRejected, Renewed,
-    ResetRejected,
+    self, Assigned, Basis, DeleteGroupRejected, GenerationMoved, GroupState, GroupTopic, ListedGroup, Member,
+    MemberState, NoSuchGroup, OffsetCommit, OffsetsRejected, Owner, Progress, Regroup, RenewRejected,
+    Renewed, ResetRejected,
 };
 use crate::id::{Generation, GroupId, MemberId, Offset, PartitionId};
 use crate::limits;
 use crate::name::Name;
+use crate::page::{Page, PageRequest};
 use crate::scope::Scope;
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
@@ -329,15 +330,15 @@ impl Groups for MemoryControlPlane {
         Ok(())
     }
 
-    async fn groups(&self, scope: &Scope) -> Result<Vec<Name>, Error> {
-        Ok(self
-            .state
-            .lock()
-            .groups
-            .keys()
-            .filter(|(t, _)| *t == scope.tenant)
-            .map(|(_, name)| name.clone())
-            .collect())
+    async fn groups(&self, scope: &Scope, page: &PageRequest) -> Result<Page<ListedGroup>, Error> {
+        let (state, now) = (self.state.lock(), self.clock.now_ms());
+        let names = state.groups.keys().filter(|(tenant, _)| *tenant == scope.tenant).map(|(_, name)| name);
+        let all = names.filter_map(|name| {
+            let group = state.group(&scope.tenant, name, &[], now).ok()?;
+            let progress = state.progress(&scope.tenant, group.id);
+            Some(ListedGroup { name: name.clone(), state: group, progress })
+        });
+        Ok(page.cut(all, |group| &group.name, |group| group.progress.len()))
     }
 
     async fn progress(&self, scope: &Scope, group: GroupId) -> Result<Vec<Progress>, Error> {

@@ -11,6 +11,7 @@ use crate::control_plane::Queues;
 use crate::error::Error;
 use crate::id::{Offset, PartitionId, QueueId};
 use crate::name::Name;
+use crate::page::{Page, PageRequest};
 use crate::queue::{
     Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected,
     Queue, QueueChange, QueueCounts, Settle, Settled,
@@ -72,12 +73,13 @@ impl Queues for MemoryControlPlane {
         Ok(row.queue.clone())
     }
 
-    async fn queues(&self, scope: &Scope) -> Result<Vec<Queue>, Error> {
-        let state = self.state.lock();
-        let mut all: Vec<Queue> =
-            state.queues.values().map(|row| row.queue.clone()).filter(|q| q.tenant == scope.tenant).collect();
-        all.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(all)
+    async fn queues(&self, scope: &Scope, page: &PageRequest) -> Result<Page<(Queue, QueueCounts)>, Error> {
+        let (state, now) = (self.state.lock(), self.clock.now_ms());
+        let mut all: Vec<&QueueRow> =
+            state.queues.values().filter(|row| row.queue.tenant == scope.tenant).collect();
+        all.sort_by(|a, b| a.queue.name.cmp(&b.queue.name));
+        let page = page.cut(all, |row| &row.queue.name, |row| row.queue.partitions.len());
+        Ok(page.map(|row| (row.queue.clone(), state.queue_counts(row, now))))
     }
 
     async fn delete_queue(&self, scope: &Scope, name: &Name) -> Result<bool, Error> {

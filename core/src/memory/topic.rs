@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::id::{Offset, PartitionId, TopicId};
 use crate::limits;
 use crate::name::Name;
+use crate::page::{Page, PageRequest};
 use crate::scope::Scope;
 use crate::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected, Topic, TopicChange, TopicConfig};
 use async_trait::async_trait;
@@ -24,6 +25,16 @@ impl State {
             };
             self.partitions.insert(id, row);
             topic.partitions.push(id);
+        }
+    }
+
+    fn status(&self, id: PartitionId, row: &PartitionRow) -> PartitionStatus {
+        PartitionStatus {
+            partition: row.number,
+            id,
+            log_start_offset: row.log_start,
+            high_watermark: row.high_watermark,
+            bytes: self.batches_of(id).map(|b| i64::from(b.batch.byte_length)).sum(),
         }
     }
 }
@@ -75,21 +86,24 @@ impl Topics for MemoryControlPlane {
             .ok_or(Error::Rejected(NoSuchTopic))
     }
 
-    async fn topics(&self, scope: &Scope) -> Result<Vec<Topic>, Error> {
-        Ok(self.state.lock().topics.values().filter(|t| t.tenant == scope.tenant).cloned().collect())
+    async fn topics(
+        &self,
+        scope: &Scope,
+        page: &PageRequest,
+    ) -> Result<Page<(Topic, Vec<PartitionStatus>)>, Error> {
+        let state = self.state.lock();
+        let all = state.topics.values().filter(|t| t.tenant == scope.tenant);
+        let page = page.cut(all, |topic| &topic.name, |topic| topic.partitions.len());
+        Ok(page.map(|topic| {
+            let status = |id: &PartitionId| Some(state.status(*id, state.partitions.get(id)?));
+            (topic.clone(), topic.partitions.iter().filter_map(status).collect())
+        }))
     }
 
     async fn partitions(&self, scope: &Scope, topic: TopicId) -> Result<Vec<PartitionStatus>, Error> {
         let state = self.state.lock();
         let of_topic = state.partitions_of(&scope.tenant, topic);
-        let status = |(id, p): (&PartitionId, &PartitionRow)| PartitionStatus {
-            partition: p.number,
-            id: *id,
-            log_start_offset: p.log_start,
-            high_watermark: p.high_watermark,
-            bytes: state.batches_of(*id).map(|b| i64::from(b.batch.byte_length)).sum(),
-        };
-        let mut all: Vec<PartitionStatus> = of_topic.map(status).collect();
+        let mut all: Vec<PartitionStatus> = of_topic.map(|(id, row)| state.status(*id, row)).collect();
         all.sort_by_key(|p| p.partition);
         Ok(all)
     }

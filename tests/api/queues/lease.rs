@@ -59,8 +59,9 @@ async fn a_queue_is_made_changed_and_described() {
     ] {
         api.put(&path, wrong).await.problem(400, "bad_request");
     }
-    let all = api.get("/v1/queues").await.ok();
+    let all = api.get("/v1/queues?limit=1000").await.ok();
     assert!(list(&all, "queues").iter().any(|q| q["queue"] == json!(name)));
+    assert_eq!((&all["next"], &all["queues"][0]["approximate"]), (&json!(null), &json!([])));
     assert_eq!(api.delete(&path).await.status, 204);
     api.delete(&path).await.problem(404, "queue_not_found");
     send(api.request(Method::POST, &format!("{path}/leases")).json(&json!({})))

@@ -10,7 +10,7 @@ type Row = (PartitionId, i64, i32, i32, bool, Option<String>, bool);
 impl Pair {
     pub async fn compare(&self) {
         let names = async |stage: &Stage| {
-            let queues = stage.plane.queues(&stage.scope).await.expect("a list");
+            let queues = stage.queues(&stage.scope).await;
             queues
                 .into_iter()
                 .map(|q| (q.name, q.topic, q.mode, q.from, q.config, q.paused, q.partitions.len()))

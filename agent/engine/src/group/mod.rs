@@ -15,9 +15,10 @@ use crate::metrics;
 use crate::resend::Resend;
 use crate::topics::{TopicError, Topics};
 use millpond_core::group::{
-    DeleteGroupRejected, GroupState, Member, NoSuchGroup, Owner, Progress, RenewRejected, Renewed,
+    DeleteGroupRejected, GroupState, ListedGroup, Member, NoSuchGroup, Owner, Progress, RenewRejected,
+    Renewed,
 };
-use millpond_core::{ControlPlane, Error, Generation, MemberId, Name, PartitionId, Scope};
+use millpond_core::{ControlPlane, Error, Generation, MemberId, Name, Page, PageRequest, PartitionId, Scope};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -201,18 +202,14 @@ impl Groups {
         }
     }
 
-    /// All groups of the tenant, in the order of their names.
-    pub async fn list(&self, scope: &Scope) -> Result<Vec<(Name, DescribedGroup)>, Error> {
-        let mut groups = Vec::new();
-        for name in Resend::SERVING.run(|| self.plane.groups(scope)).await? {
-            match self.describe(scope, &name).await.map_err(Error::into_rejection) {
-                Ok(described) => groups.push((name, described)),
-                // Deleted since the names were read.
-                Err(Ok(NoSuchGroup)) => {}
-                Err(Err(failure)) => return Err(failure),
-            }
-        }
-        Ok(groups)
+    /// A page of the tenant's groups, in the order of their names.
+    pub async fn list(
+        &self,
+        scope: &Scope,
+        page: &PageRequest,
+    ) -> Result<Page<(Name, DescribedGroup)>, Error> {
+        let page = Resend::SERVING.run(|| self.plane.groups(scope, page)).await?;
+        Ok(page.map(|ListedGroup { name, state, progress }| (name, DescribedGroup { state, progress })))
     }
 
     /// The state of a group, with its offsets.

@@ -8,7 +8,7 @@ use millpond_core::queue::{
     DeadFilter, DeadRejected, NoSuchQueue, PutQueueRejected, Queue, QueueChange, QueueCounts,
 };
 use millpond_core::topic::PartitionStatus;
-use millpond_core::{Error, Name, Offset, PartitionId, Scope};
+use millpond_core::{Error, Name, Offset, Page, PageRequest, PartitionId, Scope};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -158,18 +158,14 @@ impl Queues {
         Ok(self.described(scope, queue).await?)
     }
 
-    /// All queues of the tenant, in the order of their names.
-    pub async fn list(&self, scope: &Scope) -> Result<Vec<DescribedQueue>, QueueAdminError> {
-        let mut queues = Vec::new();
-        for queue in self.runtime.plane.queues(scope).await? {
-            match self.described(scope, Arc::new(queue)).await {
-                Ok(described) => queues.push(described),
-                // Deleted since the list was read.
-                Err(Error::Rejected(NoSuchQueue)) => {}
-                Err(failure) => return Err(failure.into()),
-            }
-        }
-        Ok(queues)
+    /// A page of the tenant's queues, in the order of their names.
+    pub async fn list(
+        &self,
+        scope: &Scope,
+        page: &PageRequest,
+    ) -> Result<Page<DescribedQueue>, QueueAdminError> {
+        let page = self.runtime.plane.queues(scope, page).await?;
+        Ok(page.map(|(queue, counts)| DescribedQueue { queue: Arc::new(queue), counts }))
     }
 
     /// Deletes a queue, but not its topic. All its receipts become invalid.

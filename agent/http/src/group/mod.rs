@@ -7,7 +7,8 @@ mod poll;
 use super::AppState;
 use super::body::json_body;
 use super::error::{Problem, ProblemBody};
-use super::extract::{Caller, GroupName, Member as MemberPath};
+use super::extract::{Caller, GroupName, Member as MemberPath, Params};
+use super::page::PageQuery;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Json;
@@ -64,6 +65,8 @@ struct JoinAnswer {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 struct GroupList {
     groups: Vec<GroupDescription>,
+    /// `after` of the next page; null on the last page.
+    next: Option<String>,
 }
 
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -198,18 +201,26 @@ async fn leave(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// All consumer groups of the tenant, ordered by name.
+/// Lists the consumer groups of the tenant page by page, ordered by name.
 #[utoipa::path(
-    get, path = "/v1/groups", operation_id = "list_groups", tag = "groups",
+    get, path = "/v1/groups", operation_id = "list_groups", tag = "groups", params(PageQuery),
     responses((status = 200, description = "members, assignment, committed offset and lag per partition",
         body = GroupList),
+        (status = "4XX", description = "bad_request",
+            body = ProblemBody, content_type = "application/problem+json"),
         (status = "5XX", description = "control_plane_unavailable",
             body = ProblemBody, content_type = "application/problem+json"))
 )]
-async fn list(State(app): State<AppState>, Caller(scope): Caller) -> Result<Json<GroupList>, Problem> {
-    let groups = app.engine.groups.list(&scope).await?;
-    let groups = groups.iter().map(|(name, described)| description(name, described)).collect();
-    Ok(Json(GroupList { groups }))
+async fn list(
+    State(app): State<AppState>,
+    Caller(scope): Caller,
+    Params(query): Params<PageQuery>,
+) -> Result<Json<GroupList>, Problem> {
+    let page = app.engine.groups.list(&scope, &query.request(limits::PAGE_MAX_PARTITIONS)?).await?;
+    let groups: Vec<GroupDescription> =
+        page.items.iter().map(|(name, described)| description(name, described)).collect();
+    let next = groups.last().filter(|_| page.has_more).map(|last| last.group.clone());
+    Ok(Json(GroupList { groups, next }))
 }
 
 /// Describes a group: members and their assignments, and the committed offset and lag of each partition.

@@ -9,14 +9,15 @@ mod settle;
 use super::AppState;
 use super::body::json_body;
 use super::error::{Problem, ProblemBody};
-use super::extract::{Caller, QueueName};
+use super::extract::{Caller, Params, QueueName};
+use super::page::PageQuery;
 use super::topic::given;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Json, Response};
 use http::StatusCode;
 use millpond_core::group::Start;
-use millpond_core::queue::{Mode, QueueChange, Rate};
+use millpond_core::queue::{Estimated, Mode, QueueChange, Rate};
 use millpond_core::{Name, limits};
 use millpond_engine::queue::DescribedQueue;
 use serde::{Deserialize, Serialize};
@@ -116,17 +117,23 @@ struct QueueDescription {
     /// Records that are leased.
     in_flight: i64,
     dead: i64,
-    /// Age of the oldest record that was never leased.
+    /// Age of the oldest record that could be leased now.
     oldest_age_ms: Option<i64>,
     /// Records leased per second, a moving average over one minute.
     lease_rate: f64,
     /// Records settled per second, a moving average over one minute.
     settle_rate: f64,
+    /// Names of the counts that are estimates. If more than 10000 records wait (in a list, which counts many
+    /// queues at once: from 100 on), how many of them are due may be estimated.
+    #[schema(example = json!([]))]
+    approximate: Vec<String>,
 }
 
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 struct QueueList {
     queues: Vec<QueueDescription>,
+    /// `after` of the next page; null on the last page.
+    next: Option<String>,
 }
 
 impl QueueSettings {
@@ -203,6 +210,16 @@ fn description(described: &DescribedQueue, now_ms: i64) -> QueueDescription {
         oldest_age_ms: counts.oldest_ms.map(|at| (now_ms - at).max(0)),
         lease_rate: counts.lease_rate,
         settle_rate: counts.settle_rate,
+        approximate: counts.estimated.iter().map(|count| estimated_name(*count).to_owned()).collect(),
+    }
+}
+
+fn estimated_name(count: Estimated) -> &'static str {
+    match count {
+        Estimated::Ready => "ready",
+        Estimated::Delayed => "delayed",
+        Estimated::Retrying => "retrying",
+        Estimated::Oldest => "oldest_age_ms",
     }
 }
 
@@ -235,17 +252,26 @@ async fn put(
     Ok((status, Json(description(&described, app.engine.clock.now_ms()))).into_response())
 }
 
-/// All queues of the tenant, ordered by name.
+/// Lists the queues of the tenant page by page, ordered by name.
 #[utoipa::path(
-    get, path = "/v1/queues", operation_id = "list_queues", tag = "queues",
+    get, path = "/v1/queues", operation_id = "list_queues", tag = "queues", params(PageQuery),
     responses((status = 200, description = "configuration and counts", body = QueueList),
+        (status = "4XX", description = "bad_request",
+            body = ProblemBody, content_type = "application/problem+json"),
         (status = "5XX", description = "control_plane_unavailable",
             body = ProblemBody, content_type = "application/problem+json"))
 )]
-async fn list_all(State(app): State<AppState>, Caller(scope): Caller) -> Result<Json<QueueList>, Problem> {
+async fn list_all(
+    State(app): State<AppState>,
+    Caller(scope): Caller,
+    Params(query): Params<PageQuery>,
+) -> Result<Json<QueueList>, Problem> {
     let now_ms = app.engine.clock.now_ms();
-    let queues = app.engine.queues.list(&scope).await?;
-    Ok(Json(QueueList { queues: queues.iter().map(|described| description(described, now_ms)).collect() }))
+    let page = app.engine.queues.list(&scope, &query.request(limits::PAGE_MAX_QUEUE_PARTITIONS)?).await?;
+    let queues: Vec<QueueDescription> =
+        page.items.iter().map(|described| description(described, now_ms)).collect();
+    let next = queues.last().filter(|_| page.has_more).map(|last| last.queue.clone());
+    Ok(Json(QueueList { queues, next }))
 }
 
 /// Describes a queue: its configuration, and how many records are in which state.

@@ -1,36 +1,17 @@
 //! Creates, changes, lists, pauses and deletes queues.
 
+use super::look;
 use crate::postgres::PostgresControlPlane;
 use crate::postgres::connection::{ADMIN, WRITE, retried, sent};
 use crate::postgres::error::classify;
 use millpond_core::group::Start;
-use millpond_core::queue::{Mode, NoSuchQueue, PutQueueRejected, Queue, QueueChange, QueueConfig, Rate};
+use millpond_core::queue::{
+    Mode, NoSuchQueue, PutQueueRejected, Queue, QueueChange, QueueConfig, QueueCounts, Rate,
+};
 use millpond_core::retry::RetryPolicy;
-use millpond_core::{Error, Name, PartitionId, QueueId, Scope, TopicId};
+use millpond_core::{Error, Name, Page, PageRequest, PartitionId, QueueId, Scope, TopicId};
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
-use uuid::Uuid;
-
-struct Row {
-    queue_id: i64,
-    name: String,
-    topic: String,
-    topic_id: i64,
-    keyed: bool,
-    latest: bool,
-    lease_ms: i64,
-    base_ms: i64,
-    factor: f64,
-    cap_ms: i64,
-    jitter: f64,
-    max_failures: i32,
-    rate_limit: Option<i32>,
-    rate_per_ms: Option<i64>,
-    max_in_flight: i64,
-    secret: Uuid,
-    paused: bool,
-    partitions: Vec<i64>,
-}
 
 macro_rules! config_of {
     ($row:expr) => {
@@ -57,23 +38,26 @@ fn start(latest: bool) -> Start {
     if latest { Start::Latest } else { Start::Earliest }
 }
 
-impl Row {
-    /// `None` if a stored name is not valid, which no statement writes.
-    fn queue(self, tenant: &Name) -> Option<Queue> {
-        Some(Queue {
-            id: QueueId(self.queue_id),
-            tenant: tenant.clone(),
-            name: Name::new(&self.name).ok()?,
-            topic: Name::new(&self.topic).ok()?,
-            topic_id: TopicId(self.topic_id),
-            mode: mode(self.keyed),
-            from: start(self.latest),
-            config: config_of!(self),
-            paused: self.paused,
-            secret: self.secret,
-            partitions: self.partitions.into_iter().map(PartitionId).collect(),
-        })
-    }
+/// The queue of a row; `None` if a stored name is not valid, which no statement writes.
+macro_rules! queue_of {
+    ($row:expr, $tenant:expr) => {
+        match (Name::new(&$row.name), Name::new(&$row.topic)) {
+            (Ok(name), Ok(topic)) => Some(Queue {
+                id: QueueId($row.queue_id),
+                tenant: $tenant.clone(),
+                name,
+                topic,
+                topic_id: TopicId($row.topic_id),
+                mode: mode($row.keyed),
+                from: start($row.latest),
+                config: config_of!($row),
+                paused: $row.paused,
+                secret: $row.secret,
+                partitions: $row.partitions.into_iter().map(PartitionId).collect(),
+            }),
+            _ => None,
+        }
+    };
 }
 
 pub(super) async fn put(
@@ -129,10 +113,10 @@ async fn put_once(
             }
         }
     }
-    let row = sqlx::query_file_as!(Row, "queries/queue/get.sql", tenant.as_str(), name.as_str());
+    let row = sqlx::query_file!("queries/queue/get.sql", tenant.as_str(), name.as_str());
     let row = row.fetch_one(&mut *tx).await.map_err(lift)?;
     tx.commit().await.map_err(lift)?;
-    let queue = row.queue(tenant).ok_or_else(|| Error::NotApplied("a stored name is not one".into()))?;
+    let queue = queue_of!(row, tenant).ok_or_else(|| Error::NotApplied("a stored name is not one".into()))?;
     Ok(Some((queue, made)))
 }
 
@@ -222,21 +206,35 @@ pub(super) async fn get(
 ) -> Result<Queue, Error<NoSuchQueue>> {
     let row = retried!(
         plane,
-        c => sqlx::query_file_as!(
-            Row, "queries/queue/get.sql", scope.tenant.as_str(), name.as_str()
-        )
-        .fetch_optional(c)
+        c => sqlx::query_file!("queries/queue/get.sql", scope.tenant.as_str(), name.as_str())
+            .fetch_optional(c)
     )
     .map_err(Error::from_infallible)?;
-    row.and_then(|row| row.queue(&scope.tenant)).ok_or(Error::Rejected(NoSuchQueue))
+    row.and_then(|row| queue_of!(row, &scope.tenant)).ok_or(Error::Rejected(NoSuchQueue))
 }
 
-pub(super) async fn all(plane: &PostgresControlPlane, scope: &Scope) -> Result<Vec<Queue>, Error> {
+/// Two statements, however many queues there are.
+pub(super) async fn list(
+    plane: &PostgresControlPlane,
+    scope: &Scope,
+    page: &PageRequest,
+) -> Result<Page<(Queue, QueueCounts)>, Error> {
+    let (tenant, after) = (scope.tenant.as_str(), page.after.as_ref().map_or("", Name::as_str));
+    let (limit, partitions) = (page.limit, page.max_partitions);
     let rows = retried!(
         plane,
-        c => sqlx::query_file_as!(Row, "queries/queue/all.sql", scope.tenant.as_str()).fetch_all(c)
+        c => sqlx::query_file!("queries/queue/all.sql", tenant, after, limit, partitions).fetch_all(c)
     )?;
-    Ok(rows.into_iter().filter_map(|row| row.queue(&scope.tenant)).collect())
+    let has_more = rows.last().is_some_and(|row| row.more);
+    let queues: Vec<Queue> = rows.into_iter().filter_map(|row| queue_of!(row, &scope.tenant)).collect();
+    let ids: Vec<QueueId> = queues.iter().map(|queue| queue.id).collect();
+    let mut counts = look::counts_of(plane, scope, &ids).await?;
+    // A queue without counts was deleted since the list was read.
+    let counted = queues.into_iter().filter_map(|queue| {
+        let counts = counts.remove(&queue.id)?;
+        Some((queue, counts))
+    });
+    Ok(Page { items: counted.collect(), has_more })
 }
 
 pub(super) async fn delete(plane: &PostgresControlPlane, scope: &Scope, name: &Name) -> Result<bool, Error> {

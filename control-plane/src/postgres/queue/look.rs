@@ -3,8 +3,9 @@
 use crate::postgres::PostgresControlPlane;
 use crate::postgres::connection::{ADMIN, retried, sent};
 use crate::postgres::error::read;
-use millpond_core::queue::{Ledger, Listed, Listing, NoSuchQueue, QueueCounts};
-use millpond_core::{Error, Offset, PartitionId, QueueId, Scope};
+use millpond_core::queue::{Estimated, Ledger, Listed, Listing, NoSuchQueue, QueueCounts};
+use millpond_core::{Error, Offset, PartitionId, QueueId, Scope, limits, saturated};
+use std::collections::HashMap;
 
 async fn living(
     plane: &PostgresControlPlane,
@@ -19,25 +20,55 @@ async fn living(
     if living.map_err(Error::from_infallible)? { Ok(()) } else { Err(Error::Rejected(NoSuchQueue)) }
 }
 
-/// Counts the records of a queue. Reads every row of the queue that is waiting for a retry.
+/// Least number of waiting rows that are read per queue, however many queues are counted at once.
+const COUNTED_MIN_ROWS: i64 = 100;
+
 pub(super) async fn counts(
     plane: &PostgresControlPlane,
     scope: &Scope,
     queue: QueueId,
 ) -> Result<QueueCounts, Error<NoSuchQueue>> {
-    let statement = sqlx::query_file!("queries/queue/counts.sql", queue.0, scope.tenant.as_str());
-    let row = sent!(plane, ADMIN, c => statement.fetch_optional(c)).and_then(|sent| sent.map_err(read));
-    let row = row.map_err(Error::from_infallible)?.ok_or(Error::Rejected(NoSuchQueue))?;
-    Ok(QueueCounts {
-        ready: row.ready,
-        delayed: row.delayed,
-        retrying: row.retrying,
-        in_flight: row.in_flight,
-        dead: row.dead,
-        oldest_ms: row.oldest_ms,
-        lease_rate: row.lease_rate,
-        settle_rate: row.settle_rate,
-    })
+    let counts = counts_of(plane, scope, &[queue]).await.map_err(Error::from_infallible)?.remove(&queue);
+    counts.ok_or(Error::Rejected(NoSuchQueue))
+}
+
+/// Counts the records of several queues, by one statement whose work is bounded. A queue that is gone is left
+/// out.
+pub(super) async fn counts_of(
+    plane: &PostgresControlPlane,
+    scope: &Scope,
+    queues: &[QueueId],
+) -> Result<HashMap<QueueId, QueueCounts>, Error> {
+    let ids: Vec<i64> = queues.iter().map(|queue| queue.0).collect();
+    let share = limits::COUNTED_MAX_ROWS / saturated::<i64, _>(ids.len()).max(1);
+    let rows_max = share.max(COUNTED_MIN_ROWS);
+    let statement = sqlx::query_file!("queries/queue/counts.sql", &ids, scope.tenant.as_str(), rows_max);
+    let rows = sent!(plane, ADMIN, c => statement.fetch_all(c))?.map_err(read)?;
+    let counts = rows.into_iter().map(|row| {
+        let mut estimated = Vec::new();
+        if !row.later_whole && !row.due_whole {
+            estimated.push(Estimated::Ready);
+        }
+        if !row.later_whole {
+            estimated.extend([Estimated::Delayed, Estimated::Retrying]);
+        }
+        if !row.oldest_sure {
+            estimated.push(Estimated::Oldest);
+        }
+        let counts = QueueCounts {
+            ready: row.ready,
+            delayed: row.delayed,
+            retrying: row.retrying,
+            in_flight: row.in_flight,
+            dead: row.dead,
+            oldest_ms: row.oldest_ms,
+            lease_rate: row.lease_rate,
+            settle_rate: row.settle_rate,
+            estimated,
+        };
+        (QueueId(row.queue_id), counts)
+    });
+    Ok(counts.collect())
 }
 
 pub(super) async fn ledger(

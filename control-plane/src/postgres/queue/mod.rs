@@ -22,7 +22,7 @@ use millpond_core::queue::{
     Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected,
     Queue, QueueChange, QueueCounts, Settle, Settled,
 };
-use millpond_core::{Error, Name, Offset, PartitionId, QueueId, Scope};
+use millpond_core::{Error, Name, Offset, Page, PageRequest, PartitionId, QueueId, Scope};
 
 /// True if an insert failed because another session inserted the same row at the same time. If the statement
 /// is sent again, it finds that row.
@@ -49,8 +49,8 @@ impl Queues for PostgresControlPlane {
         admin::get(self, scope, name).await
     }
 
-    async fn queues(&self, scope: &Scope) -> Result<Vec<Queue>, Error> {
-        admin::all(self, scope).await
+    async fn queues(&self, scope: &Scope, page: &PageRequest) -> Result<Page<(Queue, QueueCounts)>, Error> {
+        admin::list(self, scope, page).await
     }
 
     async fn delete_queue(&self, scope: &Scope, name: &Name) -> Result<bool, Error> {

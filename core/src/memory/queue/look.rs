@@ -48,16 +48,17 @@ impl QueueRow {
     }
 
     /// Partition, first offset, due time, attempt and number of records of each waiting run and each admitted
-    /// record.
-    fn waiting_runs(&self) -> impl Iterator<Item = (PartitionId, i64, Option<i64>, i32, i64)> {
+    /// record, and whether no other record of its key keeps it from being leased.
+    fn waiting_runs(&self) -> impl Iterator<Item = (PartitionId, i64, Option<i64>, i32, i64, bool)> {
         let runs = self
             .waiting
             .iter()
-            .map(|((partition, lo), w)| (*partition, *lo, Some(w.due_ms), w.attempt, w.hi - lo));
+            .map(|((partition, lo), w)| (*partition, *lo, Some(w.due_ms), w.attempt, w.hi - lo, true));
         let admitted = self.admitted.iter().filter(|(_, row)| !row.given_out);
-        runs.chain(
-            admitted.map(|((partition, offset), row)| (*partition, *offset, row.due_ms, row.attempt, 1)),
-        )
+        runs.chain(admitted.map(|((partition, offset), row)| {
+            let free = self.keys.get(&(*partition, row.key_hash)).is_none_or(|key| !key.taken);
+            (*partition, *offset, row.due_ms, row.attempt, 1, free)
+        }))
     }
 }
 
@@ -86,7 +87,7 @@ impl State {
             counts.ready += (end - cursor.next).max(0);
             oldest.extend(committed(self.batch_after(*partition, cursor.next, |_| true)));
         }
-        for (partition, lo, due_ms, attempt, records) in row.waiting_runs() {
+        for (partition, lo, due_ms, attempt, records, free) in row.waiting_runs() {
             let due = due_ms.is_none_or(|due| due <= now);
             let kind = match attempt {
                 _ if due => &mut counts.ready,
@@ -94,7 +95,7 @@ impl State {
                 _ => &mut counts.retrying,
             };
             *kind += records;
-            if due && attempt == 0 {
+            if due && free {
                 oldest.extend(committed(self.batch_after(partition, lo, |_| true)));
             }
         }
