@@ -10,9 +10,11 @@ use millpond_engine::store::Store;
 use millpond_engine::store::latency::{Pace, StoreLatency};
 use millpond_engine::{Engine, Parts};
 use millpond_http::origin::AllowedOrigins;
+use millpond_http::pace::ReadPace;
 use millpond_http::{self as http, Door, DoorConfig};
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -40,10 +42,32 @@ pub struct ServerArgs {
     /// Origin of web pages that may use the API, such as https://app.example.org; several with commas
     #[arg(long, env = "MILLPOND_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     allow_origin: Vec<String>,
+    /// Bytes per second, on average, that a client takes of an answer that waits for it; the connection of a
+    /// slower one is closed
+    #[arg(long, env = "MILLPOND_MIN_READ_RATE", value_name = "BYTES", default_value_t = 16_384)]
+    min_read_rate: u64,
+    /// Milliseconds over which the rate of --min-read-rate is averaged
+    #[arg(
+        long,
+        env = "MILLPOND_MIN_READ_WINDOW_MS",
+        value_name = "MS",
+        default_value_t = 30_000,
+        value_parser = clap::value_parser!(u64).range(100..=3_600_000)
+    )]
+    min_read_window_ms: u64,
     /// For measurements: delay every request to the store as if it were far away, such as
     /// p50=100ms,p99=300ms
     #[arg(long, env = "MILLPOND_STORE_LATENCY")]
     store_latency: Option<StoreLatency>,
+}
+
+impl ServerArgs {
+    fn read_pace(&self) -> ReadPace {
+        ReadPace {
+            min_bytes_per_s: self.min_read_rate,
+            window: Duration::from_millis(self.min_read_window_ms),
+        }
+    }
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -89,7 +113,8 @@ pub async fn run(
         waiting.stop_waiting();
     };
     ready();
-    http::server::serve(listener, http::router(Door::new(Arc::clone(&engine), door)), stop).await;
+    http::server::serve(listener, http::router(Door::new(Arc::clone(&engine), door)), args.read_pace(), stop)
+        .await;
     tracing::info!("the agent is stopping");
     engine.close().await;
     plane.close().await;

@@ -1,10 +1,18 @@
 //! Requests that no client library would send.
 
-use super::api;
+use super::{api, pid};
+use millpond_tests::harness::process::peak_memory_bytes;
 use millpond_tests::harness::raw::{Raw, exchange, status};
 use millpond_tests::harness::unique;
 use millpond_tests::harness::wait::within;
 use serde_json::json;
+
+/// Whatever was sent to it so far, the agent has stayed within its memory.
+#[track_caller]
+fn check_memory() {
+    let peak = peak_memory_bytes(pid());
+    assert!(peak <= 512 << 20, "the agent took {} MiB", peak >> 20);
+}
 
 #[tokio::test]
 async fn malformed_requests_are_answered_or_cut_and_harm_nobody() {
@@ -37,6 +45,7 @@ async fn malformed_requests_are_answered_or_cut_and_harm_nobody() {
         );
     }
     assert_eq!(api.get("/healthz").await.status, 200);
+    check_memory();
 }
 
 #[tokio::test]
@@ -61,6 +70,7 @@ async fn huge_heads_are_refused() {
         "x".repeat(30_000)
     );
     assert_eq!(status(&exchange(api.address, some).await), 200);
+    check_memory();
 }
 
 #[tokio::test]
@@ -82,6 +92,7 @@ async fn an_idle_or_slow_client_holds_nobody_up() {
     }
     drop(slow);
     assert_eq!(api.log(&topic, 0).await.len(), 20);
+    check_memory();
 }
 
 #[tokio::test]
@@ -98,6 +109,7 @@ async fn requests_in_a_row_on_one_connection_are_answered_in_order() {
     assert_eq!(answers.matches("HTTP/1.1 200").count(), 10, "{answers}");
     let values: Vec<_> = api.log(&topic, 0).await.iter().map(|r| r["value"].clone()).collect();
     assert_eq!(values, (0..10).map(|n| json!(n)).collect::<Vec<_>>());
+    check_memory();
 }
 
 #[tokio::test]
@@ -110,4 +122,5 @@ async fn a_client_that_waits_to_be_told_to_go_on_is_told() {
     assert_eq!(status(&told), 100, "{told}");
     raw.write("1\n").await;
     assert!(raw.read_to_end().await.contains("\"count\":1"));
+    check_memory();
 }

@@ -5,6 +5,7 @@ mod arrow;
 mod batches;
 mod groups;
 mod hostile;
+mod hostile_memory;
 mod idempotency;
 mod json;
 mod limits;
@@ -25,6 +26,11 @@ use millpond_tests::harness::process::Dev;
 use std::sync::LazyLock;
 
 static DEV: LazyLock<Dev> = LazyLock::new(Dev::ephemeral);
+
+/// Process id of the shared process.
+fn pid() -> u32 {
+    DEV.pid()
+}
 
 /// A client of the shared process. Each test has its own, since connections belong to a test's runtime.
 fn api() -> Api {

@@ -41,6 +41,11 @@ static DEV: LazyLock<Shared> = LazyLock::new(|| {
     std::thread::spawn(start).join().expect("an agent")
 });
 
+/// Process id of the shared process.
+fn pid() -> u32 {
+    DEV.agent.pid()
+}
+
 /// A client of the shared process. Each test has its own, since connections belong to a test's runtime.
 fn api() -> Api {
     DEV.agent.api()

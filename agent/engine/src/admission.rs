@@ -11,6 +11,9 @@ const CHUNK_COST_BYTES: usize = 3 * limits::REQUEST_MAX_BYTES;
 /// Worst-case memory per byte of a request body: the body, its parsed records and their encoding.
 const COST_PER_BYTE: usize = 3;
 
+/// The memory of a small streamed body is enlarged in steps of this size.
+const SMALL_BODY_STEP_BYTES: usize = 4 * limits::KIB;
+
 /// Hands out memory for request bodies and for chunks of streams.
 pub struct Admission {
     /// One permit is one KiB.
@@ -38,12 +41,38 @@ impl Admission {
     /// retry.
     #[must_use]
     pub fn request(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let kib = u32::try_from((bytes * COST_PER_BYTE).div_ceil(limits::KIB).max(1)).ok()?;
-        let permit = Arc::clone(&self.requests).try_acquire_many_owned(kib).ok();
+        let permit = self.try_request(bytes);
         if permit.is_none() {
             metrics::throttled();
         }
         permit
+    }
+
+    fn try_request(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let kib = u32::try_from((bytes * COST_PER_BYTE).div_ceil(limits::KIB).max(1)).ok()?;
+        Arc::clone(&self.requests).try_acquire_many_owned(kib).ok()
+    }
+
+    /// Enlarges the memory of a small body to that of `bytes`, in steps; `permit` is for `held_bytes`.
+    /// Returns false if there is none.
+    #[must_use]
+    pub fn small_body(
+        &self,
+        permit: &mut Option<OwnedSemaphorePermit>,
+        held_bytes: &mut usize,
+        bytes: usize,
+    ) -> bool {
+        if bytes <= *held_bytes {
+            return true;
+        }
+        let bytes = bytes.next_multiple_of(SMALL_BODY_STEP_BYTES);
+        let Some(more) = self.try_request(bytes - *held_bytes) else { return false };
+        *held_bytes = bytes;
+        match permit {
+            Some(permit) => permit.merge(more),
+            empty => *empty = Some(more),
+        }
+        true
     }
 
     /// Waits for the memory of one chunk of a stream.

@@ -11,7 +11,8 @@ pub struct Config {
     pub admission_bytes: usize,
     /// Size of the cache of segment blocks and inline payloads.
     pub cache_bytes: u64,
-    /// Memory budget for the uncompressed batches of reads in flight.
+    /// Memory budget for reads in flight (batches as stored, uncompressed, and encoded for the answer) and
+    /// for answers until the client has taken them.
     pub read_bytes: usize,
     /// Size of the cache of uncompressed batches from which queues read single records.
     pub decoded_bytes: u64,
@@ -27,7 +28,7 @@ impl Default for Config {
             batcher: BatcherConfig::default(),
             admission_bytes: 160 * limits::MIB,
             cache_bytes: 96 << 20,
-            read_bytes: 96 * limits::MIB,
+            read_bytes: 128 * limits::MIB,
             decoded_bytes: 48 << 20,
             default_partitions: limits::PARTITIONS_DEFAULT,
             auto_create: true,

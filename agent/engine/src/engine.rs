@@ -177,7 +177,7 @@ impl Engine {
     /// process.
     #[must_use]
     pub fn metrics(&self) -> String {
-        metrics::memory(self.admission.used_bytes(), self.cache.used_bytes());
+        metrics::memory(self.admission.used_bytes(), self.fetch.reader.used_bytes(), self.cache.used_bytes());
         self.prometheus.as_ref().map(PrometheusHandle::render).unwrap_or_default()
     }
 

@@ -128,8 +128,9 @@ pub fn http_answered(route: String, status: u16, took: Duration) {
     counter!("millpond_http_requests_total", "route" => route, "status" => status.to_string()).increment(1);
 }
 
-pub fn memory(admitted_bytes: usize, cached_bytes: u64) {
+pub fn memory(admitted_bytes: usize, read_bytes: usize, cached_bytes: u64) {
     gauge!("millpond_agent_admitted_bytes").set(size(admitted_bytes));
+    gauge!("millpond_agent_read_bytes").set(size(read_bytes));
     gauge!("millpond_agent_cached_bytes").set(size(saturated::<usize, _>(cached_bytes)));
 }
 

@@ -1,5 +1,6 @@
 //! Reads request bodies, with bounds on their size, on the memory they take, and on the time between frames.
 
+use crate::AppState;
 use crate::error::{Code, Problem};
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
@@ -17,7 +18,7 @@ use tokio::sync::OwnedSemaphorePermit;
 /// Longest wait for the next frame of a body; after it the request is refused.
 const FRAME_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Memory is reserved in steps of this size for a body that came without `Content-Length`.
-const ADMISSION_STEP_BYTES: usize = 64 * limits::KIB;
+const ADMISSION_STEP_BYTES: usize = 16 * limits::KIB;
 
 /// A request body as the source of frames of a streamed produce.
 pub struct BodyFrames(pub Body);
@@ -50,27 +51,21 @@ async fn next_frame(body: &mut Body) -> Result<Option<Bytes>, Problem> {
     }
 }
 
-/// Reads a whole body of at most `max` bytes. With an admission, memory is reserved while the body is read
-/// and released when this returns.
-pub async fn collect(body: Body, max: usize, admission: Option<&Admission>) -> Result<Bytes, Problem> {
-    admitted(body, max, admission).await.map(|(bytes, _)| bytes)
-}
-
-/// Reads a whole body of at most `max` bytes, and returns it with the reservation of its memory, if an
-/// admission is given. Fails with `body_too_large`, `throttled` (no memory left) or `bad_request`.
+/// Reads a whole body of at most `max` bytes, and returns it with the reservation of its memory. Fails with
+/// `body_too_large`, `throttled` (no memory left) or `bad_request`.
 pub async fn admitted(
     mut body: Body,
     max: usize,
-    admission: Option<&Admission>,
-) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Problem> {
+    admission: &Admission,
+) -> Result<(Bytes, OwnedSemaphorePermit), Problem> {
     let too_large =
         || Problem::new(Code::BodyTooLarge, format!("the body of this request has at most {max} bytes"));
     let known = body.size_hint().exact().map(saturated::<usize, _>);
     if known.is_some_and(|n| n > max) {
         return Err(too_large());
     }
-    let admit = |bytes: usize| -> Result<Option<OwnedSemaphorePermit>, Problem> {
-        admission.map(|a| a.request(bytes).ok_or_else(|| AppendError::Throttled.into())).transpose()
+    let admit = |bytes: usize| -> Result<OwnedSemaphorePermit, Problem> {
+        admission.request(bytes).ok_or_else(|| AppendError::Throttled.into())
     };
     let mut permit = admit(known.unwrap_or(ADMISSION_STEP_BYTES))?;
     let mut admitted = known.unwrap_or(ADMISSION_STEP_BYTES);
@@ -82,11 +77,8 @@ pub async fn admitted(
             return Err(too_large());
         }
         if so_far > admitted {
-            let more = admit(so_far + ADMISSION_STEP_BYTES - admitted)?;
+            permit.merge(admit(so_far + ADMISSION_STEP_BYTES - admitted)?);
             admitted = so_far + ADMISSION_STEP_BYTES;
-            if let (Some(permit), Some(more)) = (&mut permit, more) {
-                permit.merge(more);
-            }
         }
         match whole.take() {
             None if joined.is_empty() => whole = Some(data),
@@ -99,9 +91,24 @@ pub async fn admitted(
     Ok((whole.unwrap_or_else(|| joined.freeze()), permit))
 }
 
+/// The body of an answer, which keeps its share of a request's memory until the client has taken it.
+pub fn holding(bytes: Vec<u8>, mut permit: OwnedSemaphorePermit) -> Body {
+    struct Held(Vec<u8>, #[expect(dead_code, reason = "held as long as the bytes")] OwnedSemaphorePermit);
+    impl AsRef<[u8]> for Held {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    let kib = bytes.capacity().div_ceil(limits::KIB).min(permit.num_permits());
+    match permit.split(kib) {
+        Some(share) => Body::from(Bytes::from_owner(Held(bytes, share))),
+        None => Body::from(bytes),
+    }
+}
+
 /// Parses a JSON body of at most 1 MiB. A body of white space only is read as `{}`.
-pub async fn json_body<T: DeserializeOwned>(body: Body) -> Result<T, Problem> {
-    let body = collect(body, limits::MIB, None).await?;
+pub async fn json_body<T: DeserializeOwned>(app: &AppState, body: Body) -> Result<T, Problem> {
+    let (body, _permit) = admitted(body, limits::MIB, &app.engine.admission).await?;
     let body = if body.iter().all(u8::is_ascii_whitespace) { b"{}" } else { &body[..] };
     serde_json::from_slice(body).map_err(|e| Problem::bad_request(e.to_string()))
 }

@@ -458,6 +458,7 @@ impl From<&FetchError> for Problem {
                 tracing::warn!(error = %error_chain(error), "a request to the object store failed");
                 Self::new(Code::ObjectStoreUnavailable, "the object store does not answer: try again")
             }
+            FetchError::Throttled => Self::new(Code::Throttled, error.to_string()),
             FetchError::Corrupt { .. } => Self::new(Code::Corrupt, error.to_string()),
         }
     }

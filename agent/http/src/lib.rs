@@ -11,6 +11,7 @@ pub mod group;
 mod linger;
 pub mod operations;
 pub mod origin;
+pub mod pace;
 mod page;
 pub mod produce;
 pub mod queue;
@@ -23,10 +24,11 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use error::{Code, Problem};
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue, Version, header};
 use millpond_engine::Engine;
 use millpond_engine::metrics;
 use origin::AllowedOrigins;
+use pace::Closer;
 use std::sync::Arc;
 use tokio::time::Instant;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -112,6 +114,8 @@ async fn wrap_request(State(app): State<AppState>, request: Request, next: Next)
         HeaderValue::from_str(&app.engine.random.uuid(app.engine.clock.now_ms()).to_string())
             .unwrap_or(HeaderValue::from_static("-"))
     });
+    let closer =
+        request.extensions().get::<Closer>().filter(|_| request.version() == Version::HTTP_2).cloned();
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let foreign = app.config.allowed_origins.refusal(request.method(), request.headers(), request.uri());
     let mut response = if let Some(why) = foreign {
@@ -125,6 +129,9 @@ async fn wrap_request(State(app): State<AppState>, request: Request, next: Next)
     } else {
         next.run(linger::lingering(request)).await
     };
+    if let Some(closer) = closer {
+        response = response.map(|body| pace::paced(body, closer));
+    }
     response.headers_mut().insert(REQUEST_ID, id);
     metrics::http_answered(route, response.status().as_u16(), start.elapsed());
     response

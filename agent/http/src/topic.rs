@@ -176,7 +176,7 @@ async fn put(
     TopicName(name): TopicName,
     body: Body,
 ) -> Result<Response, Problem> {
-    let settings: TopicSettings = json_body(body).await?;
+    let settings: TopicSettings = json_body(&app, body).await?;
     let topics = &app.engine.topics;
     let (topic, made) = topics.put(&scope, &name, &settings.change()?).await?;
     let described = topics.partitions(&scope, topic).await?;

@@ -109,6 +109,10 @@ impl Agent {
         self.process.logged(text).await;
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// Kills the agent with SIGKILL, as a crash would.
     pub fn kill(mut self) {
         self.process.kill();

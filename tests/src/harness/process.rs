@@ -150,6 +150,11 @@ impl Dev {
         self.process.pid()
     }
 
+    /// The most memory that the agent has had resident so far, in bytes.
+    pub fn peak_memory_bytes(&self) -> u64 {
+        peak_memory_bytes(self.pid())
+    }
+
     /// Process id of the postmaster, if it runs.
     pub fn postmaster(&self) -> Option<u32> {
         let file = std::fs::read_to_string(self.database.join("postmaster.pid")).ok()?;
@@ -209,6 +214,14 @@ impl Drop for Dev {
             signal("KILL", &postgres);
         }
     }
+}
+
+/// The most memory that a process has had resident so far, in bytes.
+pub fn peak_memory_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
+    kib << 10
 }
 
 /// True if the process runs; a zombie does not.

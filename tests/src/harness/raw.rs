@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::wait::within;
 
@@ -13,6 +13,18 @@ pub struct Raw(TcpStream);
 impl Raw {
     pub async fn connect(address: SocketAddr) -> Self {
         Self(TcpStream::connect(address).await.expect("a connection"))
+    }
+
+    /// A connection that takes few bytes ahead of its reader, so that most of an answer waits in the server.
+    pub async fn connect_narrow(address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4_096).expect("a small buffer");
+        Self(socket.connect(address).await.expect("a connection"))
+    }
+
+    /// Reads one byte; `None` at the end.
+    pub async fn read_byte(&mut self) -> Option<u8> {
+        within(60, "a byte", self.0.read_u8()).await.ok()
     }
 
     /// Writes bytes. An error is ignored: the server may have closed already, and its answer is read

@@ -1,5 +1,6 @@
 //! The result of a read (whole batches of a partition, verified and decoded) and its errors.
 
+use crate::memory::Memory;
 use crate::store::StoreError;
 use millpond_core::control_plane::Batch;
 use millpond_core::{Error, Offset, PartId};
@@ -13,6 +14,8 @@ use std::sync::Arc;
 pub enum FetchError {
     #[error("the control plane does not answer")]
     ControlPlane(#[source] Error),
+    #[error("no memory for the read became free")]
+    Throttled,
     #[error("the object store does not answer")]
     ObjectStore(#[source] Arc<StoreError>),
     #[error("part {part}, which the log refers to, is missing or corrupt")]
@@ -29,8 +32,10 @@ pub struct Fetched {
     pub planned_to: Offset,
     /// Offset of the first batch that was not read because of the limit of bytes.
     pub unread_from: Option<Offset>,
-    /// Memory of the batches in the read budget.
-    pub(super) memory_permit: Option<tokio::sync::OwnedSemaphorePermit>,
+    /// Memory of the batches.
+    pub(super) memory: Memory,
+    /// Memory for the answer that is made of the batches.
+    pub(super) answer_memory: Memory,
 }
 
 /// One decoded batch.
@@ -83,8 +88,9 @@ impl FetchedBatch {
 }
 
 impl Fetched {
-    /// Releases its memory in the read budget, because its batches are accounted for elsewhere.
-    pub(super) fn release(&mut self) {
-        self.memory_permit = None;
+    /// The memory for the answer that is made of the batches: to be held as long as the answer is.
+    #[must_use]
+    pub fn take_answer_memory(&mut self) -> Memory {
+        std::mem::take(&mut self.answer_memory)
     }
 }

@@ -1,8 +1,9 @@
 //! Lookup of single records by partition and offset, for queues.
 
 use super::fetched::{FetchError, Fetched, FetchedBatch};
-use super::reader::Reader;
+use super::reader::{Purpose, Reader};
 use super::wanted::Wanted;
+use crate::memory::{Memory, Room};
 use millpond_core::control_plane::{BatchFlags, FindRequest};
 use millpond_core::{Offset, PartitionId, Scope, limits};
 use millpond_format::Corrupt;
@@ -12,7 +13,13 @@ use std::ops::Range;
 
 /// The result of a lookup: the batches that hold the wanted records.
 #[derive(Debug, Default)]
-pub struct Records(BTreeMap<PartitionId, FoundPartition>);
+pub struct Records {
+    partitions: BTreeMap<PartitionId, FoundPartition>,
+    /// Memory of the batches.
+    memory: Memory,
+    /// Memory for the answers that are made of the records.
+    answer_memory: Memory,
+}
 
 /// One record, with the batch that holds it.
 #[derive(Debug, Clone)]
@@ -47,7 +54,7 @@ impl Records {
     /// The batch that holds a record.
     #[must_use]
     pub fn batch_of(&self, partition: PartitionId, offset: Offset) -> Option<&FetchedBatch> {
-        let (_, batch) = self.0.get(&partition)?.batches.range(..=offset).next_back()?;
+        let (_, batch) = self.partitions.get(&partition)?.batches.range(..=offset).next_back()?;
         (offset < batch.batch.end()).then_some(batch)
     }
 
@@ -61,17 +68,34 @@ impl Records {
     /// Whether a record was not read because of the limit of bytes.
     #[must_use]
     pub fn is_unread(&self, partition: PartitionId, offset: Offset) -> bool {
-        self.0.get(&partition).is_some_and(|found| found.unread.iter().any(|range| range.contains(&offset)))
+        self.partitions
+            .get(&partition)
+            .is_some_and(|found| found.unread.iter().any(|range| range.contains(&offset)))
     }
 
     /// Whether a record was removed by retention or with its topic.
     #[must_use]
     pub fn is_gone(&self, partition: PartitionId, offset: Offset) -> bool {
-        self.0.get(&partition).is_none_or(|found| offset < found.log_start)
+        self.partitions.get(&partition).is_none_or(|found| offset < found.log_start)
     }
 
-    fn add(&mut self, request: &FindRequest, fetched: Fetched) {
-        let found = self.0.entry(request.partition).or_default();
+    /// The memory of the batches and that for answers: to be held as long as they are.
+    #[must_use]
+    pub fn take_memory(&mut self) -> (Memory, Memory) {
+        (std::mem::take(&mut self.memory), std::mem::take(&mut self.answer_memory))
+    }
+
+    fn leave_unread(&mut self, requests: &[FindRequest]) {
+        for request in requests {
+            let found = self.partitions.entry(request.partition).or_default();
+            found.unread.extend(request.end.map(|end| request.offset..end));
+        }
+    }
+
+    fn add(&mut self, request: &FindRequest, mut fetched: Fetched) {
+        self.memory.merge(std::mem::take(&mut fetched.memory));
+        self.answer_memory.merge(fetched.take_answer_memory());
+        let found = self.partitions.entry(request.partition).or_default();
         found.log_start = fetched.log_start_offset.max(found.log_start);
         if let (Some(from), Some(end)) = (fetched.unread_from, request.end) {
             found.unread.push(from..end);
@@ -81,13 +105,27 @@ impl Records {
 }
 
 impl Reader {
-    /// Reads the batches of all wanted records, up to [`limits::LOOKUP_MAX_BYTES`] uncompressed.
-    pub async fn lookup(&self, scope: &Scope, wanted: &Wanted) -> Result<Records, FetchError> {
+    /// Reads the batches of all wanted records, up to [`limits::LOOKUP_MAX_BYTES`] uncompressed, and as far
+    /// as memory is free once some were read.
+    pub async fn lookup(
+        &self,
+        scope: &Scope,
+        wanted: &Wanted,
+        purpose: Purpose,
+    ) -> Result<Records, FetchError> {
         let mut records = Records::default();
         let mut requests = wanted.requests(scope);
         let mut left = limits::LOOKUP_MAX_BYTES;
+        let mut room = Room::Wait;
         while !requests.is_empty() {
-            let fetched = self.fetch_wanted(&requests, Some((wanted, left))).await?;
+            let fetched = match self.fetch_wanted(&requests, Some((wanted, left)), purpose, room).await {
+                Err(FetchError::Throttled) if room == Room::IfFree => {
+                    records.leave_unread(&requests);
+                    break;
+                }
+                fetched => fetched?,
+            };
+            room = Room::IfFree;
             left -= fetched
                 .iter()
                 .flatten()
@@ -96,7 +134,7 @@ impl Reader {
                 .sum::<i64>();
             let mut rest = Vec::new();
             for (request, fetched) in requests.iter().zip(fetched) {
-                let Some(mut fetched) = fetched else { continue };
+                let Some(fetched) = fetched else { continue };
                 let at = fetched.planned_to;
                 // A read plan may end early because its number of batches is limited, and it is empty if it
                 // begins below the log start offset: in both cases, the rest is planned again.
@@ -112,7 +150,6 @@ impl Reader {
                 {
                     rest.push(FindRequest { offset, ..request.clone() });
                 }
-                fetched.release();
                 records.add(request, fetched);
             }
             requests = rest;

@@ -68,7 +68,10 @@ impl ReadError {
     /// Whether the same read may succeed when it is repeated soon.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Fetch(FetchError::ControlPlane(_) | FetchError::ObjectStore(_)))
+        matches!(
+            self,
+            Self::Fetch(FetchError::ControlPlane(_) | FetchError::ObjectStore(_) | FetchError::Throttled)
+        )
     }
 }
 

@@ -1,7 +1,9 @@
 //! Reads one partition, and finds offsets by timestamp.
 
 use super::fetched::{FetchError, Fetched};
+use super::reader::Purpose;
 use super::{Fetch, ReadError, Start};
+use crate::memory::Room;
 use millpond_core::control_plane::FindRequest;
 use millpond_core::saturated;
 use millpond_core::{Name, Offset, PartitionId, Scope, Topic};
@@ -80,7 +82,7 @@ impl Fetch {
         // The watch begins before the first read, so that no commit in between is missed.
         let watch = (!read.wait.is_zero()).then(|| self.watcher.watch(scope, vec![id]));
         loop {
-            let fetched = self.fetch_one(scope, topic, id, start, read.max_bytes).await?;
+            let fetched = self.fetch_one(scope, topic, id, start, read.max_bytes, Purpose::Answer).await?;
             if start < fetched.log_start_offset || start > fetched.high_watermark {
                 return Err(ReadError::OutOfRange {
                     offset: start,
@@ -113,8 +115,10 @@ impl Fetch {
         id: PartitionId,
         from: Offset,
         max_bytes: usize,
+        purpose: Purpose,
     ) -> Result<Fetched, ReadError> {
-        let found = self.reader.fetch(&[find_from(scope, id, from, max_bytes)]).await?;
+        let request = find_from(scope, id, from, max_bytes);
+        let found = self.reader.fetch(&[request], purpose, Room::Wait).await?;
         found.into_iter().next().flatten().ok_or_else(|| ReadError::NoSuchTopic(topic.name.clone()))
     }
 
@@ -177,7 +181,7 @@ impl Fetch {
         batch_start: Offset,
         timestamp: i64,
     ) -> Result<Offset, ReadError> {
-        let fetched = self.fetch_one(scope, topic, partition, batch_start, 1).await?;
+        let fetched = self.fetch_one(scope, topic, partition, batch_start, 1, Purpose::Inspection).await?;
         let mut end = batch_start;
         for batch in &fetched.batches {
             for record in batch.records() {

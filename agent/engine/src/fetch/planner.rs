@@ -10,12 +10,21 @@ use std::ops::RangeInclusive;
 const COLD_AFTER_MS: i64 = 60_000;
 
 /// The stored bytes that a read needs.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// Blocks of segments (part and block number), and whether each is cold.
-    pub blocks: BTreeMap<(PartId, u64), bool>,
+#[derive(Debug, Default)]
+pub struct Plan<'a> {
+    /// Blocks of segments, by part and block number.
+    pub blocks: BTreeMap<(PartId, u64), Block<'a>>,
     /// Inline parts.
     pub payloads: BTreeSet<PartId>,
+}
+
+/// A block of a segment that a read needs.
+#[derive(Debug)]
+pub struct Block<'a> {
+    /// Whether all of its batches that are needed are cold.
+    pub cold: bool,
+    /// The batches that lie in it, or a part of which does.
+    pub batches: Vec<&'a Batch>,
 }
 
 /// The blocks of a segment that hold the bytes of a batch.
@@ -28,7 +37,7 @@ pub fn blocks_of(batch: &Batch) -> RangeInclusive<u64> {
 
 /// The plan for batches; `newest_ms` is the latest commit time among them.
 #[must_use]
-pub fn plan<'a>(batches: impl Iterator<Item = &'a Batch>, newest_ms: i64) -> Plan {
+pub fn plan<'a>(batches: impl Iterator<Item = &'a Batch>, newest_ms: i64) -> Plan<'a> {
     let mut plan = Plan::default();
     for batch in batches {
         if batch.inline {
@@ -36,8 +45,10 @@ pub fn plan<'a>(batches: impl Iterator<Item = &'a Batch>, newest_ms: i64) -> Pla
         } else {
             let cold = batch.committed_at_ms < newest_ms - COLD_AFTER_MS;
             for number in blocks_of(batch) {
-                let entry = plan.blocks.entry((batch.part, number)).or_insert(cold);
-                *entry = *entry && cold;
+                let new = || Block { cold, batches: Vec::new() };
+                let block = plan.blocks.entry((batch.part, number)).or_insert_with(new);
+                block.cold = block.cold && cold;
+                block.batches.push(batch);
             }
         }
     }
@@ -99,8 +110,9 @@ mod tests {
             batch(2, true, 0, 7, 0),
         ];
         let plan = plan(batches.iter(), 1_000_000);
-        let blocks: Vec<(u64, bool)> = plan.blocks.iter().map(|((_, n), cold)| (*n, *cold)).collect();
+        let blocks: Vec<(u64, bool)> = plan.blocks.iter().map(|((_, n), block)| (*n, block.cold)).collect();
         assert_eq!(blocks, [(0, false), (1, false)], "a block that one hot batch needs is hot");
+        assert_eq!(plan.blocks.values().map(|b| b.batches.len()).collect::<Vec<_>>(), [3, 1]);
         assert_eq!(plan.payloads.len(), 1);
     }
 

@@ -6,8 +6,9 @@
 use super::cache::BlockCache;
 use super::decoded::{DecodedBatches, DecodedCache};
 use super::fetched::{FetchError, Fetched, FetchedBatch};
-use super::planner::{self, blocks_of, payload_ranges};
+use super::planner::{self, payload_ranges};
 use super::wanted::Wanted;
+use crate::memory::{Budget, Memory, Room};
 use crate::metrics;
 use crate::store::StoreError;
 use bytes::{Bytes, BytesMut};
@@ -20,7 +21,6 @@ use millpond_format::batch::DecodedBatch;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 /// Blocks that one read loads at the same time.
@@ -32,15 +32,26 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Reads of more uncompressed bytes are decoded on a blocking thread instead of an async one.
 const DECODE_IN_PLACE_MAX_BYTES: i32 = 256 << 10;
 
+/// Estimated bytes of an encoded record besides its key, value and headers.
+const ANSWER_RECORD_BYTES: usize = 256;
+
+/// What a read is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Its records are encoded into an answer, for which it takes memory, too.
+    Answer,
+    /// This agent itself looks at its records.
+    Inspection,
+}
+
 /// Executes reads within a memory budget.
 pub struct Reader {
     plane: Arc<dyn ControlPlane>,
     cache: Arc<BlockCache>,
     /// Batches from which single records are read.
     pub(super) decoded: DecodedCache,
-    /// Budget for reads in flight: one permit is one KiB of uncompressed batches.
-    memory: Arc<Semaphore>,
-    memory_kib: u32,
+    /// Budget for reads in flight and for answers that clients have not taken yet.
+    memory: Budget,
 }
 
 impl Reader {
@@ -51,16 +62,25 @@ impl Reader {
         memory_bytes: usize,
         decoded_bytes: u64,
     ) -> Self {
-        let memory_kib =
-            saturated::<u32, _>((memory_bytes / limits::KIB).max(2 * limits::READ_MAX_BYTES / limits::KIB));
-        let permits = saturated::<usize, _>(memory_kib);
-        let decoded = DecodedCache::new(decoded_bytes);
-        Self { plane, cache, decoded, memory: Arc::new(Semaphore::new(permits)), memory_kib }
+        let memory = Budget::new(memory_bytes.max(4 * limits::READ_MAX_BYTES));
+        Self { plane, cache, decoded: DecodedCache::new(decoded_bytes), memory }
     }
 
-    /// Reads partitions: one result per request, `None` for a partition that was deleted.
-    pub async fn fetch(&self, requests: &[FindRequest]) -> Result<Vec<Option<Fetched>>, FetchError> {
-        self.fetch_wanted(requests, None).await
+    /// Memory that reads and their answers hold at the moment.
+    #[must_use]
+    pub fn used_bytes(&self) -> usize {
+        self.memory.used_bytes()
+    }
+
+    /// Reads partitions: one result per request, `None` for a partition that was deleted. Fails with
+    /// [`FetchError::Throttled`] if there is no room in memory.
+    pub async fn fetch(
+        &self,
+        requests: &[FindRequest],
+        purpose: Purpose,
+        room: Room,
+    ) -> Result<Vec<Option<Fetched>>, FetchError> {
+        self.fetch_wanted(requests, None, purpose, room).await
     }
 
     /// As [`Self::fetch`]. With `wanted`, reads only the batches that hold wanted records, and caches them
@@ -70,11 +90,13 @@ impl Reader {
         &self,
         requests: &[FindRequest],
         wanted: Option<(&Wanted, i64)>,
+        purpose: Purpose,
+        room: Room,
     ) -> Result<Vec<Option<Fetched>>, FetchError> {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            match self.attempt(requests, wanted).await {
+            match self.attempt(requests, wanted, purpose, room).await {
                 // The part may have been replaced and deleted between plan and read: the next plan does not
                 // refer to it. And bytes that were damaged on the way from the store may be right the next
                 // time.
@@ -97,6 +119,8 @@ impl Reader {
         &self,
         requests: &[FindRequest],
         wanted: Option<(&Wanted, i64)>,
+        purpose: Purpose,
+        room: Room,
     ) -> Result<Vec<Option<Fetched>>, FetchError> {
         let start = Instant::now();
         let mut found = self.plane.find(requests).await.map_err(FetchError::ControlPlane)?;
@@ -131,18 +155,15 @@ impl Reader {
             .filter(to_load)
             .map(|b| i64::from(b.raw_bytes))
             .sum();
-        let memory = if raw > 0 {
-            let kib = saturated::<u32, _>(raw / 1_024 + 1).min(self.memory_kib);
-            Arc::clone(&self.memory).acquire_many_owned(kib).await.ok()
-        } else {
-            None
-        };
+        let memory = self.take_memory(requests, &found, &cached, wanted.map(|w| w.0), purpose, room).await?;
         let bytes = self.load(found.iter().flatten().flat_map(|f| &f.batches).filter(to_load)).await?;
         let decode = move || -> Result<Vec<Option<Fetched>>, FetchError> {
             let mut memory = memory;
             found
                 .into_iter()
-                .map(|f| f.map(|f| decode_partition(f, &bytes, &cached, memory.take())).transpose())
+                .map(|f| {
+                    f.map(|f| decode_partition(f, &bytes, &cached, std::mem::take(&mut memory))).transpose()
+                })
                 .collect()
         };
         let mut fetched = if raw <= i64::from(DECODE_IN_PLACE_MAX_BYTES) {
@@ -168,6 +189,46 @@ impl Reader {
         fetched
     }
 
+    /// Takes memory for the batches of a read that are not `cached`, as they are stored and uncompressed, and
+    /// for its answer, if it has any records.
+    async fn take_memory(
+        &self,
+        requests: &[FindRequest],
+        found: &[Option<Found>],
+        cached: &DecodedBatches,
+        wanted: Option<&Wanted>,
+        purpose: Purpose,
+        room: Room,
+    ) -> Result<(Memory, Memory), FetchError> {
+        let (mut batches_bytes, mut answer_bytes) = (0_usize, 0_usize);
+        for (request, found) in requests.iter().zip(found) {
+            let (mut bytes, mut records) = (0_usize, 0_usize);
+            for batch in found.iter().flat_map(|f| &f.batches) {
+                let raw = saturated::<usize, _>(batch.raw_bytes);
+                if !cached.contains_key(&(batch.part, batch.byte_offset)) {
+                    batches_bytes += raw + saturated::<usize, _>(batch.byte_length);
+                }
+                let all = saturated::<usize, _>(batch.records).max(1);
+                let some = wanted.map_or(all, |wanted| {
+                    saturated::<usize, _>(wanted.records_in(request.partition, batch.base, batch.end()))
+                });
+                bytes += raw / all * some.min(all);
+                records += some;
+            }
+            let bytes = bytes.min(saturated::<usize, _>(request.max_bytes));
+            // What is encoded into more bytes than this takes more memory then, or is cut off.
+            answer_bytes += bytes * 5 / 4 + (records * ANSWER_RECORD_BYTES).min(bytes + ANSWER_RECORD_BYTES);
+        }
+        if batches_bytes + answer_bytes == 0 {
+            return Ok((Memory::default(), Memory::default()));
+        }
+        let answer_bytes = if purpose == Purpose::Answer { answer_bytes } else { 0 };
+        let all = self.memory.take(batches_bytes + answer_bytes, room).await;
+        let mut memory = all.ok_or(FetchError::Throttled)?;
+        let answer_memory = memory.split(answer_bytes);
+        Ok((memory, answer_memory))
+    }
+
     /// Loads the stored bytes of batches, from the cache, the control plane (inline payloads) or the object
     /// store.
     async fn load<'b>(
@@ -182,7 +243,7 @@ impl Reader {
         for part in plan.payloads {
             match self.cache.get(part, 0).await {
                 Some(bytes) => {
-                    loaded.blocks.insert((part, 0), bytes);
+                    loaded.payloads.insert(part, bytes);
                 }
                 None => missing.push(part),
             }
@@ -205,21 +266,50 @@ impl Reader {
                 Err(error) => Err(FetchError::ObjectStore(error)),
             }
         };
-        let blocks: Vec<_> = stream::iter(plan.blocks)
-            .map(load)
-            .buffer_unordered(READ_MAX_PARALLEL_BLOCKS)
-            .try_collect()
-            .await?;
-        loaded.blocks.extend(blocks);
+        let wanted: Vec<_> = plan.blocks.iter().map(|(key, block)| (*key, block.cold)).collect();
+        let mut blocks = stream::iter(wanted).map(load).buffer_unordered(READ_MAX_PARALLEL_BLOCKS);
+        while let Some((key, bytes)) = blocks.try_next().await? {
+            let batches = plan.blocks.get(&key).map_or(&[][..], |block| &block.batches);
+            for (batch, fragment) in fragments(&bytes, key.1, batches) {
+                loaded.fragments.entry(batch).or_default().push(fragment);
+            }
+        }
         Ok(loaded)
     }
+}
+
+/// A part of the stored bytes of a batch, with the number of the block that it lies in.
+type Fragment = (u64, Bytes);
+
+/// The bytes of each of `batches` that lie in a block. They are copied unless they are most of the block,
+/// since otherwise a read would keep whole blocks in memory for a few bytes of each.
+fn fragments(block: &Bytes, number: u64, batches: &[&Batch]) -> Vec<((PartId, i32), Fragment)> {
+    let base = saturated::<i64, _>(number * limits::CACHE_BLOCK_BYTES);
+    let within = |at: i64| saturated::<usize, _>((at - base).max(0)).min(block.len());
+    let range = |batch: &Batch| {
+        let start = i64::from(batch.byte_offset);
+        within(start)..within(start + i64::from(batch.byte_length))
+    };
+    let wanted: usize = batches.iter().map(|b| range(b).len()).sum();
+    let take = |batch: &&Batch| {
+        let range = range(batch);
+        let bytes = if wanted * 2 >= block.len() {
+            block.slice(range)
+        } else {
+            Bytes::copy_from_slice(&block[range])
+        };
+        ((batch.part, batch.byte_offset), (number, bytes))
+    };
+    batches.iter().map(take).collect()
 }
 
 /// The loaded bytes of a read.
 #[derive(Default)]
 struct LoadedBytes {
-    /// By part and block number; inline payloads from the cache are block 0.
-    blocks: HashMap<(PartId, u64), Bytes>,
+    /// Inline payloads from the cache.
+    payloads: HashMap<PartId, Bytes>,
+    /// The fragments of batches in segments, by part and byte offset.
+    fragments: HashMap<(PartId, i32), Vec<Fragment>>,
     /// Byte ranges of inline payloads that were read from the control plane.
     ranges: HashMap<PartId, Vec<(PayloadRange, Bytes)>>,
 }
@@ -238,22 +328,21 @@ impl LoadedBytes {
             let from = start - usize::try_from(range.byte_offset).ok()?;
             return (from + length <= bytes.len()).then(|| bytes.slice(from..from + length));
         }
-        let size = usize::try_from(limits::CACHE_BLOCK_BYTES).ok()?;
-        let mut joined = BytesMut::new();
-        for number in blocks_of(batch) {
-            let block = self.blocks.get(&(batch.part, number))?;
-            let base = usize::try_from(number).ok()? * size;
-            let from = start.max(base) - base;
-            let to = (start + length).min(base + size) - base;
-            if to > block.len() {
-                return None;
-            }
-            if to - from == length {
-                return Some(block.slice(from..to));
-            }
-            joined.extend_from_slice(&block[from..to]);
+        if let Some(payload) = self.payloads.get(&batch.part) {
+            return (start + length <= payload.len()).then(|| payload.slice(start..start + length));
         }
-        Some(joined.freeze())
+        let mut fragments: Vec<&Fragment> =
+            self.fragments.get(&(batch.part, batch.byte_offset))?.iter().collect();
+        fragments.sort_unstable_by_key(|(number, _)| *number);
+        let bytes = match fragments[..] {
+            [(_, whole)] => whole.clone(),
+            _ => {
+                let mut joined = BytesMut::with_capacity(length);
+                fragments.iter().for_each(|(_, bytes)| joined.extend_from_slice(bytes));
+                joined.freeze()
+            }
+        };
+        (bytes.len() == length).then_some(bytes)
     }
 }
 
@@ -262,7 +351,7 @@ fn decode_partition(
     found: Found,
     loaded: &LoadedBytes,
     cached: &DecodedBatches,
-    memory: Option<tokio::sync::OwnedSemaphorePermit>,
+    (memory, answer_memory): (Memory, Memory),
 ) -> Result<Fetched, FetchError> {
     let decode = |batch: Batch| {
         if let Some(decoded) = cached.get(&(batch.part, batch.byte_offset)) {
@@ -286,6 +375,7 @@ fn decode_partition(
         batches,
         planned_to: Offset::ZERO,
         unread_from: None,
-        memory_permit: memory,
+        memory,
+        answer_memory,
     })
 }

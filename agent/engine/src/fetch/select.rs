@@ -1,6 +1,7 @@
 //! Selects records from fetched batches, within the limits of an answer.
 
 use super::fetched::{FetchError, Fetched};
+use crate::memory::Memory;
 use millpond_core::control_plane::BatchFlags;
 use millpond_core::{Name, Offset};
 use millpond_format::Corrupt;
@@ -13,6 +14,16 @@ pub trait RecordSink: Send {
 
     /// Adds a record. `is_json`: the value is known to be JSON text without line ends.
     fn push(&mut self, offset: Offset, record: &RecordView<'_>, is_json: bool) -> Result<(), Corrupt>;
+
+    /// Memory for the records that follow, to be held as long as the encoded records are.
+    fn hold(&mut self, memory: Memory) {
+        drop(memory);
+    }
+
+    /// Whether there is no memory for further records. The first record of an answer is pushed regardless.
+    fn is_full(&mut self) -> bool {
+        false
+    }
 }
 
 /// Limits of one answer.
@@ -58,7 +69,7 @@ impl Selection {
                 let bytes = record.tail.len();
                 let is_first = self.records == 0;
                 if self.records == self.limits.max_records
-                    || (!is_first && self.bytes + bytes > self.limits.max_bytes)
+                    || (!is_first && (self.bytes + bytes > self.limits.max_bytes || sink.is_full()))
                 {
                     self.is_full = true;
                     return Ok(());

@@ -3,7 +3,9 @@
 use super::fetched::Fetched;
 use super::partition::find_from;
 use super::position::TopicPosition;
-use super::{Fetch, ReadError, ReadLimits, RecordSink, Selection, Start};
+use super::reader::Purpose;
+use super::{Fetch, FetchError, ReadError, ReadLimits, RecordSink, Selection, Start};
+use crate::memory::Room;
 use millpond_core::{Name, Offset, PartitionId, Scope, Topic};
 use std::sync::Arc;
 use std::time::Duration;
@@ -137,9 +139,14 @@ impl Tail {
                 (0..count).map(|n| self.ids[(self.turn + n) % count]).collect();
             let mut done = 0;
             for group in turns.chunks(PARTITIONS_AT_ONCE) {
-                let fetched = self.fetch_group(group, limits.max_bytes).await?;
-                for ((partition, id), one) in group.iter().zip(&fetched) {
+                let room = if selection.records == 0 { Room::Wait } else { Room::IfFree };
+                let mut fetched = match self.fetch_group(group, limits.max_bytes, room).await {
+                    Err(ReadError::Fetch(FetchError::Throttled)) if selection.records > 0 => break,
+                    fetched => fetched?,
+                };
+                for ((partition, id), one) in group.iter().zip(&mut fetched) {
                     sink.begin_partition(&self.topic.name, *partition);
+                    sink.hold(one.take_answer_memory());
                     let next = self.position.next.entry(*partition).or_insert(Offset::ZERO);
                     selection.take(one, next, sink)?;
                     if let Some(watch) = &watch {
@@ -180,6 +187,7 @@ impl Tail {
         &mut self,
         group: &[(i32, PartitionId)],
         max_bytes: usize,
+        room: Room,
     ) -> Result<Vec<Fetched>, ReadError> {
         let share = share_of(max_bytes, group.len());
         loop {
@@ -187,7 +195,7 @@ impl Tail {
                 |(p, id): &(i32, PartitionId)| find_from(&self.scope, *id, self.position.next[p], share);
             let requests: Vec<_> = group.iter().map(request).collect();
             let fetched: Option<Vec<Fetched>> =
-                self.fetch.reader.fetch(&requests).await?.into_iter().collect();
+                self.fetch.reader.fetch(&requests, Purpose::Answer, room).await?.into_iter().collect();
             let fetched = fetched.ok_or_else(|| ReadError::NoSuchTopic(self.topic.name.clone()))?;
             let mut moved = false;
             for ((partition, _), one) in group.iter().zip(&fetched) {

@@ -40,6 +40,14 @@ impl Wanted {
         ranges.get(first).is_some_and(|r| r.start < end.0)
     }
 
+    /// Number of wanted offsets in `start..end`.
+    pub(super) fn records_in(&self, partition: PartitionId, start: Offset, end: Offset) -> i64 {
+        let Some(ranges) = self.0.get(&partition) else { return 0 };
+        let first = ranges.partition_point(|r| r.end <= start.0);
+        let overlapping = ranges[first..].iter().take_while(|r| r.start < end.0);
+        overlapping.map(|r| r.end.min(end.0) - r.start.max(start.0)).sum()
+    }
+
     /// Requests for read plans that cover all ranges.
     pub(super) fn requests(&self, scope: &Scope) -> Vec<FindRequest> {
         let mut requests: Vec<FindRequest> = Vec::new();
@@ -82,6 +90,8 @@ mod tests {
             .map(|r| (r.partition, r.offset.0, r.end.map(|e| e.0)))
             .collect();
         assert_eq!(planned, [(p, 0, Some(101)), (p, 5_000, Some(5_001)), (q, 7, Some(8))]);
+        assert_eq!(wanted.records_in(p, Offset(4), Offset(5_000)), 2 + 1);
+        assert_eq!(wanted.records_in(p, Offset(6), Offset(100)), 0);
         assert!(wanted.overlaps(p, Offset(90), Offset(101)) && wanted.overlaps(p, Offset(5), Offset(90)));
         assert!(
             !wanted.overlaps(p, Offset(6), Offset(100))

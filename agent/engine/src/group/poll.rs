@@ -4,9 +4,11 @@ use super::position::{MemberPosition, within};
 use super::{Assignments, Groups};
 use crate::fetch::FetchError;
 use crate::fetch::partition::find_from;
+use crate::fetch::reader::Purpose;
 use crate::fetch::tail::{PARTITIONS_AT_ONCE, share_of};
 use crate::fetch::watcher::Watch;
 use crate::fetch::{ReadLimits, RecordSink, Selection};
+use crate::memory::Room;
 use millpond_core::group::{Assigned, RenewRejected, Renewed};
 use millpond_core::saturated;
 use millpond_core::{Error, Generation, MemberId, Name, PartitionId, Scope, limits};
@@ -152,9 +154,13 @@ impl Groups {
             while !left.is_empty() {
                 let request = |a: &&Assigned| find_from(scope, a.partition, position.get(a.partition), share);
                 let requests: Vec<_> = left.iter().map(request).collect();
-                let fetched = self.fetch.reader.fetch(&requests).await?;
+                let room = if selection.records == 0 { Room::Wait } else { Room::IfFree };
+                let mut fetched = match self.fetch.reader.fetch(&requests, Purpose::Answer, room).await {
+                    Err(FetchError::Throttled) if selection.records > 0 => return Ok(selection.records),
+                    fetched => fetched?,
+                };
                 let mut moved = Vec::new();
-                for (assigned, one) in left.iter().zip(&fetched) {
+                for (assigned, one) in left.iter().zip(&mut fetched) {
                     // The topic was deleted: the next generation will not contain the partition.
                     let Some(one) = one else { continue };
                     let at = position.get(assigned.partition);
@@ -163,6 +169,7 @@ impl Groups {
                         moved.push(*assigned);
                     } else {
                         sink.begin_partition(&assigned.topic, assigned.number);
+                        sink.hold(one.take_answer_memory());
                         selection.take(one, &mut next, sink)?;
                     }
                     position.set(assigned.partition, next);

@@ -17,8 +17,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// Bytes of a body that may be buffered before memory for a chunk is acquired from admission.
-const UNADMITTED_MAX_BYTES: usize = 64 * limits::KIB;
+/// A body of up to this size takes memory as an atomic request does; a larger one takes that of a chunk.
+const SMALL_BODY_MAX_BYTES: usize = 64 * limits::KIB;
 /// How long a chunk may take to fill while other streams wait for memory.
 const CHUNK_FILL_MAX: Duration = Duration::from_secs(30);
 
@@ -152,6 +152,8 @@ impl Stream<'_> {
     {
         let admission = &self.produce.admission;
         let mut permit: Option<OwnedSemaphorePermit> = None;
+        // Memory of the bytes that are buffered while they are few, and how many it is for.
+        let mut small: (Option<OwnedSemaphorePermit>, usize) = (None, 0);
         let mut topic = self.look_up().await?;
         let mut held_since = Instant::now();
         loop {
@@ -163,14 +165,18 @@ impl Stream<'_> {
             if let Some(data) = data {
                 chunker.add(data).map_err(ProduceError::Records)?;
             }
-            if permit.is_none() && chunker.buffered_bytes() > UNADMITTED_MAX_BYTES {
+            let buffered = chunker.buffered_bytes();
+            let is_small = buffered <= SMALL_BODY_MAX_BYTES;
+            if permit.is_none() && !(is_small && admission.small_body(&mut small.0, &mut small.1, buffered)) {
+                small = (None, 0);
                 permit = self.memory_for_chunk().await?;
                 held_since = Instant::now();
             }
             let max = usize::try_from(topic.config.max_record_bytes).unwrap_or(limits::REQUEST_MAX_BYTES);
             while let Some(chunk) = chunker.cut(max, end).map_err(ProduceError::Records)? {
-                self.hand_over(chunk, &mut topic, permit.take()).await?;
-                if chunker.buffered_bytes() > UNADMITTED_MAX_BYTES {
+                let held = permit.take().or(std::mem::take(&mut small).0);
+                self.hand_over(chunk, &mut topic, held).await?;
+                if chunker.buffered_bytes() > SMALL_BODY_MAX_BYTES {
                     permit = self.memory_for_chunk().await?;
                     held_since = Instant::now();
                 }

@@ -5,6 +5,7 @@
 
 use super::QueueRuntime;
 use crate::fetch::fetched::FetchedBatch;
+use crate::fetch::reader::Purpose;
 use crate::fetch::wanted::Wanted;
 use millpond_core::control_plane::{BatchFlags, FindRequest};
 use millpond_core::queue::{Admit, Admitted, Mode, NoSuchQueue, Queue, Unadmitted};
@@ -57,7 +58,8 @@ pub async fn admit(
         runs: Vec::new(),
         records: Vec::new(),
     };
-    let found = runtime.reader.lookup(scope, &Wanted::new([(at.partition, from.0..to.0)])).await?;
+    let wanted = Wanted::new([(at.partition, from.0..to.0)]);
+    let found = runtime.reader.lookup(scope, &wanted, Purpose::Inspection).await?;
     // Records that retention has removed are admitted, too: when they are leased, they are settled as
     // expired.
     let mut next = at.from;

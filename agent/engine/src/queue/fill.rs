@@ -9,7 +9,9 @@ use super::receipt::Receipt;
 use super::{QueueError, QueueRuntime, ServedQueue};
 use crate::fetch::fetched::{FetchError, FetchedBatch};
 use crate::fetch::lookup::Records;
+use crate::fetch::reader::Purpose;
 use crate::fetch::wanted::Wanted;
+use crate::memory::Memory;
 use crate::metrics;
 use millpond_core::control_plane::BatchFlags;
 use millpond_core::queue::{Action, LeasePart, LimitedBy, Queue};
@@ -20,6 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
 
+/// Estimated bytes of an encoded record besides its key, value and headers.
+const RECORD_OVERHEAD_BYTES: usize = 256;
 /// Delay after which corrupt records are leased again.
 const CORRUPT_RETRY_DELAY_MS: i64 = 10_000;
 
@@ -51,8 +55,25 @@ pub struct Leased {
     pub records: Vec<LeasedRecord>,
     /// The limit of the queue that kept it from leasing more, if any.
     pub limited_by: Option<LimitedBy>,
+    memory: LeaseMemory,
     /// The queue to give the lease back to when this is dropped.
     undelivered: Option<Arc<ServedQueue>>,
+}
+
+/// Memory of a lease.
+#[derive(Debug, Default)]
+struct LeaseMemory {
+    /// For the encoded answer.
+    answer: Memory,
+    /// Of the batches, which the leases of one grant share.
+    #[expect(dead_code, reason = "held as long as the batches are")]
+    batches: Arc<Memory>,
+}
+
+/// Estimated size of an answer with these records.
+fn answer_bytes(records: &[LeasedRecord]) -> usize {
+    let bytes = |record: &LeasedRecord| record.view().map_or(0, |view| view.tail.len() * 5 / 4);
+    records.iter().map(|record| bytes(record) + RECORD_OVERHEAD_BYTES).sum()
 }
 
 impl LeasedRecord {
@@ -79,7 +100,21 @@ impl Leased {
     /// An answer without records.
     #[must_use]
     pub fn nothing(at_ms: i64, limited_by: Option<LimitedBy>) -> Self {
-        Self { lease: None, at_ms, deadline_ms: 0, records: Vec::new(), limited_by, undelivered: None }
+        Self {
+            lease: None,
+            at_ms,
+            deadline_ms: 0,
+            records: Vec::new(),
+            limited_by,
+            memory: LeaseMemory::default(),
+            undelivered: None,
+        }
+    }
+
+    /// The memory for the encoded answer: to be held as long as that is.
+    #[must_use]
+    pub fn take_answer_memory(&mut self) -> Memory {
+        std::mem::take(&mut self.memory.answer)
     }
 
     /// The answer is on its way to the client: its lease is not given back any more.
@@ -130,14 +165,16 @@ impl Fill {
     pub(super) async fn run(self, granted: Vec<(LeaseCall, Vec<LeasePart>)>) {
         let _turn = self.runtime.fills.acquire().await;
         match self.read(&granted).await {
-            Ok(found) => self.deliver(granted, &found).await,
-            Err(error) if granted.len() == 1 => self.fail(granted, error).await,
+            Ok(found) => self.deliver(granted, found).await,
+            Err(error) if granted.len() == 1 || matches!(error, FetchError::Throttled) => {
+                self.fail(granted, error).await
+            }
             // Read call by call, so that one whose records cannot be read does not fail the others.
             Err(_) => {
                 for one in granted {
                     let one = vec![one];
                     match self.read(&one).await {
-                        Ok(found) => self.deliver(one, &found).await,
+                        Ok(found) => self.deliver(one, found).await,
                         Err(error) => self.fail(one, error).await,
                     }
                 }
@@ -150,7 +187,7 @@ impl Fill {
             .iter()
             .flat_map(|(_, parts)| parts)
             .flat_map(|p| p.ranges.iter().map(|r| (p.partition, r.clone())));
-        self.runtime.reader.lookup(&self.served.scope, &Wanted::new(all)).await
+        self.runtime.reader.lookup(&self.served.scope, &Wanted::new(all), Purpose::Answer).await
     }
 
     /// Answers calls whose records cannot be read with the error. Corrupt records become due again after a
@@ -179,12 +216,14 @@ impl Fill {
     }
 
     /// Answers calls with their records.
-    async fn deliver(&self, granted: Vec<(LeaseCall, Vec<LeasePart>)>, found: &Records) {
+    async fn deliver(&self, granted: Vec<(LeaseCall, Vec<LeasePart>)>, mut found: Records) {
+        let (memory, mut answer_memory) = found.take_memory();
+        let memory = Arc::new(memory);
         let mut batches = HashMap::new();
         let mut undelivered_items = Vec::new();
         let mut selected = Vec::with_capacity(granted.len());
         for (call, parts) in granted {
-            let records = self.select_records(&call, &parts, found, &mut batches, &mut undelivered_items);
+            let records = self.select_records(&call, &parts, &found, &mut batches, &mut undelivered_items);
             selected.push((call, parts, records));
         }
         // Settled before the answers are sent, so that a client that calls again at once finds these records.
@@ -192,7 +231,9 @@ impl Fill {
             settle_unanswered(&self.served, undelivered_items).await;
         }
         for (call, parts, records) in selected {
-            self.answer(call, &parts, records);
+            let answer_memory = answer_memory.split(answer_bytes(&records));
+            let memory = LeaseMemory { answer: answer_memory, batches: Arc::clone(&memory) };
+            self.answer(call, &parts, records, memory);
         }
     }
 
@@ -269,7 +310,13 @@ impl Fill {
     }
 
     /// Answers one call, or returns it to the granter if there is no record for it.
-    fn answer(&self, mut call: LeaseCall, parts: &[LeasePart], records: Vec<LeasedRecord>) {
+    fn answer(
+        &self,
+        mut call: LeaseCall,
+        parts: &[LeasePart],
+        records: Vec<LeasedRecord>,
+        memory: LeaseMemory,
+    ) {
         if records.is_empty() {
             call.is_retry = true;
             self.retry_calls.send(call).ok();
@@ -284,6 +331,7 @@ impl Fill {
             deadline_ms,
             records,
             limited_by: None,
+            memory,
             undelivered: is_unnamed(&call).then(|| Arc::clone(&self.served)),
         });
         // If the caller has gone away, the answer is dropped and gives its lease back.

@@ -5,6 +5,7 @@ use super::Queues;
 use super::admin::{QueueAdminError, number_of, partition_of};
 use crate::fetch::lookup::{FoundRecord, Records};
 use crate::fetch::partition::find_from;
+use crate::fetch::reader::Purpose;
 use crate::fetch::wanted::Wanted;
 use millpond_core::queue::{Listed, Listing, Queue};
 use millpond_core::saturated;
@@ -117,7 +118,7 @@ impl Queues {
         places: impl Iterator<Item = (PartitionId, Offset)>,
     ) -> Result<Records, QueueAdminError> {
         let wanted = Wanted::new(places.map(|(id, offset)| (id, offset.0..offset.0 + 1)));
-        let found = self.runtime.reader.lookup(scope, &wanted).await;
+        let found = self.runtime.reader.lookup(scope, &wanted, Purpose::Answer).await;
         found.map_err(|error| QueueAdminError::Read(error.into()))
     }
 

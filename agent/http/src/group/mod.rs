@@ -168,7 +168,7 @@ async fn join(
     GroupName(group): GroupName,
     body: Body,
 ) -> Result<Json<JoinAnswer>, Problem> {
-    let body: JoinBody = json_body(body).await?;
+    let body: JoinBody = json_body(&app, body).await?;
     let id = MemberId(app.engine.random.uuid(app.engine.clock.now_ms()));
     let member = body.member(id)?;
     let (generation, assignments) = app.engine.groups.join(&scope, &group, &member).await?;

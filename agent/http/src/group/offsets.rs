@@ -144,7 +144,7 @@ pub(super) async fn commit(
     GroupName(group): GroupName,
     body: Body,
 ) -> Result<Json<CommittedOffsets>, Problem> {
-    let body: OffsetsBody = json_body(body).await?;
+    let body: OffsetsBody = json_body(&app, body).await?;
     let groups = &app.engine.groups;
     let committed = match (&body.member_id, body.generation) {
         (Some(member), Some(generation)) => {

@@ -63,7 +63,7 @@ struct PollAnswer {
         (status = 404,
             description = "group_not_found; member_not_found: it has left or its session has ended",
             body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request, not_acceptable",
+        (status = "4XX", description = "bad_request, not_acceptable, throttled",
             body = ProblemBody, content_type = "application/problem+json"),
         (status = "5XX", description = "control_plane_unavailable, object_store_unavailable, corrupt",
             body = ProblemBody, content_type = "application/problem+json"))
@@ -84,7 +84,7 @@ pub(super) async fn poll(
             "polled records are available as application/json and application/x-ndjson",
         ));
     }
-    let body: PollBody = json_body(body).await?;
+    let body: PollBody = json_body(&app, body).await?;
     let max_records = body.max_records.unwrap_or(limits::READ_MAX_RECORDS_DEFAULT);
     let max_bytes = body.max_bytes.unwrap_or(limits::READ_MAX_BYTES_DEFAULT);
     let wait_ms = body.wait_ms.unwrap_or(0);

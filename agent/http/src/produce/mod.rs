@@ -308,17 +308,17 @@ async fn records(
         return Err(Problem::bad_request("If-Match needs an atomic request: JSON or octet-stream"));
     }
     let scope = call.scope.clone();
-    let admission = Some(&*app.engine.admission);
+    let admission = &app.engine.admission;
     match form {
         BodyForm::Json => {
             let (body, permit) = body::admitted(body, limits::REQUEST_MAX_BYTES, admission).await?;
-            let request = call.atomic(topic, JsonRecords { body, defaults }, permit);
+            let request = call.atomic(topic, JsonRecords { body, defaults }, Some(permit));
             Ok(results::of_topic(&app.engine.produce.atomic(&scope, request).await?))
         }
         BodyForm::Octets => {
             let (value, permit) = body::admitted(body, limits::REQUEST_MAX_BYTES, admission).await?;
             let record = OctetRecord::new(value, &headers, query.partition, defaults.traceparent)?;
-            let request = call.atomic(topic, record, permit);
+            let request = call.atomic(topic, record, Some(permit));
             Ok(results::of_topic(&app.engine.produce.atomic(&scope, request).await?))
         }
         BodyForm::NdJson => {
@@ -367,8 +367,7 @@ async fn batches(
     }
     let identity = Identity { key: idempotency_key(&headers)?, shape: Vec::new() };
     let defaults = RecordDefaults { now_ms: app.engine.clock.now_ms(), traceparent: traceparent(&headers) };
-    let (body, permit) =
-        body::admitted(body, limits::REQUEST_MAX_BYTES, Some(&*app.engine.admission)).await?;
+    let (body, permit) = body::admitted(body, limits::REQUEST_MAX_BYTES, &app.engine.admission).await?;
     let batch::BatchShape { topics, acks, offsets } = batch::read_batch_shape(&body)?;
     let topics: Vec<Name> = topics.iter().map(|n| Name::new(n)).collect::<Result<_, _>>()?;
     let request = AtomicRequest {
@@ -380,7 +379,7 @@ async fn batches(
         expect: None,
         offsets,
         acks,
-        permit,
+        permit: Some(permit),
     };
     let stored = app.engine.produce.atomic(&scope, request).await?;
     Ok(results::by_topic(&stored, &topics))

@@ -127,7 +127,7 @@ pub(super) async fn redrive(
     QueueName(name): QueueName,
     body: Body,
 ) -> Result<Json<Redriven>, Problem> {
-    let body: DeadBody = json_body(body).await?;
+    let body: DeadBody = json_body(&app, body).await?;
     if body.max_rate.is_some_and(|rate| !(0.001..=1_000_000.0).contains(&rate)) {
         return Err(Problem::bad_request("max_rate is out of range: 0.001 to 1000000"));
     }
@@ -154,7 +154,7 @@ pub(super) async fn purge_dead(
     QueueName(name): QueueName,
     body: Body,
 ) -> Result<Json<Purged>, Problem> {
-    let body: DeadBody = json_body(body).await?;
+    let body: DeadBody = json_body(&app, body).await?;
     if body.max_rate.is_some() {
         return Err(Problem::bad_request("max_rate is a parameter of redrive only"));
     }
@@ -255,7 +255,7 @@ pub(super) async fn seek(
     QueueName(name): QueueName,
     body: Body,
 ) -> Result<Json<Cursors>, Problem> {
-    let body: SeekBody = json_body(body).await?;
+    let body: SeekBody = json_body(&app, body).await?;
     let cursors = app.engine.queues.seek(&scope, &name, &body.to.target()).await?;
     let place = |(partition, offset): (i32, Offset)| PartitionPlace { partition, offset: offset.0 };
     Ok(Json(Cursors { offsets: cursors.into_iter().map(place).collect() }))

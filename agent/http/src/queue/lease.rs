@@ -7,6 +7,7 @@ use crate::error::{Code, Problem, ProblemBody};
 use crate::extract::{Caller, Params, QueueName};
 use crate::read::answer::AnswerForm;
 use crate::read::arrow::ArrowWriter;
+use crate::read::pieces::Pieces;
 use crate::read::render::{self, Encoding, Prefix};
 use crate::read::{RENDER_INLINE_BYTES, ReturnedRecord, form_of};
 use arrow_array::builder::{Int32Builder, StringBuilder};
@@ -152,7 +153,7 @@ pub(super) async fn lease(
             "leased records are available as application/json and application/vnd.apache.arrow.stream",
         ));
     }
-    let body: LeaseBody = json_body(body).await?;
+    let body: LeaseBody = json_body(&app, body).await?;
     let (topic, leased) = app.engine.queues.lease(&scope, &name, &body.request()?).await?;
     let bytes: usize = leased.records.iter().filter_map(|r| r.view().ok()).map(|v| v.tail.len()).sum();
     let render = move || answer(leased, &topic, form, query.encoding, bytes);
@@ -166,10 +167,11 @@ fn answer(
     encoding: Encoding,
     bytes: usize,
 ) -> Result<Response, Problem> {
-    let body = match form {
+    let pieces = match form {
         AnswerForm::Arrow => arrow(&leased)?,
         _ => json(&leased, topic, encoding, bytes)?,
     };
+    let body = pieces.finish(Some(leased.take_answer_memory()).filter(|_| !leased.records.is_empty()))?;
     leased.delivered();
     Ok(form.response(body))
 }
@@ -178,8 +180,10 @@ fn limited_by(leased: &Leased) -> String {
     serde_json::to_string(&leased.limited_by).unwrap_or_default()
 }
 
-fn json(leased: &Leased, topic: &Name, encoding: Encoding, bytes: usize) -> Result<Vec<u8>, Problem> {
-    let mut out = Vec::with_capacity(bytes * 5 / 4 + leased.records.len() * (receipt::LENGTH + 128) + 256);
+fn json(leased: &Leased, topic: &Name, encoding: Encoding, bytes: usize) -> Result<Pieces, Problem> {
+    let expected = bytes * 5 / 4 + leased.records.len() * (receipt::LENGTH + 128) + 256;
+    let mut pieces = Pieces::with_capacity(expected);
+    let out = &mut pieces.out;
     match leased.lease {
         Some(lease) => write!(
             out,
@@ -192,26 +196,28 @@ fn json(leased: &Leased, topic: &Name, encoding: Encoding, bytes: usize) -> Resu
     out.extend_from_slice(b",\"records\":[");
     let mut prefixes: HashMap<i32, Prefix> = HashMap::new();
     for (n, record) in leased.records.iter().enumerate() {
+        pieces.cut();
+        let out = &mut pieces.out;
         if n > 0 {
             out.push(b',');
         }
         let prefix =
             prefixes.entry(record.number).or_insert_with(|| Prefix::new(topic.as_str(), record.number));
         let view = record.view()?;
-        render::record(&mut out, prefix, record.offset.0, &view, record.is_json(), encoding)?;
+        render::record(out, prefix, record.offset.0, &view, record.is_json(), encoding)?;
         out.pop();
         out.extend_from_slice(b",\"receipt\":\"");
         if let Some(lease) = leased.lease {
-            record.receipt(lease).write(&mut out);
+            record.receipt(lease).write(out);
         }
         write!(out, "\",\"attempt\":{},\"failures\":{}}}", record.attempt, record.failures)
             .unwrap_or_default();
     }
-    write!(out, "],\"limited_by\":{}}}", limited_by(leased)).unwrap_or_default();
-    Ok(out)
+    write!(pieces.out, "],\"limited_by\":{}}}", limited_by(leased)).unwrap_or_default();
+    Ok(pieces)
 }
 
-fn arrow(leased: &Leased) -> Result<Vec<u8>, Problem> {
+fn arrow(leased: &Leased) -> Result<Pieces, Problem> {
     let mut writer = ArrowWriter::default();
     let mut receipts =
         StringBuilder::with_capacity(leased.records.len(), leased.records.len() * receipt::LENGTH);

@@ -246,7 +246,7 @@ async fn put(
     QueueName(name): QueueName,
     body: Body,
 ) -> Result<Response, Problem> {
-    let settings: QueueSettings = json_body(body).await?;
+    let settings: QueueSettings = json_body(&app, body).await?;
     let (described, made) = app.engine.queues.put(&scope, &name, settings.change()?).await?;
     let status = if made { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(description(&described, app.engine.clock.now_ms()))).into_response())

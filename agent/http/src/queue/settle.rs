@@ -4,7 +4,7 @@
 use super::check_range;
 use super::lease::check_request_id;
 use crate::AppState;
-use crate::body::collect;
+use crate::body::{admitted, holding};
 use crate::error::{Problem, ProblemBody};
 use crate::extract::{Caller, QueueName};
 use axum::body::Body;
@@ -14,8 +14,12 @@ use http::{HeaderValue, header};
 use millpond_core::{LeaseId, limits};
 use millpond_engine::queue::plan::{SettleAction, SettleItem, Settled, Target};
 use millpond_engine::queue::receipt::Receipt;
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::io::Write;
+use std::marker::PhantomData;
+use tokio::sync::OwnedSemaphorePermit;
 
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -45,11 +49,71 @@ struct Reject {
     reason: Option<String>,
 }
 
-#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, utoipa::ToSchema)]
 #[serde(untagged)]
 enum RenewLease {
     Id(String),
     For { lease_id: String, lease_ms: Option<i64> },
+}
+
+/// By hand, since what serde derives for an untagged enum first keeps the whole value, of any shape, in a
+/// form that takes many times its bytes.
+impl<'de> Deserialize<'de> for RenewLease {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct For {
+            lease_id: String,
+            lease_ms: Option<i64>,
+        }
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = RenewLease;
+
+            fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+                to.write_str("a lease id, or an object with lease_id")
+            }
+
+            fn visit_str<E: de::Error>(self, id: &str) -> Result<RenewLease, E> {
+                Ok(RenewLease::Id(id.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RenewLease, A::Error> {
+                let For { lease_id, lease_ms } =
+                    For::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                Ok(RenewLease::For { lease_id, lease_ms })
+            }
+        }
+        from.deserialize_any(Either)
+    }
+}
+
+/// A list that is refused as soon as it has more than [`limits::SETTLE_MAX_ENTRIES`], before it takes memory.
+fn entries<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    struct Bounded<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Bounded<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+            to.write_str("a list")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+            let mut all = Vec::new();
+            while let Some(one) = list.next_element()? {
+                if all.len() == limits::SETTLE_MAX_ENTRIES {
+                    return Err(de::Error::custom(too_many_entries()));
+                }
+                all.push(one);
+            }
+            Ok(all)
+        }
+    }
+    from.deserialize_seq(Bounded(PhantomData))
+}
+
+fn too_many_entries() -> String {
+    format!("a settlement has at most {} entries", limits::SETTLE_MAX_ENTRIES)
 }
 
 /// Entries of a settlement. If several name the same receipt, all but the first are answered `lost`.
@@ -59,21 +123,21 @@ struct SettleBody {
     /// 1 to 128 bytes. If the call is sent again with the same id within 5 minutes, it gets the same answer.
     request_id: Option<String>,
     /// Receipts of records that are done.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "entries")]
     ack: Vec<String>,
     /// Records that go back to the queue.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "entries")]
     nack: Vec<Nack>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "entries")]
     renew: Vec<Renew>,
     /// Records that become dead at once, however often they have failed.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "entries")]
     reject: Vec<Reject>,
     /// Lease ids: all records of them that are not settled yet are acked.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "entries")]
     ack_leases: Vec<String>,
     /// Lease ids: all records of them that are not settled yet are renewed.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "entries")]
     renew_leases: Vec<RenewLease>,
 }
 
@@ -119,6 +183,13 @@ enum Label {
     Lease(String),
 }
 
+impl Label {
+    fn bytes(&self) -> usize {
+        let (Self::Receipt(text) | Self::Lease(text)) = self;
+        text.len()
+    }
+}
+
 /// A settlement in the engine's terms.
 struct Settlement {
     items: Vec<SettleItem>,
@@ -153,10 +224,7 @@ impl SettleBody {
         check_request_id(self.request_id.as_deref())?;
         let entries = self.entries();
         if entries > limits::SETTLE_MAX_ENTRIES {
-            return Err(Problem::bad_request(format!(
-                "a settlement has at most {} entries",
-                limits::SETTLE_MAX_ENTRIES
-            )));
+            return Err(Problem::bad_request(too_many_entries()));
         }
         let mut settlement = Settlement {
             items: Vec::with_capacity(entries),
@@ -221,15 +289,18 @@ pub(super) async fn settle(
     QueueName(name): QueueName,
     body: Body,
 ) -> Result<Response, Problem> {
-    let body = collect(body, 8 * limits::MIB, None).await?;
-    let body: SettleBody = serde_json::from_slice(&body).map_err(|e| Problem::bad_request(e.to_string()))?;
-    let Settlement { items, labels, request_id } = body.settlement()?;
+    let (body, permit) = admitted(body, limits::REQUEST_MAX_BYTES, &app.engine.admission).await?;
+    let parsed: SettleBody =
+        serde_json::from_slice(&body).map_err(|e| Problem::bad_request(e.to_string()))?;
+    drop(body);
+    let Settlement { items, labels, request_id } = parsed.settlement()?;
     let settled = app.engine.queues.settle(&scope, &name, &items, request_id.as_deref()).await?;
-    Ok(answer(&labels, &settled))
+    Ok(answer(&labels, &settled, permit))
 }
 
-fn answer(labels: &[Label], settled: &[Settled]) -> Response {
-    let mut out = Vec::with_capacity(32 + settled.len() * 96);
+fn answer(labels: &[Label], settled: &[Settled], permit: OwnedSemaphorePermit) -> Response {
+    let names: usize = labels.iter().map(Label::bytes).sum();
+    let mut out = Vec::with_capacity(32 + names + settled.len() * 96);
     out.extend_from_slice(b"{\"results\":[");
     for (n, (label, settled)) in labels.iter().zip(settled).enumerate() {
         if n > 0 {
@@ -251,7 +322,7 @@ fn answer(labels: &[Label], settled: &[Settled]) -> Response {
         out.push(b'}');
     }
     out.extend_from_slice(b"]}");
-    let mut response = out.into_response();
+    let mut response = holding(out, permit).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

@@ -1,5 +1,6 @@
 //! Writes records as an Arrow IPC stream with the columns of [`SCHEMA`].
 
+use super::pieces::Pieces;
 use crate::error::{Code, Problem};
 use arrow_array::builder::{
     BinaryBuilder, Int32Builder, Int64Builder, ListBuilder, StringBuilder, StructBuilder,
@@ -33,6 +34,9 @@ fn header_item() -> Field {
     Field::new("item", DataType::Struct(header_fields()), false)
 }
 
+/// Bytes of a record in the columns besides its key, value and headers: numbers and offsets into columns.
+const RECORD_COLUMNS_BYTES: usize = 40;
+
 /// Collects records in column builders.
 pub struct ArrowWriter {
     partition: Int32Builder,
@@ -41,6 +45,7 @@ pub struct ArrowWriter {
     key: BinaryBuilder,
     value: BinaryBuilder,
     headers: ListBuilder<StructBuilder>,
+    bytes: usize,
 }
 
 impl Default for ArrowWriter {
@@ -56,6 +61,7 @@ impl Default for ArrowWriter {
             key: BinaryBuilder::new(),
             value: BinaryBuilder::new(),
             headers: ListBuilder::new(pairs).with_field(header_item()),
+            bytes: 0,
         }
     }
 }
@@ -63,6 +69,7 @@ impl Default for ArrowWriter {
 impl ArrowWriter {
     /// Adds a record, without its reserved headers.
     pub fn push(&mut self, partition: i32, offset: i64, view: &RecordView<'_>) -> Result<(), Corrupt> {
+        self.bytes += view.tail.len() + RECORD_COLUMNS_BYTES;
         self.partition.append_value(partition);
         self.offset.append_value(offset);
         self.timestamp.append_value(view.timestamp);
@@ -88,8 +95,14 @@ impl ArrowWriter {
         Ok(())
     }
 
+    /// Bytes of the columns so far.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The whole stream: schema, one batch, end.
-    pub fn finish(self) -> Result<Vec<u8>, Problem> {
+    pub fn finish(self) -> Result<Pieces, Problem> {
         self.finish_with(Vec::new(), HashMap::new())
     }
 
@@ -98,7 +111,7 @@ impl ArrowWriter {
         mut self,
         more: Vec<(Field, ArrayRef)>,
         metadata: HashMap<String, String>,
-    ) -> Result<Vec<u8>, Problem> {
+    ) -> Result<Pieces, Problem> {
         let mut columns: Vec<ArrayRef> = vec![
             Arc::new(self.partition.finish()),
             Arc::new(self.offset.finish()),
@@ -113,10 +126,9 @@ impl ArrowWriter {
             columns.push(column);
         }
         let schema = Arc::new(Schema::new_with_metadata(fields, metadata));
-        let write = || -> Result<Vec<u8>, ArrowError> {
+        let write = || -> Result<Pieces, ArrowError> {
             let batch = RecordBatch::try_new(Arc::clone(&schema), columns)?;
-            let mut writer =
-                StreamWriter::try_new(Vec::with_capacity(batch.get_array_memory_size()), &schema)?;
+            let mut writer = StreamWriter::try_new(Pieces::default(), &schema)?;
             writer.write(&batch)?;
             writer.finish()?;
             writer.into_inner()

@@ -3,6 +3,7 @@
 
 pub mod answer;
 pub mod arrow;
+pub mod pieces;
 pub mod render;
 mod tail;
 
@@ -218,7 +219,7 @@ impl From {
             body = ProblemBody, content_type = "application/problem+json"),
         (status = 416, description = "offset_out_of_range, with log_start_offset and high_watermark",
             body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request, not_acceptable",
+        (status = "4XX", description = "bad_request, not_acceptable, throttled",
             body = ProblemBody, content_type = "application/problem+json"),
         (status = "5XX", description = "control_plane_unavailable, object_store_unavailable, corrupt",
             body = ProblemBody, content_type = "application/problem+json"))
@@ -243,19 +244,20 @@ async fn partition_records(
     let records = app.engine.fetch.partition(&scope, &read).await?;
     let raw_bytes: i64 = records.fetched.batches.iter().map(|b| i64::from(b.batch.raw_bytes)).sum();
     let raw_bytes = saturated::<usize, _>(raw_bytes);
-    let render = move || partition_answer(&records, &query, form, raw_bytes);
+    let render = move || partition_answer(records, &query, form, raw_bytes);
     if raw_bytes <= RENDER_INLINE_BYTES { render() } else { blocking::run(render).await }
 }
 
 fn partition_answer(
-    records: &PartitionRecords,
+    mut records: PartitionRecords,
     query: &PartitionQuery,
     form: AnswerForm,
     raw_bytes: usize,
 ) -> Result<Response, Problem> {
-    let fetched = &records.fetched;
     let mut answer =
         RecordsAnswer::with_capacity(form, query.encoding, raw_bytes.min(query.max_bytes) * 5 / 4 + 256);
+    answer.hold(records.fetched.take_answer_memory());
+    let fetched = &records.fetched;
     answer.begin_partition(&records.topic, records.partition);
     let limits = ReadLimits { max_records: query.max_records, max_bytes: query.max_bytes };
     let mut next = records.start;
@@ -288,7 +290,7 @@ fn partition_answer(
                 (String = "text/event-stream"), (Vec<u8> = "application/vnd.apache.arrow.stream"))),
         (status = 404, description = "topic_not_found",
             body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request, not_acceptable",
+        (status = "4XX", description = "bad_request, not_acceptable, throttled",
             body = ProblemBody, content_type = "application/problem+json"),
         (status = "5XX", description = "control_plane_unavailable, object_store_unavailable, corrupt",
             body = ProblemBody, content_type = "application/problem+json"))

@@ -38,12 +38,18 @@ fn endless(
         while !tail.is_stopping() {
             let mut answer = RecordsAnswer::new(form, encoding);
             let outcome = match tail.follow(limits, Instant::now() + KEEP_ALIVE_INTERVAL, &mut answer).await {
-                Ok(0) => Ok(keep_alive(form)),
-                Ok(_) => answer.finish(&tail.token(), ""),
+                Ok(0) => Ok(None),
+                Ok(_) => answer.finish(&tail.token(), "").map(Some),
                 Err(error) => Err(error.into()),
             };
             match outcome {
-                Ok(chunk) => yield Ok(chunk),
+                Ok(None) => yield Ok(keep_alive(form)),
+                Ok(Some(chunk)) => {
+                    for piece in chunk.into_pieces() {
+                        yield Ok(piece);
+                    }
+                }
+
                 Err(problem) if form == AnswerForm::Events => {
                     let event = format!("event: problem\ndata: {}\n\n", problem.body());
                     yield Ok(event.into());
