@@ -49,6 +49,19 @@ pub const INLINE_COMMITS_PER_S: u32 = 1_000;
 pub const INLINE_LIVE_MAX_BYTES: i64 = 256 << 20;
 /// Age at which inline payloads are moved into segments.
 pub const INLINE_DRAIN_AFTER_MS: i64 = 10_000;
+/// Spans of time, by whose number modulo [`DRAIN_SLICES`] inline payloads are divided among drains:
+/// neighbours stay together, so that they can be joined.
+pub const DRAIN_SLICE_MS: i64 = 10_000;
+/// Number of drains that can run at once, in one agent or several.
+pub const DRAIN_SLICES: i64 = 4;
+/// Maximum number of batches in the plan of a drain.
+pub const DRAIN_PLAN_MAX_BATCHES: i64 = 16_384;
+/// Maximum number of batches that one swap replaces.
+pub const SWAP_MAX_INPUTS: usize = 1_000;
+/// Maximum number of partitions that one swap locks.
+pub const SWAP_MAX_PARTITIONS: usize = 64;
+/// Maximum number of partitions that one step of retention locks.
+pub const UNLINK_MAX_PARTITIONS: usize = 32;
 /// How long a reader may use a plan over inline payloads. A drained payload is deleted after this time.
 pub const INLINE_PLAN_TTL_MS: i64 = 60_000;
 
@@ -109,7 +122,7 @@ pub const CACHE_BLOCK_BYTES: u64 = 4 << 20;
 /// How long an idempotency key is remembered.
 pub const IDEMPOTENCY_KEY_TTL_MS: i64 = 3_600_000;
 /// Interval of the heartbeats of an agent.
-pub const HEARTBEAT_MS: u64 = 5_000;
+pub const HEARTBEAT_MS: u64 = 10_000;
 
 /// Minimum session of a consumer group member.
 pub const SESSION_MIN_MS: i64 = 1_000;

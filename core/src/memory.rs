@@ -74,6 +74,8 @@ enum SegmentState {
 
 struct SegmentRow {
     state: SegmentState,
+    /// Deletions of its object that failed.
+    failures: u32,
     registered_ms: i64,
     /// Number of batches in the index that lie in the segment.
     live_batches: i64,
@@ -82,6 +84,8 @@ struct SegmentRow {
 struct PayloadRow {
     committed_ms: i64,
     drained_ms: Option<i64>,
+    /// Set when the drain could not read it.
+    set_aside: bool,
     bytes: Bytes,
 }
 

@@ -320,7 +320,7 @@ async fn inputs_go_into_one_of_two_swaps() {
     s.append(PartKind::Inline, p, &[1, 2]).await;
     s.append(PartKind::Inline, p, &[3]).await;
     s.advance(MINUTE).await;
-    let plan = s.plane.drain_plan(i64::MAX).await.expect("a plan");
+    let plan = s.plane.drain_plan(None, i64::MAX).await.expect("a plan");
     let swaps = [s.rewrite(&plan).await, s.rewrite(&plan).await];
     let holder = Holder::lock(&database, p).await;
     let mut sendings = Vec::new();
@@ -352,7 +352,7 @@ async fn a_swap_and_retention_leave_no_hole() {
         s.advance(HOUR - MINUTE).await;
         s.append(PartKind::Inline, p, &[3]).await;
         s.advance(2 * MINUTE).await;
-        let plan = s.plane.drain_plan(i64::MAX).await.expect("a plan");
+        let plan = s.plane.drain_plan(None, i64::MAX).await.expect("a plan");
         let swap = s.rewrite(&plan).await;
         let holder = Holder::lock(&database, p).await;
         let swapping = |s: Arc<Stage>| tokio::spawn(async move { s.swap(&swap).await });

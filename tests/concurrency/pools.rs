@@ -172,11 +172,11 @@ async fn connections_to_a_demoted_primary_are_not_used_again() {
     // They return to the pool by and by.
     tokio::time::sleep(Duration::from_millis(200)).await;
 
-    let refused = plane.beat(AGENT).await;
+    let refused = plane.beat(AGENT, &[]).await;
     assert!(matches!(refused, Err(Error::NotApplied(_))), "{refused:?}");
     *pooler.options.lock() = None;
     for _ in 0..4 {
-        plane.beat(AGENT).await.expect("a connection to the new primary");
+        plane.beat(AGENT, &[]).await.expect("a connection to the new primary");
     }
     plane.close().await;
     database.close().await;

@@ -237,7 +237,7 @@ impl Agent<'_> {
                 let resume = plane.pause_queue(scope, queue, false).await;
                 pause.and(resume).map_err(|e| format!("{e:?}"))
             }
-            3 => plane.clamp().await.map(|_| ()).map_err(|e| format!("{e:?}")),
+            3 => plane.clamp(&[]).await.map(|_| ()).map_err(|e| format!("{e:?}")),
             4 => plane.forget(100).await.map(|_| ()).map_err(|e| format!("{e:?}")),
             _ => plane.expire(20, self.rng.random()).await.map(|_| ()).map_err(|e| format!("{e:?}")),
         };

@@ -172,7 +172,7 @@ impl Storm {
         while !self.over.load(Ordering::SeqCst) {
             match rng.random_range(0..4) {
                 0 => {
-                    let plan = self.stage.plane.drain_plan(200).await.expect("a plan");
+                    let plan = self.stage.plane.drain_plan(None, 200).await.expect("a plan");
                     if !plan.is_empty() {
                         let swap = self.stage.rewrite(&plan).await;
                         drop(tokio::join!(self.stage.swap(&swap), self.stage.swap(&swap)));

@@ -1,8 +1,8 @@
 //! The drain moves inline payloads into segments, without any difference for readers.
 
-use millpond_core::control_plane::{PayloadRange, SwapRejected};
+use millpond_core::control_plane::{PayloadRange, Swap, SwapRejected};
 use millpond_core::{PartId, TopicChange, limits};
-use millpond_tests::stage::{BOTH, DAY, Draft, HOUR, MINUTE, PartKind, SECOND, Stage, home};
+use millpond_tests::stage::{BOTH, DAY, Draft, HOUR, Home, MINUTE, PartKind, SECOND, Stage, home};
 use std::collections::BTreeSet;
 
 suite!(
@@ -16,11 +16,19 @@ suite!(
     forgets_a_payload_after_the_last_plan,
     skips_a_payload_that_holds_nothing,
     joins_segments_and_lets_the_old_go,
+    sets_aside_what_cannot_be_read,
+    marks_only_payloads_that_hold_nothing,
+    swaps_into_one_segment_in_steps,
 );
 
 async fn payload_is_there(s: &Stage, part: PartId) -> bool {
     s.plane.payloads(&[PayloadRange { part, byte_offset: 0, byte_length: 1 }]).await.expect("an answer")[0]
         .is_some()
+}
+
+/// Inline batches that the next drain would move.
+async fn planned(s: &Stage) -> usize {
+    s.plane.drain_plan(None, i64::MAX).await.expect("a plan").len()
 }
 
 async fn moves_what_is_old_enough(s: &Stage) {
@@ -55,14 +63,14 @@ async fn plans_payloads_whole_and_within_bounds(s: &Stage) {
     }
     s.advance(MINUTE).await;
     for (max_bytes, batches) in [(0, 2), (15, 2), (16, 2), (31, 2), (32, 4), (47, 4), (48, 6), (1_000, 8)] {
-        let plan = s.plane.drain_plan(max_bytes).await.expect("a plan");
+        let plan = s.plane.drain_plan(None, max_bytes).await.expect("a plan");
         assert_eq!(plan.len(), batches, "within {max_bytes}");
         let places: Vec<_> = plan.iter().map(|d| (d.partition_id, d.batch.base)).collect();
         assert!(places.is_sorted());
         let oldest: BTreeSet<i64> = plan.iter().map(|d| d.batch.base.0).collect();
         assert_eq!(oldest, (0..).take(batches / 2).collect());
     }
-    let plan = s.plane.drain_plan(0).await.expect("a plan");
+    let plan = s.plane.drain_plan(None, 0).await.expect("a plan");
     let label = &plan[1].topic;
     assert_eq!(
         (&label.tenant, &label.topic, label.topic_id, label.partition),
@@ -93,7 +101,7 @@ async fn sent_twice_swaps_once(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
     s.append(PartKind::Inline, p, &[1, 2]).await;
     s.advance(MINUTE).await;
-    let plan = s.plane.drain_plan(i64::MAX).await.expect("a plan");
+    let plan = s.plane.drain_plan(None, i64::MAX).await.expect("a plan");
     let swap = s.rewrite(&plan).await;
     for _ in 0..3 {
         assert_eq!(s.swap(&swap).await, Ok(()));
@@ -107,7 +115,7 @@ async fn with_changed_input_is_refused(s: &Stage) {
     s.append(PartKind::Inline, p, &[1, 2]).await;
     s.append(PartKind::Inline, p, &[3]).await;
     s.advance(MINUTE).await;
-    let plan = s.plane.drain_plan(i64::MAX).await.expect("a plan");
+    let plan = s.plane.drain_plan(None, i64::MAX).await.expect("a plan");
     let (first, second) = (s.rewrite(&plan).await, s.rewrite(&plan).await);
     let mut wrong = s.rewrite(&plan).await;
     wrong.inputs[1].records += 1;
@@ -122,7 +130,7 @@ async fn into_an_unknown_segment_is_refused(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
     let sent = s.send(PartKind::Inline, &[Draft::new().to(p, &[1])]).await;
     s.advance(MINUTE).await;
-    let plan = s.plane.drain_plan(i64::MAX).await.expect("a plan");
+    let plan = s.plane.drain_plan(None, i64::MAX).await.expect("a plan");
     let mut swap = s.rewrite(&plan).await;
     swap.segment = PartId(s.uuid());
     assert_eq!(s.swap(&swap).await, Err(SwapRejected));
@@ -133,7 +141,7 @@ async fn into_an_abandoned_segment_is_refused(s: &Stage) {
     let p = home(&s.topic("t", 1).await, 0);
     s.append(PartKind::Inline, p, &[1]).await;
     s.advance(MINUTE).await;
-    let plan = s.plane.drain_plan(i64::MAX).await.expect("a plan");
+    let plan = s.plane.drain_plan(None, i64::MAX).await.expect("a plan");
     let swap = s.rewrite(&plan).await;
     s.advance(2 * HOUR).await;
     assert_eq!(s.sweep_plan().await, [swap.segment].into());
@@ -169,7 +177,10 @@ async fn skips_a_payload_that_holds_nothing(s: &Stage) {
     s.advance(2 * MINUTE).await;
     s.plane.forget(100).await.expect("an answer");
     assert!(!payload_is_there(s, unlinked).await && !payload_is_there(s, refused).await);
-    assert_eq!(s.plane.beat(millpond_tests::stage::AGENT).await.expect("an answer").inline_live_bytes, 0);
+    assert_eq!(
+        s.plane.beat(millpond_tests::stage::AGENT, &[]).await.expect("an answer").inline_live_bytes,
+        0
+    );
 }
 
 async fn joins_segments_and_lets_the_old_go(s: &Stage) {
@@ -191,4 +202,72 @@ async fn joins_segments_and_lets_the_old_go(s: &Stage) {
     s.advance(limits::PLAN_TTL_MS + SECOND).await;
     assert_eq!(s.sweep_plan().await, [old[1], old[2]].into());
     assert_eq!(s.parts_in_use(&[p, q]).await, [old[0], first.segment, second.segment].into());
+}
+
+async fn sets_aside_what_cannot_be_read(s: &Stage) {
+    let p = home(&s.topic("t", 1).await, 0);
+    let mut parts = Vec::new();
+    for n in 0..3 {
+        parts.push(s.send(PartKind::Inline, &[Draft::new().to(p, &[n])]).await.commit.parts[0].id);
+    }
+    s.advance(MINUTE).await;
+    s.plane.set_aside(&[parts[1], PartId(s.uuid())]).await.expect("an answer");
+    assert_eq!(s.drain(i64::MAX).await, 2);
+    assert_eq!(s.drain(i64::MAX).await, 0);
+    let beat = s.plane.beat(millpond_tests::stage::AGENT, &[]).await.expect("an answer");
+    assert_eq!((beat.inline_live_bytes, beat.set_aside_bytes), (0, 8));
+    s.advance(DAY).await;
+    s.plane.forget(100).await.expect("an answer");
+    let there = [payload_is_there(s, parts[0]).await, payload_is_there(s, parts[1]).await];
+    assert_eq!(there, [false, true]);
+    assert_eq!(s.tags(p).await, [0, 1, 2]);
+}
+
+async fn swaps_into_one_segment_in_steps(s: &Stage) {
+    let hour = TopicChange { partitions: Some(1), retention_ms: Some(Some(HOUR)), ..TopicChange::default() };
+    let (p, q) = (home(&s.topic("t", 1).await, 0), home(&s.topic_with("old", hour).await, 0));
+    for n in 0..3 {
+        s.send(PartKind::Inline, &[Draft::new().to(p, &[n]).to(q, &[n])]).await;
+    }
+    s.advance(MINUTE).await;
+    let plan = s.plane.drain_plan(None, i64::MAX).await.expect("a plan");
+    let whole = s.rewrite(&plan).await;
+    let of = |home: Home| Swap {
+        inputs: whole.inputs.iter().filter(|i| i.partition == home.id).cloned().collect(),
+        outputs: whole.outputs.iter().filter(|o| o.partition == home.id).cloned().collect(),
+        drained: Vec::new(),
+        ..whole.clone()
+    };
+    let (first, last) = (of(p), Swap { drained: whole.drained.clone(), ..of(q) });
+    assert_eq!(s.swap(&first).await, Ok(()));
+    assert_eq!(planned(s).await, 3);
+    assert_eq!(s.swap(&last).await, Ok(()));
+    assert_eq!(s.swap(&first).await, Ok(()));
+    assert_eq!(s.swap(&last).await, Ok(()));
+    assert_eq!(planned(s).await, 0);
+    assert_eq!((s.tags(p).await, s.tags(q).await), (vec![0, 1, 2], vec![0, 1, 2]));
+    assert_eq!(s.parts_in_use(&[p, q]).await, [whole.segment].into());
+    // The segment stays until the batches of both are gone.
+    s.advance(DAY).await;
+    s.retain().await;
+    s.advance(DAY).await;
+    assert!(s.tags(q).await.is_empty() && s.sweep_plan().await.is_empty());
+    s.delete_topic("t").await;
+    s.retain().await;
+    s.advance(DAY).await;
+    assert_eq!(s.sweep_plan().await, [whole.segment].into());
+}
+
+async fn marks_only_payloads_that_hold_nothing(s: &Stage) {
+    let p = home(&s.topic("t", 1).await, 0);
+    let first = s.send(PartKind::Inline, &[Draft::new().to(p, &[1])]).await.commit.parts[0].id;
+    s.advance(MINUTE).await;
+    let plan = s.plane.drain_plan(None, i64::MAX).await.expect("a plan");
+    let swap = Swap { drained: Vec::new(), ..s.rewrite(&plan).await };
+    assert_eq!(s.swap(&swap).await, Ok(()));
+    let second = s.send(PartKind::Inline, &[Draft::new().to(p, &[2])]).await.commit.parts[0].id;
+    s.plane.mark_drained(&[first, second]).await.expect("an answer");
+    s.advance(2 * MINUTE).await;
+    s.plane.forget(100).await.expect("an answer");
+    assert_eq!([payload_is_there(s, first).await, payload_is_there(s, second).await], [false, true]);
 }

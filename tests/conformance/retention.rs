@@ -1,7 +1,9 @@
 //! Batches that are unlinked by age, by size or with their topic, and segments that are no longer referenced.
 
-use millpond_core::{TopicChange, limits};
+use millpond_core::control_plane::Unlink;
+use millpond_core::{Offset, TopicChange, limits};
 use millpond_tests::stage::{BOTH, DAY, Draft, HOUR, MINUTE, PartKind, SECOND, Stage, home};
+use millpond_tests::world::PostgresWorld;
 use std::ops::Range;
 
 suite!(
@@ -18,6 +20,8 @@ suite!(
     deletes_a_segment_twice_and_forgets_it,
     deletes_a_segment_that_holds_nothing,
     keeps_a_segment_while_a_batch_lives,
+    an_object_that_cannot_be_deleted_holds_up_no_other,
+    a_plan_that_waited_takes_no_more_than_planned,
 );
 
 fn retention(partitions: i32, ms: Option<i64>, bytes: Option<i64>) -> TopicChange {
@@ -244,4 +248,76 @@ async fn keeps_a_segment_while_a_batch_lives(s: &Stage) {
     s.retain().await;
     s.advance(DAY).await;
     assert_eq!(s.sweep_plan().await, [part].into());
+}
+
+async fn an_object_that_cannot_be_deleted_holds_up_no_other(s: &Stage) {
+    let p = home(&s.topic_with("t", retention(1, Some(HOUR), None)).await, 0);
+    let mut parts = std::collections::BTreeSet::new();
+    for n in 0..3 {
+        parts.insert(s.send(PartKind::Segment, &[Draft::new().to(p, &[n])]).await.commit.parts[0].id);
+    }
+    s.advance(DAY).await;
+    s.retain().await;
+    s.advance(DAY).await;
+    assert_eq!(s.sweep_plan().await, parts);
+    let failing = parts.pop_last().expect("three");
+    s.swept(&parts).await;
+    for minutes in [1, 2, 4, 8] {
+        s.plane.undeleted(&[failing]).await.expect("an answer");
+        if s.resends() {
+            return;
+        }
+        assert!(s.sweep_plan().await.is_empty());
+        s.advance(minutes * MINUTE - SECOND * 10).await;
+        assert!(s.sweep_plan().await.is_empty(), "before {minutes} minutes");
+        s.advance(SECOND * 20).await;
+        assert_eq!(s.sweep_plan().await, [failing].into(), "after {minutes} minutes");
+    }
+    // A deletion that succeeds ends it.
+    s.swept(&[failing].into()).await;
+    assert!(s.sweep_plan().await.is_empty());
+}
+
+/// Batches are replaced by a larger one between plan and unlinking: the larger one stays as long as its
+/// youngest record.
+async fn a_plan_that_waited_takes_no_more_than_planned(s: &Stage) {
+    let p = home(&s.topic_with("t", retention(1, Some(HOUR), None)).await, 0);
+    for n in 0..3 {
+        s.append(PartKind::Inline, p, &[n]).await;
+        s.advance(20 * MINUTE).await;
+    }
+    s.advance(15 * MINUTE).await;
+    let plan = s.plane.retain_plan(None).await.expect("a plan").unlink;
+    assert_eq!(plan, [Unlink { partition: p.id, until: Offset(1) }]);
+    s.append(PartKind::Inline, p, &[3]).await;
+    s.drain(i64::MAX).await;
+    assert_eq!(s.plane.unlink(&plan, 100).await.expect("an answer"), 0);
+    assert_eq!(kept(s, p).await, 0..4);
+}
+
+/// A topic is looked at when its oldest batch comes of age, or when its settings change, and not before.
+#[tokio::test]
+async fn looks_at_topics_that_are_due() {
+    let s = Stage::on(Box::new(PostgresWorld::new().await));
+    let p = home(&s.topic_with("t", retention(1, Some(HOUR), None)).await, 0);
+    let looks = async || s.plane.retain_plan(None).await.expect("a plan").more;
+    assert!(looks().await, "a new topic");
+    assert!(!looks().await);
+    s.advance(30 * MINUTE).await;
+    s.append(PartKind::Inline, p, &[1]).await;
+    s.advance(20 * MINUTE).await;
+    assert!(!looks().await, "an empty partition cannot have anything that old");
+    s.advance(15 * MINUTE).await;
+    assert!(looks().await);
+    s.advance(20 * MINUTE).await;
+    assert!(!looks().await, "its batch is not of age yet");
+    s.topic_with("t", retention(1, Some(2 * HOUR), None)).await;
+    assert!(looks().await, "the settings changed");
+    assert!(!looks().await);
+    s.topic_with("t", retention(1, None, Some(100))).await;
+    assert!(looks().await && looks().await, "sizes are compared every time");
+    s.delete_topic("t").await;
+    assert_eq!(s.retain().await, 1);
+    assert!(!looks().await, "nothing is left");
+    s.close().await;
 }

@@ -46,8 +46,8 @@ pub async fn compare(pair: &Pair) {
     assert_eq!(left, postgres.plane.payloads(&ranges).await.expect("an answer"));
     crate::group::compare(pair).await;
     let agent = AgentId(Uuid::from_u128(1));
-    let left = memory.plane.beat(agent).await.expect("an answer").inline_live_bytes;
-    assert_eq!(left, postgres.plane.beat(agent).await.expect("an answer").inline_live_bytes);
+    let left = memory.plane.beat(agent, &[]).await.expect("an answer").inline_live_bytes;
+    assert_eq!(left, postgres.plane.beat(agent, &[]).await.expect("an answer").inline_live_bytes);
 }
 
 async fn topics(stage: &Stage) -> Vec<Topic> {

@@ -299,8 +299,8 @@ impl Pair {
 
     async fn plan(&mut self, max_bytes: i64) {
         self.advance(MINUTE).await;
-        let memory = self.memory.plane.drain_plan(max_bytes).await.expect("a plan");
-        let postgres = self.postgres.plane.drain_plan(max_bytes).await.expect("a plan");
+        let memory = self.memory.plane.drain_plan(None, max_bytes).await.expect("a plan");
+        let postgres = self.postgres.plane.drain_plan(None, max_bytes).await.expect("a plan");
         let plain = |plan: &[DrainBatch]| -> Vec<_> {
             plan.iter()
                 .map(|d| {

@@ -20,14 +20,16 @@ const TEMPLATE: &str = "template_millpond";
 const CLEANER: &str = r#"cat >/dev/null; n=0; while [ -e "$1/postgres/postmaster.pid" ] && [ $n -lt 300 ]; do sleep 0.1; n=$((n+1)); done; rm -rf "$1""#;
 
 /// Every stored timestamp that the control plane compares with its clock, by table and column.
-const INSTANTS: [(&str, &str); 28] = [
+const INSTANTS: [(&str, &str); 30] = [
     ("topic", "created_at"),
     ("topic", "deleted_at"),
+    ("topic", "retain_at"),
     ("segment", "registered_at"),
     ("segment", "committed_at"),
     ("segment", "delete_at"),
     ("inline_payload", "committed_at"),
     ("inline_payload", "drained_at"),
+    ("inline_payload", "aside_at"),
     ("batch", "committed_at"),
     ("request_key", "expires_at"),
     ("answer", "expires_at"),

@@ -347,7 +347,7 @@ impl Stage {
 
     /// Runs one round of the drain; returns the number of batches it moved.
     pub async fn drain(&self, max_bytes: i64) -> usize {
-        let plan = self.plane.drain_plan(max_bytes).await.expect("a plan");
+        let plan = self.plane.drain_plan(None, max_bytes).await.expect("a plan");
         if !plan.is_empty() {
             let swap = self.rewrite(&plan).await;
             self.swap(&swap).await.expect("swapped");

@@ -123,6 +123,36 @@ pub fn job_succeeded(job: &'static str, now_ms: i64, done: usize) {
     counter!("millpond_job_done_total", "job" => job).increment(count(done));
 }
 
+/// Records the duration of a run of a background job, successful or not.
+pub fn job_ran(job: &'static str, took: Duration) {
+    histogram!("millpond_job_run_seconds", "job" => job).record(took);
+}
+
+pub fn job_failed(job: &'static str) {
+    counter!("millpond_job_failures_total", "job" => job).increment(1);
+}
+
+/// How long the oldest work of a job has been due, in the whole cluster.
+pub fn job_lag(job: &'static str, ms: i64) {
+    gauge!("millpond_job_lag_seconds", "job" => job)
+        .set(Duration::from_millis(saturated::<u64, _>(ms)).as_secs_f64());
+}
+
+/// Counts inline payloads that the drain could not read. A person must act.
+pub fn payloads_set_aside(payloads: usize) {
+    counter!("millpond_job_set_aside_payloads_total").increment(count(payloads));
+}
+
+/// Inline payload of the cluster that is set aside.
+pub fn set_aside(bytes: i64) {
+    gauge!("millpond_job_set_aside_bytes").set(size(saturated::<usize, _>(bytes)));
+}
+
+/// Counts objects whose deletion failed.
+pub fn deletes_failed(objects: usize) {
+    counter!("millpond_store_failed_deletes_total").increment(count(objects));
+}
+
 pub fn http_answered(route: String, status: u16, took: Duration) {
     histogram!("millpond_http_request_seconds", "route" => route.clone()).record(took);
     counter!("millpond_http_requests_total", "route" => route, "status" => status.to_string()).increment(1);

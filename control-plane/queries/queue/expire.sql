@@ -7,14 +7,14 @@
 -- Returns: how many lease parts were ended.
 -- Locks: lease parts, passing over those that others hold; then keys by queue, partition and key; then the
 --   counts that belong to no agent, by queue.
--- Index: lease_pkey, queue_pkey, waiting_pkey, dead_pkey, admitted_pkey, queue_key_pkey, queue_key_hash,
---   queue_agent_pkey; the leases, which are few, are scanned.
+-- Index: lease_deadline, lease_pkey, queue_pkey, waiting_pkey, dead_pkey, admitted_pkey, queue_key_pkey,
+--   queue_key_hash, queue_agent_pkey.
 with at as materialized (select date_trunc('milliseconds', clock_timestamp()) as now),
 -- Lease parts whose deadline has passed.
 late as materialized (
     select l.lease_id, l.part from lease l
-    where l.deadline <= (select now from at)
-    order by l.deadline, l.lease_id, l.part limit $1::int8 for update skip locked
+    where l.deadline at time zone 'UTC' <= (select now at time zone 'UTC' from at)
+    order by l.deadline at time zone 'UTC', l.lease_id, l.part limit $1::int8 for update skip locked
 ),
 gone as (
     delete from lease l using late x

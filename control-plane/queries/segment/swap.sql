@@ -1,5 +1,6 @@
 -- Replaces batches by others that hold the same offsets in a new segment, as the draining of inline payloads
--- does; only if every input is still as it was read and the segment is still pending.
+-- does; only if every input is still as it was read and the segment is not abandoned or unlinked. Several
+-- swaps may go into one segment, of a few partitions each, so that none locks many for long.
 -- Takes: $1 segment_id (uuid, the new segment), $2 bytes (int8, size of the object), $3 crc (int4, CRC-32C of
 --   the object);
 --   one element each per batch that is replaced, as it was read: $4 partition_id (int8[]),
@@ -8,10 +9,11 @@
 --     $10 records (int4[]), $11 byte_offset (int4[]), $12 byte_length (int4[]), $13 raw_bytes (int4[]),
 --     $14 crc (int4[]), $15 flags (int2[]), $16 committed_at (int8[], in ms since 1970),
 --     $17 max_timestamp (int8[]), $18 expires_at (int8[], in ms since 1970, null: never);
---   $19 payload_id (uuid[], inline payloads that hold nothing but these inputs);
+--   $19 payload_id (uuid[], inline payloads that hold nothing but these inputs and those of swaps before);
 --   $20 plan_ttl_ms (int8, how long an object stays after its last batch was replaced, for reads planned
 --     before that).
--- Returns: one row: whether the batches are replaced, by this sending or one before.
+-- Returns: one row: whether this sending replaced the batches; whether the segment was committed before: if
+--   so, the one before may have (see swapped.sql).
 -- Locks: the segment, partitions by id, input batches by key, their segments by id.
 -- Index: segment_pkey, topic_partition_pkey, batch_pkey, inline_payload_pkey.
 with seg as materialized (
@@ -27,26 +29,25 @@ home as materialized (
     select p.partition_id
     from (select distinct partition_id from input order by 1) i
     join topic_partition p on p.partition_id = i.partition_id
-    where (select count(*) from seg) >= 0
+    where exists (select from seg where state in ('p', 'c'))
     order by p.partition_id for no key update of p
 ),
 -- The inputs that are still as they were read.
 locked as materialized (
-    select b.partition_id, b.base_offset, b.committed_at
+    select b.id
     from (select * from input order by partition_id, base_offset) i
-    join batch b on b.partition_id = i.partition_id and b.base_offset = i.base_offset
-    where b.part_id = i.part_id and b.records = i.records and exists (select from seg where state = 'p')
-        and (select count(*) from home) > 0
-    order by b.partition_id, b.base_offset for update of b
+    cross join lateral (
+        select x.ctid as id from batch x
+        where x.partition_id = i.partition_id and x.base_offset = i.base_offset and x.part_id = i.part_id
+            and x.records = i.records
+        limit 1 for update
+    ) b
+    where (select count(*) from home) > 0
 ),
-agreed as materialized (
-    select (select count(*) from locked) = (select count(*) from input)
-        and exists (select from seg where state = 'p') as yes
-),
+agreed as materialized (select (select count(*) from locked) = (select count(*) from input) as yes),
 gone as (
-    delete from batch b using locked l
-    where b.partition_id = l.partition_id and b.base_offset = l.base_offset and (select yes from agreed)
-    returning b.partition_id, b.base_offset, b.byte_length, b.part_id, b.inline
+    delete from batch b where b.ctid = any (array(select id from locked where (select yes from agreed)))
+    returning b.partition_id, b.byte_length, b.part_id, b.inline
 ),
 added as (
     insert into batch (
@@ -83,7 +84,7 @@ sized as (
 kept as (
     update segment s
     set state = 'c', committed_at = clock_timestamp(), bytes = $2, crc = $3,
-        live = (select count(*)::int4 from added)
+        live = s.live + (select count(*)::int4 from added)
     where s.segment_id = $1 and (select yes from agreed)
 ),
 -- The segments that the inputs lay in; one that holds no batch any more is unlinked.
@@ -106,4 +107,5 @@ drained as (
     update inline_payload set drained_at = clock_timestamp()
     where payload_id = any ($19::uuid[]) and drained_at is null and (select yes from agreed)
 )
-select coalesce((select state from seg) = 'c', false) or (select yes from agreed) as "swapped!"
+select (select yes from agreed) as "swapped!",
+    exists (select from seg where state = 'c') as "committed!"

@@ -7,7 +7,8 @@
 -- Index: segment_pkey.
 with again as (
     -- States: 'u' unlinked or abandoned, 'd' deleted once and to be deleted again.
-    update segment set state = 'd', delete_at = clock_timestamp() + $2::int8 * interval '1 ms'
+    update segment
+    set state = 'd', failures = 0, delete_at = clock_timestamp() + $2::int8 * interval '1 ms'
     where segment_id = any ($1::uuid[]) and state = 'u'
 ),
 forgotten as (

@@ -4,6 +4,6 @@
 -- Returns: its id, or no row when there is no such topic.
 -- Locks: the topic.
 -- Index: topic_name.
-update topic set deleted_at = clock_timestamp()
+update topic set deleted_at = clock_timestamp(), retain_at = '-infinity'
 where tenant_id = $1 and name = $2 and deleted_at is null
 returning topic_id

@@ -1,5 +1,5 @@
-//! Statements of the background jobs: heartbeat, drain, retention, sweep, expiry of leases in queues that
-//! nobody polls.
+//! Statements of the background jobs: heartbeat, drain, retention, deletion of what has expired, sweep,
+//! expiry of leases.
 
 use super::PostgresControlPlane;
 use super::connection::{BACKGROUND, READ, retried, sent};
@@ -8,53 +8,89 @@ use super::find::ranges;
 use async_trait::async_trait;
 use bytes::Bytes;
 use millpond_core::control_plane::{
-    Batch, BatchFlags, Beat, DrainBatch, Jobs, Swap, SwapRejected, TopicLabel,
+    Batch, BatchFlags, Beat, DrainBatch, Job, Jobs, RetainPlan, RowKind, Swap, SwapRejected, TopicLabel,
+    Unlink,
 };
 use millpond_core::{AgentId, Error, Name, Offset, PartId, PartitionId, TopicId, limits};
 use uuid::Uuid;
 
-const RETAIN_EVERY_MS: i64 = 60_000;
-/// Minimum time since the deadline of a lease before this job ends it. Grants end expired leases of their own
-/// queue long before that, so such a lease belongs to a queue that nobody polls.
+/// Jobs that do not run again as long as there is work, and the time between two runs in milliseconds.
+const EVERY_MS: [(Job, i64); 4] =
+    [(Job::Retain, 60_000), (Job::Forget, 20_000), (Job::Clamp, 3_600_000), (Job::Clean, 3_600_000)];
+/// Minimum time since the deadline of a lease before job "expire" ends it. Agents that serve queues end
+/// leases long before that, so such a lease belongs to a queue that nobody polls.
 const LEASE_LATE_MS: i64 = 1_000;
+
+/// Jobs of these names.
+fn jobs_named(names: &[String]) -> Vec<Job> {
+    Job::ALL.into_iter().filter(|job| names.iter().any(|name| name == job.name())).collect()
+}
+
+/// Runs a statement of a background job that returns how many rows it changed.
+macro_rules! rows {
+    ($plane:expr, $file:literal, $($argument:expr),*) => {{
+        let statement = sqlx::query_file_scalar!($file, $($argument),*);
+        sent!($plane, BACKGROUND, c => statement.fetch_one(c))?.map_err(classify)
+    }};
+}
 
 #[async_trait]
 impl Jobs for PostgresControlPlane {
-    async fn beat(&self, agent: AgentId) -> Result<Beat, Error> {
+    async fn beat(&self, agent: AgentId, busy: &[Job]) -> Result<Beat, Error> {
+        let busy: Vec<String> = busy.iter().map(|job| job.name().to_owned()).collect();
+        let names: Vec<String> = EVERY_MS.iter().map(|(job, _)| job.name().to_owned()).collect();
+        let every: Vec<i64> = EVERY_MS.iter().map(|(_, ms)| *ms).collect();
         let statement = sqlx::query_file!(
             "queries/agent/beat.sql",
             agent.0,
             env!("CARGO_PKG_VERSION"),
             limits::INLINE_DRAIN_AFTER_MS,
             limits::PART_PENDING_MAX_MS,
-            RETAIN_EVERY_MS,
-            LEASE_LATE_MS
+            limits::INLINE_PLAN_TTL_MS,
+            LEASE_LATE_MS,
+            &busy,
+            &names,
+            &every,
+            limits::DRAIN_SLICE_MS,
+            limits::DRAIN_SLICES
         );
         let row = sent!(self, READ, c => statement.fetch_one(c))?.map_err(classify)?;
-        let has = |job: &str| row.jobs.iter().any(|j| j == job);
+        let late = row.late_jobs.iter().zip(&row.late_ms).filter_map(|(name, ms)| {
+            let job = Job::ALL.into_iter().find(|job| job.name() == name)?;
+            Some((job, *ms))
+        });
         Ok(Beat {
             inline_live_bytes: row.inline_live_bytes,
-            drain: has("drain"),
-            sweep: has("sweep"),
-            retain: has("retain"),
-            expire: has("expire"),
+            set_aside_bytes: row.aside_bytes,
+            jobs: jobs_named(&row.jobs),
+            expired: RowKind::ALL
+                .into_iter()
+                .filter(|kind| row.kinds.iter().any(|name| name == kind.name()))
+                .collect(),
+            late: late.collect(),
         })
     }
 
-    async fn drain_plan(&self, max_bytes: i64) -> Result<Vec<DrainBatch>, Error> {
+    async fn drain_plan(&self, slice: Option<u8>, max_bytes: i64) -> Result<Vec<DrainBatch>, Error> {
         let rows = retried!(
             self,
             c => sqlx::query_file!(
-                "queries/inline/drain_plan.sql", limits::INLINE_DRAIN_AFTER_MS, max_bytes
+                "queries/inline/drain_plan.sql",
+                limits::INLINE_DRAIN_AFTER_MS,
+                max_bytes,
+                slice.map(i64::from),
+                limits::DRAIN_PLAN_MAX_BATCHES,
+                limits::DRAIN_SLICE_MS,
+                limits::DRAIN_SLICES
             )
             .fetch_all(c)
         )?;
         let mut plan = Vec::with_capacity(rows.len());
-        let mut empty: Vec<Uuid> = Vec::new();
+        let mut empty: Vec<PartId> = Vec::new();
         for row in rows {
             let (Some(partition), Some(base), Some(bytes)) = (row.partition_id, row.base_offset, row.bytes)
             else {
-                empty.push(row.payload_id);
+                empty.push(PartId(row.payload_id));
                 continue;
             };
             let home = (
@@ -86,13 +122,23 @@ impl Jobs for PostgresControlPlane {
             });
         }
         if !empty.is_empty() {
-            sent!(
-                self, BACKGROUND,
-                c => sqlx::query_file!("queries/inline/mark_drained.sql", &empty).execute(c)
-            )?
-            .map_err(classify)?;
+            self.mark_drained(&empty).await?;
         }
         Ok(plan)
+    }
+
+    async fn set_aside(&self, payloads: &[PartId]) -> Result<(), Error> {
+        let ids: Vec<Uuid> = payloads.iter().map(|p| p.0).collect();
+        let statement = sqlx::query_file!("queries/inline/set_aside.sql", &ids);
+        sent!(self, BACKGROUND, c => statement.execute(c))?.map_err(classify)?;
+        Ok(())
+    }
+
+    async fn mark_drained(&self, payloads: &[PartId]) -> Result<(), Error> {
+        let ids: Vec<Uuid> = payloads.iter().map(|p| p.0).collect();
+        let statement = sqlx::query_file!("queries/inline/mark_drained.sql", &ids);
+        sent!(self, BACKGROUND, c => statement.execute(c))?.map_err(classify)?;
+        Ok(())
     }
 
     async fn swap(&self, swap: &Swap) -> Result<(), Error<SwapRejected>> {
@@ -138,26 +184,56 @@ impl Jobs for PostgresControlPlane {
         );
         let row = sent!(self, BACKGROUND, c => statement.fetch_one(c)).map_err(Error::from_infallible)?;
         let row = row.map_err(|e| Error::from_infallible(classify(e)))?;
-        if row.swapped { Ok(()) } else { Err(Error::Rejected(SwapRejected)) }
+        // The statement's snapshot may be older than the end of an earlier sending, so another one looks.
+        let before = !row.swapped && row.committed && {
+            let statement = sqlx::query_file_scalar!(
+                "queries/segment/swapped.sql",
+                swap.segment.0,
+                &partitions,
+                &bases,
+                &records
+            );
+            let seen =
+                sent!(self, BACKGROUND, c => statement.fetch_one(c)).map_err(Error::from_infallible)?;
+            seen.map_err(|e| Error::from_infallible(classify(e)))?
+        };
+        if row.swapped || before { Ok(()) } else { Err(Error::Rejected(SwapRejected)) }
     }
 
-    async fn retain(&self, limit: i64) -> Result<i64, Error> {
-        let statement = sqlx::query_file_scalar!("queries/log/retain.sql", limit, limits::PLAN_TTL_MS);
-        sent!(self, BACKGROUND, c => statement.fetch_one(c))?.map_err(classify)
+    async fn retain_plan(&self, begun: Option<i64>) -> Result<RetainPlan, Error> {
+        let statement = sqlx::query_file!("queries/log/retain_plan.sql", begun);
+        let rows = sent!(self, BACKGROUND, c => statement.fetch_all(c))?.map_err(classify)?;
+        let first = rows.first().map_or((0, false), |row| (row.begun_us, row.more));
+        let unlink = rows.iter().filter_map(|row| {
+            Some(Unlink { partition: PartitionId(row.partition_id?), until: Offset(row.until?) })
+        });
+        Ok(RetainPlan { unlink: unlink.collect(), begun: begun.unwrap_or(first.0), more: first.1 })
     }
 
-    async fn forget(&self, limit: i64) -> Result<i64, Error> {
-        let expired = sqlx::query_file_scalar!("queries/agent/forget.sql", limit, limits::INLINE_PLAN_TTL_MS);
-        let expired = sent!(self, BACKGROUND, c => expired.fetch_one(c))?.map_err(classify)?;
-        let groups = sqlx::query_file_scalar!(
-            "queries/group/forget.sql",
-            limit,
-            limits::MEMBER_FORGET_AFTER_MS,
-            limits::GROUP_FORGET_AFTER_MS
-        );
-        let groups = sent!(self, BACKGROUND, c => groups.fetch_one(c))?.map_err(classify)?;
-        let queues = sqlx::query_file_scalar!("queries/queue/forget.sql", limit);
-        Ok(expired + groups + sent!(self, BACKGROUND, c => queues.fetch_one(c))?.map_err(classify)?)
+    async fn unlink(&self, plan: &[Unlink], limit: i64) -> Result<i64, Error> {
+        let partitions: Vec<i64> = plan.iter().map(|step| step.partition.0).collect();
+        let until: Vec<i64> = plan.iter().map(|step| step.until.0).collect();
+        rows!(self, "queries/log/unlink.sql", &partitions, &until, limit, limits::PLAN_TTL_MS)
+    }
+
+    async fn forget_rows(&self, kind: RowKind, limit: i64) -> Result<i64, Error> {
+        match kind {
+            RowKind::Keys => rows!(self, "queries/log/forget_keys.sql", limit),
+            RowKind::Answers => rows!(self, "queries/log/forget_answers.sql", limit),
+            RowKind::Dedup => rows!(self, "queries/log/forget_dedup.sql", limit),
+            RowKind::Payloads => {
+                rows!(self, "queries/inline/forget.sql", limit, limits::INLINE_PLAN_TTL_MS)
+            }
+            RowKind::Operations => rows!(self, "queries/queue/forget_operations.sql", limit),
+            RowKind::Topics => rows!(self, "queries/topic/forget.sql", limit),
+            RowKind::Queues => rows!(self, "queries/queue/forget.sql", limit),
+            RowKind::Members => {
+                rows!(self, "queries/group/forget_members.sql", limit, limits::MEMBER_FORGET_AFTER_MS)
+            }
+            RowKind::Groups => rows!(self, "queries/group/forget.sql", limit, limits::GROUP_FORGET_AFTER_MS),
+            RowKind::Agents => rows!(self, "queries/agent/forget.sql", limit),
+            RowKind::Counts => rows!(self, "queries/queue/fold.sql", limit),
+        }
     }
 
     async fn sweep_plan(&self, limit: i64) -> Result<Vec<PartId>, Error> {
@@ -174,14 +250,20 @@ impl Jobs for PostgresControlPlane {
         Ok(())
     }
 
-    async fn expire(&self, limit: i64, random: f64) -> Result<i64, Error> {
-        let statement = sqlx::query_file_scalar!("queries/queue/expire.sql", limit, random);
-        sent!(self, BACKGROUND, c => statement.fetch_one(c))?.map_err(classify)
+    async fn undeleted(&self, parts: &[PartId]) -> Result<(), Error> {
+        let ids: Vec<Uuid> = parts.iter().map(|p| p.0).collect();
+        let statement = sqlx::query_file!("queries/segment/undeleted.sql", &ids);
+        sent!(self, BACKGROUND, c => statement.execute(c))?.map_err(classify)?;
+        Ok(())
     }
 
-    async fn clamp(&self) -> Result<i64, Error> {
-        let statement = sqlx::query_file_scalar!("queries/queue/clamp.sql");
-        sent!(self, BACKGROUND, c => statement.fetch_one(c))?.map_err(classify)
+    async fn expire(&self, limit: i64, random: f64) -> Result<i64, Error> {
+        rows!(self, "queries/queue/expire.sql", limit, random)
+    }
+
+    async fn clamp(&self, partitions: &[PartitionId]) -> Result<i64, Error> {
+        let ids: Vec<i64> = partitions.iter().map(|p| p.0).collect();
+        rows!(self, "queries/queue/clamp.sql", &ids)
     }
 
     async fn ping(&self) -> Result<(), Error> {

@@ -2,8 +2,8 @@
 //! faults, written once for all calls.
 
 use super::{
-    Beat, Commit, Committed, ControlPlane, DrainBatch, FindRequest, Found, Groups, Jobs, Log, PayloadRange,
-    Queues, Swap, SwapRejected, Topics,
+    Beat, Commit, Committed, ControlPlane, DrainBatch, FindRequest, Found, Groups, Job, Jobs, Log,
+    PayloadRange, Queues, RetainPlan, RowKind, Swap, SwapRejected, Topics, Unlink,
 };
 use crate::error::Error;
 use crate::group::{
@@ -113,15 +113,19 @@ macro_rules! calls {
                     -> Result<(Vec<(PartitionId, Offset)>, i64), Error<NoSuchQueue>>;
             }
             Jobs {
-                Serving beat(agent: AgentId) -> Result<Beat, Error>;
-                Heavy drain_plan(max_bytes: i64) -> Result<Vec<DrainBatch>, Error>;
+                Serving beat(agent: AgentId, &busy: [Job]) -> Result<Beat, Error>;
+                Heavy drain_plan(slice: Option<u8>, max_bytes: i64) -> Result<Vec<DrainBatch>, Error>;
+                Heavy set_aside(&payloads: [PartId]) -> Result<(), Error>;
+                Heavy mark_drained(&payloads: [PartId]) -> Result<(), Error>;
                 Heavy swap(&swap: Swap) -> Result<(), Error<SwapRejected>>;
-                Heavy retain(limit: i64) -> Result<i64, Error>;
-                Heavy forget(limit: i64) -> Result<i64, Error>;
+                Heavy retain_plan(begun: Option<i64>) -> Result<RetainPlan, Error>;
+                Heavy unlink(&plan: [Unlink], limit: i64) -> Result<i64, Error>;
+                Heavy forget_rows(kind: RowKind, limit: i64) -> Result<i64, Error>;
                 Heavy sweep_plan(limit: i64) -> Result<Vec<PartId>, Error>;
                 Heavy swept(&parts: [PartId]) -> Result<(), Error>;
+                Heavy undeleted(&parts: [PartId]) -> Result<(), Error>;
                 Heavy expire(limit: i64, random: f64) -> Result<i64, Error>;
-                Heavy clamp() -> Result<i64, Error>;
+                Heavy clamp(&partitions: [PartitionId]) -> Result<i64, Error>;
                 Serving ping() -> Result<(), Error>;
             }
         }

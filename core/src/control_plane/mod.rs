@@ -19,7 +19,10 @@ mod queues;
 mod topics;
 
 pub use groups::Groups;
-pub use jobs::{Beat, DrainBatch, Jobs, Swap, SwapInput, SwapOutput, SwapRejected, TopicLabel};
+pub use jobs::{
+    Beat, DrainBatch, Job, Jobs, RetainPlan, RowKind, Swap, SwapInput, SwapOutput, SwapRejected, TopicLabel,
+    Unlink,
+};
 pub use log::{
     Answer, Batch, BatchFlags, Commit, Committed, Dedup, FindRequest, Found, Guard, Log, Part, PartBody,
     PayloadRange, Piece, PieceOutcome, Request, RequestKey, Run, Verdict,

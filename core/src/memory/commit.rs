@@ -108,7 +108,12 @@ impl State {
                 PartBody::Inline(bytes) => {
                     state.payloads.insert(
                         part.id,
-                        PayloadRow { committed_ms: now, drained_ms: None, bytes: bytes.clone() },
+                        PayloadRow {
+                            committed_ms: now,
+                            drained_ms: None,
+                            set_aside: false,
+                            bytes: bytes.clone(),
+                        },
                     );
                 }
             }

@@ -1,32 +1,58 @@
 //! Background jobs of the in-memory control plane.
 
-use super::{BatchRow, MemoryControlPlane, SegmentRow, SegmentState};
-use crate::control_plane::{Beat, DrainBatch, Jobs, Swap, SwapInput, SwapRejected, TopicLabel};
+use super::{BatchRow, MemoryControlPlane, PayloadRow, SegmentRow, SegmentState};
+use crate::control_plane::{
+    Beat, DrainBatch, Job, Jobs, RetainPlan, RowKind, Swap, SwapInput, SwapOutput, SwapRejected, TopicLabel,
+    Unlink,
+};
 use crate::error::Error;
-use crate::id::{AgentId, PartId};
+use crate::id::{AgentId, PartId, PartitionId};
 use crate::limits;
 use crate::number::saturated;
 use async_trait::async_trait;
 use std::collections::BTreeSet;
 
+/// Longest pause before an object that could not be deleted is planned again.
+const RETRY_DELETE_MAX_MINUTES: i64 = 480;
+
+impl PayloadRow {
+    fn is_live(&self) -> bool {
+        self.drained_ms.is_none() && !self.set_aside
+    }
+}
+
 #[async_trait]
 impl Jobs for MemoryControlPlane {
-    async fn beat(&self, _agent: AgentId) -> Result<Beat, Error> {
+    async fn beat(&self, _agent: AgentId, _busy: &[Job]) -> Result<Beat, Error> {
         let state = self.state.lock();
-        let live = state.payloads.values().filter(|p| p.drained_ms.is_none());
+        let live = state.payloads.values().filter(|p| p.is_live());
         let inline_live_bytes = live.map(|p| saturated::<i64, _>(p.bytes.len())).sum();
-        Ok(Beat { inline_live_bytes, drain: true, sweep: true, retain: true, expire: true })
+        let aside = state.payloads.values().filter(|p| p.set_aside);
+        let set_aside_bytes = aside.map(|p| saturated::<i64, _>(p.bytes.len())).sum();
+        Ok(Beat {
+            inline_live_bytes,
+            set_aside_bytes,
+            jobs: Job::ALL.to_vec(),
+            expired: RowKind::ALL.to_vec(),
+            late: Vec::new(),
+        })
     }
 
-    async fn drain_plan(&self, max_bytes: i64) -> Result<Vec<DrainBatch>, Error> {
+    async fn drain_plan(&self, slice: Option<u8>, max_bytes: i64) -> Result<Vec<DrainBatch>, Error> {
         let now = self.clock.now_ms();
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let mut budget = max_bytes;
+        let in_slice = |p: &PayloadRow| {
+            let span = p.committed_ms / limits::DRAIN_SLICE_MS;
+            let now_span = (now - limits::INLINE_DRAIN_AFTER_MS) / limits::DRAIN_SLICE_MS;
+            slice.is_none_or(|slice| span % limits::DRAIN_SLICES == i64::from(slice) && span < now_span)
+        };
         let mut due: Vec<(i64, PartId)> = state
             .payloads
             .iter()
-            .filter(|(_, p)| p.drained_ms.is_none() && p.committed_ms <= now - limits::INLINE_DRAIN_AFTER_MS)
+            .filter(|(_, p)| p.is_live() && p.committed_ms <= now - limits::INLINE_DRAIN_AFTER_MS)
+            .filter(|(_, p)| in_slice(p))
             .map(|(id, p)| (p.committed_ms, *id))
             .collect();
         due.sort_unstable();
@@ -72,6 +98,30 @@ impl Jobs for MemoryControlPlane {
         Ok(plan)
     }
 
+    async fn set_aside(&self, payloads: &[PartId]) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        for id in payloads {
+            if let Some(payload) = state.payloads.get_mut(id).filter(|p| p.drained_ms.is_none()) {
+                payload.set_aside = true;
+            }
+        }
+        Ok(())
+    }
+
+    async fn mark_drained(&self, payloads: &[PartId]) -> Result<(), Error> {
+        let now = self.clock.now_ms();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let used: BTreeSet<PartId> =
+            state.batches.values().filter(|b| b.batch.inline).map(|b| b.batch.part).collect();
+        for id in payloads.iter().filter(|id| !used.contains(id)) {
+            if let Some(payload) = state.payloads.get_mut(id) {
+                payload.drained_ms = payload.drained_ms.or(Some(now));
+            }
+        }
+        Ok(())
+    }
+
     async fn swap(&self, swap: &Swap) -> Result<(), Error<SwapRejected>> {
         let now = self.clock.now_ms();
         let mut state = self.state.lock();
@@ -81,12 +131,21 @@ impl Jobs for MemoryControlPlane {
                 .get(&(i.partition, i.base))
                 .is_some_and(|b| b.batch.part == i.part && b.batch.records == i.records)
         };
-        let applied = state.segments.get(&swap.segment).is_some_and(|s| s.state == SegmentState::Committed);
-        if applied {
+        let there = |o: &SwapOutput| {
+            state
+                .batches
+                .get(&(o.partition, o.batch.base))
+                .is_some_and(|b| b.batch.part == swap.segment && b.batch.records == o.batch.records)
+        };
+        let segment = state.segments.get(&swap.segment).map(|s| s.state);
+        if segment == Some(SegmentState::Committed)
+            && !swap.outputs.is_empty()
+            && swap.outputs.iter().all(there)
+        {
             return Ok(());
         }
-        let pending = state.segments.get(&swap.segment).is_some_and(|s| s.state == SegmentState::Pending);
-        if !pending || !swap.inputs.iter().all(unchanged) {
+        let open = matches!(segment, Some(SegmentState::Pending | SegmentState::Committed));
+        if !open || !swap.inputs.iter().all(unchanged) {
             return Err(Error::Rejected(SwapRejected));
         }
         for input in &swap.inputs {
@@ -98,7 +157,7 @@ impl Jobs for MemoryControlPlane {
         }
         if let Some(segment) = state.segments.get_mut(&swap.segment) {
             segment.state = SegmentState::Committed;
-            segment.live_batches = saturated::<i64, _>(swap.outputs.len());
+            segment.live_batches += saturated::<i64, _>(swap.outputs.len());
         }
         for id in &swap.drained {
             if let Some(p) = state.payloads.get_mut(id) {
@@ -108,19 +167,46 @@ impl Jobs for MemoryControlPlane {
         Ok(())
     }
 
-    async fn retain(&self, limit: i64) -> Result<i64, Error> {
-        Ok(self.state.lock().retain(limit, self.clock.now_ms()))
+    async fn retain_plan(&self, begun: Option<i64>) -> Result<RetainPlan, Error> {
+        let now = self.clock.now_ms();
+        let unlink = if begun.is_none() { self.state.lock().retain_plan(now) } else { Vec::new() };
+        Ok(RetainPlan { unlink, begun: now, more: false })
     }
 
-    async fn forget(&self, _limit: i64) -> Result<i64, Error> {
+    async fn unlink(&self, plan: &[Unlink], limit: i64) -> Result<i64, Error> {
+        let now = self.clock.now_ms();
+        Ok(self.state.lock().unlink_planned(plan, limit, now))
+    }
+
+    async fn forget_rows(&self, kind: RowKind, _limit: i64) -> Result<i64, Error> {
         let now = self.clock.now_ms();
         let mut state = self.state.lock();
         let before = state.keys.len() + state.dedups.len() + state.payloads.len();
-        state.keys.retain(|_, k| k.expires_ms > now);
-        state.dedups.retain(|_, d| d.expires_ms > now);
-        state.payloads.retain(|_, p| p.drained_ms.is_none_or(|at| at > now - limits::INLINE_PLAN_TTL_MS));
-        let rows = before - (state.keys.len() + state.dedups.len() + state.payloads.len());
-        Ok(i64::try_from(rows + state.forget_groups(now) + state.forget_operations(now)).unwrap_or(0))
+        let rows = match kind {
+            RowKind::Keys => {
+                state.keys.retain(|_, k| k.expires_ms > now);
+                before - (state.keys.len() + state.dedups.len() + state.payloads.len())
+            }
+            RowKind::Dedup => {
+                state.dedups.retain(|_, d| d.expires_ms > now);
+                before - (state.keys.len() + state.dedups.len() + state.payloads.len())
+            }
+            RowKind::Payloads => {
+                let kept =
+                    |p: &PayloadRow| p.drained_ms.is_none_or(|at| at > now - limits::INLINE_PLAN_TTL_MS);
+                state.payloads.retain(|_, p| kept(p));
+                before - (state.keys.len() + state.dedups.len() + state.payloads.len())
+            }
+            RowKind::Operations => state.forget_operations(now),
+            RowKind::Groups => state.forget_groups(now),
+            RowKind::Answers
+            | RowKind::Topics
+            | RowKind::Queues
+            | RowKind::Members
+            | RowKind::Agents
+            | RowKind::Counts => 0,
+        };
+        Ok(saturated::<i64, _>(rows))
     }
 
     async fn sweep_plan(&self, limit: i64) -> Result<Vec<PartId>, Error> {
@@ -145,6 +231,7 @@ impl Jobs for MemoryControlPlane {
         for id in parts {
             match state.segments.get_mut(id).map(|row| (row.state, row)) {
                 Some((SegmentState::Unlinked { again: false, .. }, row)) => {
+                    row.failures = 0;
                     row.state = SegmentState::Unlinked {
                         delete_at_ms: now + limits::OBJECT_FORGET_AFTER_MS,
                         again: true,
@@ -159,14 +246,29 @@ impl Jobs for MemoryControlPlane {
         Ok(())
     }
 
+    async fn undeleted(&self, parts: &[PartId]) -> Result<(), Error> {
+        let now = self.clock.now_ms();
+        let mut state = self.state.lock();
+        for id in parts {
+            if let Some(row) = state.segments.get_mut(id)
+                && let SegmentState::Unlinked { again, .. } = row.state
+            {
+                let minutes = 2_i64.pow(row.failures.min(16)).min(RETRY_DELETE_MAX_MINUTES);
+                row.state = SegmentState::Unlinked { delete_at_ms: now + minutes * 60_000, again };
+                row.failures += 1;
+            }
+        }
+        Ok(())
+    }
+
     async fn expire(&self, limit: i64, random: f64) -> Result<i64, Error> {
         let mut state = self.state.lock();
         let now = self.clock.now_ms();
         Ok(state.expire(limit, random, now))
     }
 
-    async fn clamp(&self) -> Result<i64, Error> {
-        Ok(self.state.lock().clamp())
+    async fn clamp(&self, partitions: &[PartitionId]) -> Result<i64, Error> {
+        Ok(self.state.lock().clamp(partitions))
     }
 
     async fn ping(&self) -> Result<(), Error> {

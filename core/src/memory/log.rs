@@ -18,6 +18,7 @@ impl Log for MemoryControlPlane {
         let mut state = self.state.lock();
         for id in ids {
             state.segments.entry(*id).or_insert(SegmentRow {
+                failures: 0,
                 state: SegmentState::Pending,
                 registered_ms: now,
                 live_batches: 0,

@@ -2,9 +2,11 @@
 //! deleted.
 
 use super::State;
+use crate::control_plane::Unlink;
 use crate::id::{Offset, PartitionId};
 use crate::number::saturated;
 use crate::topic::Topic;
+use std::collections::BTreeMap;
 
 /// A batch, as far as retention looks at it.
 struct Row {
@@ -16,12 +18,30 @@ struct Row {
 }
 
 impl State {
-    pub(super) fn retain(&mut self, limit: i64, now: i64) -> i64 {
+    /// Up to where each partition loses its batches.
+    pub(super) fn retain_plan(&self, now: i64) -> Vec<Unlink> {
         let of_dead = |topic: &Topic| -> Vec<(PartitionId, Offset)> {
             topic.partitions.iter().flat_map(|id| self.batches_of(*id).map(|b| (*id, b.batch.base))).collect()
         };
         let mut doomed: Vec<(PartitionId, Offset)> = self.dead_topics.iter().flat_map(of_dead).collect();
         doomed.extend(self.topics.values().flat_map(|topic| self.over_limit(topic, now)));
+        let mut ends: BTreeMap<PartitionId, Offset> = BTreeMap::new();
+        for key in doomed {
+            if let Some(row) = self.batches.get(&key) {
+                let end = ends.entry(key.0).or_default();
+                *end = row.batch.end().max(*end);
+            }
+        }
+        ends.into_iter().map(|(partition, until)| Unlink { partition, until }).collect()
+    }
+
+    /// Returns how many batches were unlinked.
+    pub(super) fn unlink_planned(&mut self, plan: &[Unlink], limit: i64, now: i64) -> i64 {
+        let mut doomed: Vec<(PartitionId, Offset)> = Vec::new();
+        for step in plan {
+            let below = self.batches_of(step.partition).filter(|b| b.batch.end() <= step.until);
+            doomed.extend(below.map(|b| (step.partition, b.batch.base)));
+        }
         doomed.truncate(saturated::<usize, _>(limit));
         for key in &doomed {
             let end = self.batches.get(key).map(|b| b.batch.end());
@@ -30,7 +50,7 @@ impl State {
                 row.log_start = row.log_start.max(end);
             }
         }
-        i64::try_from(doomed.len()).unwrap_or(0)
+        saturated::<i64, _>(doomed.len())
     }
 
     /// Batches of a topic to be unlinked because of its age or size limit, oldest first. Batches with records

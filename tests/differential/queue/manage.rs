@@ -262,8 +262,8 @@ impl Pair {
 
     async fn clamp(&mut self) -> usize {
         println!("clamp");
-        let passed = self.memory.plane.clamp().await.expect("an answer");
-        assert_eq!(passed, self.postgres.plane.clamp().await.expect("an answer"));
+        let passed = self.memory.plane.clamp(&[]).await.expect("an answer");
+        assert_eq!(passed, self.postgres.plane.clamp(&[]).await.expect("an answer"));
         if passed > 0 {
             self.count("clamped");
         }

@@ -1,9 +1,17 @@
-//! Background jobs of an agent: heartbeat, drain, sweep, retention, expiry of leases, cleanup.
+//! Background jobs of an agent, one file each. Every job is a task of its own.
 //!
-//! Each job is leased by one agent at a time (the heartbeat takes the leases), and one run of a job is
-//! bounded in rows and time. Jobs do not retry: a failed job runs again when it is due next.
+//! The heartbeat takes the jobs that are due, each of which one agent has at a time, and renews them while
+//! they run. A run is bounded in time and its statements in rows. Jobs do not retry: what fails is done by
+//! the next run. Must not: wait for each other, or hold up the heartbeat.
 
+mod assignment;
+mod clamp;
 mod drain;
+mod expire;
+mod forget;
+mod heartbeat;
+mod retain;
+mod rewrite;
 mod sweep;
 
 use crate::metrics;
@@ -11,16 +19,15 @@ use crate::produce::flush::Origin;
 use crate::produce::parts::PartPool;
 use crate::produce::writer::Writer;
 use crate::store::Store;
-use millpond_core::saturated;
-use millpond_core::{AgentId, Clock, ControlPlane, RandomSource, limits};
+use assignment::Assignment;
+use millpond_core::control_plane::{Job, RowKind};
+use millpond_core::{AgentId, Clock, ControlPlane, RandomSource, Source};
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::MissedTickBehavior;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// Rows that one statement of a job changes at most.
 const STATEMENT_MAX_ROWS: i64 = 1_000;
-/// Statements of one run of a job.
-const RUN_MAX_STATEMENTS: usize = 50;
 
 /// The background jobs of an agent, and the components that they use.
 pub struct Jobs {
@@ -34,94 +41,56 @@ pub struct Jobs {
     pub writer: Arc<Writer>,
 }
 
-/// The schedule of the jobs. Every other tick is a heartbeat. The flags are jobs that are due; the ticks
-/// between heartbeats run one of them each, so that an idle agent sends one statement per tick. Only the
-/// tick that forgets, once a minute, sends three.
-#[derive(Default)]
-struct Schedule {
-    /// Ticks so far.
-    ticks: u64,
-    retain: bool,
-    clamp: bool,
-    forget: bool,
-}
-
 impl Jobs {
-    /// Runs the jobs for ever, one tick every [`limits::HEARTBEAT_MS`].
+    /// Runs the jobs until the future is dropped.
     pub async fn run(self) {
-        let mut tick = tokio::time::interval(Duration::from_millis(limits::HEARTBEAT_MS));
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut schedule = Schedule::default();
+        let jobs = Arc::new(self);
+        let mut tasks = JoinSet::new();
+        let assignments: Vec<_> = Job::ALL.into_iter().map(Assignment::new).collect();
+        for assignment in &assignments {
+            let (jobs, assignment) = (Arc::clone(&jobs), Arc::clone(assignment));
+            tasks.spawn(async move { jobs.work(&assignment).await });
+        }
+        heartbeat::run(&jobs, &assignments).await;
+    }
+
+    /// Runs a job whenever it is assigned to this agent.
+    async fn work(&self, assignment: &Assignment) {
         loop {
-            tick.tick().await;
-            schedule.ticks += 1;
-            if schedule.ticks % 2 == 1 {
-                self.beat(&mut schedule).await;
-            } else if std::mem::take(&mut schedule.retain) {
-                self.repeat("retain", || self.plane.retain(STATEMENT_MAX_ROWS)).await;
-                schedule.clamp = true;
-            } else if std::mem::take(&mut schedule.clamp) {
-                self.repeat("clamp", || self.plane.clamp()).await;
-                schedule.forget = true;
-            } else if std::mem::take(&mut schedule.forget) {
-                self.repeat("forget", || self.plane.forget(STATEMENT_MAX_ROWS)).await;
-            }
+            let run = assignment.begun().await;
+            let start = Instant::now();
+            let outcome = self.run_once(assignment).await;
+            drop(run);
+            self.log(assignment.job, start, outcome);
         }
     }
 
-    /// Sends a heartbeat. Runs the jobs that it took over, or marks them as due for a later tick.
-    async fn beat(&self, schedule: &mut Schedule) {
-        let beat = match self.plane.beat(self.agent).await {
-            Ok(beat) => beat,
-            Err(error) => {
-                tracing::warn!(error = %crate::error_chain(&error), "heartbeat failed");
-                return;
-            }
-        };
-        metrics::job_succeeded("beat", self.clock.now_ms(), 1);
-        self.writer.set_inline_full(beat.inline_live_bytes > limits::INLINE_LIVE_MAX_BYTES);
-        schedule.retain |= beat.retain;
-        if beat.drain {
-            self.log("drain", self.drain().await);
+    /// Runs a job. Returns how much it did, in units that differ by job.
+    async fn run_once(&self, assignment: &Assignment) -> Result<usize, Source> {
+        match assignment.job {
+            Job::Drain(slice) => self.drain(slice, assignment).await,
+            Job::Sweep => self.sweep(assignment).await,
+            Job::Retain => self.retain(assignment).await,
+            Job::Clamp => self.clamp().await,
+            Job::Expire => self.expire(assignment).await,
+            Job::Forget => self.forget(assignment.expired(), assignment).await,
+            Job::Clean => self.forget(RowKind::RARE.to_vec(), assignment).await,
         }
-        if beat.sweep {
-            self.log("sweep", self.sweep().await);
-        }
-        if beat.expire {
-            self.repeat("expire", || self.plane.expire(STATEMENT_MAX_ROWS, self.random.unit())).await;
-        }
-    }
-
-    /// Repeats a statement while it reaches its row limit; returns the total of rows.
-    async fn repeat<F: Future<Output = Result<i64, millpond_core::Error>>>(
-        &self,
-        job: &'static str,
-        run: impl Fn() -> F,
-    ) -> i64 {
-        let mut all = 0;
-        for _ in 0..RUN_MAX_STATEMENTS {
-            let outcome = run().await;
-            let done = *outcome.as_ref().unwrap_or(&0);
-            all += done;
-            self.log(job, outcome.map(saturated::<usize, _>).map_err(Into::into));
-            if done < STATEMENT_MAX_ROWS {
-                break;
-            }
-        }
-        all
     }
 
     /// Records the outcome of a job in metrics and log.
-    fn log(&self, job: &'static str, outcome: Result<usize, millpond_core::Source>) {
+    fn log(&self, job: Job, start: Instant, outcome: Result<usize, Source>) {
+        metrics::job_ran(job.kind(), start.elapsed());
         match outcome {
             Ok(done) => {
-                metrics::job_succeeded(job, self.clock.now_ms(), done);
+                metrics::job_succeeded(job.kind(), self.clock.now_ms(), done);
                 if done > 0 {
-                    tracing::debug!(job, done, "background job done");
+                    tracing::debug!(job = job.name(), done, "background job done");
                 }
             }
             Err(error) => {
-                let error = crate::error_chain(&*error);
+                metrics::job_failed(job.kind());
+                let (job, error) = (job.name(), crate::error_chain(&*error));
                 tracing::warn!(job, %error, "a background job failed; it runs again when it is next due");
             }
         }

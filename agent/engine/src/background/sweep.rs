@@ -1,34 +1,59 @@
 //! The sweep: deletes the objects that the control plane names as unreferenced, and no others.
 
+use super::assignment::Assignment;
 use super::{Jobs, STATEMENT_MAX_ROWS};
+use crate::metrics;
 use futures::stream::{self, StreamExt};
-use millpond_core::{PartId, Source};
+use millpond_core::{PartId, Source, saturated};
 use millpond_format::key;
 
 /// DELETE requests in flight.
 const DELETES_IN_FLIGHT_MAX: usize = 8;
+/// Objects after whose deletion the control plane is told.
+const STEP_OBJECTS: usize = 64;
 
 impl Jobs {
-    /// Returns how many objects were deleted. An object that cannot be deleted is left for the next sweep;
-    /// the others are deleted nevertheless.
-    pub(super) async fn sweep(&self) -> Result<usize, Source> {
-        let parts = self.plane.sweep_plan(STATEMENT_MAX_ROWS).await?;
+    /// Returns how many objects were deleted. An object that cannot be deleted becomes due again later; the
+    /// others are deleted nevertheless.
+    pub(super) async fn sweep(&self, assignment: &Assignment) -> Result<usize, Source> {
+        let mut all = 0;
+        while assignment.may_go_on() {
+            let parts = self.plane.sweep_plan(STATEMENT_MAX_ROWS).await?;
+            for step in parts.chunks(STEP_OBJECTS) {
+                if assignment.may_go_on() {
+                    all += self.delete(step).await?;
+                }
+            }
+            if saturated::<i64, _>(parts.len()) < STATEMENT_MAX_ROWS {
+                break;
+            }
+        }
+        Ok(all)
+    }
+
+    async fn delete(&self, parts: &[PartId]) -> Result<usize, Source> {
         let delete = |part: PartId| async move {
             match self.store.delete(&key::ingest(&self.origin.cluster, part)).await {
-                Ok(()) => Some(part),
+                Ok(()) => (part, true),
                 Err(error) => {
-                    tracing::warn!(%part, error = %crate::error_chain(&error), "deleting an object failed");
-                    None
+                    let error = crate::error_chain(&error);
+                    tracing::warn!(%part, %error, "deleting an object failed; it is tried again later");
+                    (part, false)
                 }
             }
         };
-        let deleted: Vec<PartId> = stream::iter(parts)
-            .map(delete)
-            .buffer_unordered(DELETES_IN_FLIGHT_MAX)
-            .filter_map(|p| async move { p })
-            .collect()
-            .await;
+        let (mut deleted, mut failed) = (Vec::new(), Vec::new());
+        let mut outcomes =
+            stream::iter(parts.iter().copied()).map(delete).buffer_unordered(DELETES_IN_FLIGHT_MAX);
+        while let Some((part, gone)) = outcomes.next().await {
+            if gone { &mut deleted } else { &mut failed }.push(part);
+        }
+        drop(outcomes);
+        metrics::deletes_failed(failed.len());
         self.plane.swept(&deleted).await?;
+        if !failed.is_empty() {
+            self.plane.undeleted(&failed).await?;
+        }
         Ok(deleted.len())
     }
 }

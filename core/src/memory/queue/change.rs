@@ -108,12 +108,14 @@ impl State {
         self.alive_partition(partition).map_or(0, |row| row.log_start.0)
     }
 
-    pub(in crate::memory) fn clamp(&mut self) -> i64 {
+    /// Of these partitions, or of all if there are none.
+    pub(in crate::memory) fn clamp(&mut self, partitions: &[PartitionId]) -> i64 {
         let starts: HashMap<PartitionId, i64> =
             self.partitions.iter().map(|(id, row)| (*id, row.log_start.0)).collect();
+        let concerned = |id: &PartitionId| partitions.is_empty() || partitions.contains(id);
         let mut all = 0;
         for row in self.queues.values_mut() {
-            for (partition, cursor) in &mut row.cursors {
+            for (partition, cursor) in row.cursors.iter_mut().filter(|(id, _)| concerned(id)) {
                 let gone = (starts.get(partition).copied().unwrap_or(0) - cursor.next).max(0);
                 cursor.next += gone;
                 row.counts.expired += gone;
