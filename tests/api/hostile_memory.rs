@@ -188,6 +188,47 @@ async fn small_bodies_that_do_not_end() {
     server.check_memory();
 }
 
+#[tokio::test]
+async fn a_stream_into_ten_thousand_named_partitions() {
+    let server = Server::start();
+    server.api.topic("wide", 10_000).await;
+    let line = |n: usize| format!("{{\"value\":\"{:030}\",\"partition\":{}}}\n", n, n % 10_000);
+    let body: String = (0..10_000).map(line).collect();
+    let answer = server.api.lines("wide", "?records=true", body).await.ok();
+    assert_eq!(
+        (answer["count"].as_u64(), answer["partitions"].as_array().map(Vec::len)),
+        (Some(10_000), Some(10_000))
+    );
+    server.check_memory();
+    // With keys, and many more partitions than records.
+    let body: String = (0..2_000).map(|n| format!("{{\"value\":{n},\"key\":\"k{n}\"}}\n")).collect();
+    server.api.lines("wide", "?records=true", body).await.ok();
+    server.check_memory();
+}
+
+#[tokio::test]
+async fn many_tiny_records() {
+    let server = Server::start();
+    server.api.topic("tiny", 1).await;
+    let body = |records: usize| format!("{{\"records\":[{}{{}}]}}", "{},".repeat(records - 1));
+    let all = join_all((0..16).map(|_| {
+        let request = server.api.post("tiny", "application/json").body(body(2_700_000));
+        send(request)
+    }));
+    for answer in all.await {
+        assert!(matches!(answer.status, 413 | 429), "{}", answer.status);
+    }
+    let most = join_all((0..8).map(|_| send(server.api.post("tiny", "application/json").body(body(65_536)))));
+    for answer in most.await {
+        assert!(matches!(answer.status, 200 | 429), "{}", answer.status);
+    }
+    server.check_memory();
+    let answer = send(server.api.post("tiny", "application/json").body(body(65_537))).await;
+    answer.problem(413, "body_too_large");
+    let answer = send(server.api.post("tiny", "application/json").body(body(65_536))).await.ok();
+    assert_eq!(answer["results"].as_array().map(Vec::len), Some(65_536));
+}
+
 /// Polls of reads and of queues in equal parts.
 const POLLS: usize = 10_000;
 /// Queues that they are spread over, since the calls that wait for one queue are limited.

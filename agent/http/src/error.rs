@@ -416,6 +416,7 @@ impl From<RecordError> for Problem {
     fn from(error: RecordError) -> Self {
         let code = match error {
             RecordError::TooLarge { .. } => Code::RecordTooLarge,
+            RecordError::Throttled => Code::Throttled,
             RecordError::NoSuchPartition { .. } => Code::PartitionNotFound,
             RecordError::NegativePartition { .. } => Code::InvalidRecord,
         };

@@ -2,7 +2,7 @@
 
 use millpond_core::control_plane::{Guard, PieceOutcome, RequestKey};
 use millpond_core::saturated;
-use millpond_core::{Offset, RequestId, Scope, Topic, partition};
+use millpond_core::{Offset, RequestId, Scope, Topic, limits, partition};
 use millpond_format::record::{NewRecord, RecordSet};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -148,6 +148,8 @@ pub enum RecordError {
     TooLarge { bytes: usize, max: i32 },
     #[error("there is no partition {partition}: the topic has {count}")]
     NoSuchPartition { partition: i32, count: i32 },
+    #[error("no memory for the records is free")]
+    Throttled,
     #[error("partition {partition} is negative")]
     NegativePartition { partition: i32 },
 }
@@ -166,7 +168,16 @@ pub struct AppendBuilder {
     expected_bytes: usize,
     /// The part of `expected_bytes` for which memory was reserved so far.
     reserved_bytes: usize,
+    /// Memory of the request, which many small records enlarge; without it, they are not accounted for.
+    pub permit: Option<OwnedSemaphorePermit>,
+    /// Number of records that the permit is for.
+    permitted_records: usize,
 }
+
+/// Memory per record besides the bytes of the request: its places, its entry in the index, and its result.
+const RECORD_COST_BYTES: usize = 256;
+/// The permit is enlarged for so many records at a time.
+const RECORDS_PER_STEP: usize = 1_024;
 
 /// The piece that a record went to, and its position there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,6 +201,8 @@ impl AppendBuilder {
             explicit: true,
             expected_bytes: 0,
             reserved_bytes: 0,
+            permit: None,
+            permitted_records: RECORDS_PER_STEP,
         }
     }
 
@@ -206,6 +219,7 @@ impl AppendBuilder {
         partition: Option<i32>,
         record: &NewRecord<'_>,
     ) -> Result<(), RecordError> {
+        self.permit_record()?;
         let of = &self.topics[topic];
         let basis = self.basis.topics[topic];
         self.explicit &= partition.is_some();
@@ -242,6 +256,18 @@ impl AppendBuilder {
         }
         piece.records.push(record, self.basis.timestamp);
         self.order.push(RecordPlace { topic, partition, position });
+        Ok(())
+    }
+
+    /// Takes memory for the next record.
+    fn permit_record(&mut self) -> Result<(), RecordError> {
+        let Some(permit) = self.permit.as_mut().filter(|_| self.order.len() == self.permitted_records) else {
+            return Ok(());
+        };
+        let kib = saturated::<u32, _>(RECORDS_PER_STEP * RECORD_COST_BYTES / limits::KIB);
+        let more = Arc::clone(permit.semaphore()).try_acquire_many_owned(kib);
+        permit.merge(more.map_err(|_| RecordError::Throttled)?);
+        self.permitted_records += RECORDS_PER_STEP;
         Ok(())
     }
 
@@ -286,7 +312,7 @@ impl AppendBuilder {
         dedups.binary_search_by_key(&place.position, |d| d.0).ok().map(|n| dedups[n].1)
     }
 
-    /// The append with all records added so far, without guard and permit.
+    /// The append with all records added so far, without guard.
     #[must_use]
     pub fn into_append(
         self,
@@ -303,7 +329,7 @@ impl AppendBuilder {
             expect,
             guard: None,
             basis: self.basis,
-            permit: None,
+            permit: self.permit,
         }
     }
 }

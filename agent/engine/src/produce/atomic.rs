@@ -71,7 +71,8 @@ impl Produce {
         let mut may_retry = true;
         loop {
             let (topics, basis) = self.resolve_topics(scope, &request).await?;
-            let builder = self.parse(&request, &topics, basis).await?;
+            let permit = request.permit.take();
+            let builder = self.parse(&request, &topics, basis, permit).await?;
             let (guard, missing) = self.guard(scope, &request).await?;
             if builder.records() == 0 && guard.is_none() {
                 return Ok(Stored { records: Vec::new(), duplicate: false });
@@ -84,7 +85,6 @@ impl Produce {
             let id = RequestId(self.random.uuid(self.clock.now_ms()));
             let mut append = builder.into_append(scope, id, request.key(scope, &topics), request.expect);
             append.guard = guard;
-            append.permit = request.permit.take();
             let appended = match self.writer.append(append).await {
                 Ok(appended) => appended,
                 Err(error) if is_partition_gone(&error) && may_retry => {
@@ -105,7 +105,7 @@ impl Produce {
             // first request. The stored offsets belong to records placed by the first request's basis.
             let placed = match &appended.basis {
                 first if *first == basis => placed,
-                first => PlacedRecords::of(&self.parse(&request, &topics, first.clone()).await?),
+                first => PlacedRecords::of(&self.parse(&request, &topics, first.clone(), None).await?),
             };
             let records = self.places(scope, &placed, &topics, &appended).await?;
             return Ok(Stored { records, duplicate: appended.duplicate });
@@ -141,8 +141,10 @@ impl Produce {
         request: &AtomicRequest<S>,
         topics: &[Arc<Topic>],
         basis: Basis,
+        permit: Option<OwnedSemaphorePermit>,
     ) -> Result<AppendBuilder, ProduceError<S::Refusal>> {
         let mut builder = AppendBuilder::new(topics.to_vec(), basis);
+        builder.permit = permit;
         let records = Arc::clone(&request.records);
         let read = move || records.read(&mut builder).map(|()| builder).map_err(ProduceError::Records);
         if request.records.input_bytes() <= PARSE_IN_PLACE_MAX_BYTES {

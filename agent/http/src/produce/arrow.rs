@@ -346,8 +346,7 @@ impl Chunker for Rows {
     type Chunk = RowChunk;
 
     fn add(&mut self, data: Bytes) -> Result<(), Problem> {
-        // Reserve the rest of a large message at once, instead of growing the buffer with each frame.
-        self.incoming.reserve(data.len().max(self.wanted.saturating_sub(self.incoming.len())));
+        // Not more than has arrived: how long a message is says the client.
         self.incoming.extend_from_slice(&data);
         while let Some(message) = self.next_message()? {
             check_unpacked(&message)?;
