@@ -319,3 +319,23 @@ async fn head_says_what_get_would() {
     assert_eq!(answer.body.len(), 0);
     assert_eq!(answer.header("millpond-next-offset"), "2");
 }
+
+#[tokio::test]
+async fn offsets_by_timestamp_pass_over_records_that_were_dropped() {
+    let (api, topic) = (api(), unique("dropped"));
+    let settings = json!({"partitions": 1, "dedup_window_ms": 60_000});
+    assert_eq!(api.put(&format!("/v1/topics/{topic}"), settings).await.status, 201);
+    let at = |timestamp: i64| json!({"value": 1, "timestamp": timestamp});
+    let once = |timestamp: i64| json!({"value": 1, "timestamp": timestamp, "dedup_id": "x"});
+    api.produce(&topic, json!([once(100)])).await.ok();
+    // Of the second batch the record with the newest timestamp is dropped.
+    for records in
+        [json!([at(50), once(200)]), json!([at(120)]), json!([at(50), once(250)]), json!([at(300)])]
+    {
+        api.produce(&topic, records).await.ok();
+    }
+    for (timestamp, offset) in [(40, 0), (100, 0), (110, 2), (121, 4), (200, 4), (300, 4), (301, 5)] {
+        let found = api.get(&format!("/v1/topics/{topic}/offsets?timestamp={timestamp}")).await.ok();
+        assert_eq!(found["partitions"][0]["offset"], json!(offset), "{timestamp}");
+    }
+}

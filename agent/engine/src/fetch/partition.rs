@@ -4,12 +4,16 @@ use super::fetched::{FetchError, Fetched};
 use super::reader::Purpose;
 use super::{Fetch, ReadError, Start};
 use crate::memory::Room;
-use millpond_core::control_plane::FindRequest;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use millpond_core::control_plane::{Batch, FindRequest};
 use millpond_core::saturated;
 use millpond_core::{Name, Offset, PartitionId, Scope, Topic};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+
+/// Partitions of a topic in which an offset is looked up by its timestamp at the same time.
+const OFFSETS_AT_ONCE: usize = 16;
 
 /// A read of one partition.
 #[derive(Debug, Clone)]
@@ -154,11 +158,12 @@ impl Fetch {
         topic: &Topic,
         timestamp: i64,
     ) -> Result<Vec<(i32, PartitionId, Offset)>, ReadError> {
-        let mut offsets = self.plane.offsets_at(scope, topic.id, timestamp).await?;
-        for (_, partition, offset) in &mut offsets {
-            *offset = self.first_at(scope, topic, *partition, *offset, timestamp).await?;
-        }
-        Ok(offsets)
+        let batches = self.plane.offsets_at(scope, topic.id, timestamp).await?;
+        let first = |(number, id, start): (i32, PartitionId, Offset)| async move {
+            let offset = self.first_at(scope, topic, id, start, timestamp).await?;
+            Ok((number, id, offset))
+        };
+        stream::iter(batches).map(first).buffered(OFFSETS_AT_ONCE).try_collect().await
     }
 
     /// As [`Self::offsets_at`], for a topic that is looked up by name.
@@ -172,27 +177,61 @@ impl Fetch {
         self.offsets_at(scope, &topic, timestamp).await
     }
 
-    /// Finds the first record with the timestamp or a later one, in the batch that the control plane named.
+    /// Finds the first record with the timestamp or a later one, from an offset on, at which a batch begins
+    /// whose newest timestamp is late enough. If that record was dropped by the commit, as a duplicate, the
+    /// search goes on in the next such batch.
     async fn first_at(
         &self,
         scope: &Scope,
         topic: &Topic,
         partition: PartitionId,
-        batch_start: Offset,
+        mut from: Offset,
         timestamp: i64,
     ) -> Result<Offset, ReadError> {
-        let fetched = self.fetch_one(scope, topic, partition, batch_start, 1, Purpose::Inspection).await?;
-        let mut end = batch_start;
-        for batch in &fetched.batches {
+        loop {
+            let fetched = self.fetch_one(scope, topic, partition, from, 1, Purpose::Inspection).await?;
+            let Some(batch) = fetched.batches.first() else {
+                if from >= fetched.log_start_offset {
+                    return Ok(fetched.high_watermark);
+                }
+                // Retention has moved on in the meantime.
+                from =
+                    self.next_batch_at(scope, topic, partition, fetched.log_start_offset, timestamp).await?;
+                continue;
+            };
             for record in batch.records() {
                 let corrupt = |source| FetchError::Corrupt { part: batch.batch.part, source: Some(source) };
                 let (offset, record) = record.map_err(corrupt)?;
-                if offset >= batch_start && record.timestamp >= timestamp {
+                if offset >= from && record.timestamp >= timestamp {
                     return Ok(offset);
                 }
             }
-            end = batch.batch.end();
+            from = self.next_batch_at(scope, topic, partition, batch.batch.end(), timestamp).await?;
         }
-        Ok(end)
+    }
+
+    /// Where to go on: the first batch from an offset on whose newest timestamp is late enough; if there is
+    /// none, the high watermark.
+    async fn next_batch_at(
+        &self,
+        scope: &Scope,
+        topic: &Topic,
+        partition: PartitionId,
+        mut from: Offset,
+        timestamp: i64,
+    ) -> Result<Offset, ReadError> {
+        loop {
+            let found = self.plane.find(&[find_from(scope, partition, from, usize::MAX)]).await?;
+            let gone = || ReadError::NoSuchTopic(topic.name.clone());
+            let found = found.into_iter().next().flatten().ok_or_else(gone)?;
+            if let Some(batch) = found.batches.iter().find(|b| b.max_timestamp >= timestamp) {
+                return Ok(batch.base.max(from));
+            }
+            from = match found.batches.last().map(Batch::end) {
+                Some(end) => end,
+                None if from < found.log_start_offset => found.log_start_offset,
+                None => return Ok(found.high_watermark),
+            };
+        }
     }
 }
