@@ -4,9 +4,11 @@ use super::fetched::Fetched;
 use super::partition::find_from;
 use super::position::TopicPosition;
 use super::reader::Purpose;
+use super::watcher::Watch;
 use super::{Fetch, FetchError, ReadError, ReadLimits, RecordSink, Selection, Start};
 use crate::memory::Room;
 use millpond_core::{Name, Offset, PartitionId, Scope, Topic};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -132,11 +134,15 @@ impl Tail {
         let waits = deadline > Instant::now();
         let ids = || self.ids.iter().map(|(_, id)| *id).collect();
         let watch = waits.then(|| self.fetch.watcher.watch(&self.scope, ids()));
+        let mut moved = self.not_at_end(watch.as_ref()).await;
         loop {
             let mut selection = Selection::new(limits);
             let count = self.ids.len();
-            let turns: Vec<(i32, PartitionId)> =
-                (0..count).map(|n| self.ids[(self.turn + n) % count]).collect();
+            let is_moved = |id: &PartitionId| moved.as_ref().is_none_or(|moved| moved.contains(id));
+            let turns: Vec<(i32, PartitionId)> = (0..count)
+                .map(|n| self.ids[(self.turn + n) % count])
+                .filter(|(_, id)| is_moved(id))
+                .collect();
             let mut done = 0;
             for group in turns.chunks(PARTITIONS_AT_ONCE) {
                 let room = if selection.records == 0 { Room::Wait } else { Room::IfFree };
@@ -164,9 +170,35 @@ impl Tail {
                 return Ok(selection.records);
             }
             if let Some(watch) = &watch {
-                tokio::time::timeout_at(deadline, watch.moved()).await.ok();
+                // A wake-up reads those partitions only that have new records.
+                moved = Some(tokio::time::timeout_at(deadline, watch.moved()).await.unwrap_or_default());
             }
         }
+    }
+
+    /// The partitions of a wide topic that have records, or are gone; `None`: any may have. One query, which
+    /// others may share, is cheaper than a look at each partition.
+    async fn not_at_end(&self, watch: Option<&Watch>) -> Option<BTreeSet<PartitionId>> {
+        if self.ids.len() <= PARTITIONS_AT_ONCE {
+            return None;
+        }
+        let ids = self.ids.iter().map(|(_, id)| *id).collect();
+        let ends = self.fetch.watcher.ends(&self.scope, ids).await?;
+        let mut rest = BTreeSet::new();
+        for (partition, id) in &self.ids {
+            let next = self.position.next.get(partition).copied().unwrap_or(Offset::ZERO);
+            match ends.get(id) {
+                Some(end) if *end == next => {
+                    if let Some(watch) = watch {
+                        watch.saw(*id, *end);
+                    }
+                }
+                _ => {
+                    rest.insert(*id);
+                }
+            }
+        }
+        Some(rest)
     }
 
     /// Adds partitions that the topic got in the meantime, to be read from their beginning.

@@ -6,11 +6,11 @@
 use crate::rounds::{self, Rounds};
 use millpond_core::{ControlPlane, Offset, PartitionId, Scope};
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -24,8 +24,25 @@ pub struct Watcher {
     /// Wakes the poll when a watch begins.
     watch_begun: Notify,
     next_id: AtomicU64,
+    asks: Mutex<Asks>,
     stopping: CancellationToken,
 }
+
+/// Questions for high watermarks that wait for the query that runs.
+#[derive(Default)]
+struct Asks {
+    is_running: bool,
+    waiting: Vec<Ask>,
+}
+
+struct Ask {
+    scope: Scope,
+    partitions: Vec<PartitionId>,
+    answer: oneshot::Sender<Arc<Ends>>,
+}
+
+/// High watermarks; partitions that are gone have none.
+pub type Ends = BTreeMap<PartitionId, Offset>;
 
 /// A partition with watches.
 struct Watched {
@@ -34,7 +51,21 @@ struct Watched {
     /// Highest high watermark seen since the first watch began.
     known: Offset,
     /// The watches, by id.
-    waiters: Vec<(u64, Arc<Notify>)>,
+    waiters: BTreeMap<u64, Arc<Moved>>,
+}
+
+/// What a watch has not been told yet.
+#[derive(Default)]
+struct Moved {
+    partitions: Mutex<BTreeSet<PartitionId>>,
+    notify: Notify,
+}
+
+impl Moved {
+    fn tell(&self, partition: PartitionId) {
+        self.partitions.lock().insert(partition);
+        self.notify.notify_one();
+    }
 }
 
 /// A watch of some partitions. It ends when dropped.
@@ -42,7 +73,7 @@ pub struct Watch {
     watcher: Arc<Watcher>,
     partitions: Vec<PartitionId>,
     id: u64,
-    moved: Arc<Notify>,
+    moved: Arc<Moved>,
 }
 
 impl Watcher {
@@ -54,6 +85,7 @@ impl Watcher {
             watched: Mutex::new(BTreeMap::new()),
             watch_begun: Notify::new(),
             next_id: AtomicU64::new(0),
+            asks: Mutex::default(),
             stopping: CancellationToken::new(),
         });
         rounds::start(&watcher);
@@ -64,16 +96,16 @@ impl Watcher {
     #[must_use]
     pub fn watch(self: &Arc<Self>, scope: &Scope, partitions: Vec<PartitionId>) -> Watch {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let moved = Arc::new(Notify::new());
+        let moved = Arc::new(Moved::default());
         {
             let mut watched = self.watched.lock();
             for partition in &partitions {
                 let entry = watched.entry(*partition).or_insert_with(|| Watched {
                     scope: scope.clone(),
                     known: Offset::ZERO,
-                    waiters: Vec::new(),
+                    waiters: BTreeMap::new(),
                 });
-                entry.waiters.push((id, Arc::clone(&moved)));
+                entry.waiters.insert(id, Arc::clone(&moved));
             }
         }
         self.watch_begun.notify_one();
@@ -90,14 +122,57 @@ impl Watcher {
         self.stopping.is_cancelled()
     }
 
+    /// High watermarks as a query finds them that begins after this was called. Queries are shared: whoever
+    /// asks while one runs waits for the next. `None` if the query failed.
+    pub async fn ends(self: &Arc<Self>, scope: &Scope, partitions: Vec<PartitionId>) -> Option<Arc<Ends>> {
+        let (answer, answered) = oneshot::channel();
+        let must_run = {
+            let mut asks = self.asks.lock();
+            asks.waiting.push(Ask { scope: scope.clone(), partitions, answer });
+            !std::mem::replace(&mut asks.is_running, true)
+        };
+        if must_run {
+            let watcher = Arc::clone(self);
+            tokio::spawn(async move { watcher.answer_asks().await });
+        }
+        answered.await.ok()
+    }
+
+    async fn answer_asks(&self) {
+        loop {
+            let asks = {
+                let mut asks = self.asks.lock();
+                asks.is_running = !asks.waiting.is_empty();
+                std::mem::take(&mut asks.waiting)
+            };
+            if asks.is_empty() {
+                return;
+            }
+            let scopes: BTreeMap<PartitionId, &Scope> =
+                asks.iter().flat_map(|ask| ask.partitions.iter().map(|id| (*id, &ask.scope))).collect();
+            let all: Vec<(Scope, PartitionId)> =
+                scopes.into_iter().map(|(id, scope)| (scope.clone(), id)).collect();
+            match self.plane.high_watermarks(&all).await {
+                Ok(ends) => {
+                    let ends = Arc::new(ends.into_iter().collect::<Ends>());
+                    asks.into_iter().for_each(|ask| drop(ask.answer.send(Arc::clone(&ends))));
+                }
+                // Dropping the asks tells them.
+                Err(error) => {
+                    tracing::debug!(error = %crate::error_chain(&error), "reading high watermarks failed");
+                }
+            }
+        }
+    }
+
     /// Wakes the watches of a partition, if its high watermark has advanced to this offset.
     pub fn advance(&self, partition: PartitionId, high_watermark: Offset) {
         if let Some(entry) = self.watched.lock().get_mut(&partition)
             && entry.known < high_watermark
         {
             entry.known = high_watermark;
-            for (_, waiter) in &entry.waiters {
-                waiter.notify_one();
+            for waiter in entry.waiters.values() {
+                waiter.tell(partition);
             }
         }
     }
@@ -136,19 +211,21 @@ impl Watch {
             entry.known = high_watermark;
             // Other watches may not have seen it. They are woken here, since `advance` does nothing for a
             // high watermark that is known already.
-            for (_, waiter) in entry.waiters.iter().filter(|(id, _)| *id != self.id) {
-                waiter.notify_one();
+            for (_, waiter) in entry.waiters.iter().filter(|(id, _)| **id != self.id) {
+                waiter.tell(partition);
             }
         }
     }
 
-    /// Returns when the high watermark of a watched partition has advanced, or when the agent shuts down.
-    pub async fn moved(&self) {
+    /// Returns when the high watermark of a watched partition has advanced, or when the agent shuts down:
+    /// the partitions that have moved since this was called before.
+    pub async fn moved(&self) -> BTreeSet<PartitionId> {
         tokio::select! {
             biased;
-            () = self.moved.notified() => {}
+            () = self.moved.notify.notified() => {}
             () = self.watcher.stopping.cancelled() => {}
         }
+        std::mem::take(&mut *self.moved.partitions.lock())
     }
 }
 
@@ -157,7 +234,7 @@ impl Drop for Watch {
         let mut watched = self.watcher.watched.lock();
         for partition in &self.partitions {
             if let Some(entry) = watched.get_mut(partition) {
-                entry.waiters.retain(|(id, _)| *id != self.id);
+                entry.waiters.remove(&self.id);
                 if entry.waiters.is_empty() {
                     watched.remove(partition);
                 }
@@ -180,6 +257,35 @@ mod tests {
         first.saw(partition, Offset(9));
         second.saw(partition, Offset(10));
         watcher.advance(partition, Offset(10));
-        tokio::time::timeout(Duration::from_secs(5), first.moved()).await.expect("it has not seen offset 10");
+        let moved = tokio::time::timeout(Duration::from_secs(5), first.moved()).await;
+        assert_eq!(moved.expect("it has not seen offset 10"), BTreeSet::from([partition]));
+    }
+
+    #[tokio::test]
+    async fn a_watch_is_told_which_partitions_moved() {
+        let watcher = Watcher::start(Arc::new(MemoryControlPlane::new(Arc::new(SystemClock))));
+        let all: Vec<PartitionId> = (0..9).map(PartitionId).collect();
+        let watch = watcher.watch(&Scope::unauthenticated(), all);
+        for partition in [3, 5, 3, 77] {
+            watcher.advance(PartitionId(partition), Offset(1 + partition));
+        }
+        assert_eq!(watch.moved().await, BTreeSet::from([PartitionId(3), PartitionId(5)]));
+        watcher.advance(PartitionId(5), Offset(60));
+        assert_eq!(watch.moved().await, BTreeSet::from([PartitionId(5)]));
+    }
+
+    #[tokio::test]
+    async fn those_who_ask_at_the_same_time_share_a_query() {
+        let watcher = Watcher::start(Arc::new(MemoryControlPlane::new(Arc::new(SystemClock))));
+        let scope = Scope::unauthenticated();
+        let ask = || watcher.ends(&scope, vec![PartitionId(7)]);
+        let (first, second, third) = tokio::join!(ask(), ask(), ask());
+        let (first, second) = (first.expect("an answer"), second.expect("an answer"));
+        assert!(Arc::ptr_eq(&first, &second) && Arc::ptr_eq(&second, &third.expect("an answer")));
+        assert!(first.is_empty(), "the partition does not exist");
+        assert!(
+            !Arc::ptr_eq(&first, &ask().await.expect("an answer")),
+            "a later question has a query of its own"
+        );
     }
 }

@@ -9,9 +9,10 @@ use crate::fetch::tail::{PARTITIONS_AT_ONCE, share_of};
 use crate::fetch::watcher::Watch;
 use crate::fetch::{ReadLimits, RecordSink, Selection};
 use crate::memory::Room;
-use millpond_core::group::{Assigned, RenewRejected, Renewed};
+use millpond_core::group::{Assigned, RenewRejected, Renewed, Start};
 use millpond_core::saturated;
 use millpond_core::{Error, Generation, MemberId, Name, PartitionId, Scope, limits};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -99,9 +100,15 @@ impl Groups {
         let watch = waits.then(|| self.fetch.watcher.watch(scope, ids));
         let generations =
             waits.then(|| self.watcher.watch(scope, session.renewed.group, session.renewed.generation));
+        // The partitions to read; `None`: all.
+        let mut moved: Option<BTreeSet<PartitionId>> = None;
         loop {
-            let records =
-                self.read(scope, poll, &mut position, &session.renewed, watch.as_ref(), sink).await?;
+            let assigned = &session.renewed.partitions;
+            let is_moved = |a: &&Assigned| moved.as_ref().is_none_or(|moved| moved.contains(&a.partition));
+            let all: Vec<&Assigned> = assigned.iter().filter(is_moved).collect();
+            let records = self
+                .read(scope, poll, &mut position, (&all, session.renewed.from), watch.as_ref(), sink)
+                .await?;
             let (Some(watch), Some(generations)) = (&watch, &generations) else {
                 return self.finish(scope, poll, records, position, &session).await;
             };
@@ -109,11 +116,19 @@ impl Groups {
                 return self.finish(scope, poll, records, position, &session).await;
             }
             tokio::select! {
-                () = watch.moved() => continue,
+                partitions = watch.moved() => {
+                    // A wake-up reads those partitions only that have new records.
+                    moved = Some(partitions);
+                    continue;
+                }
                 () = generations.moved() => {}
                 () = tokio::time::sleep_until(session.renew_again_at()) => {}
-                () = tokio::time::sleep_until(deadline) => continue,
+                () = tokio::time::sleep_until(deadline) => {
+                    moved = Some(BTreeSet::new());
+                    continue;
+                }
             }
+            moved = Some(BTreeSet::new());
             let now = self.renew_now(scope, poll).await?;
             if now.renewed.generation != session.renewed.generation {
                 let position = MemberPosition::of(&now.renewed, Some(&position.token()))
@@ -134,20 +149,19 @@ impl Groups {
         Ok(RenewedSession { renewed, at })
     }
 
-    /// Reads records of all partitions, within the limits. Returns their number.
+    /// Reads records of the partitions, within the limits. Returns their number.
     async fn read(
         &self,
         scope: &Scope,
         poll: &PollRequest,
         position: &mut MemberPosition,
-        renewed: &Renewed,
+        (all, from): (&[&Assigned], Start),
         watch: Option<&Watch>,
         sink: &mut impl RecordSink,
     ) -> Result<usize, FetchError> {
         let mut selection = Selection::new(poll.limits);
-        let all = &renewed.partitions;
         let first = position.turn(all.len());
-        let turns: Vec<&Assigned> = all[first..].iter().chain(&all[..first]).collect();
+        let turns: Vec<&Assigned> = all[first..].iter().chain(&all[..first]).copied().collect();
         for group in turns.chunks(PARTITIONS_AT_ONCE) {
             let share = share_of(poll.limits.max_bytes, group.len());
             let mut left: Vec<&Assigned> = group.to_vec();
@@ -164,7 +178,7 @@ impl Groups {
                     // The topic was deleted: the next generation will not contain the partition.
                     let Some(one) = one else { continue };
                     let at = position.get(assigned.partition);
-                    let mut next = within(Some(at), renewed.from, one.log_start_offset, one.high_watermark);
+                    let mut next = within(Some(at), from, one.log_start_offset, one.high_watermark);
                     if next != at {
                         moved.push(*assigned);
                     } else {

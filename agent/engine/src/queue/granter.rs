@@ -121,7 +121,7 @@ impl Granter {
                     Some(call) = retries.recv() => self.waiting.push(call),
                     () = async {
                         match &self.watch {
-                            Some(watch) => watch.moved().await,
+                            Some(watch) => drop(watch.moved().await),
                             None => std::future::pending().await,
                         }
                     } => {}
