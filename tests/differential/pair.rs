@@ -59,7 +59,7 @@ pub fn plain_batch(batch: &Batch) -> Batch {
 }
 
 pub fn plain_found(found: Option<Found>) -> Option<Found> {
-    found.map(|f| Found { batches: f.batches.iter().map(plain_batch).collect(), ..f })
+    found.map(|f| Found { now_ms: 0, batches: f.batches.iter().map(plain_batch).collect(), ..f })
 }
 
 impl Pair {

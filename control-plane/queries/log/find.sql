@@ -7,11 +7,14 @@
 -- Returns: a row per batch, by request (counted from 1) and offset; one row without a batch when there is
 --   none, or when the offset lies before the start of the log; no row for a partition that was deleted or
 --   is another tenant's.
+--   `now_ms`: the time of the statement.
 --   `skip_from`, `skip_to`: ranges of positions in the encoded batch that have no offset.
 -- Locks: nothing.
 -- Index: topic_partition_pkey, batch_pkey.
 select u.request as "request!", p.log_start_offset as "log_start_offset!",
-    p.high_watermark as "high_watermark!", b.base_offset as "base_offset?", b.records as "records?",
+    p.high_watermark as "high_watermark!",
+    (extract(epoch from statement_timestamp()) * 1000)::int8 as "now_ms!",
+    b.base_offset as "base_offset?", b.records as "records?",
     b.part_id as "part_id?", b.inline as "inline?", b.byte_offset as "byte_offset?",
     b.byte_length as "byte_length?", b.raw_bytes as "raw_bytes?", b.crc as "crc?", b.flags as "flags?",
     b.max_timestamp as "max_timestamp?",

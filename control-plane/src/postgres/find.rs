@@ -38,6 +38,7 @@ pub(super) async fn find(
         let one = slot.get_or_insert_with(|| Found {
             log_start_offset: Offset(row.log_start_offset),
             high_watermark: Offset(row.high_watermark),
+            now_ms: row.now_ms,
             batches: Vec::new(),
         });
         let (Some(base), Some(part)) = (row.base_offset, row.part_id) else { continue };

@@ -276,6 +276,8 @@ pub struct FindRequest {
 pub struct Found {
     pub log_start_offset: Offset,
     pub high_watermark: Offset,
+    /// Time of the answer by the clock of the control plane, which also gave the batches their commit times.
+    pub now_ms: i64,
     /// By offset. The first one holds the requested offset, if that is below the high watermark and not below
     /// the log start offset.
     pub batches: Vec<Batch>,

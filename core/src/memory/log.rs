@@ -48,6 +48,7 @@ impl Log for MemoryControlPlane {
     }
 
     async fn find(&self, requests: &[FindRequest]) -> Result<Vec<Option<Found>>, Error> {
+        let now_ms = self.clock.now_ms();
         let state = self.state.lock();
         let find = |r: &FindRequest| {
             let row = state.alive_partition_of(&r.scope.tenant, r.partition)?;
@@ -64,7 +65,8 @@ impl Log for MemoryControlPlane {
                 .map(|b| b.batch.clone())
                 .collect();
             let batches = if r.offset < row.log_start { Vec::new() } else { batches };
-            Some(Found { log_start_offset: row.log_start, high_watermark: row.high_watermark, batches })
+            let (log_start_offset, high_watermark) = (row.log_start, row.high_watermark);
+            Some(Found { log_start_offset, high_watermark, now_ms, batches })
         };
         Ok(requests.iter().map(find).collect())
     }

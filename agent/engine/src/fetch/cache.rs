@@ -14,18 +14,23 @@ use moka::policy::EvictionPolicy;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
-/// GETs of recent data in flight.
-const HOT_GETS_MAX: usize = 32;
+/// GETs of recent data in flight, each of a block.
+const HOT_GETS_MAX: usize = 16;
 /// GETs of old data in flight. They have a limit of their own, so that a consumer that reads old data does
 /// not delay those at the end of the log.
 const COLD_GETS_MAX: usize = 4;
+/// Part (1/n) of the cache that is for old data.
+const COLD_SHARE: u64 = 4;
 /// Estimated memory of an entry besides its bytes.
 const ENTRY_OVERHEAD_BYTES: usize = 128;
 
 /// Caches blocks of [`limits::CACHE_BLOCK_BYTES`], up to a number of bytes.
 pub struct BlockCache {
-    /// By part and block number.
+    /// Recent data, by part and block number.
     blocks: Cache<(PartId, u64), Bytes>,
+    /// Old data. It has a cache of its own, so that a consumer that reads the log from its beginning does not
+    /// evict what those at the end of the log need.
+    cold_blocks: Cache<(PartId, u64), Bytes>,
     store: Store,
     cluster: String,
     hot: Semaphore,
@@ -35,13 +40,17 @@ pub struct BlockCache {
 impl BlockCache {
     #[must_use]
     pub fn new(capacity_bytes: u64, store: Store, cluster: String) -> Arc<Self> {
-        let blocks = Cache::builder()
-            .max_capacity(capacity_bytes)
-            .weigher(|_, block: &Bytes| saturated::<u32, _>(block.len() + ENTRY_OVERHEAD_BYTES))
-            .eviction_policy(EvictionPolicy::lru())
-            .build();
+        let cache = |bytes: u64| {
+            Cache::builder()
+                .max_capacity(bytes)
+                .weigher(|_, block: &Bytes| saturated::<u32, _>(block.len() + ENTRY_OVERHEAD_BYTES))
+                .eviction_policy(EvictionPolicy::lru())
+                .build()
+        };
+        let cold_bytes = capacity_bytes / COLD_SHARE;
         Arc::new(Self {
-            blocks,
+            blocks: cache(capacity_bytes - cold_bytes),
+            cold_blocks: cache(cold_bytes),
             store,
             cluster,
             hot: Semaphore::new(HOT_GETS_MAX),
@@ -60,13 +69,17 @@ impl BlockCache {
 
     /// A block, if it is cached. Inline payloads have only block 0.
     pub async fn get(&self, part: PartId, number: u64) -> Option<Bytes> {
-        let block = self.blocks.get(&(part, number)).await;
+        let key = (part, number);
+        let block = match self.blocks.get(&key).await {
+            None => self.cold_blocks.get(&key).await,
+            recent => recent,
+        };
         metrics::cache(block.is_some());
         block
     }
 
     /// A block of a segment, read from the object store if it is not cached. `cold` selects the limit of
-    /// GETs.
+    /// GETs, and the cache that the block goes to.
     pub async fn block(&self, part: PartId, number: u64, cold: bool) -> Result<Bytes, Arc<StoreError>> {
         if let Some(block) = self.get(part, number).await {
             return Ok(block);
@@ -79,20 +92,48 @@ impl BlockCache {
                 .get_range(&key::ingest(&self.cluster, part), start..start + limits::CACHE_BLOCK_BYTES)
                 .await
         };
-        self.blocks.try_get_with((part, number), load).await
+        let cache = if cold { &self.cold_blocks } else { &self.blocks };
+        cache.try_get_with((part, number), load).await
     }
 
     /// Removes a part whose bytes turned out to be corrupt.
     pub async fn forget_part(&self, part: PartId) {
-        let held: Vec<(PartId, u64)> =
-            self.blocks.iter().map(|(key, _)| *key).filter(|key| key.0 == part).collect();
-        for key in held {
-            self.blocks.invalidate(&key).await;
+        for cache in [&self.blocks, &self.cold_blocks] {
+            let held: Vec<(PartId, u64)> =
+                cache.iter().map(|(key, _)| *key).filter(|key| key.0 == part).collect();
+            for key in held {
+                cache.invalidate(&key).await;
+            }
         }
     }
 
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
-        self.blocks.weighted_size()
+        self.blocks.weighted_size() + self.cold_blocks.weighted_size()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::BytesMut;
+    use uuid::Uuid;
+
+    #[tokio::test]
+    async fn old_data_evicts_no_recent_data() {
+        let store = Store::open("memory:").expect("a store");
+        let cache = BlockCache::new(4 << 20, store.clone(), "c".to_owned());
+        let part = |n: u128| PartId(Uuid::from_u128(n));
+        let recent = Bytes::from(vec![1; 2 << 20]);
+        cache.insert_part(part(1), &recent).await;
+        for n in 2..10 {
+            let old = BytesMut::zeroed(900 << 10).freeze();
+            store.put(&key::ingest("c", part(n)), &old).await.expect("it is stored");
+            cache.block(part(n), 0, true).await.expect("it is read");
+        }
+        cache.blocks.run_pending_tasks().await;
+        cache.cold_blocks.run_pending_tasks().await;
+        assert_eq!((cache.blocks.entry_count(), cache.cold_blocks.entry_count()), (1, 1));
+        assert!(cache.get(part(1), 0).await.is_some(), "recent data is still there");
     }
 }

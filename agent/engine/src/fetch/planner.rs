@@ -6,7 +6,7 @@ use millpond_core::{PartId, limits};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
-/// A batch is cold if it was committed more than this before the newest batch of the same read.
+/// A batch is cold if it was committed more than this before the read.
 const COLD_AFTER_MS: i64 = 60_000;
 
 /// The stored bytes that a read needs.
@@ -35,15 +35,15 @@ pub fn blocks_of(batch: &Batch) -> RangeInclusive<u64> {
     start / limits::CACHE_BLOCK_BYTES..=last / limits::CACHE_BLOCK_BYTES
 }
 
-/// The plan for batches; `newest_ms` is the latest commit time among them.
+/// The plan for batches; `now_ms` is the time of the read by the clock that gave them their commit times.
 #[must_use]
-pub fn plan<'a>(batches: impl Iterator<Item = &'a Batch>, newest_ms: i64) -> Plan<'a> {
+pub fn plan<'a>(batches: impl Iterator<Item = &'a Batch>, now_ms: i64) -> Plan<'a> {
     let mut plan = Plan::default();
     for batch in batches {
         if batch.inline {
             plan.payloads.insert(batch.part);
         } else {
-            let cold = batch.committed_at_ms < newest_ms - COLD_AFTER_MS;
+            let cold = batch.committed_at_ms < now_ms - COLD_AFTER_MS;
             for number in blocks_of(batch) {
                 let new = || Block { cold, batches: Vec::new() };
                 let block = plan.blocks.entry((batch.part, number)).or_insert_with(new);

@@ -156,7 +156,9 @@ impl Reader {
             .map(|b| i64::from(b.raw_bytes))
             .sum();
         let memory = self.take_memory(requests, &found, &cached, wanted.map(|w| w.0), purpose, room).await?;
-        let bytes = self.load(found.iter().flatten().flat_map(|f| &f.batches).filter(to_load)).await?;
+        let now_ms = found.iter().flatten().map(|f| f.now_ms).max().unwrap_or(0);
+        let to_load = found.iter().flatten().flat_map(|f| &f.batches).filter(to_load);
+        let bytes = self.load(to_load, now_ms).await?;
         let decode = move || -> Result<Vec<Option<Fetched>>, FetchError> {
             let mut memory = memory;
             found
@@ -234,10 +236,10 @@ impl Reader {
     async fn load<'b>(
         &self,
         batches: impl Iterator<Item = &'b Batch> + Clone,
+        now_ms: i64,
     ) -> Result<LoadedBytes, FetchError> {
         let batches = || batches.clone();
-        let newest = batches().map(|b| b.committed_at_ms).max().unwrap_or(0);
-        let plan = planner::plan(batches(), newest);
+        let plan = planner::plan(batches(), now_ms);
         let mut loaded = LoadedBytes::default();
         let mut missing: Vec<PartId> = Vec::new();
         for part in plan.payloads {
