@@ -22,6 +22,14 @@ pub struct DatabaseArgs {
 }
 
 impl DatabaseArgs {
+    /// Connects to a database whose schema this build can use.
+    pub async fn connect(self) -> Outcome<PostgresControlPlane> {
+        let schemas = self.schemas();
+        let plane = PostgresControlPlane::connect(self.database_url).await?;
+        plane.check_schema(schemas).await?;
+        Ok(plane)
+    }
+
     fn schemas(&self) -> SchemaRange {
         self.known_schema.map_or_else(SchemaRange::of_this_build, SchemaRange::known_to)
     }
@@ -90,6 +98,10 @@ pub struct AgentArgs {
     /// Allow listening on addresses other than loopback, although there is no authentication
     #[arg(long, env = "MILLPOND_INSECURE", value_parser = clap::builder::FalseyValueParser::new())]
     insecure: bool,
+    /// Least age at which an object that nothing refers to any more is deleted, such as 24h. A backup of the
+    /// database that is older than this may refer to objects that are gone
+    #[arg(long, env = "MILLPOND_RESTORE_WINDOW", default_value = "24h", value_parser = serve::time_ms)]
+    restore_window: i64,
     #[command(flatten)]
     connections: ConnectionArgs,
     #[command(flatten)]
@@ -114,6 +126,7 @@ pub async fn run(args: AgentArgs) -> Outcome<()> {
     let plane =
         PostgresControlPlane::connect_with(args.database.database_url, args.connections.sizes()).await?;
     plane.check_schema(schemas).await?;
+    let plane = plane.with_restore_window_ms(args.restore_window);
     serve::run(&args.server, loopback, plane, store, listener, || ready(address)).await
 }
 

@@ -21,6 +21,9 @@ pub struct DevArgs {
     /// Use a temporary folder that is deleted at the end
     #[arg(long)]
     ephemeral: bool,
+    /// Least age at which an object that nothing refers to any more is deleted
+    #[arg(long, env = "MILLPOND_RESTORE_WINDOW", default_value = "10m", value_parser = serve::time_ms)]
+    restore_window: i64,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -69,6 +72,7 @@ async fn serve(
     PostgresControlPlane::migrate(options.clone()).await?;
     let plane = PostgresControlPlane::connect(options).await?;
     plane.check_schema(SchemaRange::of_this_build()).await?;
+    let plane = plane.with_restore_window_ms(args.restore_window);
     let bucket = data_dir.join("bucket");
     tokio::fs::create_dir_all(&bucket).await?;
     let store = Store::local(&bucket)?;

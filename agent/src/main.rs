@@ -5,6 +5,7 @@
 mod agent;
 mod dev;
 mod doctor;
+mod recover;
 mod serve;
 
 use clap::{Parser, Subcommand};
@@ -43,6 +44,8 @@ enum Command {
     Agent(agent::AgentArgs),
     /// Migrate a database to this version's schema
     Migrate(agent::DatabaseArgs),
+    /// Let a database that was restored from a backup go on with its object store
+    Recover(recover::RecoverArgs),
     /// Measure latency and throughput, of agents that it starts or of a running server
     Bench(bench::BenchArgs),
     /// Check whether database and object store are fit for agents, and advise what to do if not
@@ -88,6 +91,7 @@ async fn run() -> ExitCode {
         Command::Dev(dev) => server(args.log_format, dev::run(dev)).await,
         Command::Agent(agent) => server(args.log_format, agent::run(agent)).await,
         Command::Migrate(database) => server(args.log_format, agent::migrate(database)).await,
+        Command::Recover(recover) => server(args.log_format, recover::run(recover)).await,
         Command::Bench(bench) => {
             log(args.log_format, "warn");
             bench::run(bench).await.map_err(|error| format!("error: {}", error_chain(&*error)))

@@ -3,8 +3,10 @@
 
 use clap::builder::FalseyValueParser;
 use millpond_control_plane::PostgresControlPlane;
+use millpond_core::control_plane::Identity;
 use millpond_core::{RandomSource, SystemClock};
 use millpond_engine::config::Config;
+use millpond_engine::marker::{MarkerError, Markers};
 use millpond_engine::metrics;
 use millpond_engine::store::Store;
 use millpond_engine::store::latency::{Pace, StoreLatency};
@@ -17,6 +19,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+/// How long an agent that starts waits for a store or a database that cannot be reached.
+const START_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Pause between two tries.
+const START_PAUSE: Duration = Duration::from_secs(1);
 
 pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -70,6 +78,22 @@ impl ServerArgs {
     }
 }
 
+/// A time in milliseconds, such as `90s` or `24h`, for command lines.
+pub fn time_ms(text: &str) -> Result<i64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit_ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err("a time is a number and one of ms, s, m, h, d, such as 24h".to_owned()),
+    };
+    let number: i64 = number.parse().map_err(|_| "a time begins with a number, such as 24h".to_owned())?;
+    number.checked_mul(unit_ms).ok_or_else(|| "that is too long".to_owned())
+}
+
 fn rate(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if rate.is_finite() && rate > 0.0 { Ok(rate) } else { Err("a rate must be above 0".to_owned()) }
@@ -86,7 +110,14 @@ pub async fn run(
     ready: impl FnOnce(),
 ) -> Outcome<()> {
     let door = DoorConfig { loopback_only, allowed_origins: AllowedOrigins::parse(&args.allow_origin)? };
-    let (cluster, epoch) = plane.cluster().await?;
+    let (clock, random) = (Arc::new(SystemClock), Arc::new(RandomSource::from_os()));
+    let markers = Markers {
+        plane: Arc::new(plane.clone()),
+        store: store.clone(),
+        clock: clock.clone(),
+        random: Arc::clone(&random),
+    };
+    let Identity { cluster, epoch, .. } = paired(&markers).await?;
     let mut config = Config {
         default_partitions: args.default_partitions,
         auto_create: !args.no_auto_create,
@@ -99,8 +130,8 @@ pub async fn run(
     let parts = Parts {
         plane: Arc::new(plane.clone()),
         store: store.slowed(pace),
-        clock: Arc::new(SystemClock),
-        random: Arc::new(RandomSource::from_os()),
+        clock,
+        random,
         cluster,
         epoch,
         prometheus: metrics::install(),
@@ -119,6 +150,21 @@ pub async fn run(
     engine.close().await;
     plane.close().await;
     Ok(())
+}
+
+/// Compares database and store; waits for those that cannot be reached, for a while.
+async fn paired(markers: &Markers) -> Result<Identity, MarkerError> {
+    let start = Instant::now();
+    loop {
+        match markers.pair().await {
+            Err(error) if !error.is_alarm() && start.elapsed() < START_WAIT_MAX => {
+                let error = millpond_engine::error_chain(&error);
+                tracing::warn!(error, "database and store cannot be compared yet");
+                tokio::time::sleep(START_PAUSE).await;
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {

@@ -3,6 +3,7 @@
 //!
 //! Owns: the state behind one mutex. Decisions come from the pure functions of this crate.
 
+mod cluster;
 mod commit;
 mod group;
 mod jobs;
@@ -49,6 +50,9 @@ struct State {
     /// By tenant and name.
     groups: BTreeMap<(Name, Name), group::GroupRow>,
     queues: BTreeMap<QueueId, queue::QueueRow>,
+    cluster: cluster::ClusterRow,
+    /// Least age at which an unlinked object may be deleted; never less than the longest read plan lives.
+    restore_window_ms: i64,
 }
 
 struct PartitionRow {
@@ -111,6 +115,13 @@ impl MemoryControlPlane {
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self { clock, state: Mutex::new(State::default()) }
     }
+
+    /// The same, in which objects are deleted no earlier than this after they were unlinked.
+    #[must_use]
+    pub fn with_restore_window_ms(self, restore_window_ms: i64) -> Self {
+        self.state.lock().restore_window_ms = restore_window_ms;
+        self
+    }
 }
 
 impl State {
@@ -148,15 +159,15 @@ impl State {
     }
 
     /// Removes a batch from the index. The object of a segment without batches may be deleted after the
-    /// longest read plan has ended.
+    /// longest read plan has ended and the restore window has passed.
     fn unlink(&mut self, key: (PartitionId, Offset), now: i64) {
+        let wait_ms = self.restore_window_ms.max(limits::PLAN_TTL_MS);
         if let Some(row) = self.batches.remove(&key)
             && let Some(segment) = self.segments.get_mut(&row.batch.part)
         {
             segment.live_batches -= 1;
             if segment.live_batches == 0 {
-                segment.state =
-                    SegmentState::Unlinked { delete_at_ms: now + limits::PLAN_TTL_MS, again: false };
+                segment.state = SegmentState::Unlinked { delete_at_ms: now + wait_ms, again: false };
             }
         }
     }

@@ -26,6 +26,7 @@ macro_rules! suite {
     };
 }
 
+mod cluster;
 mod commit;
 mod dedup;
 mod drain;

@@ -20,3 +20,4 @@ mod s17_queue_workers;
 mod s18_all_flights;
 mod s19_readme_workers;
 mod s20_upgrade;
+mod s21_marker;

@@ -2,7 +2,7 @@
 
 use super::s01_round_trip::{FILE, check};
 use millpond_tests::harness::FLIGHTS;
-use millpond_tests::harness::agent::{BUCKET, Cluster};
+use millpond_tests::harness::agent::Cluster;
 use millpond_tests::harness::cli::cli_at;
 use millpond_tests::harness::client::{Api, list};
 use millpond_tests::harness::load::Load;
@@ -24,8 +24,8 @@ fn every_fault(cluster: &Cluster) {
 
 async fn flights_cross(more: &[&str]) {
     let cluster = Cluster::new().await;
-    every_fault(&cluster);
     let (one, other) = (cluster.agent(more), cluster.agent(more));
+    every_fault(&cluster);
     for topic in ["flights", "again", "named"] {
         cli_at(&one.api().base, &["produce", topic, "--key", "/tailnum", "--file", FILE], "").await.ok();
     }
@@ -112,7 +112,7 @@ async fn background_work_of_two_agents_disturbs_nobody() {
     let (one, other) = (cluster.agent(&[]), cluster.agent(&[]));
     one.api().put("/v1/topics/doomed", json!({"partitions": 1, "placement": "object"})).await;
     one.api().produce("doomed", json!([{"value": "soon gone"}])).await.ok();
-    let doomed = cluster.s3.keys(BUCKET);
+    let doomed = cluster.segments();
     assert_eq!(doomed.len(), 1);
     let loads = [Load::start(&one.api(), &["left"]), Load::start(&other.api(), &["right"])];
     other.api().delete("/v1/topics/doomed").await;
@@ -130,7 +130,7 @@ async fn background_work_of_two_agents_disturbs_nobody() {
             .database
             .run("update topic set deleted_at = deleted_at - interval '1 hour' where deleted_at is not null")
             .await;
-        is_gone(&cluster.s3.keys(BUCKET)).then_some(())
+        is_gone(&cluster.segments()).then_some(())
     })
     .await;
     let [left, right] = loads;
@@ -165,7 +165,7 @@ async fn ten_consumers_elsewhere_cost_one_get_a_segment() {
     for reader in readers {
         assert_eq!(within(60, "what a consumer read", reader).await.unwrap(), expected);
     }
-    assert!(cluster.s3.keys(BUCKET).len() > 1, "several segments");
+    assert!(cluster.segments().len() > 1, "several segments");
     assert_eq!(cluster.most_gets(), 1);
 }
 
@@ -179,5 +179,5 @@ async fn a_store_in_memory_ends_with_its_agent() {
     agent.kill();
     let next = cluster.agent(&["--store", "memory:"]);
     next.api().partition("t", 0, "").await.problem(500, "corrupt");
-    assert!(cluster.s3.keys(BUCKET).is_empty());
+    assert!(cluster.segments().is_empty());
 }

@@ -18,7 +18,7 @@ async fn filled() -> (Cluster, Agent) {
     let mut text = || (0..250).map(|_| format!("{:08x}", random.random::<u32>())).collect::<String>();
     let records: Vec<Value> = (0..RECORDS).map(|_| json!({"value": text()})).collect();
     writer.api().produce("t", json!(records)).await.ok();
-    assert_eq!(cluster.s3.keys(BUCKET).len(), 1);
+    assert_eq!(cluster.segments().len(), 1);
     assert!(writer.end_by("TERM", 20).await.success());
     let reader = cluster.agent(&["--no-inline"]);
     (cluster, reader)
@@ -39,7 +39,7 @@ async fn what_passes_is_not_seen() {
 #[tokio::test]
 async fn what_stays_is_an_error_and_an_alarm_and_no_offset_is_passed_over() {
     let (cluster, agent) = filled().await;
-    let (key, api) = (cluster.s3.keys(BUCKET).remove(0), agent.api());
+    let (key, api) = (cluster.segments().remove(0), agent.api());
     let sound = cluster.s3.get(BUCKET, &key).unwrap();
     cluster.s3.corrupt(BUCKET, &key);
     api.partition("t", 0, "").await.problem(500, "corrupt");

@@ -64,6 +64,7 @@ async fn what_is_well_is_said_to_be() {
         "store.delete",
         "store.versioning",
         "store.encryption",
+        "cluster.marker",
     ] {
         report.is(check, "ok", "");
     }

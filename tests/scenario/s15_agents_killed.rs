@@ -1,6 +1,6 @@
 //! Agents are killed in turn, and their bucket has faults, while producers are active; the database stays.
 
-use millpond_tests::harness::agent::{BUCKET, Cluster};
+use millpond_tests::harness::agent::Cluster;
 use millpond_tests::harness::load::Load;
 use millpond_tests::harness::wait::{until, within};
 use millpond_tests::s3::{Fault, Op, Rule};
@@ -50,17 +50,18 @@ async fn what_was_acknowledged_is_stored_once_though_agents_die_and_the_bucket_e
 #[tokio::test]
 async fn what_a_killed_agent_left_in_the_bucket_is_swept() {
     let cluster = Cluster::new().await;
-    cluster.s3.add_fault(Rule::new(Fault::Delay).on(Op::Put).first(1).lasting(Duration::from_secs(2)));
     let agent = cluster.agent(&["--no-inline"]);
+    cluster.s3.add_fault(Rule::new(Fault::Delay).on(Op::Put).first(1).lasting(Duration::from_secs(2)));
+    let puts = cluster.s3.requests(Op::Put);
     let api = agent.api();
     api.topic("t", 1).await;
     let id = api.get("/v1/cluster").await.ok()["agent"].as_str().unwrap().to_owned();
     let request = api.post("t", "application/json").body(json!({"records": [{"value": "lost"}]}).to_string());
     let unanswered = tokio::spawn(request.send());
-    until(30, "a PUT on its way", async || (cluster.s3.requests(Op::Put) > 0).then_some(())).await;
+    until(30, "a PUT on its way", async || (cluster.s3.requests(Op::Put) > puts).then_some(())).await;
     agent.kill();
     within(30, "the end of a connection", unanswered).await.unwrap().unwrap_err();
-    let orphan = until(30, "the PUT lands", async || cluster.s3.keys(BUCKET).pop()).await;
+    let orphan = until(30, "the PUT lands", async || cluster.segments().pop()).await;
     let agent = cluster.agent(&["--no-inline"]);
     agent.api().produce("t", json!([{"value": "kept"}])).await.ok();
     // An hour passes, after which the segment is given up.
@@ -73,7 +74,7 @@ async fn what_a_killed_agent_left_in_the_bucket_is_swept() {
             .database
             .run("update segment set delete_at = delete_at - interval '1 hour' where state = 'u'")
             .await;
-        (!cluster.s3.keys(BUCKET).contains(&orphan)).then_some(())
+        (!cluster.segments().contains(&orphan)).then_some(())
     };
     until(60, "an orphan is swept", is_gone).await;
     let log = agent.api().topic_log("t").await;

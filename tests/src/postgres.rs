@@ -20,7 +20,8 @@ const TEMPLATE: &str = "template_millpond";
 const CLEANER: &str = r#"cat >/dev/null; n=0; while [ -e "$1/postgres/postmaster.pid" ] && [ $n -lt 300 ]; do sleep 0.1; n=$((n+1)); done; rm -rf "$1""#;
 
 /// Every stored timestamp that the control plane compares with its clock, by table and column.
-const INSTANTS: [(&str, &str); 30] = [
+const INSTANTS: [(&str, &str); 31] = [
+    ("cluster", "deletions_held_until"),
     ("topic", "created_at"),
     ("topic", "deleted_at"),
     ("topic", "retain_at"),
@@ -144,6 +145,14 @@ impl Database {
         let name = format!("test_{}", SERVER.databases.fetch_add(1, Ordering::SeqCst));
         let mut connection = PgConnection::connect_with(&SERVER.options).await.expect("connected");
         execute(&mut connection, format!("create database {name} template template0")).await;
+        Self { name }
+    }
+
+    /// Creates a copy of the database as it is now, to which nobody may be connected.
+    pub async fn copy(&self) -> Self {
+        let name = format!("test_{}", SERVER.databases.fetch_add(1, Ordering::SeqCst));
+        let mut connection = PgConnection::connect_with(&SERVER.options).await.expect("connected");
+        execute(&mut connection, format!("create database {name} template {}", self.name)).await;
         Self { name }
     }
 

@@ -10,6 +10,7 @@ use crate::fetch::reader::Reader;
 use crate::fetch::watcher::Watcher;
 use crate::group::Groups;
 use crate::health::Health;
+use crate::marker::Markers;
 use crate::metrics;
 use crate::plane::TimeLimits;
 use crate::produce::Produce;
@@ -107,6 +108,12 @@ impl Engine {
             origin,
             agent,
             writer: Arc::clone(&writer),
+            markers: Markers {
+                plane: Arc::clone(&plane),
+                store: store.clone(),
+                clock: Arc::clone(&clock),
+                random: Arc::clone(&random),
+            },
         };
         let reader =
             Reader::new(Arc::clone(&plane), Arc::clone(&cache), config.read_bytes, config.decoded_bytes);

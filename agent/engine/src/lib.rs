@@ -14,6 +14,7 @@ pub mod group;
 pub mod hash;
 pub mod health;
 pub mod keyed_lock;
+pub mod marker;
 pub mod memory;
 pub mod metrics;
 pub mod named;

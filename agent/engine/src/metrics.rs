@@ -153,6 +153,11 @@ pub fn deletes_failed(objects: usize) {
     counter!("millpond_store_failed_deletes_total").increment(count(objects));
 }
 
+/// Counts a sweep that deleted nothing because database and store do not belong together.
+pub fn deletions_refused() {
+    counter!("millpond_job_refused_sweeps_total").increment(1);
+}
+
 pub fn http_answered(route: String, status: u16, took: Duration) {
     histogram!("millpond_http_request_seconds", "route" => route.clone()).record(took);
     counter!("millpond_http_requests_total", "route" => route, "status" => status.to_string()).increment(1);

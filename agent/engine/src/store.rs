@@ -1,22 +1,19 @@
 //! Object stores (S3, local folder, memory): opened by URL, with timeouts, retries and metrics.
 
+mod folder;
 pub mod latency;
 
-use crate::{blocking, metrics};
-use async_trait::async_trait;
+use crate::metrics;
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use folder::DurableFolder;
 use latency::Pace;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
-use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, Result, UpdateVersion,
 };
-use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,6 +36,8 @@ pub struct Store {
     inner: Arc<dyn ObjectStore>,
     /// Artificial latency, for measurements.
     pace: Option<Pace>,
+    /// Whether objects outlive the process.
+    lasting: bool,
 }
 
 /// Why a request to the store failed.
@@ -108,7 +107,13 @@ impl StoreLocation {
 
 impl Store {
     pub fn new(inner: Arc<dyn ObjectStore>) -> Self {
-        Self { inner, pace: None }
+        Self { inner, pace: None, lasting: true }
+    }
+
+    /// Whether objects outlive the process. Only such a store can be told from another one.
+    #[must_use]
+    pub const fn is_lasting(&self) -> bool {
+        self.lasting
     }
 
     /// The same store with an artificial latency on every PUT, GET and DELETE.
@@ -127,7 +132,7 @@ impl Store {
     /// Opens the store that a URL names (see [`StoreLocation::parse`]).
     pub fn open(url: &str) -> Result<Self, OpenError> {
         match StoreLocation::parse(url)? {
-            StoreLocation::Memory => Ok(Self::new(Arc::new(InMemory::new()))),
+            StoreLocation::Memory => Ok(Self { lasting: false, ..Self::new(Arc::new(InMemory::new())) }),
             StoreLocation::Folder(folder) => {
                 std::fs::create_dir_all(&folder).map_err(OpenError::Folder)?;
                 Ok(Self::local(&folder)?)
@@ -148,10 +153,7 @@ impl Store {
 
     /// A local folder. A PUT returns only after file and folders are synced to disk.
     pub fn local(folder: &std::path::Path) -> Result<Self> {
-        Ok(Self::new(Arc::new(DurableFolder {
-            inner: LocalFileSystem::new_with_prefix(folder)?,
-            root: folder.to_owned(),
-        })))
+        Ok(Self::new(Arc::new(DurableFolder::open(folder)?)))
     }
 
     /// Writes an object. Failed attempts are repeated with the same bytes, which is safe since keys are never
@@ -220,6 +222,41 @@ impl Store {
         }
     }
 
+    /// Reads a whole small object, with the version that a conditional replacement names. `None`: it does not
+    /// exist.
+    pub async fn get_versioned(&self, key: &Path) -> Result<Option<(Bytes, UpdateVersion)>, StoreError> {
+        let read = async {
+            let found = self.inner.get_opts(key, GetOptions::default()).await?;
+            let version =
+                UpdateVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
+            Ok((found.bytes().await?, version))
+        };
+        metrics::store_request("get");
+        match tokio::time::timeout(REQUEST_TIMEOUT, self.paced(read)).await {
+            Ok(Ok(found)) => Ok(Some(found)),
+            Ok(Err(error)) if is_missing(&error) => Ok(None),
+            Ok(Err(error)) => Err(StoreError::Failed(error)),
+            Err(_) => Err(StoreError::Timeout),
+        }
+    }
+
+    /// Writes an object if there is none (`PutMode::Create`), or if it still has a version
+    /// (`PutMode::Update`). `false`: the store refused. A refusal does not prove that nothing was written,
+    /// since the client may have sent the request twice; nor does an error.
+    pub async fn put_if(&self, key: &Path, bytes: Bytes, mode: PutMode) -> Result<bool, StoreError> {
+        use object_store::Error::{AlreadyExists, NotFound, NotModified, Precondition};
+        metrics::store_request("put");
+        let put = self.inner.put_opts(key, PutPayload::from_bytes(bytes), PutOptions::from(mode));
+        match tokio::time::timeout(REQUEST_TIMEOUT, self.paced(put)).await {
+            Ok(Ok(_)) => Ok(true),
+            Ok(Err(AlreadyExists { .. } | NotFound { .. } | NotModified { .. } | Precondition { .. })) => {
+                Ok(false)
+            }
+            Ok(Err(error)) => Err(StoreError::Failed(error)),
+            Err(_) => Err(StoreError::Timeout),
+        }
+    }
+
     /// Deletes an object. Succeeds if it does not exist.
     pub async fn delete(&self, key: &Path) -> Result<(), StoreError> {
         metrics::store_request("delete");
@@ -245,74 +282,6 @@ impl Store {
 fn is_missing(error: &object_store::Error) -> bool {
     matches!(error, object_store::Error::NotFound { .. })
         && !crate::error_chain(error).contains("NoSuchBucket")
-}
-
-/// A local folder whose PUTs are durable: [`LocalFileSystem`] renames files into place but does not sync
-/// them; this wrapper syncs the file and its folders before a PUT returns.
-#[derive(Debug)]
-struct DurableFolder {
-    inner: LocalFileSystem,
-    root: PathBuf,
-}
-
-impl DurableFolder {
-    async fn sync(&self, location: &Path) -> Result<()> {
-        let file = self.inner.path_to_filesystem(location)?;
-        let root = self.root.clone();
-        let synced = blocking::run(move || -> std::io::Result<()> {
-            std::fs::File::open(&file)?.sync_all()?;
-            let mut folder = file.parent();
-            while let Some(at) = folder {
-                std::fs::File::open(at)?.sync_all()?;
-                folder = if at == root { None } else { at.parent() };
-            }
-            Ok(())
-        });
-        synced.await.map_err(|e| object_store::Error::Generic { store: "folder", source: e.into() })
-    }
-}
-
-impl fmt::Display for DurableFolder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DurableFolder({})", self.root.display())
-    }
-}
-
-#[async_trait]
-impl ObjectStore for DurableFolder {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        let result = self.inner.put_opts(location, payload, opts).await?;
-        self.sync(location).await?;
-        Ok(result)
-    }
-
-    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        Err(object_store::Error::NotImplemented {
-            operation: "put_multipart".into(),
-            implementer: "DurableFolder".into(),
-        })
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.inner.get_opts(location, options).await
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, options).await?;
-        self.sync(to).await
-    }
 }
 
 #[cfg(test)]

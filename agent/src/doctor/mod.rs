@@ -6,6 +6,7 @@
 mod bucket;
 mod database;
 mod folder;
+mod marker;
 mod probe;
 mod report;
 #[cfg(test)]
@@ -35,10 +36,14 @@ pub struct DoctorArgs {
 pub async fn run(args: DoctorArgs) -> ExitCode {
     let mut report = Report::default();
     let clock = SystemClock;
-    if let Some(options) = args.database_url {
+    if let Some(options) = args.database_url.clone() {
         database::check(options, &clock, &mut report).await;
     }
-    if let Some(url) = args.store {
+    let lasting = matches!(
+        args.store.as_deref().map(StoreLocation::parse),
+        Some(Ok(StoreLocation::Bucket { .. } | StoreLocation::Folder(_)))
+    );
+    if let Some(url) = args.store.clone() {
         let probe = format!("doctor/{}", RandomSource::from_os().uuid(clock.now_ms()));
         match StoreLocation::parse(&url) {
             Ok(StoreLocation::Bucket { s3, bucket, prefix }) => {
@@ -59,6 +64,12 @@ pub async fn run(args: DoctorArgs) -> ExitCode {
                 "--store takes s3://bucket/prefix or file:///folder",
             ),
         }
+    }
+    if let (Some(options), Some(store)) = (args.database_url, args.store)
+        && lasting
+        && !report.failed()
+    {
+        marker::check(options, &store, &mut report).await;
     }
     // Standard output may be closed; the exit code still tells the outcome.
     report.print(&mut std::io::stdout().lock(), args.json).ok();

@@ -180,7 +180,7 @@ impl Jobs for PostgresControlPlane {
             &times,
             &expiries as _,
             &drained,
-            limits::PLAN_TTL_MS
+            self.unlinked_wait_ms
         );
         let row = sent!(self, BACKGROUND, c => statement.fetch_one(c)).map_err(Error::from_infallible)?;
         let row = row.map_err(|e| Error::from_infallible(classify(e)))?;
@@ -213,7 +213,7 @@ impl Jobs for PostgresControlPlane {
     async fn unlink(&self, plan: &[Unlink], limit: i64) -> Result<i64, Error> {
         let partitions: Vec<i64> = plan.iter().map(|step| step.partition.0).collect();
         let until: Vec<i64> = plan.iter().map(|step| step.until.0).collect();
-        rows!(self, "queries/log/unlink.sql", &partitions, &until, limit, limits::PLAN_TTL_MS)
+        rows!(self, "queries/log/unlink.sql", &partitions, &until, limit, self.unlinked_wait_ms)
     }
 
     async fn forget_rows(&self, kind: RowKind, limit: i64) -> Result<i64, Error> {

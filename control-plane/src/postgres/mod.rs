@@ -6,6 +6,7 @@
 //! sqlx 0.9.0 if `begin()` is cancelled).
 
 mod background;
+mod cluster;
 mod commit;
 mod connection;
 mod error;
@@ -19,9 +20,8 @@ mod queue;
 pub mod schema;
 mod topic;
 
-use connection::retried;
 pub use error::{ConnectError, Refused};
-use millpond_core::Error;
+use millpond_core::limits;
 use parking_lot::RwLock;
 pub use pool::Connections;
 use pool::{PoolName, Pools};
@@ -35,6 +35,8 @@ pub struct PostgresControlPlane {
     pools: Arc<Pools>,
     /// Which grant statement to try first, by queue.
     hints: Arc<RwLock<queue::QueueHints>>,
+    /// How long the object of a segment is kept after its last batch was unlinked.
+    unlinked_wait_ms: i64,
 }
 
 impl PostgresControlPlane {
@@ -49,7 +51,14 @@ impl PostgresControlPlane {
         connections: Connections,
     ) -> Result<Self, ConnectError> {
         let pools = Arc::new(Pools::connect(options, connections).await?);
-        Ok(Self { pools, hints: Arc::default() })
+        Ok(Self { pools, hints: Arc::default(), unlinked_wait_ms: limits::PLAN_TTL_MS })
+    }
+
+    /// The same, in which objects are deleted no earlier than this after they were unlinked, and never before
+    /// the longest read plan has ended.
+    #[must_use]
+    pub fn with_restore_window_ms(self, restore_window_ms: i64) -> Self {
+        Self { unlinked_wait_ms: restore_window_ms.max(limits::PLAN_TTL_MS), ..self }
     }
 
     /// Applies the missing migrations. If another process is doing so, waits for it.
@@ -62,12 +71,6 @@ impl PostgresControlPlane {
         let mut connection =
             self.pools.of(PoolName::Serve).acquire().await.map_err(ConnectError::Unreachable)?;
         range.check(&Schema::look(&mut connection).await.map_err(ConnectError::Unreachable)?)
-    }
-
-    /// Id of the cluster, generated when its database was created, and its epoch.
-    pub async fn cluster(&self) -> Result<(String, i64), Error> {
-        let row = retried!(self, c => sqlx::query!("select cluster, epoch from cluster").fetch_one(c))?;
-        Ok((row.cluster, row.epoch))
     }
 
     /// Closes all connections. Those that do not answer are dropped without a farewell.

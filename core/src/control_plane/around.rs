@@ -2,8 +2,9 @@
 //! faults, written once for all calls.
 
 use super::{
-    Beat, Commit, Committed, ControlPlane, DrainBatch, FindRequest, Found, Groups, Job, Jobs, Log,
-    PayloadRange, Queues, RetainPlan, RowKind, Swap, SwapRejected, Topics, Unlink,
+    Beat, Cluster, Commit, Committed, ControlPlane, DeletionsRejected, DrainBatch, FindRequest, Found,
+    Groups, Identity, Job, Jobs, Log, PayloadRange, Queues, RetainPlan, RowKind, Swap, SwapRejected, Topics,
+    Unlink,
 };
 use crate::error::Error;
 use crate::group::{
@@ -127,6 +128,12 @@ macro_rules! calls {
                 Heavy expire(limit: i64, random: f64) -> Result<i64, Error>;
                 Heavy clamp(&partitions: [PartitionId]) -> Result<i64, Error>;
                 Serving ping() -> Result<(), Error>;
+            }
+            Cluster {
+                Serving identity() -> Result<Identity, Error>;
+                Serving adopt_nonce(nonce: Uuid) -> Result<(), Error>;
+                Heavy count_deletions(epoch: i64, beat: i64) -> Result<(), Error<DeletionsRejected>>;
+                Serving begin_epoch(epoch: i64, beat: i64, hold_ms: i64) -> Result<(), Error>;
             }
         }
     };

@@ -80,7 +80,13 @@ impl Cluster {
 
     /// Number of GETs that the most requested segment object received.
     pub fn most_gets(&self) -> u64 {
-        self.s3.requests_by_key(Op::Get).into_values().max().unwrap_or(0)
+        let gets = self.s3.requests_by_key(Op::Get).into_iter();
+        gets.filter(|(key, _)| key.ends_with(".seg")).map(|(_, gets)| gets).max().unwrap_or(0)
+    }
+
+    /// Keys of all segments in the bucket.
+    pub fn segments(&self) -> Vec<String> {
+        self.s3.keys(BUCKET).into_iter().filter(|key| key.ends_with(".seg")).collect()
     }
 
     /// Number of times a kind of fault was injected.

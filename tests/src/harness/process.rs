@@ -41,7 +41,7 @@ impl Home {
         self.root.path().join("data")
     }
 
-    /// Paths of all objects of the bucket.
+    /// Paths of all segments of the bucket.
     pub fn objects(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let mut folders = vec![self.data_dir().join("bucket")];
@@ -50,7 +50,7 @@ impl Home {
                 let path = entry.path();
                 if path.is_dir() {
                     folders.push(path);
-                } else {
+                } else if path.extension().is_some_and(|end| end == "seg") {
                     found.push(path);
                 }
             }

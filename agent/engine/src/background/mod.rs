@@ -14,6 +14,7 @@ mod retain;
 mod rewrite;
 mod sweep;
 
+use crate::marker::Markers;
 use crate::metrics;
 use crate::produce::flush::Origin;
 use crate::produce::parts::PartPool;
@@ -39,6 +40,7 @@ pub struct Jobs {
     pub origin: Origin,
     pub agent: AgentId,
     pub writer: Arc<Writer>,
+    pub markers: Markers,
 }
 
 impl Jobs {

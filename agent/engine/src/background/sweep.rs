@@ -2,6 +2,7 @@
 
 use super::assignment::Assignment;
 use super::{Jobs, STATEMENT_MAX_ROWS};
+use crate::marker::MarkerError;
 use crate::metrics;
 use futures::stream::{self, StreamExt};
 use millpond_core::{PartId, Source, saturated};
@@ -13,12 +14,36 @@ const DELETES_IN_FLIGHT_MAX: usize = 8;
 const STEP_OBJECTS: usize = 64;
 
 impl Jobs {
+    /// Counts a batch of deletions, and says whether it may be carried out now.
+    ///
+    /// # Errors
+    /// Whether database and store are a pair cannot be told, or they are not.
+    async fn may_delete(&self) -> Result<bool, MarkerError> {
+        match self.markers.count_deletions().await {
+            Ok(()) => Ok(true),
+            Err(reason @ (MarkerError::Held | MarkerError::Contended)) => {
+                tracing::debug!(%reason, "nothing is deleted now");
+                Ok(false)
+            }
+            Err(error) => {
+                if error.is_alarm() {
+                    metrics::deletions_refused();
+                    tracing::error!(error = %crate::error_chain(&error), "deletions are stopped");
+                }
+                Err(error)
+            }
+        }
+    }
+
     /// Returns how many objects were deleted. An object that cannot be deleted becomes due again later; the
     /// others are deleted nevertheless.
     pub(super) async fn sweep(&self, assignment: &Assignment) -> Result<usize, Source> {
         let mut all = 0;
         while assignment.may_go_on() {
             let parts = self.plane.sweep_plan(STATEMENT_MAX_ROWS).await?;
+            if parts.is_empty() || !self.may_delete().await? {
+                break;
+            }
             for step in parts.chunks(STEP_OBJECTS) {
                 if assignment.may_go_on() {
                     all += self.delete(step).await?;
