@@ -245,3 +245,27 @@ async fn a_tail_of_a_deleted_topic_ends_with_a_problem() {
     assert!(event.contains("event: problem") && event.contains("topic_not_found"), "{event}");
     assert!(within(20, "the end of the tail", tail.body.next()).await.is_none());
 }
+
+#[tokio::test]
+async fn a_wide_topic_is_read_where_it_has_records() {
+    let (api, topic) = (api(), unique("wide"));
+    api.topic(&topic, 300).await;
+    let at = |partition: i32| json!([{ "value": partition, "partition": partition }]);
+    api.produce(&topic, at(7)).await.ok();
+    api.produce(&topic, at(150)).await.ok();
+    let read = async |query: String| api.get(&format!("/v1/topics/{topic}/records?{query}")).await.ok();
+    let places = |page: &Value| list(page, "records").iter().map(place).collect::<BTreeSet<_>>();
+    let first = read("from=earliest".to_owned()).await;
+    assert_eq!(places(&first), BTreeSet::from([(7, 0), (150, 0)]));
+    let after = first["next"].as_str().expect("a token").to_owned();
+    assert_eq!(places(&read(format!("after={after}")).await), BTreeSet::new());
+    let waiting = read(format!("after={after}&wait_ms=20000"));
+    let (woken, _) = tokio::join!(waiting, api.produce(&topic, at(299)));
+    assert_eq!(places(&woken), BTreeSet::from([(299, 0)]));
+    let after = woken["next"].as_str().expect("a token").to_owned();
+    let mut tail = Open::new(&api, &format!("/v1/topics/{topic}/records?after={after}"), EVENTS, None).await;
+    for partition in [0, 299, 64, 7] {
+        api.produce(&topic, at(partition)).await.ok();
+        assert_eq!(tail.event().await.0["value"], json!(partition));
+    }
+}

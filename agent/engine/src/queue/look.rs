@@ -7,6 +7,7 @@ use crate::fetch::lookup::{FoundRecord, Records};
 use crate::fetch::partition::find_from;
 use crate::fetch::reader::Purpose;
 use crate::fetch::wanted::Wanted;
+use crate::memory::Memory;
 use millpond_core::queue::{Listed, Listing, Queue};
 use millpond_core::saturated;
 use millpond_core::{Name, Offset, PartitionId, Scope, limits};
@@ -18,6 +19,23 @@ pub struct ListedPage {
     pub records: Vec<ListedRecord>,
     /// Partition and offset after which the next page begins; `None` on the last page.
     pub next: Option<(i32, Offset)>,
+    pub memory: ListedMemory,
+}
+
+/// Memory of records that are listed: to be held as long as they are.
+#[derive(Debug, Default)]
+pub struct ListedMemory {
+    /// Of their batches.
+    pub batches: Memory,
+    /// For the encoded answer.
+    pub answer: Memory,
+}
+
+impl ListedMemory {
+    fn of(mut found: Records) -> Self {
+        let (batches, answer) = found.take_memory();
+        Self { batches, answer }
+    }
 }
 
 /// One entry of a listing.
@@ -67,7 +85,8 @@ impl Queues {
         } else {
             None
         };
-        let mut page = ListedPage { topic: queue.topic.clone(), records: Vec::new(), next: None };
+        let (topic, memory) = (queue.topic.clone(), ListedMemory::default());
+        let mut page = ListedPage { topic, records: Vec::new(), next: None, memory };
         let mut last = None;
         for one in listed {
             let is_unread = found.as_ref().is_some_and(|found| found.is_unread(one.partition, one.offset));
@@ -81,6 +100,7 @@ impl Queues {
             page.records.push(ListedRecord { partition, listed: one, record });
         }
         page.next = last.filter(|_| has_more);
+        page.memory = found.map(ListedMemory::of).unwrap_or_default();
         Ok(page)
     }
 
@@ -90,7 +110,7 @@ impl Queues {
         scope: &Scope,
         name: &Name,
         max_records: usize,
-    ) -> Result<(Name, Vec<PeekedRecord>), QueueAdminError> {
+    ) -> Result<(Name, Vec<PeekedRecord>, ListedMemory), QueueAdminError> {
         let queue = self.look_up(scope, name).await?;
         let now = self.runtime.clock.now_ms();
         let limit = saturated::<i64, _>(limits::LEASE_MAX_RECORDS);
@@ -108,7 +128,7 @@ impl Queues {
             Some(PeekedRecord { partition: number_of(&queue, id).unwrap_or(-1), record })
         };
         let records = next.into_iter().take_while(is_read).filter_map(peek).collect();
-        Ok((queue.topic.clone(), records))
+        Ok((queue.topic.clone(), records, ListedMemory::of(found)))
     }
 
     /// Reads single records.

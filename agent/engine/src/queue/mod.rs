@@ -40,7 +40,7 @@ use uuid::Uuid;
 
 pub use admin::{DeadSelection, DescribedQueue, QueueAdminError, SeekTarget};
 pub use fill::{Leased, LeasedRecord};
-pub use look::{ListedPage, ListedRecord, PeekedRecord};
+pub use look::{ListedMemory, ListedPage, ListedRecord, PeekedRecord};
 
 /// Capacity of the channels to the tasks of one queue: further calls are refused.
 const QUEUED_CALLS_MAX: usize = 4_096;

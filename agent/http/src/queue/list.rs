@@ -5,6 +5,7 @@ use crate::AppState;
 use crate::error::{Problem, ProblemBody};
 use crate::extract::{Caller, Params, QueueName};
 use crate::read::ReturnedRecord;
+use crate::read::pieces::Pieces;
 use crate::read::render::{self, Encoding, Prefix};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -12,6 +13,7 @@ use http::{HeaderValue, header};
 use millpond_core::queue::{Listed, Listing};
 use millpond_core::{Name, Offset, Scope, limits};
 use millpond_engine::fetch::lookup::FoundRecord;
+use millpond_engine::queue::ListedMemory;
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
@@ -116,8 +118,10 @@ async fn page(
     let size = page_size(query.max_records, 100)?;
     let after = query.after.as_deref().map(place).transpose()?;
     let page = app.engine.queues.page(scope, name, listing, after, size, query.payload).await?;
-    let mut out = b"{\"records\":[".to_vec();
+    let mut pieces = begin_records();
     for (n, one) in page.records.iter().enumerate() {
+        pieces.cut();
+        let out = &mut pieces.out;
         if n > 0 {
             out.push(b',');
         }
@@ -125,14 +129,14 @@ async fn page(
         if let Some(record) = &one.record {
             out.pop();
             out.extend_from_slice(b",\"record\":");
-            write_record(&mut out, &page.topic, one.partition, record, query.encoding)?;
+            write_record(out, &page.topic, one.partition, record, query.encoding)?;
             out.push(b'}');
         }
     }
     let token = |(partition, offset): (i32, Offset)| format!("\"{partition}.{offset}\"");
     let next = page.next.map_or_else(|| "null".to_owned(), token);
-    out.extend_from_slice(format!("],\"next\":{next}}}").as_bytes());
-    Ok(json(out))
+    pieces.out.extend_from_slice(format!("],\"next\":{next}}}").as_bytes());
+    answer(pieces, page.memory)
 }
 
 fn fields(one: &Listed, number: i32, listing: Listing) -> serde_json::Value {
@@ -162,10 +166,17 @@ fn fields(one: &Listed, number: i32, listing: Listing) -> serde_json::Value {
     fields
 }
 
-fn json(body: Vec<u8>) -> Response {
-    let mut response = body.into_response();
+fn begin_records() -> Pieces {
+    let mut pieces = Pieces::default();
+    pieces.out.extend_from_slice(b"{\"records\":[");
+    pieces
+}
+
+/// The answer, which holds its memory until the client has taken it. Without payload it has none.
+fn answer(pieces: Pieces, memory: ListedMemory) -> Result<Response, Problem> {
+    let mut response = pieces.finish(Some(memory.answer).filter(|m| m.bytes() > 0))?.into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+    Ok(response)
 }
 
 /// Defines the route of one listing.
@@ -179,7 +190,7 @@ macro_rules! listing {
                     body = ListAnswer),
                 (status = 404, description = "queue_not_found",
                     body = ProblemBody, content_type = "application/problem+json"),
-                (status = "4XX", description = "bad_request",
+                (status = "4XX", description = "bad_request, throttled",
                     body = ProblemBody, content_type = "application/problem+json"),
                 (status = "5XX", description = "control_plane_unavailable, object_store_unavailable, corrupt",
                     body = ProblemBody, content_type = "application/problem+json"))
@@ -216,7 +227,7 @@ listing!(
     responses((status = 200, description = "records in the form that reads return", body = PeekAnswer),
         (status = 404, description = "queue_not_found",
             body = ProblemBody, content_type = "application/problem+json"),
-        (status = "4XX", description = "bad_request",
+        (status = "4XX", description = "bad_request, throttled",
             body = ProblemBody, content_type = "application/problem+json"),
         (status = "5XX", description = "control_plane_unavailable, object_store_unavailable, corrupt",
             body = ProblemBody, content_type = "application/problem+json"))
@@ -228,14 +239,16 @@ pub(super) async fn peek(
     Params(query): Params<PeekQuery>,
 ) -> Result<Response, Problem> {
     let size = page_size(query.max_records, 10)?;
-    let (topic, records) = app.engine.queues.peek(&scope, &name, size).await?;
-    let mut out = b"{\"records\":[".to_vec();
+    let (topic, records, memory) = app.engine.queues.peek(&scope, &name, size).await?;
+    let mut pieces = begin_records();
     for (n, one) in records.iter().enumerate() {
+        pieces.cut();
+        let out = &mut pieces.out;
         if n > 0 {
             out.push(b',');
         }
-        write_record(&mut out, &topic, one.partition, &one.record, query.encoding)?;
+        write_record(out, &topic, one.partition, &one.record, query.encoding)?;
     }
-    out.extend_from_slice(b"]}");
-    Ok(json(out))
+    pieces.out.extend_from_slice(b"]}");
+    answer(pieces, memory)
 }
