@@ -101,7 +101,7 @@ impl Cluster {
     }
 
     /// Metrics of all agents and `cpu`, summed over agents and labels. The value of the labels `operation`,
-    /// `placement` and `call` is kept, after a slash: `name/value`.
+    /// `placement`, `call` and `job` is kept, after a slash: `name/value`.
     pub async fn counters(&self) -> Outcome<BTreeMap<String, f64>> {
         let mut sums = BTreeMap::new();
         for client in &self.clients {
@@ -109,7 +109,7 @@ impl Cluster {
             for line in String::from_utf8_lossy(&text).lines().filter(|l| !l.starts_with('#')) {
                 let Some((series, value)) = line.rsplit_once(' ') else { continue };
                 let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-                let label = ["operation", "placement", "call"]
+                let label = ["operation", "placement", "call", "job"]
                     .iter()
                     .find_map(|l| labels.split_once(&format!("{l}=\""))?.1.split('"').next());
                 let name = label.map_or(name.to_owned(), |l| format!("{name}/{l}"));

@@ -6,6 +6,7 @@
 //! the median, least and most of each figure are reported. Unless `--url` is given, client, agents and
 //! Postgres share the machine.
 
+mod age;
 mod bare;
 mod body;
 mod cluster;
@@ -40,6 +41,8 @@ enum Scenario {
     Consume(consume::ConsumeArgs),
     /// Measure how workers of a queue lease and settle records
     Queue(queue::QueueArgs),
+    /// Measure produce requests beside background jobs that have much to delete, and these jobs
+    Age(age::AgeArgs),
     /// Measure the commit statement of the control plane alone, and single-row inserts for comparison
     Commit(commit::CommitArgs),
 }
@@ -125,6 +128,7 @@ pub async fn run(args: BenchArgs) -> Outcome<()> {
         Scenario::EndToEnd(args) => end_to_end::run(args).await,
         Scenario::Consume(args) => consume::run(args).await,
         Scenario::Queue(args) => queue::run(args).await,
+        Scenario::Age(args) => age::run(args).await,
         Scenario::Commit(args) => commit::run(args).await,
     }
 }
