@@ -15,7 +15,7 @@ use millpond_http::origin::AllowedOrigins;
 use millpond_http::pace::ReadPace;
 use millpond_http::{self as http, Door, DoorConfig};
 use std::error::Error;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -118,6 +118,7 @@ pub async fn run(
         random: Arc::clone(&random),
     };
     let Identity { cluster, epoch, .. } = paired(&markers).await?;
+    let epoch_at_start = epoch;
     let mut config = Config {
         default_partitions: args.default_partitions,
         auto_create: !args.no_auto_create,
@@ -139,8 +140,15 @@ pub async fn run(
     let engine = Engine::start(parts, &config);
     let signal = stop_signal()?;
     let waiting = Arc::clone(&engine);
+    let later_epoch = Arc::new(OnceLock::new());
+    let found = Arc::clone(&later_epoch);
     let stop = async move {
-        signal.await;
+        tokio::select! {
+            () = signal => {}
+            epoch = waiting.later_epoch() => {
+                found.set(epoch).ok();
+            }
+        }
         waiting.stop_waiting();
     };
     ready();
@@ -149,7 +157,14 @@ pub async fn run(
     tracing::info!("the agent is stopping");
     engine.close().await;
     plane.close().await;
-    Ok(())
+    match later_epoch.get() {
+        Some(epoch) => Err(format!(
+            "the cluster has begun epoch {epoch}, since its database was restored; this agent began in epoch \
+             {epoch_at_start}: start it again"
+        )
+        .into()),
+        None => Ok(()),
+    }
 }
 
 /// Compares database and store; waits for those that cannot be reached, for a while.

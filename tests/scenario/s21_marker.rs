@@ -85,6 +85,11 @@ async fn a_database_that_was_set_back_deletes_nothing_and_is_told_what_to_do() {
     assert_eq!(agent.api().get("/v1/cluster").await.ok()["epoch"], json!(2));
     let told = refused(&cluster, &[]).await;
     assert!(told.contains("ahead of the database"), "the other copy is refused: {told}");
+    // An agent that runs while its cluster begins an epoch ends by itself.
+    let recovered = cluster.run(&[&recover[..], &["--yes"]].concat()).await;
+    assert_eq!(String::from_utf8_lossy(&recovered.stdout), "epoch 2 \u{2192} 3\n", "{}", stderr(&recovered));
+    let ended = "the cluster has begun epoch 3";
+    until(60, "its end", async || agent.log().contains(ended).then_some(())).await;
     drop(agent);
     before.close().await;
 }

@@ -59,6 +59,7 @@ pub struct Engine {
     watcher: Arc<Watcher>,
     prometheus: Option<PrometheusHandle>,
     background: JoinHandle<()>,
+    health: Arc<Health>,
 }
 
 /// The components that an agent is built from, besides its settings.
@@ -97,9 +98,11 @@ impl Engine {
             Arc::clone(&watcher),
             Arc::clone(&health),
         ));
-        let path = WritePath::new(committer, Arc::clone(&pool), store.clone(), origin.clone(), health);
+        let path =
+            WritePath::new(committer, Arc::clone(&pool), store.clone(), origin.clone(), Arc::clone(&health));
         let writer = Writer::start(path, config.batcher);
         let jobs = background::Jobs {
+            health: Arc::clone(&health),
             plane: Arc::clone(&plane),
             store: store.clone(),
             clock: Arc::clone(&clock),
@@ -162,6 +165,7 @@ impl Engine {
             watcher,
             prometheus,
             background: tokio::spawn(jobs.run()),
+            health,
         })
     }
 
@@ -186,6 +190,12 @@ impl Engine {
     pub fn metrics(&self) -> String {
         metrics::memory(self.admission.used_bytes(), self.fetch.reader.used_bytes(), self.cache.used_bytes());
         self.prometheus.as_ref().map(PrometheusHandle::render).unwrap_or_default()
+    }
+
+    /// Returns the cluster's epoch once it is another than that in which the agent began: the database was
+    /// set back, and what the agent remembers of it may be wrong. The agent must end.
+    pub async fn later_epoch(&self) -> i64 {
+        self.health.later_epoch().await
     }
 
     /// Ends all long polls and tails: they answer with the records that they have so far.

@@ -17,6 +17,8 @@ const PROBE_PAUSE: Duration = Duration::from_millis(500);
 pub struct Health {
     /// `None` while calls succeed.
     control_plane_down_since: watch::Sender<Option<Instant>>,
+    /// The cluster's epoch, once it is another than that in which the agent began.
+    later_epoch: watch::Sender<Option<i64>>,
 }
 
 impl Health {
@@ -24,7 +26,10 @@ impl Health {
     /// would be accepted any more, and thus no call would notice that the control plane is back.
     #[must_use]
     pub fn start(plane: Arc<dyn ControlPlane>) -> Arc<Self> {
-        let health = Arc::new(Self { control_plane_down_since: watch::Sender::new(None) });
+        let health = Arc::new(Self {
+            control_plane_down_since: watch::Sender::new(None),
+            later_epoch: watch::Sender::new(None),
+        });
         let weak = Arc::downgrade(&health);
         let mut since = health.control_plane_down_since.subscribe();
         tokio::spawn(async move {
@@ -39,6 +44,20 @@ impl Health {
             }
         });
         health
+    }
+
+    /// The cluster is in another epoch than that in which the agent began.
+    pub fn epoch_ended(&self, now: i64) {
+        self.later_epoch.send_replace(Some(now));
+    }
+
+    /// Returns the cluster's epoch once it is another than that in which the agent began.
+    pub async fn later_epoch(&self) -> i64 {
+        let mut epoch = self.later_epoch.subscribe();
+        match epoch.wait_for(Option::is_some).await.map(|epoch| *epoch) {
+            Ok(Some(epoch)) => epoch,
+            _ => std::future::pending().await,
+        }
     }
 
     /// A call succeeded.

@@ -10,7 +10,8 @@
 --   $7 busy (text[], jobs that the agent is running, which it keeps);
 --   $8 job (text[]), $9 every_ms (int8[]): jobs that do not run again at once, and the time between two runs;
 --   $10 span_ms (int8), $11 slices (int8): slices of the drain, as in inline/drain_plan.sql.
--- Returns: one row: bytes of inline payload of the whole cluster that are not drained yet; bytes of those
+-- Returns: one row: epoch of the cluster;
+--   bytes of inline payload of the whole cluster that are not drained yet; bytes of those
 --   that are set aside; names of the jobs taken or kept; what job "forget" has to delete; names of all jobs
 --   with work that is due, each with how long the oldest has been due, in ms.
 -- Locks: the agent's row, then the rows of the due jobs, passing over those that another heartbeat holds.
@@ -98,7 +99,8 @@ taken as (
     cross join at
     where j.name = d.name
 )
-select (select coalesce(sum(bytes), 0)::int8 from slice) as "inline_live_bytes!",
+select (select epoch from cluster where one) as "epoch!",
+    (select coalesce(sum(bytes), 0)::int8 from slice) as "inline_live_bytes!",
     (select coalesce(sum(aside_bytes), 0)::int8 from slice) as "aside_bytes!",
     array(select name from due) as "jobs!: Vec<String>",
     array(select kind from work, at where job = 'forget' and since <= at.now) as "kinds!: Vec<String>",

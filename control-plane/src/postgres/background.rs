@@ -60,6 +60,7 @@ impl Jobs for PostgresControlPlane {
             Some((job, *ms))
         });
         Ok(Beat {
+            epoch: row.epoch,
             inline_live_bytes: row.inline_live_bytes,
             set_aside_bytes: row.aside_bytes,
             jobs: jobs_named(&row.jobs),

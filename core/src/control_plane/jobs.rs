@@ -200,6 +200,8 @@ impl RowKind {
 /// Answer to the heartbeat of an agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Beat {
+    /// Epoch of the cluster. An agent of an earlier one must end.
+    pub epoch: i64,
     /// Inline payload of the cluster that is not drained yet.
     pub inline_live_bytes: i64,
     /// Inline payload that is set aside.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 pub(super) struct ClusterRow {
-    identity: Identity,
+    pub identity: Identity,
     /// No batch of deletions is counted before this instant.
     held_until_ms: i64,
 }

@@ -30,6 +30,7 @@ impl Jobs for MemoryControlPlane {
         let aside = state.payloads.values().filter(|p| p.set_aside);
         let set_aside_bytes = aside.map(|p| saturated::<i64, _>(p.bytes.len())).sum();
         Ok(Beat {
+            epoch: state.cluster.identity.epoch,
             inline_live_bytes,
             set_aside_bytes,
             jobs: Job::ALL.to_vec(),

@@ -30,6 +30,10 @@ async fn beat(jobs: &Jobs, assignments: &[Arc<Assignment>]) {
             return;
         }
     };
+    if beat.epoch != jobs.origin.epoch {
+        jobs.health.epoch_ended(beat.epoch);
+        return;
+    }
     metrics::job_ran("beat", sent.elapsed());
     metrics::job_succeeded("beat", jobs.clock.now_ms(), 1);
     measure(&beat);

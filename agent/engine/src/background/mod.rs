@@ -14,6 +14,7 @@ mod retain;
 mod rewrite;
 mod sweep;
 
+use crate::health::Health;
 use crate::marker::Markers;
 use crate::metrics;
 use crate::produce::flush::Origin;
@@ -41,6 +42,7 @@ pub struct Jobs {
     pub agent: AgentId,
     pub writer: Arc<Writer>,
     pub markers: Markers,
+    pub health: Arc<Health>,
 }
 
 impl Jobs {
