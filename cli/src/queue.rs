@@ -5,8 +5,8 @@ use std::io::Write;
 
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::choices::OutputFormat;
 use super::client::Client;
@@ -149,15 +149,22 @@ pub async fn run(client: &Client, command: &QueueCommand, out: &mut impl Write) 
             act(client, named, "resume", |_| Ok(format!("resumed queue {}\n", named.name))).await?
         }
         QueueCommand::Purge(named) => {
-            let told = |text: &str| Ok(format!("dropped {} from queue {}\n", counted(text)?, named.name));
-            act(client, named, "purge", told).await?
+            let path = ["v1", "queues", &named.name, "purge"];
+            // The last answer counts what earlier calls have skipped as well.
+            let text = post_until_done(client, &path, &Value::Object(Map::new()), None).await?;
+            if named.output.json {
+                text
+            } else {
+                format!("dropped {} from queue {}\n", counted(&text)?, named.name)
+            }
         }
         QueueCommand::Delete(Named { name, output }) => {
             client.text(client.request(Method::DELETE, &["v1", "queues", name])).await?;
             if output.json { String::new() } else { format!("deleted queue {name}\n") }
         }
         QueueCommand::Seek { name, to, output } => {
-            let text = post(client, &["v1", "queues", name, "seek"], &place::seek(to)?).await?;
+            let path = ["v1", "queues", name, "seek"];
+            let text = post_until_done(client, &path, &place::seek(to)?, None).await?;
             if output.json { text } else { show::offsets_table(&text)? }
         }
         QueueCommand::Peek { name, max, format } => return peek(client, name, *max, *format, out).await,
@@ -167,8 +174,8 @@ pub async fn run(client: &Client, command: &QueueCommand, out: &mut impl Write) 
             return Listing::Dead.print(client, args, out).await;
         }
         QueueCommand::Dead { command: DeadCommand::Purge { name, selection, output } } => {
-            let text =
-                post(client, &["v1", "queues", name, "dead", "purge"], &selection.to_json(None)).await?;
+            let path = ["v1", "queues", name, "dead", "purge"];
+            let text = post_until_done(client, &path, &selection.to_json(None), Some("purged")).await?;
             if output.json {
                 text
             } else {
@@ -176,9 +183,9 @@ pub async fn run(client: &Client, command: &QueueCommand, out: &mut impl Write) 
             }
         }
         QueueCommand::Redrive { name, selection, max_rate, output } => {
-            let text =
-                post(client, &["v1", "queues", name, "dead", "redrive"], &selection.to_json(*max_rate))
-                    .await?;
+            let path = ["v1", "queues", name, "dead", "redrive"];
+            let body = selection.to_json(*max_rate);
+            let text = post_until_done(client, &path, &body, Some("redriven")).await?;
             if output.json { text } else { format!("put {} back into queue {name}\n", counted(&text)?) }
         }
     };
@@ -209,6 +216,31 @@ async fn create(
 async fn post(client: &Client, path: &[&str], body: &Value) -> Result<String, CliError> {
     let (_, text) = client.text(client.request(Method::POST, path).json(body)).await?;
     Ok(text)
+}
+
+/// Sends a call again for as long as the server says that more remains to be done. Returns the last answer;
+/// in that, the count named `sum` is the sum of what all answers count.
+async fn post_until_done(
+    client: &Client,
+    path: &[&str],
+    body: &Value,
+    sum: Option<&str>,
+) -> Result<String, CliError> {
+    let mut before = 0;
+    loop {
+        let text = post(client, path, body).await?;
+        let mut done: Map<String, Value> = parse(&text)?;
+        let count = sum.and_then(|sum| done.get(sum)?.as_u64()).unwrap_or(0);
+        if done.get("remaining") == Some(&Value::Bool(true)) {
+            before += count;
+            continue;
+        }
+        if let Some(sum) = sum.filter(|_| before > 0) {
+            done.insert(sum.to_owned(), Value::from(before + count));
+            return Ok(Value::Object(done).to_string());
+        }
+        return Ok(text);
+    }
 }
 
 /// Sends a call that has no parameters but the queue's name.

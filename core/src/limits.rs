@@ -104,6 +104,9 @@ pub const PAGE_MAX_QUEUE_PARTITIONS: i64 = 20_000;
 /// due and of those that are not to be exact. Of more, so many rows are read.
 pub const COUNTED_MAX_ROWS: i64 = 10_000;
 
+/// Maximum number of dead records that a redrive or a purge may name.
+pub const DEAD_MAX_OFFSETS: usize = 10_000;
+
 /// Default of a read's `max_records`.
 pub const READ_MAX_RECORDS_DEFAULT: usize = 500;
 /// Maximum of a read's `max_records`.

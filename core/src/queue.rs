@@ -38,9 +38,9 @@
 //! - LEASED: in the `pending` ranges of a `lease`. A renewal (settle.sql) sets a new deadline.
 //! - DEAD: in `dead`. Records that expired, were acked or were purged only count in the sums of
 //!   `queue_agent`.
-//! - A seek (end_leases.sql, then seek.sql) purges the records of its partitions that are WAITING or LEASED,
-//!   those that are FRESH below the new cursor, and those that are DEAD from the new cursor on. Records from
-//!   the new cursor on are FRESH afterwards.
+//! - A seek (begin_seek.sql, then the statements named clear) purges the records of its partitions that
+//!   are WAITING or LEASED, those that are FRESH below the new cursor, and those that are DEAD from the new
+//!   cursor on. Records from the new cursor on are FRESH afterwards.
 //!
 //! In keyed queues a record is in `admitted` from its admission until it is acked, expired or dead, and its
 //! key has a row in `queue_key` as long as one of its records is there:
@@ -59,6 +59,7 @@
 //! After a nack, a release or the expiry of the lease, the key stays TAKEN: the same record is given out
 //! next.
 
+pub mod change;
 mod counts;
 pub mod deal;
 pub mod fate;

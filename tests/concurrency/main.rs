@@ -6,6 +6,7 @@ mod pools;
 mod queue;
 mod queue_keyed;
 mod queue_large;
+mod queue_purge;
 mod queue_storm;
 mod silent;
 mod storm;

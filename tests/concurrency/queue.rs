@@ -1,12 +1,13 @@
 //! Interleavings of grants, settlements, the sweep and seeks; see `interleave`.
 
 use crate::interleave::{Holder, end, ended, stage, waiting};
+use millpond_core::queue::change::SeekTo;
 use millpond_core::queue::{
     Action, Entry, Grant, Granted, LimitedBy, Listing, Outcome, Queue, Settle, Settled,
 };
 use millpond_core::{AgentId, Offset};
 use millpond_tests::postgres::Database;
-use millpond_tests::queues::{NONE, all, nack, offsets, run, told};
+use millpond_tests::queues::{self, NONE, all, nack, offsets, run, told};
 use millpond_tests::stage::{AGENT, Home, MINUTE, Stage};
 use std::sync::Arc;
 use tokio::task::JoinHandle;
@@ -27,8 +28,11 @@ pub fn settle(stage: &Arc<Stage>, settle: &Settle) -> JoinHandle<Settled> {
 
 fn seek(stage: &Arc<Stage>, queue: &Queue, to: Vec<(Home, i64)>) -> JoinHandle<i64> {
     let (stage, queue) = (Arc::clone(stage), queue.id);
-    let to: Vec<_> = to.into_iter().map(|(home, offset)| (home.id, Offset(offset))).collect();
-    tokio::spawn(async move { stage.plane.seek(&stage.scope, queue, &to).await.expect("an answer").1 })
+    let to = SeekTo::Offsets(to.into_iter().map(|(home, offset)| (home.id, Offset(offset))).collect());
+    tokio::spawn(async move {
+        let sought = queues::seek(&*stage.plane, &stage.scope, queue, &to).await;
+        sought.expect("an answer").1
+    })
 }
 
 fn expire(stage: &Arc<Stage>) -> JoinHandle<i64> {
@@ -70,18 +74,18 @@ async fn a_grant_that_waits_for_a_pause_gives_nothing() {
 }
 
 #[tokio::test]
-async fn a_grant_that_waits_for_a_seek_begins_where_that_ended() {
+async fn a_grant_gives_nothing_during_a_seek_and_begins_where_that_ended() {
     let (s, database) = stage().await;
     let (q, homes) = s.queue_of("q", 1, 9).await;
     s.lease(&q, 9).await;
     let holder = Holder::begin(&database, "select from lease for update").await;
     let seeking = seek(&s, &q, vec![(homes[0], 2)]);
     waiting(&database, 1).await;
-    let task = grant(&s, &s.asking(&q, &[3]));
-    waiting(&database, 2).await;
+    let granted = s.grants(&q, &[3]).await;
+    assert!(granted.parts.is_empty() && granted.contended, "{granted:?}");
     holder.end("rollback").await;
     assert_eq!(ended(seeking).await, 2);
-    assert_eq!(offsets(&ended(task).await.parts), [2, 3, 4]);
+    assert_eq!(offsets(&s.lease(&q, 3).await), [2, 3, 4]);
     holds(&s, &q).await;
     end(s).await;
 }

@@ -4,7 +4,7 @@ use crate::interleave::{Holder, end, ended, stage, waiting};
 use crate::queue::{OTHER, grant, settle, stop};
 use millpond_core::queue::{Action, Admit, Admitted, DeadFilter, Listing, Mode, Outcome, Queue};
 use millpond_core::{AgentId, Offset};
-use millpond_tests::queues::{NONE, all, offsets, reject, told};
+use millpond_tests::queues::{self, NONE, all, offsets, reject, told};
 use millpond_tests::stage::{AGENT, Home, Stage};
 use std::sync::Arc;
 use tokio::task::JoinHandle;
@@ -106,9 +106,9 @@ async fn a_grant_that_saw_a_key_before_others_used_it_looks_again() {
 
 fn redrive(s: &Arc<Stage>, q: &Queue) -> JoinHandle<i64> {
     let (s, q) = (Arc::clone(s), q.id);
-    tokio::spawn(
-        async move { s.plane.redrive(&s.scope, q, &DeadFilter::All, None).await.expect("an answer") },
-    )
+    tokio::spawn(async move {
+        queues::redrive(&*s.plane, &s.scope, q, &DeadFilter::All, None).await.expect("an answer")
+    })
 }
 
 #[tokio::test]

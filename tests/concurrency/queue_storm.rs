@@ -4,13 +4,14 @@
 //! `MILLPOND_TEST_SEED` repeats each agent's actions, but not their interleaving; `MILLPOND_TEST_STEPS` is
 //! the number of steps per agent.
 
+use millpond_core::queue::change::SeekTo;
 use millpond_core::queue::{
     Action, Admit, Admitted, Claim, DeadFilter, Entry, Grant, LeasePart, Listing, Mode, Outcome, Queue,
     Settle, Unadmitted, Verdict, Want,
 };
 use millpond_core::{AgentId, Error, LeaseId, Offset, PartitionId};
 use millpond_tests::postgres::Database;
-use millpond_tests::queues::plain;
+use millpond_tests::queues::{plain, redrive, seek};
 use millpond_tests::stage::{Home, PartKind, Stage, home};
 use millpond_tests::world::PostgresWorld;
 use parking_lot::Mutex;
@@ -225,10 +226,10 @@ impl Agent<'_> {
                     .map(|home| (home.id, Offset(self.rng.random_range(0..900))))
                     .collect::<Vec<_>>();
                 let some = self.rng.random_range(0..to.len());
-                plane.seek(scope, queue, &to[some..]).await.map(|_| ()).map_err(|e| format!("{e:?}"))
+                let to = SeekTo::Offsets(to[some..].to_vec());
+                seek(&**plane, scope, queue, &to).await.map(|_| ()).map_err(|e| format!("{e:?}"))
             }
-            1 => plane
-                .redrive(scope, queue, &DeadFilter::All, Some(10_000.0))
+            1 => redrive(&**plane, scope, queue, &DeadFilter::All, Some(10_000.0))
                 .await
                 .map(|_| ())
                 .map_err(|e| format!("{e:?}")),

@@ -1,6 +1,7 @@
 //! Creating, changing, pausing, describing and deleting queues.
 
 use millpond_core::group::Start;
+use millpond_core::queue::change::SeekTo;
 use millpond_core::queue::{
     Listing, Mode, NoSuchQueue, PutQueueRejected, Queue, QueueChange, QueueCounts, Rate,
 };
@@ -165,7 +166,7 @@ async fn does_not_know_of_others_on_its_topic(s: &Stage) {
 }
 
 async fn loses_its_leases_when_it_is_deleted(s: &Stage) {
-    let (q, homes) = s.queue_of("q", 1, 4).await;
+    let (q, _) = s.queue_of("q", 1, 4).await;
     let parts = s.lease(&q, 2).await;
     let deleted = s.plane.delete_queue(&s.scope, &name("q")).await.expect("an answer");
     assert!(deleted || s.resends());
@@ -176,7 +177,7 @@ async fn loses_its_leases_when_it_is_deleted(s: &Stage) {
     assert!(gone(s.plane.queue_counts(&s.scope, q.id).await.expect_err("gone")));
     assert!(gone(s.plane.pause_queue(&s.scope, q.id, true).await.expect_err("gone")));
     assert!(gone(s.plane.list_queue(&s.scope, q.id, Listing::InFlight, None, 9).await.expect_err("gone")));
-    assert!(gone(s.plane.seek(&s.scope, q.id, &[(homes[0].id, Offset(0))]).await.expect_err("gone")));
+    assert!(gone(s.plane.begin_seek(&s.scope, q.id, &SeekTo::Latest).await.expect_err("gone")));
     let acks = [whole(parts[0].lease, millpond_core::queue::Action::Ack)];
     assert_eq!(s.settles(&q, &acks).await, []);
     let again = s.put_queue("q", &QueueChange::default()).await;

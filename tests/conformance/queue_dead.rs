@@ -2,7 +2,7 @@
 
 use millpond_core::Offset;
 use millpond_core::queue::{DeadFilter, DeadRejected, Ledger, Listing, Queue};
-use millpond_tests::queues::{Given, NONE, all, given, nack_because, offsets, places, reject, run};
+use millpond_tests::queues::{Given, NONE, all, given, nack_because, offsets, places, redrive, reject, run};
 use millpond_tests::stage::{Home, MINUTE, Stage};
 
 suite!(
@@ -48,7 +48,8 @@ async fn come_back_with_no_failures(s: &Stage) {
         given(&s.lease(&q, 9).await),
         [0, 1, 2].map(|offset| Given { offset, attempt: 5, failures: 0 })
     );
-    let gone = s.plane.redrive(&s.scope, millpond_core::QueueId(-1), &DeadFilter::All, None).await;
+    let nowhere = millpond_core::QueueId(-1);
+    let gone = redrive(&*s.plane, &s.scope, nowhere, &DeadFilter::All, None).await;
     assert!(matches!(gone, Err(millpond_core::Error::Rejected(DeadRejected::NoSuchQueue))));
 }
 

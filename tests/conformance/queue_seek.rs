@@ -1,8 +1,9 @@
 //! Seeks: setting the cursors of a queue.
 
 use millpond_core::Offset;
+use millpond_core::queue::change::SeekTo;
 use millpond_core::queue::{Action, Listing};
-use millpond_tests::queues::{Given, NONE, all, given, nack, offsets, reject, run};
+use millpond_tests::queues::{Given, NONE, all, given, nack, offsets, reject, run, seek};
 use millpond_tests::stage::Stage;
 
 suite!(
@@ -13,6 +14,8 @@ suite!(
     forgets_the_dead_from_there_on,
     ends_leases_even_where_it_is,
     cannot_be_settled_over,
+    goes_to_both_ends_of_all_partitions,
+    is_over_before_a_grant,
 );
 
 async fn begins_again_while_leased(s: &Stage) {
@@ -97,8 +100,8 @@ async fn cannot_be_settled_over(s: &Stage) {
     for round in 0..5 {
         let parts = s.lease(&q, 20).await;
         let settle = s.settling(&q, &all(&parts, &if round % 2 == 0 { nack(None) } else { reject("no") }));
-        let to = [(homes[0].id, Offset(round))];
-        let (settled, sought) = tokio::join!(s.plane.settle(&settle), s.plane.seek(&s.scope, q.id, &to));
+        let to = SeekTo::Offsets(vec![(homes[0].id, Offset(round))]);
+        let (settled, sought) = tokio::join!(s.plane.settle(&settle), seek(&*s.plane, &s.scope, q.id, &to));
         settled.expect("an answer");
         sought.expect("an answer");
         assert!(s.ledger(&q).await.holds());
@@ -109,4 +112,37 @@ async fn cannot_be_settled_over(s: &Stage) {
         assert!(s.listed(&q, Listing::Dead).await.iter().all(|o| *o < round));
         assert_eq!(s.cursor(&q, homes[0]).await, round);
     }
+}
+
+async fn goes_to_both_ends_of_all_partitions(s: &Stage) {
+    let (q, homes) = s.queue_of("q", 2, 5).await;
+    let parts = s.lease(&q, 7).await;
+    s.settles(&q, &[run(&parts[0], 0..1, Action::Ack), run(&parts[0], 1..2, nack(None))]).await;
+    let to_end = seek(&*s.plane, &s.scope, q.id, &SeekTo::Latest).await.expect("a seek");
+    assert_eq!(to_end.0, [(homes[0].id, Offset(5)), (homes[1].id, Offset(5))]);
+    assert!(to_end.1 == 9 || s.resends());
+    assert_eq!(offsets(&s.lease(&q, 9).await), NONE);
+    s.fill(homes[1], 1).await;
+    assert_eq!(offsets(&s.lease(&q, 9).await), [5]);
+    let to_start = seek(&*s.plane, &s.scope, q.id, &SeekTo::Earliest).await.expect("a seek");
+    assert_eq!(to_start, (vec![(homes[0].id, Offset(0)), (homes[1].id, Offset(0))], 0));
+    assert_eq!(offsets(&s.lease(&q, 99).await).len(), 11);
+    assert!(s.ledger(&q).await.holds());
+}
+
+/// The caller of the seek is gone: whoever leases next goes on with it.
+async fn is_over_before_a_grant(s: &Stage) {
+    let (q, homes) = s.queue_of("q", 2, 5).await;
+    let parts = s.lease(&q, 4).await;
+    s.settles(&q, &[run(&parts[0], 0..1, nack(Some(0))), run(&parts[0], 1..2, reject("no"))]).await;
+    let to = SeekTo::Offsets(vec![(homes[0].id, Offset(1))]);
+    s.plane.begin_seek(&s.scope, q.id, &to).await.expect("begun");
+    assert!(s.ledger(&q).await.holds());
+    assert_eq!(s.settles(&q, &all(&parts[1..], &Action::Ack)).await, []);
+    let places = millpond_tests::queues::places(&s.lease(&q, 99).await);
+    assert_eq!(places, [(homes[0].id, vec![1, 2, 3, 4]), (homes[1].id, vec![0, 1, 2, 3, 4])]);
+    assert_eq!(s.listed(&q, Listing::Dead).await, NONE);
+    assert!(s.ledger(&q).await.holds());
+    let step = s.plane.step_seek(&s.scope, q.id).await.expect("a step");
+    assert!(step.done && (step.skipped == 1 || s.resends()), "{step:?}");
 }

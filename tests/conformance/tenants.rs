@@ -4,13 +4,14 @@ use millpond_core::control_plane::{Commit, FindRequest, Guard, Verdict};
 use millpond_core::group::{
     GenerationMoved, NoSuchGroup, OffsetCommit, OffsetsRejected, Regroup, RenewRejected, ResetRejected,
 };
+use millpond_core::queue::change::SeekTo;
 use millpond_core::queue::{
     Ack, Action, Admit, DeadFilter, DeadRejected, Grant, Listing, NoSuchQueue, PutQueueRejected, QueueChange,
     Settle,
 };
 use millpond_core::topic::NoSuchTopic;
 use millpond_core::{Error, MemberId, Offset, Scope};
-use millpond_tests::queues::{NONE, all, offsets, reject};
+use millpond_tests::queues::{NONE, all, offsets, purge_dead, redrive, reject, seek};
 use millpond_tests::stage::{BOTH, Draft, PartKind, Stage, home, name};
 use std::fmt::Debug;
 use uuid::Uuid;
@@ -313,8 +314,8 @@ async fn redrive_and_purge_of_another_find_none(s: &Stage) {
     let them = them();
     let named = DeadFilter::Offsets(vec![(homes[0].id, Offset(0))]);
     for filter in [DeadFilter::All, DeadFilter::Reason("%".to_owned()), named] {
-        assert_eq!(rejected(s.plane.redrive(&them, q.id, &filter, None).await), DeadRejected::NoSuchQueue);
-        assert_eq!(rejected(s.plane.purge_dead(&them, q.id, &filter).await), DeadRejected::NoSuchQueue);
+        assert_eq!(rejected(redrive(&*s.plane, &them, q.id, &filter, None).await), DeadRejected::NoSuchQueue);
+        assert_eq!(rejected(purge_dead(&*s.plane, &them, q.id, &filter).await), DeadRejected::NoSuchQueue);
     }
     assert_eq!(s.listed(&q, Listing::Dead).await, [0, 1]);
     assert_eq!(offsets(&s.lease(&q, 2).await), NONE);
@@ -322,6 +323,6 @@ async fn redrive_and_purge_of_another_find_none(s: &Stage) {
 
 async fn seek_in_another_finds_none(s: &Stage) {
     let (q, homes) = s.queue_of("q", 1, 2).await;
-    assert_eq!(rejected(s.plane.seek(&them(), q.id, &[(homes[0].id, Offset(2))]).await), NoSuchQueue);
+    assert_eq!(rejected(seek(&*s.plane, &them(), q.id, &SeekTo::Latest).await), NoSuchQueue);
     assert_eq!(s.cursor(&q, homes[0]).await, 0);
 }

@@ -3,16 +3,19 @@
 
 use crate::draft::{Draft, Home, Tag, home, name};
 use crate::stage::{AGENT, MINUTE, PartKind, Stage};
+use millpond_core::queue::change::{DeadStep, SeekTo};
 use millpond_core::queue::{
     Action, Admit, Admitted, Claim, DeadFilter, DeadRejected, Entry, Grant, Granted, LeasePart, Ledger,
-    Listed, Listing, Outcome, Queue, QueueChange, QueueCounts, Settle, Settled, Verdict, Want,
+    Listed, Listing, NoSuchQueue, Outcome, Queue, QueueChange, QueueCounts, Settle, Settled, Verdict, Want,
 };
-use millpond_core::{Error, LeaseId, Offset, PartitionId, Topic};
+use millpond_core::{ControlPlane, Error, LeaseId, Offset, PartitionId, QueueId, Scope, Topic};
 use std::ops::Range;
 
 /// An empty list of offsets, for comparisons.
 pub const NONE: [i64; 0] = [];
 pub const LEASE_MS: i64 = 10 * MINUTE;
+/// Dead records that a step of a redrive looks at.
+const DEAD_STEP_RECORDS: i64 = 3;
 /// Delay of a queue's first retry; the second is twice as long.
 pub const BASE_MS: i64 = 4 * MINUTE;
 
@@ -334,20 +337,21 @@ impl Stage {
         filter: &DeadFilter,
         rate: Option<f64>,
     ) -> Result<i64, DeadRejected> {
-        let outcome = known(self.plane.redrive(&self.scope, queue.id, filter, rate).await);
+        let outcome = known(redrive(&*self.plane, &self.scope, queue.id, filter, rate).await);
         self.holds(queue.id).await;
         outcome
     }
 
     pub async fn purge_dead(&self, queue: &Queue, filter: &DeadFilter) -> Result<i64, DeadRejected> {
-        let outcome = known(self.plane.purge_dead(&self.scope, queue.id, filter).await);
+        let outcome = known(purge_dead(&*self.plane, &self.scope, queue.id, filter).await);
         self.holds(queue.id).await;
         outcome
     }
 
     pub async fn seek(&self, queue: &Queue, to: &[(Home, i64)]) -> (Vec<i64>, i64) {
         let to: Vec<_> = to.iter().map(|(home, offset)| (home.id, Offset(*offset))).collect();
-        let (cursors, skipped) = self.plane.seek(&self.scope, queue.id, &to).await.expect("a seek");
+        let to = SeekTo::Offsets(to);
+        let (cursors, skipped) = seek(&*self.plane, &self.scope, queue.id, &to).await.expect("a seek");
         self.holds(queue.id).await;
         (cursors.iter().map(|(_, offset)| offset.0).collect(), skipped)
     }
@@ -355,6 +359,53 @@ impl Stage {
     pub async fn pause(&self, queue: &Queue, paused: bool) {
         self.plane.pause_queue(&self.scope, queue.id, paused).await.expect("a queue");
     }
+}
+
+/// A whole seek: the new cursors, and how many unsettled records it skipped.
+pub async fn seek(
+    plane: &dyn ControlPlane,
+    scope: &Scope,
+    queue: QueueId,
+    to: &SeekTo,
+) -> Result<(Vec<(PartitionId, Offset)>, i64), Error<NoSuchQueue>> {
+    let cursors = plane.begin_seek(scope, queue, to).await?;
+    loop {
+        let step = plane.step_seek(scope, queue).await?;
+        if step.done {
+            return Ok((cursors, step.skipped));
+        }
+    }
+}
+
+/// A whole redrive, in small steps.
+pub async fn redrive(
+    plane: &dyn ControlPlane,
+    scope: &Scope,
+    queue: QueueId,
+    filter: &DeadFilter,
+    rate: Option<f64>,
+) -> Result<i64, Error<DeadRejected>> {
+    let (mut records, mut next) = (0, Some(DeadStep::first(DEAD_STEP_RECORDS)));
+    while let Some(step) = next {
+        let done = plane.redrive(scope, queue, filter, rate, &step).await?;
+        (records, next) = (records + done.records, done.next);
+    }
+    Ok(records)
+}
+
+/// A whole purge of dead records, in small steps.
+pub async fn purge_dead(
+    plane: &dyn ControlPlane,
+    scope: &Scope,
+    queue: QueueId,
+    filter: &DeadFilter,
+) -> Result<i64, Error<DeadRejected>> {
+    let (mut records, mut next) = (0, Some(DeadStep::first(DEAD_STEP_RECORDS)));
+    while let Some(step) = next {
+        let done = plane.purge_dead(scope, queue, filter, &step).await?;
+        (records, next) = (records + done.records, done.next);
+    }
+    Ok(records)
 }
 
 fn known<T, R: std::fmt::Debug>(outcome: Result<T, Error<R>>) -> Result<T, R> {

@@ -10,14 +10,15 @@
 --   for keyed queues, one element each per record: $9 record_offset (int8[]), $10 key_hash (int8[]),
 --     $11 due_ms (int8[], as above);
 --   $12 tenant_id (text).
--- Returns: one row: 'moved'; 'stale': the cursor stands elsewhere; 'again': the queue changed while the
---   statement waited for its lock, nothing was done, send it again; 'gone': the tenant has no such queue.
+-- Returns: one row: 'moved'; 'stale': the cursor stands elsewhere, or a seek is under way; 'again': the queue
+--   changed while the statement waited for its lock, nothing was done, send it again; 'gone': the tenant has no
+--   such queue.
 -- Locks: the queue's flow in share mode, the cursor, the keys in order, the agent's row.
 -- Index: queue_flow_pkey, queue_pkey, queue_cursor_pkey, waiting_pkey, admitted_pkey, queue_key_pkey,
 --   queue_agent_pkey.
 with held as materialized (
     -- The queue's flow; `turn` tells whether the queue changed while its lock was waited for.
-    select turn from queue_flow where queue_id = $1::int8 for share
+    select turn from queue_flow where queue_id = $1::int8 and not clearing for share
 ),
 flow as materialized (
     select date_trunc('milliseconds', clock_timestamp()) as now
@@ -63,6 +64,10 @@ noted as (
 select case
         when exists (select from moved) then 'moved'
         when exists (select from flow) then 'stale'
+        when exists (
+            select from queue_flow f join queue q on q.queue_id = f.queue_id
+            where f.queue_id = $1 and f.clearing and q.tenant_id || '' = $12 and q.deleted_at is null
+        ) then 'stale'
         when exists (
             select from queue where queue_id = $1 and tenant_id || '' = $12 and deleted_at is null
         ) then 'again'

@@ -17,7 +17,8 @@
 --   $8 patient (bool, wait for cursors that others hold instead of passing over them);
 --   $9 max_unadmitted (int8, cursors that are reported as standing before a batch to be admitted, at most);
 --   $10 tenant_id (text).
--- Returns: one row with a `status`, and, if that is 'given', a row per lease part. 'given': done; 'again':
+-- Returns: one row with a `status`, and, if that is 'given', a row per lease part. 'given': done; 'clearing':
+--   a seek is under way, nothing was done; 'again':
 --   the queue changed while the statement waited for its lock, nothing was done, send it again; 'keyed': a
 --   keyed queue, which grant_keyed.sql serves; 'gone': the tenant has no such queue. A caller whose lease is
 --   alive already, since the statement was sent before, gets what is left of it. The first row also says why
@@ -31,16 +32,19 @@
 with open as materialized (
     -- The queue's flow, locked in share mode, or alone where a limit makes grants count one after the other.
     -- One of the two steps is empty.
-    select turn, paused, tokens, refilled_at from queue_flow where queue_id = $1 and not limited for share
+    select turn, paused, tokens, refilled_at from queue_flow
+    where queue_id = $1 and not limited and not clearing for share
 ),
 bound as materialized (
-    select turn, paused, tokens, refilled_at from queue_flow where queue_id = $1 and limited for no key update
+    select turn, paused, tokens, refilled_at from queue_flow
+    where queue_id = $1 and limited and not clearing for no key update
 ),
 held as materialized (
     select x.*, date_trunc('milliseconds', clock_timestamp()) as now
     from (select o.*, false as limited from open o union all select b.*, true from bound b) x
 ),
--- Empty, and with it all that follows, if the queue changed while its lock was waited for: the row that was
+-- Empty, and with it all that follows, if a seek is under way, or if the queue changed while its lock was
+-- waited for: the row that was
 -- locked has another turn than the row in the statement's snapshot. Tokens refill with time, up to the limit.
 flow as materialized (
     -- differs: serves shared queues only
@@ -342,8 +346,10 @@ from (
     select coalesce(
             (select 'given' from flow),
             (
-                select case when keyed then 'keyed' else 'again' end from queue
-                where queue_id = $1 and tenant_id || '' = $10 and deleted_at is null
+                select case when q.keyed then 'keyed' when f.clearing then 'clearing' else 'again' end
+                from queue q
+                join queue_flow f on f.queue_id = q.queue_id
+                where q.queue_id = $1 and q.tenant_id || '' = $10 and q.deleted_at is null
             ),
             'gone'
         ) as status,

@@ -19,10 +19,12 @@
 -- Index: queue_flow_pkey, queue_pkey, lease_pkey, queue_cursor_pkey, topic_partition_pkey, batch_pkey,
 --   queue_agent_pkey, waiting_due, waiting_pkey, queue_key_pkey, admitted_key, admitted_due.
 with open as materialized (
-    select turn, paused, tokens, refilled_at from queue_flow where queue_id = $1 and not limited for share
+    select turn, paused, tokens, refilled_at from queue_flow
+    where queue_id = $1 and not limited and not clearing for share
 ),
 bound as materialized (
-    select turn, paused, tokens, refilled_at from queue_flow where queue_id = $1 and limited for no key update
+    select turn, paused, tokens, refilled_at from queue_flow
+    where queue_id = $1 and limited and not clearing for no key update
 ),
 held as materialized (
     select x.*, date_trunc('milliseconds', clock_timestamp()) as now
@@ -309,8 +311,10 @@ from (
     select coalesce(
             (select 'given' from flow),
             (
-                select case when keyed then 'again' else 'shared' end from queue
-                where queue_id = $1 and tenant_id || '' = $11 and deleted_at is null
+                select case when not q.keyed then 'shared' when f.clearing then 'clearing' else 'again' end
+                from queue q
+                join queue_flow f on f.queue_id = q.queue_id
+                where q.queue_id = $1 and q.tenant_id || '' = $11 and q.deleted_at is null
             ),
             'gone'
         ) as status,

@@ -13,10 +13,10 @@
 -- Index: queue_flow_pkey, queue_pkey, waiting_due, lease_pkey, queue_cursor_pkey, topic_partition_pkey,
 --   queue_agent_pkey, batch_delayed.
 with open as materialized (
-    -- Empty, and with it all that follows, if the queue is limited or paused.
+    -- Empty, and with it all that follows, if the queue is limited or paused, or a seek is under way.
     select turn, date_trunc('milliseconds', clock_timestamp()) as now
     from queue_flow
-    where queue_id = $1::int8 and not limited and not paused for share
+    where queue_id = $1::int8 and not limited and not paused and not clearing for share
 ),
 -- Empty if the queue changed while its lock was waited for: the row that was locked has another turn than the
 -- row in the statement's snapshot.

@@ -14,6 +14,7 @@ use crate::group::{
 use crate::id::{AgentId, Generation, GroupId, MemberId, Offset, PartId, PartitionId, QueueId, TopicId};
 use crate::name::Name;
 use crate::page::{Page, PageRequest};
+use crate::queue::change::{DeadDone, DeadStep, SeekStep, SeekTo};
 use crate::queue::{
     Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected,
     Queue, QueueChange, QueueCounts, Settle, Settled,
@@ -106,12 +107,13 @@ macro_rules! calls {
                 Serving list_queue(&scope: Scope, queue: QueueId, listing: Listing,
                     after: Option<(PartitionId, Offset)>, limit: i64)
                     -> Result<Vec<Listed>, Error<NoSuchQueue>>;
-                Heavy redrive(&scope: Scope, queue: QueueId, &filter: DeadFilter, max_rate: Option<f64>)
-                    -> Result<i64, Error<DeadRejected>>;
-                Heavy purge_dead(&scope: Scope, queue: QueueId, &filter: DeadFilter)
-                    -> Result<i64, Error<DeadRejected>>;
-                Heavy seek(&scope: Scope, queue: QueueId, &to: [(PartitionId, Offset)])
-                    -> Result<(Vec<(PartitionId, Offset)>, i64), Error<NoSuchQueue>>;
+                Heavy redrive(&scope: Scope, queue: QueueId, &filter: DeadFilter, max_rate: Option<f64>,
+                    &step: DeadStep) -> Result<DeadDone, Error<DeadRejected>>;
+                Heavy purge_dead(&scope: Scope, queue: QueueId, &filter: DeadFilter, &step: DeadStep)
+                    -> Result<DeadDone, Error<DeadRejected>>;
+                Heavy begin_seek(&scope: Scope, queue: QueueId, &to: SeekTo)
+                    -> Result<Vec<(PartitionId, Offset)>, Error<NoSuchQueue>>;
+                Heavy step_seek(&scope: Scope, queue: QueueId) -> Result<SeekStep, Error<NoSuchQueue>>;
             }
             Jobs {
                 Serving beat(agent: AgentId, &busy: [Job]) -> Result<Beat, Error>;

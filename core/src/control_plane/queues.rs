@@ -4,6 +4,7 @@ use crate::error::Error;
 use crate::id::{Offset, PartitionId, QueueId};
 use crate::name::Name;
 use crate::page::{Page, PageRequest};
+use crate::queue::change::{DeadDone, DeadStep, SeekStep, SeekTo};
 use crate::queue::{
     Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected,
     Queue, QueueChange, QueueCounts, Settle, Settled,
@@ -85,29 +86,35 @@ pub trait Queues: Send + Sync + 'static {
     ) -> Result<Vec<Listed>, Error<NoSuchQueue>>;
 
     /// Moves dead records back to their queue, with 0 failures and without reason. With `max_rate` (records
-    /// per second) they become due one after the other, by partition and offset. Records that retention has
-    /// deleted stay dead. Returns how many were moved. With a filter by offsets: all or none.
+    /// per second) they become due one after the other, by partition and offset, from the beginning of the
+    /// first step on. Records that retention has deleted stay dead. With a filter by offsets: all or none, in
+    /// one step.
     async fn redrive(
         &self,
         scope: &Scope,
         queue: QueueId,
         filter: &DeadFilter,
         max_rate: Option<f64>,
-    ) -> Result<i64, Error<DeadRejected>>;
-    /// Deletes dead records. Returns how many.
+        step: &DeadStep,
+    ) -> Result<DeadDone, Error<DeadRejected>>;
+    /// Deletes dead records. With a filter by offsets: all or none, in one step.
     async fn purge_dead(
         &self,
         scope: &Scope,
         queue: QueueId,
         filter: &DeadFilter,
-    ) -> Result<i64, Error<DeadRejected>>;
-    /// Sets cursors, each partition once, limited to the offsets that the log holds. Leases, waiting runs and
-    /// admitted records of these partitions end; dead records end from the new cursor on. Returns the new
-    /// cursors by partition, and the number of unsettled records that are now skipped.
-    async fn seek(
+        step: &DeadStep,
+    ) -> Result<DeadDone, Error<DeadRejected>>;
+    /// Begins a seek: leases, waiting runs and admitted records of its partitions end, dead records end from
+    /// the targets on, and the cursors are set to the targets, which are returned by partition. That may need
+    /// calls of [`Self::step_seek`]; until it is done, no record is given out, and calls that need the queue
+    /// go on with it. A seek that begins before another is done takes its place in the partitions of both.
+    async fn begin_seek(
         &self,
         scope: &Scope,
         queue: QueueId,
-        to: &[(PartitionId, Offset)],
-    ) -> Result<(Vec<(PartitionId, Offset)>, i64), Error<NoSuchQueue>>;
+        to: &SeekTo,
+    ) -> Result<Vec<(PartitionId, Offset)>, Error<NoSuchQueue>>;
+    /// Goes on with a seek for some seconds at most.
+    async fn step_seek(&self, scope: &Scope, queue: QueueId) -> Result<SeekStep, Error<NoSuchQueue>>;
 }

@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::id::{Offset, PartitionId, QueueId};
 use crate::name::Name;
 use crate::page::{Page, PageRequest};
+use crate::queue::change::{DeadDone, DeadStep, SeekStep, SeekTo};
 use crate::queue::{
     Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected,
     Queue, QueueChange, QueueCounts, Settle, Settled,
@@ -158,10 +159,12 @@ impl Queues for MemoryControlPlane {
         queue: QueueId,
         filter: &DeadFilter,
         max_rate: Option<f64>,
-    ) -> Result<i64, Error<DeadRejected>> {
+        step: &DeadStep,
+    ) -> Result<DeadDone, Error<DeadRejected>> {
         let mut state = self.state.lock();
         let now = self.clock.now_ms();
-        dead_outcome(state.with_queue(scope, queue, |state, row| state.redrive(row, filter, max_rate, now)))
+        let redrive = |state: &State, row: &mut QueueRow| state.redrive(row, filter, max_rate, step, now);
+        dead_outcome(state.with_queue(scope, queue, redrive))
     }
 
     async fn purge_dead(
@@ -169,19 +172,25 @@ impl Queues for MemoryControlPlane {
         scope: &Scope,
         queue: QueueId,
         filter: &DeadFilter,
-    ) -> Result<i64, Error<DeadRejected>> {
-        dead_outcome(self.state.lock().with_queue(scope, queue, |_, row| row.purge_dead(filter)))
+        step: &DeadStep,
+    ) -> Result<DeadDone, Error<DeadRejected>> {
+        dead_outcome(self.state.lock().with_queue(scope, queue, |_, row| row.purge_dead(filter, step)))
     }
 
-    async fn seek(
+    /// Does the whole seek.
+    async fn begin_seek(
         &self,
         scope: &Scope,
         queue: QueueId,
-        to: &[(PartitionId, Offset)],
-    ) -> Result<(Vec<(PartitionId, Offset)>, i64), Error<NoSuchQueue>> {
+        to: &SeekTo,
+    ) -> Result<Vec<(PartitionId, Offset)>, Error<NoSuchQueue>> {
         self.state
             .lock()
             .with_queue(scope, queue, |state, row| state.seek(row, to))
             .ok_or(Error::Rejected(NoSuchQueue))
+    }
+
+    async fn step_seek(&self, scope: &Scope, queue: QueueId) -> Result<SeekStep, Error<NoSuchQueue>> {
+        Ok(SeekStep { done: true, skipped: self.state.lock().queue_row(scope, queue)?.skipped })
     }
 }

@@ -50,7 +50,10 @@ async fn dead_records_are_redriven_by_offset_by_reason_and_all() {
         .await
         .problem(404, "dead_not_found");
     assert_eq!(queue.counts().await.dead, 6, "nothing was done");
-    assert_eq!(queue.post("dead/redrive", json!({"offsets": [place(3)]})).await.ok(), json!({"redriven": 1}));
+    assert_eq!(
+        queue.post("dead/redrive", json!({"offsets": [place(3)]})).await.ok(),
+        json!({"redriven": 1, "remaining": false})
+    );
     let lease = queue.lease(json!({"max_records": 9, "wait_ms": 5_000})).await;
     assert_eq!(
         (&lease["records"][0]["value"], &lease["records"][0]["attempt"], &lease["records"][0]["failures"]),
@@ -58,13 +61,13 @@ async fn dead_records_are_redriven_by_offset_by_reason_and_all() {
     );
     assert_eq!(
         queue.post("dead/redrive", json!({"filter": {"reason": "smtp*"}})).await.ok(),
-        json!({"redriven": 3})
+        json!({"redriven": 3, "remaining": false})
     );
     assert_eq!(
         queue.post("dead/purge", json!({"filter": {"reason": "sch?ma"}})).await.ok(),
-        json!({"purged": 2})
+        json!({"purged": 2, "remaining": false})
     );
-    assert_eq!(queue.post("dead/redrive", json!({})).await.ok(), json!({"redriven": 0}));
+    assert_eq!(queue.post("dead/redrive", json!({})).await.ok(), json!({"redriven": 0, "remaining": false}));
     let mut redriven = values(&queue.lease(json!({"max_records": 9, "wait_ms": 5_000})).await);
     redriven.sort_unstable();
     assert_eq!(redriven, [0, 2, 4]);
@@ -79,7 +82,10 @@ async fn dead_records_are_redriven_by_offset_by_reason_and_all() {
 async fn a_redrive_at_a_rate_makes_records_due_one_after_the_other() {
     let queue = Queue::new(api(), json!({})).await;
     kill(&queue, 5).await;
-    assert_eq!(queue.post("dead/redrive", json!({"max_rate": 10})).await.ok(), json!({"redriven": 5}));
+    assert_eq!(
+        queue.post("dead/redrive", json!({"max_rate": 10})).await.ok(),
+        json!({"redriven": 5, "remaining": false})
+    );
     let start = Instant::now();
     let mut got = 0;
     while got < 5 {
@@ -140,7 +146,7 @@ async fn a_purge_passes_over_everything_and_receipts_are_lost() {
     let lease = queue.lease(json!({"max_records": 3})).await;
     let r = receipts(&lease);
     queue.settle(json!({"nack": [{"receipt": r[0], "delay_ms": 60_000}], "ack": [r[1]]})).await;
-    assert_eq!(queue.post("purge", json!({})).await.ok(), json!({"purged": 8}));
+    assert_eq!(queue.post("purge", json!({})).await.ok(), json!({"purged": 8, "remaining": false}));
     assert_eq!(queue.statuses(json!({"ack": [r[2]]})).await, ["lost"]);
     assert_eq!(values(&queue.lease(json!({"wait_ms": 200})).await), [0; 0]);
     assert_eq!(queue.counts().await, Counts::default());
@@ -153,16 +159,17 @@ async fn a_seek_goes_back_and_forth() {
     let lease = queue.lease(json!({"max_records": 6})).await;
     queue.settle(json!({"ack": receipts(&lease)[..4]})).await;
     let at = |o: i64| json!({"offsets": [{"partition": 0, "offset": o}]});
-    assert_eq!(queue.post("seek", json!({"to": at(2)})).await.ok(), at(2));
+    let sought = |o: i64| json!({"offsets": [{"partition": 0, "offset": o}], "remaining": false});
+    assert_eq!(queue.post("seek", json!({"to": at(2)})).await.ok(), sought(2));
     assert_eq!(queue.statuses(json!({"ack": [receipts(&lease)[5]]})).await, ["lost"], "its leases ended");
     let again = queue.lease(json!({"max_records": 9})).await;
     assert_eq!(values(&again), [2, 3, 4, 5]);
     assert_eq!(again["records"][0]["attempt"], json!(1));
     for (to, offset) in [("earliest", 0), ("latest", 6)] {
-        assert_eq!(queue.post("seek", json!({ "to": to })).await.ok(), at(offset));
+        assert_eq!(queue.post("seek", json!({ "to": to })).await.ok(), sought(offset));
     }
     let stamp = lease["records"][0]["timestamp"].as_i64().unwrap();
-    assert_eq!(queue.post("seek", json!({"to": {"timestamp": stamp}})).await.ok(), at(0));
+    assert_eq!(queue.post("seek", json!({"to": {"timestamp": stamp}})).await.ok(), sought(0));
     queue.post("seek", json!({"to": at(7)})).await.problem(416, "offset_out_of_range");
     queue
         .post("seek", json!({"to": {"offsets": [{"partition": 5, "offset": 0}]}}))

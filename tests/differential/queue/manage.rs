@@ -2,8 +2,10 @@
 
 use super::pair::{Pair, QueueSlot, TAME_TOPIC, TopicSlot, known};
 use millpond_core::group::Start;
+use millpond_core::queue::change::SeekTo;
 use millpond_core::queue::{DeadFilter, Listing, Mode, QueueChange, Rate};
 use millpond_core::{Name, Offset, PartitionId, TopicChange};
+use millpond_tests::queues::{purge_dead, redrive, seek};
 use millpond_tests::stage::{Draft, HOUR, MINUTE, PartKind, Tag, name};
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -181,12 +183,23 @@ impl Pair {
         to.sort_unstable();
         to.dedup_by_key(|(partition, _)| *partition);
         println!("seek {}: {to:?}", self.queues[n].memory.id);
-        let memory = known(self.memory.plane.seek(&self.memory.scope, self.queues[n].memory.id, &to).await);
+        let memory = known(
+            seek(
+                &*self.memory.plane,
+                &self.memory.scope,
+                self.queues[n].memory.id,
+                &SeekTo::Offsets(to.clone()),
+            )
+            .await,
+        );
         let postgres = known(
-            self.postgres
-                .plane
-                .seek(&self.postgres.scope, self.queues[n].postgres, &self.places_there(&to))
-                .await,
+            seek(
+                &*self.postgres.plane,
+                &self.postgres.scope,
+                self.queues[n].postgres,
+                &SeekTo::Offsets(self.places_there(&to)),
+            )
+            .await,
         );
         let there = memory.map(|(cursors, skipped)| (self.places_there(&cursors), skipped));
         assert_eq!(there, postgres);
@@ -225,15 +238,19 @@ impl Pair {
         let rate = rng.random_bool(0.3).then_some(1.0 / 60.0);
         println!("redrive {}: {memory:?} {rate:?}", self.queues[n].memory.id);
         let redriven = known(
-            self.memory.plane.redrive(&self.memory.scope, self.queues[n].memory.id, &memory, rate).await,
+            redrive(&*self.memory.plane, &self.memory.scope, self.queues[n].memory.id, &memory, rate).await,
         );
         assert_eq!(
             redriven,
             known(
-                self.postgres
-                    .plane
-                    .redrive(&self.postgres.scope, self.queues[n].postgres, &postgres, rate)
-                    .await
+                redrive(
+                    &*self.postgres.plane,
+                    &self.postgres.scope,
+                    self.queues[n].postgres,
+                    &postgres,
+                    rate
+                )
+                .await
             )
         );
         if redriven.is_ok_and(|count| count > 0) {
@@ -246,14 +263,13 @@ impl Pair {
         let n = self.alive_queue(rng);
         let (memory, postgres) = self.filter(n, rng).await;
         println!("purge {}: {memory:?}", self.queues[n].memory.id);
-        let purged =
-            known(self.memory.plane.purge_dead(&self.memory.scope, self.queues[n].memory.id, &memory).await);
+        let purged = known(
+            purge_dead(&*self.memory.plane, &self.memory.scope, self.queues[n].memory.id, &memory).await,
+        );
         assert_eq!(
             purged,
             known(
-                self.postgres
-                    .plane
-                    .purge_dead(&self.postgres.scope, self.queues[n].postgres, &postgres)
+                purge_dead(&*self.postgres.plane, &self.postgres.scope, self.queues[n].postgres, &postgres)
                     .await
             )
         );

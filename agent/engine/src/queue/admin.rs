@@ -4,13 +4,16 @@
 use super::Queues;
 use crate::fetch::ReadError;
 use crate::topics::TopicError;
+use millpond_core::queue::change::{DeadDone, DeadStep, SeekTo};
 use millpond_core::queue::{
     DeadFilter, DeadRejected, NoSuchQueue, PutQueueRejected, Queue, QueueChange, QueueCounts,
 };
 use millpond_core::topic::PartitionStatus;
-use millpond_core::{Error, Name, Offset, Page, PageRequest, PartitionId, Scope};
+use millpond_core::{Error, Name, Offset, Page, PageRequest, PartitionId, QueueId, Scope};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Why an operation on a queue failed.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +79,19 @@ impl From<Error> for QueueAdminError {
     fn from(error: Error) -> Self {
         Self::ControlPlane(error)
     }
+}
+
+/// How long one call works on the records of a queue before it answers that there is more to do.
+const WORK_MAX: Duration = Duration::from_secs(20);
+/// Dead records that one statement looks at.
+const DEAD_STEP_RECORDS: i64 = 5_000;
+
+/// What an operation on many records has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Worked {
+    pub records: i64,
+    /// More is left, since it takes long: the same call goes on.
+    pub remaining: bool,
 }
 
 /// A queue, with the numbers of its records by state.
@@ -184,78 +200,110 @@ impl Queues {
         Ok(done?)
     }
 
-    /// Moves the queue past all its records and ends its leases. Returns the number of records that were not
-    /// settled.
-    pub async fn purge(&self, scope: &Scope, name: &Name) -> Result<i64, QueueAdminError> {
+    /// Moves the queue past all its records and ends its leases. Counts the records that were not settled,
+    /// also those that an earlier call counted that was not done.
+    pub async fn purge(&self, scope: &Scope, name: &Name) -> Result<Worked, QueueAdminError> {
         let queue = self.look_up(scope, name).await?;
-        let status = self.runtime.plane.partitions(scope, queue.topic_id).await?;
-        let ends: Vec<(PartitionId, Offset)> = status.into_iter().map(|p| (p.id, p.high_watermark)).collect();
-        let (_, purged) = self.runtime.plane.seek(scope, queue.id, &ends).await?;
-        Ok(purged)
+        self.runtime.plane.begin_seek(scope, queue.id, &SeekTo::Latest).await?;
+        self.finish_seek(scope, queue.id).await
     }
 
-    /// Moves the cursors of a queue, and returns them by partition number. In the partitions concerned, all
-    /// leases end, and waiting records, as well as dead records from the new cursor on, are forgotten.
+    /// Moves the cursors of a queue, and returns them by partition number, and whether the seek remains to be
+    /// done by another call. In the partitions concerned, all leases end, and waiting records, as well as
+    /// dead records from the new cursor on, are forgotten.
     pub async fn seek(
         &self,
         scope: &Scope,
         name: &Name,
         to: &SeekTarget,
-    ) -> Result<Vec<(i32, Offset)>, QueueAdminError> {
+    ) -> Result<(Vec<(i32, Offset)>, bool), QueueAdminError> {
         let queue = self.look_up(scope, name).await?;
-        let targets = self.targets(scope, &queue, to).await?;
-        let (cursors, _) = self.runtime.plane.seek(scope, queue.id, &targets).await?;
-        self.nudge(queue.id);
+        let to = self.target(scope, &queue, to).await?;
+        let cursors = self.runtime.plane.begin_seek(scope, queue.id, &to).await?;
+        let worked = self.finish_seek(scope, queue.id).await?;
         let place = |(id, offset): (PartitionId, Offset)| Some((number_of(&queue, id)?, offset));
-        Ok(cursors.into_iter().filter_map(place).collect())
+        Ok((cursors.into_iter().filter_map(place).collect(), worked.remaining))
     }
 
-    /// The new cursors.
-    async fn targets(
-        &self,
-        scope: &Scope,
-        queue: &Queue,
-        to: &SeekTarget,
-    ) -> Result<Vec<(PartitionId, Offset)>, QueueAdminError> {
-        let status = self.runtime.plane.partitions(scope, queue.topic_id).await?;
+    async fn finish_seek(&self, scope: &Scope, queue: QueueId) -> Result<Worked, QueueAdminError> {
+        let begun = Instant::now();
+        loop {
+            let step = self.runtime.plane.step_seek(scope, queue).await?;
+            if step.done || begun.elapsed() >= WORK_MAX {
+                self.nudge(queue);
+                return Ok(Worked { records: step.skipped, remaining: !step.done });
+            }
+        }
+    }
+
+    async fn target(&self, scope: &Scope, queue: &Queue, to: &SeekTarget) -> Result<SeekTo, QueueAdminError> {
         Ok(match to {
-            SeekTarget::Earliest => status.into_iter().map(|p| (p.id, p.log_start_offset)).collect(),
-            SeekTarget::Latest => status.into_iter().map(|p| (p.id, p.high_watermark)).collect(),
+            SeekTarget::Earliest => SeekTo::Earliest,
+            SeekTarget::Latest => SeekTo::Latest,
             SeekTarget::Timestamp(timestamp) => {
                 let topic = self.topics.get(scope, &queue.topic).await?;
                 let offsets = self.fetch.offsets_at(scope, &topic, *timestamp).await?;
-                offsets.into_iter().map(|(_, id, offset)| (id, offset)).collect()
+                SeekTo::Offsets(offsets.into_iter().map(|(_, id, offset)| (id, offset)).collect())
             }
-            SeekTarget::Offsets(places) => within_log(queue, &status, places)?,
+            SeekTarget::Offsets(places) => {
+                let status = self.runtime.plane.partitions(scope, queue.topic_id).await?;
+                SeekTo::Offsets(within_log(queue, &status, places)?)
+            }
         })
     }
 
     /// Gives dead records back to their queue, with no failures counted. With `max_rate`, in records per
-    /// second, they become due one after the other. Returns their number.
+    /// second, they become due one after the other; all of them are scheduled before the call ends, since the
+    /// schedule of another call would begin anew.
     pub async fn redrive(
         &self,
         scope: &Scope,
         name: &Name,
         dead: &DeadSelection,
         max_rate: Option<f64>,
-    ) -> Result<i64, QueueAdminError> {
+    ) -> Result<Worked, QueueAdminError> {
         let queue = self.look_up(scope, name).await?;
         let filter = dead.filter(&queue)?;
-        let redriven = self.runtime.plane.redrive(scope, queue.id, &filter, max_rate).await?;
-        self.nudge(queue.id);
-        Ok(redriven)
+        let until = max_rate.is_none().then(|| Instant::now() + WORK_MAX);
+        let (mut worked, mut step) = (Worked::default(), DeadStep::first(DEAD_STEP_RECORDS));
+        loop {
+            let done = self.runtime.plane.redrive(scope, queue.id, &filter, max_rate, &step).await;
+            self.nudge(queue.id);
+            match worked.next(done?, until) {
+                Some(next) => step = next,
+                None => return Ok(worked),
+            }
+        }
     }
 
-    /// Forgets dead records. Returns their number.
+    /// Forgets dead records.
     pub async fn purge_dead(
         &self,
         scope: &Scope,
         name: &Name,
         dead: &DeadSelection,
-    ) -> Result<i64, QueueAdminError> {
+    ) -> Result<Worked, QueueAdminError> {
         let queue = self.look_up(scope, name).await?;
         let filter = dead.filter(&queue)?;
-        Ok(self.runtime.plane.purge_dead(scope, queue.id, &filter).await?)
+        let until = Some(Instant::now() + WORK_MAX);
+        let (mut worked, mut step) = (Worked::default(), DeadStep::first(DEAD_STEP_RECORDS));
+        loop {
+            let done = self.runtime.plane.purge_dead(scope, queue.id, &filter, &step).await?;
+            match worked.next(done, until) {
+                Some(next) => step = next,
+                None => return Ok(worked),
+            }
+        }
+    }
+}
+
+impl Worked {
+    /// Adds what a step has done. Returns the next step, if there is one and it is not too late for it.
+    fn next(&mut self, done: DeadDone, until: Option<Instant>) -> Option<DeadStep> {
+        self.records += done.records;
+        let next = done.next.filter(|_| until.is_none_or(|until| Instant::now() < until));
+        self.remaining = done.next.is_some() && next.is_none();
+        next
     }
 }
 

@@ -38,7 +38,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-pub use admin::{DeadSelection, DescribedQueue, QueueAdminError, SeekTarget};
+pub use admin::{DeadSelection, DescribedQueue, QueueAdminError, SeekTarget, Worked};
 pub use fill::{Leased, LeasedRecord};
 pub use look::{ListedMemory, ListedPage, ListedRecord, PeekedRecord};
 

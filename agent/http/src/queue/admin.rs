@@ -7,7 +7,7 @@ use crate::extract::{Caller, QueueName};
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Json;
-use millpond_core::{Name, Offset, Scope};
+use millpond_core::{Name, Offset, Scope, limits};
 use millpond_engine::queue::{DeadSelection, SeekTarget};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,7 @@ struct Filter {
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct DeadBody {
+    /// At most 10000. If one of them is not dead, nothing is done.
     offsets: Option<Vec<PartitionPlace>>,
     filter: Option<Filter>,
     /// Redrive only: records per second that become due, 0.001 to 1000000. Default: all at once.
@@ -39,11 +40,15 @@ struct DeadBody {
 #[derive(Serialize, utoipa::ToSchema)]
 pub(super) struct Redriven {
     redriven: i64,
+    /// True if the call ended before all was done, since there is much to do: send it again to go on.
+    remaining: bool,
 }
 
 #[derive(Serialize, utoipa::ToSchema)]
 pub(super) struct Purged {
     purged: i64,
+    /// True if the call ended before all was done, since there is much to do: send it again to go on.
+    remaining: bool,
 }
 
 #[derive(Serialize, utoipa::ToSchema)]
@@ -73,6 +78,9 @@ struct SeekBody {
 pub(super) struct Cursors {
     /// The offset at which the queue continues, for each partition.
     offsets: Vec<PartitionPlace>,
+    /// True if the call ended before all was done, since there is much to do: until it is, the queue leases
+    /// nothing. Lease calls go on with it, and so does the same call.
+    remaining: bool,
 }
 
 impl DeadBody {
@@ -81,6 +89,9 @@ impl DeadBody {
             (Some(_), Some(_)) => Err(Problem::bad_request("give offsets or a filter, not both")),
             (None, None) => Ok(DeadSelection::All),
             (None, Some(filter)) => Ok(DeadSelection::ReasonLike(filter.reason.clone())),
+            (Some(places), None) if places.len() > limits::DEAD_MAX_OFFSETS => {
+                Err(Problem::bad_request(format!("give at most {} offsets", limits::DEAD_MAX_OFFSETS)))
+            }
             (Some(places), None) => {
                 Ok(DeadSelection::Offsets(places.iter().map(PartitionPlace::pair).collect()))
             }
@@ -131,8 +142,8 @@ pub(super) async fn redrive(
     if body.max_rate.is_some_and(|rate| !(0.001..=1_000_000.0).contains(&rate)) {
         return Err(Problem::bad_request("max_rate is out of range: 0.001 to 1000000"));
     }
-    let redriven = app.engine.queues.redrive(&scope, &name, &body.selection()?, body.max_rate).await?;
-    Ok(Json(Redriven { redriven }))
+    let worked = app.engine.queues.redrive(&scope, &name, &body.selection()?, body.max_rate).await?;
+    Ok(Json(Redriven { redriven: worked.records, remaining: worked.remaining }))
 }
 
 /// Forgets dead records for good.
@@ -158,8 +169,8 @@ pub(super) async fn purge_dead(
     if body.max_rate.is_some() {
         return Err(Problem::bad_request("max_rate is a parameter of redrive only"));
     }
-    let purged = app.engine.queues.purge_dead(&scope, &name, &body.selection()?).await?;
-    Ok(Json(Purged { purged }))
+    let worked = app.engine.queues.purge_dead(&scope, &name, &body.selection()?).await?;
+    Ok(Json(Purged { purged: worked.records, remaining: worked.remaining }))
 }
 
 async fn set_paused(
@@ -213,6 +224,7 @@ pub(super) async fn resume(
 }
 
 /// Skips everything that is in the queue now. Its leases end, and their receipts are lost. Dead records stay.
+/// No cursor goes back, and no record that was acknowledged comes back.
 #[utoipa::path(
     post, path = "/v1/queues/{queue}/purge", operation_id = "purge_queue", tag = "queues",
     params(("queue" = String, Path)),
@@ -229,8 +241,8 @@ pub(super) async fn purge(
     Caller(scope): Caller,
     QueueName(name): QueueName,
 ) -> Result<Json<Purged>, Problem> {
-    let purged = app.engine.queues.purge(&scope, &name).await?;
-    Ok(Json(Purged { purged }))
+    let worked = app.engine.queues.purge(&scope, &name).await?;
+    Ok(Json(Purged { purged: worked.records, remaining: worked.remaining }))
 }
 
 /// Moves a queue to another position. In the partitions that are moved, all leases end, waiting records are
@@ -256,7 +268,7 @@ pub(super) async fn seek(
     body: Body,
 ) -> Result<Json<Cursors>, Problem> {
     let body: SeekBody = json_body(&app, body).await?;
-    let cursors = app.engine.queues.seek(&scope, &name, &body.to.target()).await?;
+    let (cursors, remaining) = app.engine.queues.seek(&scope, &name, &body.to.target()).await?;
     let place = |(partition, offset): (i32, Offset)| PartitionPlace { partition, offset: offset.0 };
-    Ok(Json(Cursors { offsets: cursors.into_iter().map(place).collect() }))
+    Ok(Json(Cursors { offsets: cursors.into_iter().map(place).collect(), remaining }))
 }

@@ -6,7 +6,7 @@
 use super::columns::joined;
 use super::grant_plain;
 use super::hints::{self, KnownAs, MIXED};
-use super::{again, is_conflict};
+use super::{SEEK_HELP_STATEMENTS_MAX, again, is_conflict, seek};
 use crate::postgres::PostgresControlPlane;
 use crate::postgres::connection::{WRITE, sent};
 use crate::postgres::error::classify;
@@ -66,6 +66,14 @@ pub(super) async fn grant(
         match rows.iter().find_map(|row| row.status.as_deref()) {
             Some("given") => {}
             Some("again") => continue,
+            Some("clearing") => {
+                let step = seek::step(plane, &grant.scope, grant.queue, SEEK_HELP_STATEMENTS_MAX).await?;
+                if step.done {
+                    continue;
+                }
+                // There may be fresh records once the seek is done.
+                return Ok(Granted { contended: true, ..read(grant, rows) });
+            }
             Some("keyed") => {
                 known = Some(KnownAs::Keyed);
                 plane.hints.write().insert(grant.queue, KnownAs::Keyed);

@@ -18,11 +18,17 @@ pub(super) use admin::hold;
 use async_trait::async_trait;
 pub(super) use hints::QueueHints;
 use millpond_core::control_plane::Queues;
+use millpond_core::queue::change::{DeadDone, DeadStep, SeekStep, SeekTo};
 use millpond_core::queue::{
     Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected,
     Queue, QueueChange, QueueCounts, Settle, Settled,
 };
 use millpond_core::{Error, Name, Offset, Page, PageRequest, PartitionId, QueueId, Scope};
+
+/// Statements of one call for a seek; each takes some 100 ms at most.
+const SEEK_STATEMENTS_MAX: usize = 60;
+/// Statements for a seek that another call sends first, because it needs the queue.
+const SEEK_HELP_STATEMENTS_MAX: usize = 10;
 
 /// True if an insert failed because another session inserted the same row at the same time. If the statement
 /// is sent again, it finds that row.
@@ -111,8 +117,9 @@ impl Queues for PostgresControlPlane {
         queue: QueueId,
         filter: &DeadFilter,
         max_rate: Option<f64>,
-    ) -> Result<i64, Error<DeadRejected>> {
-        dead::redrive(self, scope, queue, filter, max_rate).await
+        step: &DeadStep,
+    ) -> Result<DeadDone, Error<DeadRejected>> {
+        dead::redrive(self, scope, queue, filter, max_rate, step).await
     }
 
     async fn purge_dead(
@@ -120,16 +127,21 @@ impl Queues for PostgresControlPlane {
         scope: &Scope,
         queue: QueueId,
         filter: &DeadFilter,
-    ) -> Result<i64, Error<DeadRejected>> {
-        dead::purge(self, scope, queue, filter).await
+        step: &DeadStep,
+    ) -> Result<DeadDone, Error<DeadRejected>> {
+        dead::purge(self, scope, queue, filter, step).await
     }
 
-    async fn seek(
+    async fn begin_seek(
         &self,
         scope: &Scope,
         queue: QueueId,
-        to: &[(PartitionId, Offset)],
-    ) -> Result<(Vec<(PartitionId, Offset)>, i64), Error<NoSuchQueue>> {
-        seek::seek(self, scope, queue, to).await
+        to: &SeekTo,
+    ) -> Result<Vec<(PartitionId, Offset)>, Error<NoSuchQueue>> {
+        seek::begin(self, scope, queue, to).await
+    }
+
+    async fn step_seek(&self, scope: &Scope, queue: QueueId) -> Result<SeekStep, Error<NoSuchQueue>> {
+        seek::step(self, scope, queue, SEEK_STATEMENTS_MAX).await
     }
 }

@@ -1,10 +1,12 @@
 //! Creating, changing and deleting queues, and operations on a whole queue: redrive, purge, seek.
 
-use super::row::{AdmittedRow, Counts, CursorRow, QueueRow, Rates, Waiting, count, partition_range};
+use super::row::{AdmittedRow, Counts, CursorRow, Dead, QueueRow, Rates, Waiting, count, partition_range};
 use crate::group::Start;
 use crate::id::{Offset, PartitionId, QueueId, TopicId};
 use crate::memory::State;
 use crate::name::Name;
+use crate::number::saturated;
+use crate::queue::change::{DeadDone, DeadStep, SeekTo};
 use crate::queue::like::like;
 use crate::queue::{DeadFilter, DeadRejected, PutQueueRejected, Queue, QueueChange, QueueConfig};
 use std::collections::{BTreeMap, HashMap};
@@ -14,6 +16,8 @@ use uuid::Uuid;
 const SECRET_PREFIX: u64 = 0x5ec2e7;
 
 type PartitionOffset = (PartitionId, Offset);
+/// The dead records that a step takes, and the last that it looked at, if there may be more.
+type Looked = (Vec<(PartitionId, i64)>, Option<PartitionOffset>);
 
 #[expect(
     clippy::as_conversions,
@@ -22,7 +26,7 @@ type PartitionOffset = (PartitionId, Offset);
     reason = "a delay need not be exact"
 )]
 /// Delay of the `nth` redriven record at `rate` records per second.
-fn delay_ms(nth: usize, rate: f64) -> i64 {
+fn delay_ms(nth: i64, rate: f64) -> i64 {
     (nth as f64 * 1_000.0 / rate) as i64
 }
 
@@ -77,6 +81,7 @@ impl State {
             admitted: BTreeMap::new(),
             keys: BTreeMap::new(),
             counts: Counts::default(),
+            skipped: 0,
             tokens: queue.config.rate.map_or(0.0, |rate| f64::from(rate.limit)),
             refilled_ms: now,
             rates: Rates { at_ms: now, ..Rates::default() },
@@ -130,14 +135,16 @@ impl State {
         row: &mut QueueRow,
         filter: &DeadFilter,
         rate: Option<f64>,
+        step: &DeadStep,
         now: i64,
-    ) -> Result<i64, DeadRejected> {
-        let mut chosen = row.dead_matching(filter)?;
+    ) -> Result<DeadDone, DeadRejected> {
+        let (mut chosen, last) = row.dead_matching(filter, step)?;
+        let begun_ms = step.begun_ms.unwrap_or(now);
         chosen.retain(|(partition, offset)| *offset >= self.log_start(*partition));
-        for (nth, (partition, offset)) in chosen.iter().enumerate() {
+        for (nth, (partition, offset)) in (step.redriven..).zip(&chosen) {
             let Some(dead) = row.dead.remove(&(*partition, *offset)) else { continue };
             row.counts.dead -= 1;
-            let due_ms = rate.map(|rate| now + delay_ms(nth, rate));
+            let due_ms = rate.map(|rate| begun_ms + delay_ms(nth, rate));
             if let Some(key_hash) = dead.key_hash {
                 row.admit(
                     *partition,
@@ -151,22 +158,31 @@ impl State {
                 row.add_waiting(*partition, *offset, run);
             }
         }
-        Ok(count(chosen.len()))
+        let records = count(chosen.len());
+        let (limit, redriven) = (step.limit, step.redriven + records);
+        let next = last.map(|last| DeadStep { after: Some(last), limit, begun_ms: Some(begun_ms), redriven });
+        Ok(DeadDone { records, next })
     }
 
-    pub(super) fn seek(&self, row: &mut QueueRow, to: &[PartitionOffset]) -> (Vec<PartitionOffset>, i64) {
-        let mut skipped = 0;
+    pub(super) fn seek(&self, row: &mut QueueRow, to: &SeekTo) -> Vec<PartitionOffset> {
+        let all = row.queue.partitions.iter();
+        let to: Vec<PartitionOffset> = match to {
+            SeekTo::Earliest => all.map(|partition| (*partition, Offset::ZERO)).collect(),
+            SeekTo::Latest => all.map(|partition| (*partition, Offset(i64::MAX))).collect(),
+            SeekTo::Offsets(offsets) => offsets.clone(),
+        };
         let mut cursors = Vec::new();
+        row.skipped = 0;
         for (partition, offset) in to {
-            let Some(log) = self.alive_partition(*partition) else { continue };
-            let target = (*offset).clamp(log.log_start, log.high_watermark);
-            if let Some(over) = row.seek(*partition, target.0) {
-                skipped += over;
-                cursors.push((*partition, target));
+            let Some(log) = self.alive_partition(partition) else { continue };
+            let target = offset.clamp(log.log_start, log.high_watermark);
+            if let Some(over) = row.seek(partition, target.0) {
+                row.skipped += over;
+                cursors.push((partition, target));
             }
         }
         cursors.sort_unstable();
-        (cursors, skipped)
+        cursors
     }
 }
 
@@ -195,35 +211,43 @@ impl QueueRow {
         Ok(())
     }
 
-    /// The dead records that a filter selects.
-    fn dead_matching(&self, filter: &DeadFilter) -> Result<Vec<(PartitionId, i64)>, DeadRejected> {
-        let matching = |pattern: &str| {
-            let is_it = |reason: &Option<String>| reason.as_ref().is_some_and(|reason| like(pattern, reason));
-            self.dead.iter().filter(|(_, dead)| is_it(&dead.reason)).map(|(at, _)| *at).collect()
-        };
-        Ok(match filter {
-            DeadFilter::All => self.dead.keys().copied().collect(),
-            DeadFilter::Reason(pattern) => matching(pattern),
-            DeadFilter::Offsets(offsets) => {
-                let mut all: Vec<(PartitionId, i64)> = offsets.iter().map(|(p, o)| (*p, o.0)).collect();
-                if let Some(nth) = all.iter().position(|at| !self.dead.contains_key(at)) {
-                    return Err(DeadRejected::NotDead { nth });
-                }
-                all.sort_unstable();
-                all
+    /// The dead records that a step looks at and that a filter selects, and the last that it looks at, if
+    /// there may be more.
+    fn dead_matching(&self, filter: &DeadFilter, step: &DeadStep) -> Result<Looked, DeadRejected> {
+        if let DeadFilter::Offsets(offsets) = filter {
+            let mut all: Vec<(PartitionId, i64)> = offsets.iter().map(|(p, o)| (*p, o.0)).collect();
+            if let Some(nth) = all.iter().position(|at| !self.dead.contains_key(at)) {
+                return Err(DeadRejected::NotDead { nth });
             }
-        })
+            all.sort_unstable();
+            return Ok((all, None));
+        }
+        let after = step.after.map(|(partition, offset)| (partition, offset.0));
+        let rest = self.dead.iter().filter(|(at, _)| after.is_none_or(|after| **at > after));
+        let looked: Vec<_> = rest.take(saturated::<usize, _>(step.limit)).collect();
+        let is_full = count(looked.len()) >= step.limit;
+        let last = looked.last().filter(|_| is_full).map(|(at, _)| (at.0, Offset(at.1)));
+        let is_it = |dead: &Dead| match filter {
+            DeadFilter::Reason(pattern) => dead.reason.as_ref().is_some_and(|reason| like(pattern, reason)),
+            _ => true,
+        };
+        Ok((looked.into_iter().filter(|(_, dead)| is_it(dead)).map(|(at, _)| *at).collect(), last))
     }
 
-    pub(super) fn purge_dead(&mut self, filter: &DeadFilter) -> Result<i64, DeadRejected> {
-        let chosen = self.dead_matching(filter)?;
+    pub(super) fn purge_dead(
+        &mut self,
+        filter: &DeadFilter,
+        step: &DeadStep,
+    ) -> Result<DeadDone, DeadRejected> {
+        let (chosen, last) = self.dead_matching(filter, step)?;
         for at in &chosen {
             self.dead.remove(at);
         }
         let purged = count(chosen.len());
         self.counts.dead -= purged;
         self.counts.purged += purged;
-        Ok(purged)
+        let next = last.map(|last| DeadStep { after: Some(last), ..*step });
+        Ok(DeadDone { records: purged, next })
     }
 
     /// Sets the cursor of a partition. Returns the number of unsettled records below it; `None` if the queue

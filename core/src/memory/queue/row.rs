@@ -23,6 +23,8 @@ pub(in crate::memory) struct QueueRow {
     /// Keyed queues: keys of the admitted records, by partition and key hash.
     pub keys: BTreeMap<(PartitionId, i64), KeyRow>,
     pub counts: Counts,
+    /// Unsettled records that the last seek skipped.
+    pub skipped: i64,
     /// Tokens of the rate limit, as of `refilled_ms`.
     pub tokens: f64,
     pub refilled_ms: i64,
