@@ -17,6 +17,7 @@ suite!(
     asks_for_what_is_not_admitted,
     begins_with_a_key_and_goes_around,
     waits_for_the_first_of_a_key,
+    knows_when_the_next_of_a_key_is_due,
     goes_on_when_a_record_dies,
     gives_a_redriven_record_its_turn,
     never_doubles_a_key,
@@ -155,6 +156,53 @@ async fn waits_for_the_first_of_a_key(s: &Stage) {
     assert_eq!(offsets(&parts), [0]);
     s.ack(&q, &parts).await;
     assert_eq!(offsets(&s.lease(&q, 9).await), [1]);
+}
+
+async fn knows_when_the_next_of_a_key_is_due(s: &Stage) {
+    let (q, homes) = s.queue_with("q", 1, 7, |c| c.mode = Some(Mode::Keyed)).await;
+    let now = s.grants(&q, &[]).await.at_ms;
+    let (soon, late) = (Some(now + 10 * MINUTE), Some(now + 20 * MINUTE));
+    let records = (0..)
+        .zip([(1, None), (1, late), (1, None), (2, None), (2, soon), (3, soon), (3, None)])
+        .map(|(o, (key_hash, due_ms))| Admitted { offset: Offset(o), key_hash, due_ms })
+        .collect();
+    let admit = Admit {
+        scope: s.scope.clone(),
+        queue: q.id,
+        agent: AGENT,
+        partition: homes[0].id,
+        from: Offset(0),
+        to: Offset(7),
+        runs: Vec::new(),
+        records,
+    };
+    assert!(s.admit(&admit).await || s.resends());
+    let parts = s.lease(&q, 9).await;
+    assert_eq!(offsets(&parts), [0, 3]);
+    s.settles(&q, &all(&parts, &reject("no"))).await;
+    for _ in 0..3 {
+        assert_eq!(s.grants(&q, &[9]).await.next_due_ms, soon);
+    }
+    // A redriven record is the lowest of its key, which need not wait for the other.
+    assert!(s.redrive(&q, &DeadFilter::Offsets(vec![(homes[0].id, Offset(0))]), None).await.is_ok());
+    let parts = s.lease(&q, 9).await;
+    assert_eq!(offsets(&parts), [0]);
+    s.ack(&q, &parts).await;
+    assert_eq!(offsets(&s.lease(&q, 9).await), NONE);
+    s.advance(11 * MINUTE).await;
+    let parts = s.lease(&q, 1).await;
+    assert_eq!(offsets(&parts), [4]);
+    s.ack(&q, &parts).await;
+    let parts = s.lease(&q, 9).await;
+    assert_eq!(offsets(&parts), [5]);
+    s.ack(&q, &parts).await;
+    assert_eq!(offsets(&s.lease(&q, 9).await), [6]);
+    s.advance(10 * MINUTE).await;
+    let parts = s.lease(&q, 9).await;
+    assert_eq!(offsets(&parts), [1]);
+    s.ack(&q, &parts).await;
+    assert_eq!(offsets(&s.lease(&q, 9).await), [2]);
+    assert!(s.ledger(&q).await.holds());
 }
 
 async fn goes_on_when_a_record_dies(s: &Stage) {

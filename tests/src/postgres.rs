@@ -21,7 +21,6 @@ const CLEANER: &str = r#"cat >/dev/null; n=0; while [ -e "$1/postgres/postmaster
 
 /// Every stored timestamp that the control plane compares with its clock, by table and column.
 const INSTANTS: [(&str, &str); 31] = [
-    ("cluster", "deletions_held_until"),
     ("topic", "created_at"),
     ("topic", "deleted_at"),
     ("topic", "retain_at"),
@@ -48,6 +47,7 @@ const INSTANTS: [(&str, &str); 31] = [
     ("waiting", "due_at"),
     ("dead", "died_at"),
     ("admitted", "due_at"),
+    ("queue_key", "due_at"),
     ("queue_agent", "settle_at"),
     ("queue_agent", "rated_at"),
     ("queue_operation", "at"),

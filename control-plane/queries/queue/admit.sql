@@ -11,8 +11,8 @@
 --     $11 due_ms (int8[], as above);
 --   $12 tenant_id (text).
 -- Returns: one row: 'moved'; 'stale': the cursor stands elsewhere, or a seek is under way; 'again': the queue
---   changed while the statement waited for its lock, nothing was done, send it again; 'gone': the tenant has no
---   such queue.
+--   changed while the statement waited for its lock, nothing was done, send it again; 'gone': the tenant has
+--   no such queue.
 -- Locks: the queue's flow in share mode, the cursor, the keys in order, the agent's row.
 -- Index: queue_flow_pkey, queue_pkey, queue_cursor_pkey, waiting_pkey, admitted_pkey, queue_key_pkey,
 --   queue_agent_pkey.
@@ -42,11 +42,18 @@ listed as (
     insert into admitted (queue_id, partition_id, record_offset, key_hash, due_at)
     select $1, $3, u.record_offset, u.key_hash, timestamptz 'epoch' + u.due_ms * interval '1 ms'
     from moved cross join unnest($9::int8[], $10::int8[], $11::int8[]) as u(record_offset, key_hash, due_ms)
-    returning key_hash
+    returning key_hash, record_offset, due_at
 ),
 keyed as (
-    insert into queue_key as k (queue_id, partition_id, key_hash, records)
-    select $1, $3, l.key_hash, count(*)::int4 from listed l group by l.key_hash order by l.key_hash
+    -- A key that is there already has a lower record, on which its due time depends.
+    insert into queue_key as k (queue_id, partition_id, key_hash, records, due_at)
+    select $1, $3, l.key_hash, l.records, case when l.due_at > m.now then l.due_at else '-infinity' end
+    from moved m
+    cross join (
+        select key_hash, count(*)::int4 as records, (array_agg(due_at order by record_offset))[1] as due_at
+        from listed group by key_hash
+    ) l
+    order by l.key_hash
     on conflict (queue_id, partition_id, key_hash) do update set records = k.records + excluded.records,
         turn = k.turn + 1
     returning 1

@@ -2,7 +2,8 @@
 -- at a time, in order.
 -- What is given out, and to whom, is as in grant.sql, except that fresh records are the lowest admitted
 -- record of each key that is free, if that record is due, by partition and key from a given place on, around.
--- A key is taken from then on, until that record is settled for good (acked, expired or dead).
+-- A key is taken from then on, until that record is settled for good (acked, expired or dead). A key that is
+-- known not to be due is not looked at before then.
 -- Steps that have the name of a step in grant.sql are the same text, unless they say how they differ.
 -- Takes: $1 queue_id (int8);
 --   $2 agent_id (uuid, the agent that counts it);
@@ -17,7 +18,7 @@
 -- Locks: the queue's flow, in share mode unless the queue is limited; due runs and free keys, passing over
 --   those that others hold or have changed; the agent's row.
 -- Index: queue_flow_pkey, queue_pkey, lease_pkey, queue_cursor_pkey, topic_partition_pkey, batch_pkey,
---   queue_agent_pkey, waiting_due, waiting_pkey, queue_key_pkey, admitted_key, admitted_due.
+--   queue_agent_pkey, waiting_due, waiting_pkey, queue_key_pkey, queue_key_due, admitted_key, admitted_due.
 with open as materialized (
     select turn, paused, tokens, refilled_at from queue_flow
     where queue_id = $1 and not limited and not clearing for share
@@ -81,32 +82,141 @@ limits as materialized (
         end as allowed
     from flow f, stock s, asked a
 ),
+-- Some of the keys whose lowest record has become due.
+woken as materialized (
+    select k.partition_id, k.key_hash, k.turn, r.record_offset, r.attempt
+    from (
+        select x.partition_id, x.key_hash, x.turn from queue_key x
+        where x.queue_id = $1 and not x.taken
+            and x.due_at > '-infinity' and x.due_at <= (select now from flow)
+        order by x.due_at limit (select coalesce(max(allowed), 0) + 100 from limits)
+    ) k
+    cross join lateral (
+        select a.record_offset, a.due_at, a.attempt from admitted a
+        where a.key_hash = k.key_hash and a.queue_id + 0 = $1 and a.partition_id + 0 = k.partition_id
+        order by a.record_offset + 0 limit 1
+    ) r
+    where coalesce(r.due_at, '-infinity') <= (select now from flow)
+),
 -- Free keys whose lowest record is due, first those from the starting place on, then those before it. One
 -- more than can be given out is read, so that it is known whether the limits left any behind.
 ahead as materialized (
-    select k.partition_id, k.key_hash, k.turn, r.record_offset, r.attempt
-    from queue_key k
-    cross join lateral (
-        select a.record_offset, a.due_at, a.attempt from admitted a
-        where a.key_hash = k.key_hash and a.queue_id + 0 = $1 and a.partition_id + 0 = k.partition_id
-        order by a.record_offset + 0 limit 1
-    ) r
-    where k.queue_id = $1 and not k.taken and (k.partition_id, k.key_hash) >= ($6::int8, $10::int8)
-        and coalesce(r.due_at, '-infinity') <= (select now from flow)
-    order by k.partition_id, k.key_hash limit (select coalesce(max(allowed), -1) + 1 from limits)
+    select x.* from (
+        (
+            select k.partition_id, k.key_hash, k.turn, r.record_offset, r.attempt
+            from queue_key k
+            cross join lateral (
+                select a.record_offset, a.due_at, a.attempt from admitted a
+                where a.key_hash = k.key_hash and a.queue_id + 0 = $1 and a.partition_id + 0 = k.partition_id
+                order by a.record_offset + 0 limit 1
+            ) r
+            where k.queue_id = $1 and k.due_at = '-infinity' and not k.taken
+                and (k.partition_id + 0, k.key_hash + 0) >= ($6::int8, $10::int8)
+                and coalesce(r.due_at, '-infinity') <= (select now from flow)
+            order by k.partition_id + 0, k.key_hash + 0
+            limit (select coalesce(max(allowed), -1) + 1 from limits)
+        )
+        union all
+        select w.partition_id, w.key_hash, w.turn, w.record_offset, w.attempt from woken w
+        where (w.partition_id, w.key_hash) >= ($6::int8, $10::int8)
+    ) x
+    order by x.partition_id, x.key_hash limit (select coalesce(max(allowed), -1) + 1 from limits)
 ),
 behind as materialized (
-    select k.partition_id, k.key_hash, k.turn, r.record_offset, r.attempt
-    from queue_key k
-    cross join lateral (
-        select a.record_offset, a.due_at, a.attempt from admitted a
-        where a.key_hash = k.key_hash and a.queue_id + 0 = $1 and a.partition_id + 0 = k.partition_id
-        order by a.record_offset + 0 limit 1
-    ) r
-    where k.queue_id = $1 and not k.taken and (k.partition_id, k.key_hash) < ($6, $10)
-        and coalesce(r.due_at, '-infinity') <= (select now from flow)
-    order by k.partition_id, k.key_hash
+    select x.* from (
+        (
+            select k.partition_id, k.key_hash, k.turn, r.record_offset, r.attempt
+            from queue_key k
+            cross join lateral (
+                select a.record_offset, a.due_at, a.attempt from admitted a
+                where a.key_hash = k.key_hash and a.queue_id + 0 = $1 and a.partition_id + 0 = k.partition_id
+                order by a.record_offset + 0 limit 1
+            ) r
+            where k.queue_id = $1 and k.due_at = '-infinity' and not k.taken
+                and (k.partition_id + 0, k.key_hash + 0) < ($6, $10)
+                and coalesce(r.due_at, '-infinity') <= (select now from flow)
+            order by k.partition_id + 0, k.key_hash + 0
+            limit (select coalesce(max(allowed), -1) + 1 from limits) - (select count(*) from ahead)
+        )
+        union all
+        select w.partition_id, w.key_hash, w.turn, w.record_offset, w.attempt from woken w
+        where (w.partition_id, w.key_hash) < ($6, $10)
+    ) x
+    order by x.partition_id, x.key_hash
     limit (select coalesce(max(allowed), -1) + 1 from limits) - (select count(*) from ahead)
+),
+-- Keys that these scans have passed because their lowest record is not due: a settlement has made it the
+-- lowest. From now on they are found when it is due.
+reach as materialized (
+    select a.n > l.allowed as ahead_full, a.n + b.n > l.allowed as full, a.partition_id as ahead_partition,
+        a.key_hash as ahead_key, b.partition_id as behind_partition, b.key_hash as behind_key
+    from limits l,
+        (
+            select count(*) as n,
+                (array_agg(partition_id order by partition_id desc, key_hash desc))[1] as partition_id,
+                (array_agg(key_hash order by partition_id desc, key_hash desc))[1] as key_hash
+            from ahead
+        ) a,
+        (
+            select count(*) as n,
+                (array_agg(partition_id order by partition_id desc, key_hash desc))[1] as partition_id,
+                (array_agg(key_hash order by partition_id desc, key_hash desc))[1] as key_hash
+            from behind
+        ) b
+    where exists (select from admitted d where d.queue_id = $1 and d.due_at > (select now from flow))
+),
+early as materialized (
+    (
+        select k.partition_id, k.key_hash, k.turn, r.due_at
+        from reach h
+        cross join queue_key k
+        cross join lateral (
+            select a.due_at from admitted a
+            where a.key_hash = k.key_hash and a.queue_id + 0 = $1 and a.partition_id + 0 = k.partition_id
+            order by a.record_offset + 0 limit 1
+        ) r
+        where k.queue_id = $1 and k.due_at = '-infinity' and not k.taken
+            and (k.partition_id + 0, k.key_hash + 0) >= ($6, $10)
+            and (
+                not h.ahead_full
+                or (k.partition_id + 0, k.key_hash + 0) <= (h.ahead_partition, h.ahead_key)
+            )
+            and r.due_at > (select now from flow)
+        limit 200
+    )
+    union all
+    (
+        select k.partition_id, k.key_hash, k.turn, r.due_at
+        from reach h
+        cross join queue_key k
+        cross join lateral (
+            select a.due_at from admitted a
+            where a.key_hash = k.key_hash and a.queue_id + 0 = $1 and a.partition_id + 0 = k.partition_id
+            order by a.record_offset + 0 limit 1
+        ) r
+        where not h.ahead_full and k.queue_id = $1 and k.due_at = '-infinity' and not k.taken
+            and (k.partition_id + 0, k.key_hash + 0) < ($6, $10)
+            and (
+                not h.full
+                or (k.partition_id + 0, k.key_hash + 0) <= (h.behind_partition, h.behind_key)
+            )
+            and r.due_at > (select now from flow)
+        limit 200
+    )
+),
+resting as materialized (
+    select k.id, e.due_at
+    from early e
+    cross join lateral (
+        select q.ctid as id from queue_key q
+        where q.queue_id = $1 and q.partition_id = e.partition_id and q.key_hash = e.key_hash
+            and q.turn = e.turn
+        limit 1 for update of q skip locked
+    ) k
+),
+rested as (
+    update queue_key k set due_at = r.due_at from resting r
+    where k.ctid = any (array(select id from resting)) and k.ctid = r.id
 ),
 room as materialized (
     -- differs: fresh records are those of free keys, read with the help of `limits`
@@ -233,7 +343,8 @@ chosen as materialized (
 ),
 -- A key whose turn has not changed is as in the statement's snapshot; `chosen` has locked no others.
 closed as (
-    update queue_key set taken = true, turn = turn + 1 where ctid = any (array(select id from chosen))
+    update queue_key set taken = true, turn = turn + 1, due_at = '-infinity'
+    where ctid = any (array(select id from chosen))
 ),
 moved as materialized (
     -- differs: the record of each key that was taken; its attempts may be more than none after a redrive

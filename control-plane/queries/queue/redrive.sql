@@ -97,15 +97,22 @@ waits as (
 listed as (
     insert into admitted (queue_id, partition_id, record_offset, key_hash, due_at, attempt)
     select $1, p.partition_id, p.record_offset, p.key_hash, p.due_at, p.attempt from placed p where p.keyed
-    returning partition_id, key_hash
+    returning partition_id, key_hash, record_offset, due_at
 ),
 keyed as (
-    insert into queue_key as k (queue_id, partition_id, key_hash, records)
-    select $1, l.partition_id, l.key_hash, count(*)::int4 from listed l
-    group by l.partition_id, l.key_hash
+    insert into queue_key as k (queue_id, partition_id, key_hash, records, due_at)
+    select $1, l.partition_id, l.key_hash, l.records,
+        case when l.due_at > f.now then l.due_at else '-infinity' end
+    from flow f
+    cross join (
+        select partition_id, key_hash, count(*)::int4 as records,
+            (array_agg(due_at order by record_offset))[1] as due_at
+        from listed group by partition_id, key_hash
+    ) l
     order by l.partition_id, l.key_hash
+    -- One of these may have become the lowest record of its key: the next grant looks at it.
     on conflict (queue_id, partition_id, key_hash) do update set records = k.records + excluded.records,
-        turn = k.turn + 1
+        turn = k.turn + 1, due_at = '-infinity'
     returning 1
 ),
 counted as materialized (select count(*) as n from placed),
