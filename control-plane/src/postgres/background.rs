@@ -74,7 +74,7 @@ impl Jobs for PostgresControlPlane {
 
     async fn drain_plan(&self, slice: Option<u8>, max_bytes: i64) -> Result<Vec<DrainBatch>, Error> {
         let rows = retried!(
-            self,
+            self, BACKGROUND,
             c => sqlx::query_file!(
                 "queries/inline/drain_plan.sql",
                 limits::INLINE_DRAIN_AFTER_MS,
