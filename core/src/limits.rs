@@ -83,7 +83,7 @@ pub const COMMIT_MAX_RUNS: usize = 4_096;
 /// request alone has more.
 pub const COMMIT_MAX_PIECES: usize = 4_096;
 
-/// Number of part ids that an agent registers at a time.
+/// Number of part ids that an agent registers at a time, at most.
 pub const PARTS_PER_REGISTRATION: usize = 64;
 /// How long an agent may use a registered part id, by the agent's monotonic clock.
 pub const PART_USABLE_MS: u64 = 600_000;

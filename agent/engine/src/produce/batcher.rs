@@ -204,6 +204,23 @@ impl Batcher {
         }
     }
 
+    /// An append of `bytes` gets a part and a commit of its own. It takes its tokens like a flush; returns when
+    /// it may begin, which is after the linger time at the latest.
+    pub fn offer_alone(&mut self, lane: Lane, bytes: usize, now: Instant) -> Instant {
+        match lane {
+            Lane::Small => {
+                self.inline_bytes.take(f64::from(saturated::<u32, _>(bytes)), now);
+                self.inline_commits.take(1.0, now);
+                now
+            }
+            Lane::Bulk => {
+                let ready = self.puts.ready_at(1.0, now).min(now + self.config.linger);
+                self.puts.take(1.0, now);
+                ready
+            }
+        }
+    }
+
     /// Chooses the next step at `now`.
     pub fn decide(&mut self, now: Instant) -> Decision {
         if self.small.oldest.is_some() && !self.inline_in_flight {

@@ -186,6 +186,7 @@ impl Committer {
             let end = ends.entry(commit.runs[piece.run].partition).or_insert(base);
             *end = (*end).max(Offset(base.0 + kept));
         }
+        self.watcher.count_commit();
         for (partition, end) in ends {
             self.watcher.advance(partition, end);
         }

@@ -209,7 +209,13 @@ impl WriterTask {
             self.batcher.lane(bytes, placement, now)
         };
         if pending.append.expect.is_some() || pending.append.guard.is_some() {
-            self.send(lane, vec![pending], true);
+            // Without records there is nothing to pay for.
+            let begin = if pending.append.pieces.is_empty() {
+                now
+            } else {
+                self.batcher.offer_alone(lane, bytes, now)
+            };
+            self.send(lane, vec![pending], Some(begin));
             return;
         }
         self.batcher.offer(lane, bytes, now);
@@ -242,16 +248,19 @@ impl WriterTask {
         let since = queue.front().map(|p| p.since);
         self.batcher.flushed(lane, bytes, since, now);
         metrics::flushed(lane.label(), reason.label(), taken.len(), bytes);
-        self.send(lane, taken, false);
+        self.send(lane, taken, None);
     }
 
     /// Starts the task that encodes, uploads and commits appends. With `alone` they get a commit of their
-    /// own, which does not count as a flush of the lane.
-    fn send(&self, lane: Lane, pendings: Vec<Pending>, alone: bool) {
+    /// own, which begins at that time and does not count as a flush of the lane.
+    fn send(&self, lane: Lane, pendings: Vec<Pending>, alone: Option<Instant>) {
         let (path, ready) = (Arc::clone(&self.path), self.ready.clone());
         let event = if lane == Lane::Small { Event::InlineDone } else { Event::PutDone };
-        let done = FlushDone { events: self.events.clone(), event: Some(event).filter(|_| !alone) };
+        let done = FlushDone { events: self.events.clone(), event: Some(event).filter(|_| alone.is_none()) };
         let task = async move {
+            if let Some(begin) = alone {
+                tokio::time::sleep_until(begin).await;
+            }
             match lane {
                 Lane::Small => {
                     let flush = path.inline(pendings);
@@ -267,7 +276,7 @@ impl WriterTask {
                     let uploaded = path.upload(pendings).await;
                     drop(done);
                     match uploaded {
-                        Some(flush) if alone => path.committer.commit(vec![flush]).await,
+                        Some(flush) if alone.is_some() => path.committer.commit(vec![flush]).await,
                         Some(flush) => {
                             ready.send(flush).ok();
                         }

@@ -61,6 +61,24 @@ fn bulk_flushes_early_while_tokens_last_then_at_the_linger() {
     assert_eq!(batcher.decide(now), Decision::Flush(Lane::Bulk, Reason::Linger));
 }
 
+#[test]
+fn an_append_alone_takes_its_tokens() {
+    let now = Instant::now();
+    let mut batcher = Batcher::new(BatcherConfig::default(), now);
+    for _ in 0..8 {
+        assert_eq!(batcher.offer_alone(Lane::Bulk, 20_000, now), now);
+    }
+    let later = batcher.offer_alone(Lane::Bulk, 20_000, now);
+    assert!(later > now && later <= now + ms(250), "no PUT token is left");
+    batcher.offer(Lane::Bulk, 20_000, now);
+    assert!(matches!(batcher.decide(now), Decision::Wait(_)), "nor is one for others");
+    for _ in 0..1_000 {
+        assert_eq!(batcher.lane(10, Placement::Auto, now), Lane::Small);
+        assert_eq!(batcher.offer_alone(Lane::Small, 10, now), now);
+    }
+    assert_eq!(batcher.lane(10, Placement::Auto, now), Lane::Bulk, "no inline commit is left");
+}
+
 proptest! {
     /// For any arrivals, no append waits longer than the linger time, and the rate of PUTs stays below
     /// max(rate, 1/linger) + bytes/s ÷ segment size.

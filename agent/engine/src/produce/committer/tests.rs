@@ -1,4 +1,5 @@
 use super::*;
+use crate::pulse::Pulse;
 use crate::store::Store;
 use millpond_core::control_plane::around::{Around, CallInfo, Wrapped};
 use millpond_core::{MemoryControlPlane, PartId, SystemClock};
@@ -36,7 +37,8 @@ fn committer(around: &Arc<HangingFirst>) -> Arc<Committer> {
     let plane: Arc<dyn ControlPlane> = Arc::new(Wrapped::new(memory, Arc::clone(around)));
     let store = Store::open("memory:").expect("a store");
     let cache = BlockCache::new(1 << 20, store, "c".to_owned());
-    let (watcher, health) = (Watcher::start(Arc::clone(&plane)), Health::start(Arc::clone(&plane)));
+    let watcher = Watcher::start(Arc::clone(&plane), Pulse::start(Arc::clone(&plane)));
+    let health = Health::start(Arc::clone(&plane));
     Arc::new(Committer::new(plane, cache, watcher, health))
 }
 
