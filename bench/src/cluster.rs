@@ -132,14 +132,21 @@ impl Cluster {
 
     /// Processor time that the agents have used so far, in seconds; `None` if a running server is measured.
     pub fn cpu_seconds(&self) -> Option<f64> {
-        // utime and stime, fields 14 and 15 of proc_pid_stat(5), in ticks, of which Linux has 100 per second.
-        // The fields are counted after the process name, which may contain spaces.
-        let used = |agent: &Agent| {
-            let stat = std::fs::read_to_string(format!("/proc/{}/stat", agent.child.id()?)).ok()?;
-            let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-            Some((fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?) / 100.0)
-        };
+        let used = |agent: &Agent| Some(Stat::of(agent.child.id()?)?.cpu_seconds);
         self.agents.iter().filter_map(used).reduce(|a, b| a + b)
+    }
+
+    /// Processor time that the processes of Postgres have used which are there now, in seconds; `None` if a
+    /// running server is measured.
+    pub fn postgres_cpu_seconds(&self) -> Option<f64> {
+        let data = self.folder.as_ref().filter(|_| self.postgres.is_some())?.path().join("postgres");
+        let main: u32 =
+            std::fs::read_to_string(data.join("postmaster.pid")).ok()?.lines().next()?.parse().ok()?;
+        let all = std::fs::read_dir("/proc").ok()?.filter_map(|entry| {
+            let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            Stat::of(pid).filter(|stat| pid == main || stat.parent == main)
+        });
+        Some(all.map(|stat| stat.cpu_seconds).sum())
     }
 
     pub async fn stop(mut self) -> Outcome<()> {
@@ -153,5 +160,22 @@ impl Cluster {
             postgres.stop().await?;
         }
         Ok(())
+    }
+}
+
+/// What `proc_pid_stat(5)` says of a process.
+struct Stat {
+    parent: u32,
+    cpu_seconds: f64,
+}
+
+impl Stat {
+    fn of(pid: u32) -> Option<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // Counted after the process name, which may contain spaces: its state, which is field 3, is the first.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        // utime and stime, fields 14 and 15, in ticks, of which Linux has 100 per second.
+        let ticks = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
+        Some(Self { parent: fields.get(1)?.parse().ok()?, cpu_seconds: ticks / 100.0 })
     }
 }

@@ -14,6 +14,7 @@ mod commit;
 mod consume;
 mod end_to_end;
 mod http;
+mod idle;
 mod pace;
 mod produce;
 mod queue;
@@ -43,6 +44,8 @@ enum Scenario {
     Queue(queue::QueueArgs),
     /// Measure produce requests beside background jobs that have much to delete, and these jobs
     Age(age::AgeArgs),
+    /// Measure what waiting workers cost, and how soon a record reaches one of them
+    Idle(idle::IdleArgs),
     /// Measure the commit statement of the control plane alone, and single-row inserts for comparison
     Commit(commit::CommitArgs),
 }
@@ -129,6 +132,7 @@ pub async fn run(args: BenchArgs) -> Outcome<()> {
         Scenario::Consume(args) => consume::run(args).await,
         Scenario::Queue(args) => queue::run(args).await,
         Scenario::Age(args) => age::run(args).await,
+        Scenario::Idle(args) => idle::run(args).await,
         Scenario::Commit(args) => commit::run(args).await,
     }
 }

@@ -22,12 +22,15 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use uuid::Uuid;
 
 /// A control plane in memory. It keeps nothing when it is dropped.
 pub struct MemoryControlPlane {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
+    /// Snapshots given out. Each is another one, whether or not something changed.
+    snapshots: AtomicU64,
 }
 
 #[derive(Default)]
@@ -113,7 +116,7 @@ struct DedupRow {
 impl MemoryControlPlane {
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, state: Mutex::new(State::default()) }
+        Self { clock, state: Mutex::new(State::default()), snapshots: AtomicU64::new(0) }
     }
 
     /// The same, in which objects are deleted no earlier than this after they were unlinked.

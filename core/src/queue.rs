@@ -64,6 +64,7 @@ mod counts;
 pub mod deal;
 pub mod fate;
 pub mod like;
+mod outlook;
 pub mod ranges;
 
 use crate::group::Start;
@@ -73,6 +74,7 @@ use crate::name::Name;
 use crate::retry::RetryPolicy;
 use crate::scope::Scope;
 pub use counts::{Estimated, QueueCounts};
+pub use outlook::{Outlook, OutlookRequest};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use uuid::Uuid;

@@ -44,6 +44,7 @@ mod queue_grant;
 mod queue_keyed;
 mod queue_limit;
 mod queue_nack;
+mod queue_outlook;
 mod queue_retention;
 mod queue_seek;
 mod queue_settle;

@@ -18,6 +18,8 @@ use crate::produce::committer::Committer;
 use crate::produce::flush::Origin;
 use crate::produce::parts::PartPool;
 use crate::produce::writer::{WritePath, Writer};
+use crate::pulse::Pulse;
+use crate::queue::lookout::Lookout;
 use crate::queue::{QueueRuntime, Queues};
 use crate::store::Store;
 use crate::topics::Topics;
@@ -90,7 +92,8 @@ impl Engine {
         let origin = Origin { cluster: cluster.clone(), epoch, agent: agent.to_string() };
         let health = Health::start(Arc::clone(&plane));
         let cache = BlockCache::new(config.cache_bytes, store.clone(), cluster.clone());
-        let watcher = Watcher::start(Arc::clone(&plane));
+        let pulse = Pulse::start(Arc::clone(&plane));
+        let watcher = Watcher::start(Arc::clone(&plane), Arc::clone(&pulse));
         let pool = PartPool::new(Arc::clone(&plane), agent, Arc::clone(&random), Arc::clone(&clock));
         let committer = Arc::new(Committer::new(
             Arc::clone(&plane),
@@ -141,6 +144,7 @@ impl Engine {
             plane: Arc::clone(&plane),
             reader,
             watcher: Arc::clone(&watcher),
+            lookout: Lookout::start(Arc::clone(&plane), Arc::clone(&pulse)),
             random: Arc::clone(&random),
             clock: Arc::clone(&clock),
             agent,
@@ -151,7 +155,7 @@ impl Engine {
             cluster,
             epoch,
             produce,
-            groups: Groups::new(Arc::clone(&plane), Arc::clone(&topics), Arc::clone(&fetch)),
+            groups: Groups::new(Arc::clone(&plane), &pulse, Arc::clone(&topics), Arc::clone(&fetch)),
             queues: Queues::new(runtime, Arc::clone(&topics), Arc::clone(&fetch)),
             topics,
             fetch,

@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod named;
 pub mod plane;
 pub mod produce;
+pub mod pulse;
 pub mod queue;
 pub mod resend;
 pub mod rounds;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 /// time.
 const ENTRY_MAX_AGE: Duration = Duration::from_secs(5);
 const ENTRIES_MAX: u64 = 100_000;
-/// When the cache frees the memory of an entry that was not loaded again.
+/// When the cache frees the memory of an entry that nobody asks for.
 const ENTRY_MEMORY_TTL: Duration = Duration::from_secs(60);
 
 /// Tenant and name.
@@ -30,7 +30,7 @@ pub struct NamedCache<T> {
 
 impl<T: Send + Sync + 'static> Default for NamedCache<T> {
     fn default() -> Self {
-        Self { entries: Cache::builder().max_capacity(ENTRIES_MAX).time_to_live(ENTRY_MEMORY_TTL).build() }
+        Self { entries: Cache::builder().max_capacity(ENTRIES_MAX).time_to_idle(ENTRY_MEMORY_TTL).build() }
     }
 }
 
@@ -63,6 +63,11 @@ impl<T: Send + Sync + 'static> NamedCache<T> {
                 Error::MaybeApplied(_) => Error::MaybeApplied(format_chain(&shared).into()),
             }),
         }
+    }
+
+    /// The entry, however old it is.
+    pub async fn known(&self, scope: &Scope, name: &Name) -> Option<Arc<T>> {
+        self.entries.get(&key(scope, name)).await.map(|(_, entry)| entry)
     }
 
     /// Stores a row that was just read or written.

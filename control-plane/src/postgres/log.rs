@@ -5,7 +5,7 @@ use super::error::classify;
 use super::{PostgresControlPlane, commit, find, guarded};
 use async_trait::async_trait;
 use bytes::Bytes;
-use millpond_core::control_plane::{Commit, Committed, FindRequest, Found, Log, PayloadRange};
+use millpond_core::control_plane::{Commit, Committed, FindRequest, Found, Log, PayloadRange, Snapshot};
 use millpond_core::{AgentId, Error, Offset, PartId, PartitionId, Scope, TopicId};
 use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
@@ -49,6 +49,11 @@ impl Log for PostgresControlPlane {
 
     async fn payloads(&self, ranges: &[PayloadRange]) -> Result<Vec<Option<Bytes>>, Error> {
         find::payloads(self, ranges).await
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot, Error> {
+        retried!(self, c => sqlx::query_file_scalar!("queries/database/snapshot.sql").fetch_one(c))
+            .map(Snapshot)
     }
 
     async fn high_watermarks(

@@ -3,8 +3,8 @@
 
 use super::{
     Beat, Cluster, Commit, Committed, ControlPlane, DeletionsRejected, DrainBatch, FindRequest, Found,
-    Groups, Identity, Job, Jobs, Log, PayloadRange, Queues, RetainPlan, RowKind, Swap, SwapRejected, Topics,
-    Unlink,
+    Groups, Identity, Job, Jobs, Log, PayloadRange, Queues, RetainPlan, RowKind, Snapshot, Swap,
+    SwapRejected, Topics, Unlink,
 };
 use crate::error::Error;
 use crate::group::{
@@ -16,8 +16,8 @@ use crate::name::Name;
 use crate::page::{Page, PageRequest};
 use crate::queue::change::{DeadDone, DeadStep, SeekStep, SeekTo};
 use crate::queue::{
-    Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected,
-    Queue, QueueChange, QueueCounts, Settle, Settled,
+    Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, Outlook,
+    OutlookRequest, PutQueueRejected, Queue, QueueChange, QueueCounts, Settle, Settled,
 };
 use crate::scope::Scope;
 use crate::topic::{NoSuchTopic, PartitionStatus, PutTopicRejected, Topic, TopicChange};
@@ -66,6 +66,7 @@ macro_rules! calls {
                     -> Result<Vec<Option<(i32, Offset)>>, Error>;
                 Serving find(&requests: [FindRequest]) -> Result<Vec<Option<Found>>, Error>;
                 Serving payloads(&ranges: [PayloadRange]) -> Result<Vec<Option<Bytes>>, Error>;
+                Serving snapshot() -> Result<Snapshot, Error>;
                 Serving high_watermarks(&partitions: [(Scope, PartitionId)])
                     -> Result<Vec<(PartitionId, Offset)>, Error>;
                 Serving offsets_at(&scope: Scope, topic: TopicId, timestamp_ms: i64)
@@ -98,6 +99,7 @@ macro_rules! calls {
                 Heavy pause_queue(&scope: Scope, queue: QueueId, paused: bool)
                     -> Result<(), Error<NoSuchQueue>>;
                 Serving grant(&grant: Grant) -> Result<Granted, Error<NoSuchQueue>>;
+                Serving outlook(&requests: [OutlookRequest]) -> Result<Vec<Outlook>, Error>;
                 Serving admit(&admit: Admit) -> Result<bool, Error<NoSuchQueue>>;
                 Serving settle(&settle: Settle) -> Result<Settled, Error>;
                 Heavy queue_counts(&scope: Scope, queue: QueueId) -> Result<QueueCounts, Error<NoSuchQueue>>;

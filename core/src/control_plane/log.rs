@@ -32,6 +32,8 @@ pub trait Log: Send + Sync + 'static {
     async fn find(&self, requests: &[FindRequest]) -> Result<Vec<Option<Found>>, Error>;
     /// Bytes of inline payloads, in the order of the ranges; `None` if the payload is gone.
     async fn payloads(&self, ranges: &[PayloadRange]) -> Result<Vec<Option<Bytes>>, Error>;
+    /// What this control plane shows to a read that begins now. Takes no lock and writes nothing.
+    async fn snapshot(&self) -> Result<Snapshot, Error>;
     /// High watermarks of those partitions that are alive. Precondition: each partition is asked for in one
     /// scope only, the one in which its id was found.
     async fn high_watermarks(
@@ -47,6 +49,11 @@ pub trait Log: Send + Sync + 'static {
         timestamp_ms: i64,
     ) -> Result<Vec<(i32, PartitionId, Offset)>, Error>;
 }
+
+/// Identifies what a read sees. If two snapshots are equal, no change was committed between them, and only what
+/// depends on time can differ. If they are not equal, something may have changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot(pub String);
 
 /// Records of several requests, uploaded or inline, that get their offsets in one step and become visible
 /// together or not at all.

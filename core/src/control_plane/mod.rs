@@ -27,7 +27,7 @@ pub use jobs::{
 };
 pub use log::{
     Answer, Batch, BatchFlags, Commit, Committed, Dedup, FindRequest, Found, Guard, Log, Part, PartBody,
-    PayloadRange, Piece, PieceOutcome, Request, RequestKey, Run, Verdict,
+    PayloadRange, Piece, PieceOutcome, Request, RequestKey, Run, Snapshot, Verdict,
 };
 pub use queues::Queues;
 pub use topics::Topics;

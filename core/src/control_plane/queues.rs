@@ -6,8 +6,8 @@ use crate::name::Name;
 use crate::page::{Page, PageRequest};
 use crate::queue::change::{DeadDone, DeadStep, SeekStep, SeekTo};
 use crate::queue::{
-    Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected,
-    Queue, QueueChange, QueueCounts, Settle, Settled,
+    Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, Outlook,
+    OutlookRequest, PutQueueRejected, Queue, QueueChange, QueueCounts, Settle, Settled,
 };
 use crate::scope::Scope;
 use async_trait::async_trait;
@@ -56,6 +56,9 @@ pub trait Queues: Send + Sync + 'static {
     /// The rest of a waiting run that was cut stays as it was. Each lease part holds the records of a lease
     /// with the same partition, attempt and failures, in the order in which they were given out.
     async fn grant(&self, grant: &Grant) -> Result<Granted, Error<NoSuchQueue>>;
+    /// Whether a grant would find something in these queues, for each of them that exists. Takes no lock and
+    /// writes nothing.
+    async fn outlook(&self, requests: &[OutlookRequest]) -> Result<Vec<Outlook>, Error>;
     /// Applies an admission. False if it was not applied, since the cursor did not stand at `from`.
     async fn admit(&self, admit: &Admit) -> Result<bool, Error<NoSuchQueue>>;
     /// Settles the records that the leases still hold. A deadline that has passed does not matter until the

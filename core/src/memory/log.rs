@@ -1,7 +1,7 @@
 //! The log of the in-memory control plane: parts, commits, reads.
 
 use super::{MemoryControlPlane, SegmentRow, SegmentState};
-use crate::control_plane::{Commit, Committed, FindRequest, Found, Log, PayloadRange};
+use crate::control_plane::{Commit, Committed, FindRequest, Found, Log, PayloadRange, Snapshot};
 use crate::error::Error;
 use crate::id::{AgentId, Offset, PartId, PartitionId, TopicId};
 use crate::limits;
@@ -9,6 +9,7 @@ use crate::number::saturated;
 use crate::scope::Scope;
 use async_trait::async_trait;
 use bytes::Bytes;
+use std::sync::atomic::Ordering;
 use uuid::Uuid;
 
 #[async_trait]
@@ -80,6 +81,10 @@ impl Log for MemoryControlPlane {
             (to <= bytes.len()).then(|| bytes.slice(from..to))
         };
         Ok(ranges.iter().map(cut).collect())
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot, Error> {
+        Ok(Snapshot(self.snapshots.fetch_add(1, Ordering::Relaxed).to_string()))
     }
 
     async fn high_watermarks(

@@ -14,8 +14,8 @@ use crate::name::Name;
 use crate::page::{Page, PageRequest};
 use crate::queue::change::{DeadDone, DeadStep, SeekStep, SeekTo};
 use crate::queue::{
-    Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected,
-    Queue, QueueChange, QueueCounts, Settle, Settled,
+    Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, Outlook,
+    OutlookRequest, PutQueueRejected, Queue, QueueChange, QueueCounts, Settle, Settled,
 };
 use crate::scope::Scope;
 use async_trait::async_trait;
@@ -103,6 +103,14 @@ impl Queues for MemoryControlPlane {
         state
             .with_queue(&grant.scope, grant.queue, |state, row| state.grant(row, grant, now))
             .ok_or(Error::Rejected(NoSuchQueue))
+    }
+
+    async fn outlook(&self, requests: &[OutlookRequest]) -> Result<Vec<Outlook>, Error> {
+        let (state, now) = (self.state.lock(), self.clock.now_ms());
+        let look = |r: &OutlookRequest| {
+            Some(state.outlook(state.queue_row(&r.scope, r.queue).ok()?, &r.leases, now))
+        };
+        Ok(requests.iter().filter_map(look).collect())
     }
 
     async fn admit(&self, admit: &Admit) -> Result<bool, Error<NoSuchQueue>> {

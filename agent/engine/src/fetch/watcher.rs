@@ -1,8 +1,9 @@
 //! Wakes long polls when a high watermark advances.
 //!
 //! Commits of this agent wake them at once. Commits of other agents are found by one shared poll of the
-//! control plane, which runs only while somebody waits.
+//! control plane, which is sent after a change, and only while somebody waits.
 
+use crate::pulse::Pulse;
 use crate::rounds::{self, Rounds};
 use millpond_core::{ControlPlane, Offset, PartitionId, Scope};
 use parking_lot::Mutex;
@@ -20,6 +21,9 @@ const POLL_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// All watches of this agent.
 pub struct Watcher {
     plane: Arc<dyn ControlPlane>,
+    pulse: Arc<Pulse>,
+    /// Commits of this agent.
+    commits: AtomicU64,
     watched: Mutex<BTreeMap<PartitionId, Watched>>,
     /// Wakes the poll when a watch begins.
     watch_begun: Notify,
@@ -52,6 +56,8 @@ struct Watched {
     known: Offset,
     /// The watches, by id.
     waiters: BTreeMap<u64, Arc<Moved>>,
+    /// Those that only commits of this agent wake.
+    own_waiters: BTreeMap<u64, Arc<Moved>>,
 }
 
 /// What a watch has not been told yet.
@@ -79,9 +85,11 @@ pub struct Watch {
 impl Watcher {
     /// Starts the poll task.
     #[must_use]
-    pub fn start(plane: Arc<dyn ControlPlane>) -> Arc<Self> {
+    pub fn start(plane: Arc<dyn ControlPlane>, pulse: Arc<Pulse>) -> Arc<Self> {
         let watcher = Arc::new(Self {
             plane,
+            pulse,
+            commits: AtomicU64::new(0),
             watched: Mutex::new(BTreeMap::new()),
             watch_begun: Notify::new(),
             next_id: AtomicU64::new(0),
@@ -95,6 +103,23 @@ impl Watcher {
     /// Begins a watch. To miss no commit, begin it before the first read.
     #[must_use]
     pub fn watch(self: &Arc<Self>, scope: &Scope, partitions: Vec<PartitionId>) -> Watch {
+        let watch = self.begin(scope, partitions, |entry| &mut entry.waiters);
+        self.watch_begun.notify_one();
+        watch
+    }
+
+    /// Begins a watch that only commits of this agent wake. It costs no poll.
+    #[must_use]
+    pub fn watch_own_commits(self: &Arc<Self>, scope: &Scope, partitions: Vec<PartitionId>) -> Watch {
+        self.begin(scope, partitions, |entry| &mut entry.own_waiters)
+    }
+
+    fn begin(
+        self: &Arc<Self>,
+        scope: &Scope,
+        partitions: Vec<PartitionId>,
+        waiters: impl Fn(&mut Watched) -> &mut BTreeMap<u64, Arc<Moved>>,
+    ) -> Watch {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let moved = Arc::new(Moved::default());
         {
@@ -104,11 +129,11 @@ impl Watcher {
                     scope: scope.clone(),
                     known: Offset::ZERO,
                     waiters: BTreeMap::new(),
+                    own_waiters: BTreeMap::new(),
                 });
-                entry.waiters.insert(id, Arc::clone(&moved));
+                waiters(entry).insert(id, Arc::clone(&moved));
             }
         }
-        self.watch_begun.notify_one();
         Watch { watcher: Arc::clone(self), partitions, id, moved }
     }
 
@@ -165,8 +190,31 @@ impl Watcher {
         }
     }
 
-    /// Wakes the watches of a partition, if its high watermark has advanced to this offset.
+    /// This agent has committed records: counts it.
+    pub fn count_commit(&self) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Number of commits of this agent so far.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+
+    /// A commit of this agent has advanced the high watermark of a partition to this offset: wakes its
+    /// watches.
     pub fn advance(&self, partition: PartitionId, high_watermark: Offset) {
+        self.note(partition, high_watermark);
+        if let Some(entry) = self.watched.lock().get(&partition) {
+            for waiter in entry.own_waiters.values() {
+                waiter.tell(partition);
+            }
+        }
+    }
+
+    /// Wakes the watches of a partition that wait for commits of any agent, if its high watermark was lower
+    /// so far.
+    fn note(&self, partition: PartitionId, high_watermark: Offset) {
         if let Some(entry) = self.watched.lock().get_mut(&partition)
             && entry.known < high_watermark
         {
@@ -179,26 +227,32 @@ impl Watcher {
 }
 
 impl Rounds for Watcher {
-    /// Waits until there is a watch, then polls the control plane once.
+    /// Waits until there is a watch, polls the control plane once, and waits for a change.
     async fn round(&self) -> Duration {
-        let partitions: Vec<(Scope, PartitionId)> =
-            self.watched.lock().iter().map(|(id, watched)| (watched.scope.clone(), *id)).collect();
+        let polled = |(id, watched): (&PartitionId, &Watched)| {
+            (!watched.waiters.is_empty()).then(|| (watched.scope.clone(), *id))
+        };
+        let partitions: Vec<_> = self.watched.lock().iter().filter_map(polled).collect();
         if partitions.is_empty() {
             tokio::time::timeout(rounds::IDLE_WAIT_MAX, self.watch_begun.notified()).await.ok();
             return POLL_PAUSE_MIN;
         }
+        let mut pulse = self.pulse.listen();
+        let before = pulse.beat();
         let start = Instant::now();
         match self.plane.high_watermarks(&partitions).await {
             Ok(seen) => {
                 for (partition, high_watermark) in seen {
-                    self.advance(partition, high_watermark);
+                    self.note(partition, high_watermark);
                 }
             }
             Err(error) => {
                 tracing::debug!(error = %crate::error_chain(&error), "polling high watermarks failed")
             }
         }
-        rounds::spaced(start, POLL_PAUSE_MIN)
+        let next = Instant::now() + rounds::spaced(start, POLL_PAUSE_MIN);
+        tokio::time::timeout(rounds::IDLE_WAIT_MAX, pulse.changed_since(before.changes)).await.ok();
+        next.saturating_duration_since(Instant::now())
     }
 }
 
@@ -235,7 +289,8 @@ impl Drop for Watch {
         for partition in &self.partitions {
             if let Some(entry) = watched.get_mut(partition) {
                 entry.waiters.remove(&self.id);
-                if entry.waiters.is_empty() {
+                entry.own_waiters.remove(&self.id);
+                if entry.waiters.is_empty() && entry.own_waiters.is_empty() {
                     watched.remove(partition);
                 }
             }
@@ -248,9 +303,25 @@ mod tests {
     use super::*;
     use millpond_core::{MemoryControlPlane, SystemClock};
 
+    fn watcher() -> Arc<Watcher> {
+        let plane: Arc<dyn ControlPlane> = Arc::new(MemoryControlPlane::new(Arc::new(SystemClock)));
+        Watcher::start(Arc::clone(&plane), Pulse::start(plane))
+    }
+
+    #[tokio::test]
+    async fn a_watch_for_own_commits_is_woken_by_each_of_them_and_by_no_others() {
+        let watcher = watcher();
+        let partition = PartitionId(1);
+        let own = watcher.watch_own_commits(&Scope::unauthenticated(), vec![partition]);
+        watcher.note(partition, Offset(9));
+        assert_eq!(futures::FutureExt::now_or_never(own.moved()), None);
+        watcher.advance(partition, Offset(5));
+        assert_eq!(own.moved().await, BTreeSet::from([partition]));
+    }
+
     #[tokio::test]
     async fn what_one_watch_saw_wakes_the_others() {
-        let watcher = Watcher::start(Arc::new(MemoryControlPlane::new(Arc::new(SystemClock))));
+        let watcher = watcher();
         let (partition, all) = (PartitionId(1), vec![PartitionId(1)]);
         let scope = Scope::unauthenticated();
         let (first, second) = (watcher.watch(&scope, all.clone()), watcher.watch(&scope, all));
@@ -263,7 +334,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_watch_is_told_which_partitions_moved() {
-        let watcher = Watcher::start(Arc::new(MemoryControlPlane::new(Arc::new(SystemClock))));
+        let watcher = watcher();
         let all: Vec<PartitionId> = (0..9).map(PartitionId).collect();
         let watch = watcher.watch(&Scope::unauthenticated(), all);
         for partition in [3, 5, 3, 77] {
@@ -276,7 +347,7 @@ mod tests {
 
     #[tokio::test]
     async fn those_who_ask_at_the_same_time_share_a_query() {
-        let watcher = Watcher::start(Arc::new(MemoryControlPlane::new(Arc::new(SystemClock))));
+        let watcher = watcher();
         let scope = Scope::unauthenticated();
         let ask = || watcher.ends(&scope, vec![PartitionId(7)]);
         let (first, second, third) = tokio::join!(ask(), ask(), ask());

@@ -12,6 +12,7 @@ pub mod watcher;
 use crate::fetch::Fetch;
 use crate::keyed_lock::KeyedLocks;
 use crate::metrics;
+use crate::pulse::Pulse;
 use crate::resend::Resend;
 use crate::topics::{TopicError, Topics};
 use millpond_core::group::{
@@ -72,8 +73,13 @@ fn assignments(state: &GroupState, member: MemberId) -> Assignments {
 
 impl Groups {
     #[must_use]
-    pub fn new(plane: Arc<dyn ControlPlane>, topics: Arc<Topics>, fetch: Arc<Fetch>) -> Self {
-        let watcher = GroupWatcher::start(Arc::clone(&plane));
+    pub fn new(
+        plane: Arc<dyn ControlPlane>,
+        pulse: &Arc<Pulse>,
+        topics: Arc<Topics>,
+        fetch: Arc<Fetch>,
+    ) -> Self {
+        let watcher = GroupWatcher::start(Arc::clone(&plane), Arc::clone(pulse));
         Self { plane, topics, fetch, watcher, changes: KeyedLocks::default() }
     }
 

@@ -1,12 +1,13 @@
 //! Wakes waiting members of a group when it has a new generation or needs one.
 //!
 //! Changes by this agent wake them at once. Other changes are found by one shared poll of the control plane,
-//! which runs only while somebody waits.
+//! which is sent after a change, and now and then for members that are silent; only while somebody waits.
 
+use crate::pulse::Pulse;
 use crate::rounds::{self, Rounds};
 use millpond_core::{ControlPlane, Generation, GroupId, Scope};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,10 +16,13 @@ use tokio::time::Instant;
 
 /// Shortest pause between two polls of the control plane.
 const POLL_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Longest pause. The end of a session needs a new generation and is no change of the control plane.
+const POLL_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// All group watches of this agent.
 pub struct GroupWatcher {
     plane: Arc<dyn ControlPlane>,
+    pulse: Arc<Pulse>,
     watched: Mutex<HashMap<GroupId, Watched>>,
     /// Wakes the poll when a watch begins.
     watch_begun: Notify,
@@ -49,9 +53,10 @@ pub struct GroupWatch {
 }
 
 impl GroupWatcher {
-    fn new(plane: Arc<dyn ControlPlane>) -> Self {
+    fn new(plane: Arc<dyn ControlPlane>, pulse: Arc<Pulse>) -> Self {
         Self {
             plane,
+            pulse,
             watched: Mutex::new(HashMap::new()),
             watch_begun: Notify::new(),
             next_id: AtomicU64::new(0),
@@ -60,8 +65,8 @@ impl GroupWatcher {
 
     /// Starts the poll task.
     #[must_use]
-    pub fn start(plane: Arc<dyn ControlPlane>) -> Arc<Self> {
-        let watcher = Arc::new(Self::new(plane));
+    pub fn start(plane: Arc<dyn ControlPlane>, pulse: Arc<Pulse>) -> Arc<Self> {
+        let watcher = Arc::new(Self::new(plane, pulse));
         rounds::start(&watcher);
         watcher
     }
@@ -94,7 +99,7 @@ impl GroupWatcher {
 }
 
 impl Rounds for GroupWatcher {
-    /// Waits until there is a watch, then polls the control plane once.
+    /// Waits until there is a watch, polls the control plane once, and waits for a change.
     async fn round(&self) -> Duration {
         let groups: Vec<(Scope, GroupId)> =
             self.watched.lock().iter().map(|(id, watched)| (watched.scope.clone(), *id)).collect();
@@ -102,6 +107,8 @@ impl Rounds for GroupWatcher {
             tokio::time::timeout(rounds::IDLE_WAIT_MAX, self.watch_begun.notified()).await.ok();
             return POLL_PAUSE_MIN;
         }
+        let mut pulse = self.pulse.listen();
+        let before = pulse.beat();
         let start = Instant::now();
         match self.plane.generations(&groups).await {
             Ok(seen) => {
@@ -109,7 +116,8 @@ impl Rounds for GroupWatcher {
                     self.wake(*group, |waiter| *stale || waiter.known != *generation);
                 }
                 // A group that is missing from the answer was deleted.
-                for (_, gone) in groups.iter().filter(|(_, g)| seen.iter().all(|(group, _, _)| group != g)) {
+                let there: HashSet<GroupId> = seen.iter().map(|(group, _, _)| *group).collect();
+                for (_, gone) in groups.iter().filter(|(_, group)| !there.contains(group)) {
                     self.wake(*gone, |_| true);
                 }
             }
@@ -117,7 +125,9 @@ impl Rounds for GroupWatcher {
                 tracing::debug!(error = %crate::error_chain(&error), "polling group generations failed")
             }
         }
-        rounds::spaced(start, POLL_PAUSE_MIN)
+        let next = Instant::now() + rounds::spaced(start, POLL_PAUSE_MIN);
+        tokio::time::timeout(POLL_PAUSE_MAX, pulse.changed_since(before.changes)).await.ok();
+        next.saturating_duration_since(Instant::now())
     }
 }
 
@@ -149,7 +159,8 @@ mod tests {
     #[tokio::test]
     async fn a_change_wakes_those_who_know_another_generation_and_no_others() {
         // The poll is not started: it would wake both watches, since the group does not exist.
-        let watcher = Arc::new(GroupWatcher::new(Arc::new(MemoryControlPlane::new(Arc::new(SystemClock)))));
+        let plane: Arc<dyn ControlPlane> = Arc::new(MemoryControlPlane::new(Arc::new(SystemClock)));
+        let watcher = Arc::new(GroupWatcher::new(Arc::clone(&plane), Pulse::start(plane)));
         let scope = Scope::unauthenticated();
         let (old, new) = (
             watcher.watch(&scope, GroupId(1), Generation(1)),
@@ -168,7 +179,7 @@ mod tests {
         let (scope, name) = (Scope::unauthenticated(), Name::new("g").expect("a name"));
         plane.make_group(&scope, &name).await.expect("made");
         let state = plane.group(&scope, &name, &[]).await.expect("a group");
-        let watcher = GroupWatcher::start(Arc::clone(&plane));
+        let watcher = GroupWatcher::start(Arc::clone(&plane), Pulse::start(Arc::clone(&plane)));
         let watch = watcher.watch(&scope, state.id, state.generation);
         plane.regroup(&state.next(&scope, None, None)).await.expect("a generation");
         tokio::time::timeout(Duration::from_secs(5), watch.moved()).await.expect("another agent's change");

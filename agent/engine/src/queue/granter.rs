@@ -1,12 +1,17 @@
 //! The granter of a queue: combines all waiting lease calls into one grant statement, one statement at a
 //! time.
 //!
-//! A call that gets no records waits for commits and settlements of this agent, which wake it at once, and
-//! for due times. Changes by other agents are found by repeating the grant every [`RECHECK_PAUSE`].
+//! A call that gets no records waits for commits and settlements of this agent, which wake it at once, for due
+//! times, and for changes by other agents, which the [`Lookout`](super::lookout::Lookout) finds: the granter
+//! *rests*, and sends nothing. Where limits of the queue are the reason, the grant is repeated every
+//! [`RECHECK_PAUSE`].
 
-use super::call::LeaseCall;
+mod rest;
+
+use super::call::{GRACE_AFTER_DEADLINE, LeaseCall};
 use super::expiry::Expiry;
 use super::fill;
+use super::lookout::LookoutWatch;
 use super::{Leased, QueueError, QueueRuntime, ServedQueue, admit};
 use crate::fetch::watcher::Watch;
 use crate::metrics;
@@ -21,8 +26,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-/// Longest pause between two grants while calls wait. Nacks, redrives and other changes by other agents are
-/// noticed after this time.
+/// Longest pause between two grants while a limit of the queue holds records back, and pause after a grant that
+/// found nothing although the queue looked ready.
 const RECHECK_PAUSE: Duration = Duration::from_millis(250);
 /// Pause before the next grant if other agents had locked the available records.
 const CONTENDED_PAUSE: Duration = Duration::from_millis(2);
@@ -41,9 +46,6 @@ const GRANT_RESEND: Resend = Resend {
     first_pause: Duration::from_millis(5),
     max_pause: Duration::from_millis(250),
 };
-/// How long a call may go on after its deadline if it was granted only records that could not be delivered,
-/// or while records are being admitted.
-const GRACE_AFTER_DEADLINE: Duration = Duration::from_secs(1);
 /// Admissions between two grants, each for the cursor of one partition.
 const ROUND_MAX_ADMISSIONS: usize = 4;
 
@@ -56,10 +58,16 @@ pub fn start(
 ) {
     let (retry_sender, retries) = mpsc::unbounded_channel();
     let ended = expiry.watch();
+    let lookout = runtime.lookout.watch(&served.scope, served.id);
     let granter = Granter {
         runtime,
         expiry,
         served: Arc::downgrade(served),
+        lookout,
+        version: None,
+        looked_ready: false,
+        distrusted_until: None,
+        rested_at: None,
         waiting: Vec::new(),
         retry_sender,
         ended,
@@ -74,22 +82,34 @@ struct Granter {
     runtime: Arc<QueueRuntime>,
     expiry: Arc<Expiry>,
     served: Weak<ServedQueue>,
+    lookout: LookoutWatch,
+    /// Of the queue's configuration, at the last look.
+    version: Option<i64>,
+    /// The last grant was sent because the queue looked ready.
+    looked_ready: bool,
+    /// It gave nothing nevertheless: until then the look of the queue is no reason for a grant.
+    distrusted_until: Option<Instant>,
+    /// Commits of this agent when the granter began to rest, if it rested until no call was left.
+    rested_at: Option<u64>,
     /// Calls that were not granted yet.
     waiting: Vec<LeaseCall>,
     /// For fills, to return calls.
     retry_sender: mpsc::UnboundedSender<LeaseCall>,
     /// Notified when leases were ended.
     ended: watch::Receiver<u64>,
-    /// Watch of the partitions, while calls wait for new records.
+    /// Watch for commits of this agent, while calls wait for new records.
     watch: Option<Watch>,
     /// Index of the partition that the last grant began with.
     turn: usize,
 }
 
 /// When to send the next grant, if calls are left.
+#[derive(Clone, Copy)]
 enum Next {
     Again,
     Wait(Duration),
+    /// When there is something.
+    Rest,
 }
 
 impl Granter {
@@ -98,7 +118,7 @@ impl Granter {
         mut calls: mpsc::Receiver<LeaseCall>,
         mut retries: mpsc::UnboundedReceiver<LeaseCall>,
     ) {
-        let mut pause = Duration::ZERO;
+        let mut next = Next::Again;
         loop {
             if self.waiting.is_empty() {
                 self.watch = None;
@@ -111,7 +131,9 @@ impl Granter {
                     },
                 };
                 self.waiting.push(call);
-            } else if !pause.is_zero() {
+                next = self.rested_at.map_or(Next::Again, |_| Next::Rest);
+            }
+            if let Next::Wait(pause) = next {
                 let Some(served) = self.served.upgrade() else { return };
                 let first = self.waiting.iter().map(|c| c.deadline).min().unwrap_or_else(Instant::now);
                 let until = first.min(Instant::now() + pause);
@@ -119,31 +141,37 @@ impl Granter {
                     biased;
                     call = calls.recv() => self.waiting.extend(call),
                     Some(call) = retries.recv() => self.waiting.push(call),
-                    () = async {
-                        match &self.watch {
-                            Some(watch) => drop(watch.moved().await),
-                            None => std::future::pending().await,
-                        }
-                    } => {}
+                    () = rest::moved(self.watch.as_ref()) => {}
                     _ = self.ended.changed() => {}
                     () = served.nudge.notified() => {}
                     () = tokio::time::sleep_until(until) => {}
                 }
             }
+            if let Next::Rest = next
+                && self.rest(&mut calls, &mut retries).await.is_none()
+            {
+                return;
+            }
             self.waiting.splice(0..0, std::iter::from_fn(|| retries.try_recv().ok()));
             self.waiting.extend(std::iter::from_fn(|| calls.try_recv().ok()));
-            self.waiting.retain(|c| !c.answer.is_closed());
-            for call in self.waiting.split_off(self.waiting.len().min(WAITING_CALLS_MAX)) {
-                call.answer.send(Err(QueueError::Throttled)).ok();
-            }
+            self.drop_calls();
+            next = Next::Again;
             if self.waiting.is_empty() {
                 continue;
             }
             let Some(served) = self.served.upgrade() else { return };
-            pause = match self.round(&served).await {
-                Next::Again => Duration::ZERO,
-                Next::Wait(pause) => pause,
-            };
+            self.rested_at = None;
+            served.resting.store(false, Ordering::Relaxed);
+            next = self.round(&served).await;
+            served.resting.store(matches!(next, Next::Rest), Ordering::Relaxed);
+        }
+    }
+
+    /// Drops the calls whose client has gone, and refuses those that are too many.
+    fn drop_calls(&mut self) {
+        self.waiting.retain(|c| !c.answer.is_closed());
+        for call in self.waiting.split_off(self.waiting.len().min(WAITING_CALLS_MAX)) {
+            call.answer.send(Err(QueueError::Throttled)).ok();
         }
     }
 
@@ -194,20 +222,25 @@ impl Granter {
             }
         }
         let has_unasked = self.waiting.iter().any(|c| !asked_leases.contains(&c.lease));
+        let is_surprising = std::mem::take(&mut self.looked_ready) && records == 0;
+        self.distrusted_until = is_surprising.then(|| now + RECHECK_PAUSE);
         if self.waiting.is_empty() || records > 0 && (has_unasked || selected.len() > self.waiting.len()) {
             return Next::Again;
         }
-        if granted.limited_by.is_some() {
+        if let Some(limited_by) = granted.limited_by {
             // New records would not help, so there is no need to watch for them.
             self.watch = None;
-            return self.wait(&queue, &granted);
+            return if limited_by == LimitedBy::Paused { Next::Rest } else { self.wait(&queue, &granted) };
         }
         if self.watch.is_none() {
             // Another grant follows at once, so that no commit before the watch began is missed.
-            self.watch = Some(self.runtime.watcher.watch(&served.scope, queue.partitions.clone()));
+            self.begin_watch(served);
             return Next::Again;
         }
-        self.wait(&queue, &granted)
+        if granted.contended || !granted.unadmitted.is_empty() {
+            return self.wait(&queue, &granted);
+        }
+        Next::Rest
     }
 
     /// Gives back the leases of a grant whose outcome is unknown, in case that it was applied.
@@ -271,14 +304,8 @@ impl Granter {
         if granted.parts.iter().all(|p| queue.partitions.contains(&p.partition)) {
             return queue;
         }
-        match self.runtime.plane.queue(&served.scope, &queue.name).await {
-            Ok(now) if now.id == served.id => {
-                let now = Arc::new(now);
-                *served.queue.write() = Arc::clone(&now);
-                now
-            }
-            _ => queue,
-        }
+        self.read_again(served).await;
+        served.queue()
     }
 
     /// Starts the fill for all calls that were granted records. Returns whether no call is left.
@@ -314,9 +341,7 @@ impl Granter {
     /// Answers the calls whose wait is over, with no records and the reason.
     fn answer_overdue(&mut self, asked_leases: &HashSet<LeaseId>, granted: &Granted, now: Instant) {
         let stopping = self.runtime.watcher.is_stopping();
-        let late = |c: &LeaseCall| {
-            stopping || now >= if c.is_retry { c.deadline + GRACE_AFTER_DEADLINE } else { c.deadline }
-        };
+        let late = |c: &LeaseCall| stopping || now >= c.ends_at();
         let contended = granted.contended && granted.limited_by.is_none();
         let mut left = Vec::with_capacity(self.waiting.len());
         for call in self.waiting.drain(..) {

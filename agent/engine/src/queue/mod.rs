@@ -13,6 +13,7 @@ mod expiry;
 mod fill;
 mod granter;
 mod look;
+pub mod lookout;
 pub mod plan;
 pub mod receipt;
 mod settler;
@@ -25,6 +26,7 @@ use crate::named::NamedCache;
 use crate::topics::Topics;
 use call::LeaseCall;
 use expiry::Expiry;
+use lookout::Lookout;
 use millpond_core::queue::{NoSuchQueue, Queue};
 use millpond_core::{AgentId, Clock, ControlPlane, Error, LeaseId, Name, QueueId, RandomSource, Scope};
 use parking_lot::{Mutex, RwLock};
@@ -32,7 +34,7 @@ use plan::{Item, SettleItem, SettleStatus, Settled};
 use settler::Settlement;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
@@ -76,6 +78,7 @@ pub struct QueueRuntime {
     pub plane: Arc<dyn ControlPlane>,
     pub reader: Arc<Reader>,
     pub watcher: Arc<Watcher>,
+    pub lookout: Arc<Lookout>,
     pub random: Arc<RandomSource>,
     pub clock: Arc<dyn Clock>,
     pub agent: AgentId,
@@ -114,6 +117,8 @@ struct ServedQueue {
     nudge: Notify,
     /// Number of leased records that was not reported to the control plane yet (the next settlement does so).
     leased: AtomicI64,
+    /// Its granter rests: the queue had nothing when it was last looked at.
+    resting: AtomicBool,
     /// Moving average of record size, in bytes; 0 before the first.
     record_bytes: AtomicUsize,
 }
@@ -150,7 +155,10 @@ impl Queues {
         name: &Name,
         request: &LeaseRequest,
     ) -> Result<(Name, Leased), QueueError> {
-        let queue = self.get(scope, name).await?;
+        let queue = match self.resting(scope, name).await {
+            Some(queue) => queue,
+            None => self.get(scope, name).await?,
+        };
         match self.serve(&queue).lease(&self.runtime, request.clone()).await {
             Err(QueueError::NoSuchQueue) => {
                 self.known.forget(scope, name).await;
@@ -181,6 +189,14 @@ impl Queues {
         self.known.forget(scope, name).await;
         let now = self.get(scope, name).await?;
         if now.id == queue.id { Ok(settled) } else { self.serve(&now).settle(items, request_id).await }
+    }
+
+    /// The queue, if it was found to have nothing. From then on its granter notices when it is changed or
+    /// deleted, so it is not looked up.
+    async fn resting(&self, scope: &Scope, name: &Name) -> Option<Arc<Queue>> {
+        let known = self.known.known(scope, name).await?;
+        let served = self.served.lock().get(&known.id).map(Arc::clone)?;
+        served.resting.load(Ordering::Relaxed).then(|| served.queue())
     }
 
     /// The queue, possibly from the cache.
@@ -219,7 +235,7 @@ impl Queues {
     fn update_tasks(&self, queue: &Arc<Queue>) {
         let served = self.served.lock().get(&queue.id).map(Arc::clone);
         if let Some(served) = served
-            && !Arc::ptr_eq(&served.queue(), queue)
+            && *served.queue() != **queue
         {
             *served.queue.write() = Arc::clone(queue);
             served.nudge.notify_one();
@@ -246,6 +262,7 @@ impl ServedQueue {
             settlements,
             nudge: Notify::new(),
             leased: AtomicI64::new(0),
+            resting: AtomicBool::new(false),
             record_bytes: AtomicUsize::new(0),
         });
         granter::start(Arc::clone(runtime), Arc::clone(expiry), &served, call_receiver);

@@ -9,6 +9,7 @@ mod grant;
 mod grant_plain;
 mod hints;
 mod look;
+mod outlook;
 mod seek;
 mod settle;
 mod settle_plain;
@@ -20,8 +21,8 @@ pub(super) use hints::QueueHints;
 use millpond_core::control_plane::Queues;
 use millpond_core::queue::change::{DeadDone, DeadStep, SeekStep, SeekTo};
 use millpond_core::queue::{
-    Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, PutQueueRejected,
-    Queue, QueueChange, QueueCounts, Settle, Settled,
+    Admit, DeadFilter, DeadRejected, Grant, Granted, Ledger, Listed, Listing, NoSuchQueue, Outlook,
+    OutlookRequest, PutQueueRejected, Queue, QueueChange, QueueCounts, Settle, Settled,
 };
 use millpond_core::{Error, Name, Offset, Page, PageRequest, PartitionId, QueueId, Scope};
 
@@ -74,6 +75,10 @@ impl Queues for PostgresControlPlane {
 
     async fn grant(&self, grant: &Grant) -> Result<Granted, Error<NoSuchQueue>> {
         grant::grant(self, grant).await
+    }
+
+    async fn outlook(&self, requests: &[OutlookRequest]) -> Result<Vec<Outlook>, Error> {
+        outlook::outlook(self, requests).await
     }
 
     async fn admit(&self, admit: &Admit) -> Result<bool, Error<NoSuchQueue>> {

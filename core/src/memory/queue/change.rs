@@ -74,6 +74,7 @@ impl State {
             Some((*partition, CursorRow { start, next: start }))
         };
         QueueRow {
+            version: 0,
             cursors: queue.partitions.iter().filter_map(cursor).collect(),
             leases: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -208,6 +209,7 @@ impl QueueRow {
             self.tokens = queue.config.rate.map_or(0.0, |rate| f64::from(rate.limit));
             self.refilled_ms = now;
         }
+        self.version += 1;
         Ok(())
     }
 

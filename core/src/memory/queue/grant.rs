@@ -7,7 +7,7 @@ use crate::limits;
 use crate::memory::State;
 use crate::number::saturated;
 use crate::queue::deal::{Dealt, Source, Supply, deal};
-use crate::queue::{Admit, Grant, Granted, LeasePart, LimitedBy, Rate, Unadmitted, Want};
+use crate::queue::{Admit, Grant, Granted, LeasePart, LimitedBy, Outlook, Rate, Unadmitted, Want};
 use std::ops::Range;
 
 /// A run that may be given out. `attempt` does not count the grant to be made.
@@ -163,6 +163,23 @@ impl State {
         all
     }
 
+    pub(super) fn outlook(&self, row: &QueueRow, leases: &[LeaseId], now: i64) -> Outlook {
+        let is_behind = |(partition, cursor): (&PartitionId, &CursorRow)| {
+            self.alive_partition(*partition).is_some_and(|p| p.high_watermark.0 > cursor.next)
+        };
+        let has_work = row.cursors.iter().any(is_behind)
+            || row.waiting.values().any(|w| w.due_ms <= now)
+            || row.keys.values().any(|key| !key.taken);
+        Outlook {
+            queue: row.queue.id,
+            version: row.version,
+            at_ms: now,
+            ready: has_work && !row.queue.paused || leases.iter().any(|l| row.leases.contains_key(l)),
+            paused: row.queue.paused,
+            next_due_ms: row.next_due_ms(now),
+        }
+    }
+
     pub(super) fn grant(&self, row: &mut QueueRow, grant: &Grant, now: i64) -> Granted {
         let allowed = row.allowed(now);
         let wants: Vec<&Want> = grant.wants.iter().filter(|w| !row.leases.contains_key(&w.lease)).collect();
@@ -177,23 +194,24 @@ impl State {
             && !needs.is_empty()
             && row.is_keyed()
             && count(row.admitted.len()) >= limits::KEYED_WINDOW;
-        let due = row
-            .waiting
-            .values()
-            .map(|w| w.due_ms)
-            .chain(row.admitted.values().filter(|a| !a.given_out).filter_map(|a| a.due_ms));
         Granted {
             at_ms: now,
             parts: grant.wants.iter().flat_map(|w| row.lease_parts(w.lease)).collect(),
             limited_by: if limited { Some(allowed.limit()) } else { full.then_some(LimitedBy::Keys) },
             unadmitted: self.unadmitted(row, grant.from),
-            next_due_ms: due.filter(|due| *due > now).min(),
+            next_due_ms: row.next_due_ms(now),
             contended: false,
         }
     }
 }
 
 impl QueueRow {
+    /// Earliest due time of the records that are not due yet.
+    fn next_due_ms(&self, now: i64) -> Option<i64> {
+        let admitted = self.admitted.values().filter(|a| !a.given_out).filter_map(|a| a.due_ms);
+        self.waiting.values().map(|w| w.due_ms).chain(admitted).filter(|due| *due > now).min()
+    }
+
     fn allowed(&mut self, now: i64) -> Allowed {
         let tokens = self.queue.config.rate.map(|rate| {
             self.refill(rate, now);

@@ -10,6 +10,8 @@ use uuid::Uuid;
 
 pub(in crate::memory) struct QueueRow {
     pub queue: Queue,
+    /// Counts the changes of its configuration.
+    pub version: i64,
     pub cursors: BTreeMap<PartitionId, CursorRow>,
     /// By lease, the parts by number. No lease is empty.
     pub leases: BTreeMap<LeaseId, Vec<LeasePartRow>>,
