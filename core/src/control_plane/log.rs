@@ -50,8 +50,8 @@ pub trait Log: Send + Sync + 'static {
     ) -> Result<Vec<(i32, PartitionId, Offset)>, Error>;
 }
 
-/// Identifies what a read sees. If two snapshots are equal, no change was committed between them, and only what
-/// depends on time can differ. If they are not equal, something may have changed.
+/// Identifies what a read sees. If two snapshots are equal, no change was committed between them, and only
+/// what depends on time can differ. If they are not equal, something may have changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot(pub String);
 
