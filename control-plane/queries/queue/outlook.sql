@@ -1,5 +1,6 @@
 -- Looks whether a grant would find anything in some queues: fresh records, runs or keys that are due, records
--- to be admitted, or a lease that is alive and that a call names. It costs no transaction id.
+-- to be admitted, a lease that is alive and that a call names, or a seek that nobody finished. It costs no
+-- transaction id.
 -- Takes: one element each per queue: $1 queue_id (int8[]), $2 tenant_id (text[], on whose behalf);
 --   $3 lease_id (uuid[], the leases that calls on any of these queues name).
 -- Returns: a row per queue that exists and is the tenant's. `version` is another one after each change of the
@@ -13,7 +14,7 @@ alive as materialized (select distinct l.queue_id from lease l where l.lease_id 
 select q.queue_id, q.xmin::text::int8 as "version!", f.paused,
     (extract(epoch from at.now) * 1000)::int8 as "at_ms!",
     (
-        not f.paused and (
+        f.clearing or not f.paused and (
             exists (
                 select from queue_cursor c
                 cross join lateral (
