@@ -1,8 +1,8 @@
 //! Outlooks: what a queue has to give, seen without locks, and snapshots.
 
-use millpond_core::LeaseId;
 use millpond_core::control_plane::Snapshot;
-use millpond_core::queue::{Mode, Outlook, OutlookRequest, Queue};
+use millpond_core::queue::{Admitted, Mode, Outlook, OutlookRequest, Queue};
+use millpond_core::{LeaseId, Offset};
 use millpond_tests::queues::{all, nack, offsets};
 use millpond_tests::stage::{MINUTE, PartKind, Stage};
 
@@ -12,6 +12,7 @@ suite!(
     is_not_ready_while_paused,
     is_ready_for_a_lease_that_is_alive,
     of_keyed_queues_is_ready_for_a_free_key,
+    of_keyed_queues_waits_for_delayed_records,
     is_of_queues_that_exist_and_are_the_tenants_own,
     snapshot_differs_after_a_change,
 );
@@ -88,6 +89,20 @@ async fn of_keyed_queues_is_ready_for_a_free_key(s: &Stage) {
     assert!(!ready(s, &q).await, "the other record waits for the first");
     s.ack(&q, &parts).await;
     assert!(ready(s, &q).await);
+}
+
+async fn of_keyed_queues_waits_for_delayed_records(s: &Stage) {
+    let (q, homes) = s.queue_with("q", 1, 2, |c| c.mode = Some(Mode::Keyed)).await;
+    let mut admit = s.admitting(&q, homes[0], &[(0..2, None)]).await;
+    let due_ms = Some(s.grants(&q, &[]).await.at_ms + MINUTE);
+    let delayed = |n| Admitted { offset: Offset(n), key_hash: n, due_ms };
+    (admit.runs, admit.records) = (Vec::new(), (0..2).map(delayed).collect());
+    assert!(s.admit(&admit).await || s.resends());
+    let seen = look(s, &q, &[]).await.expect("a queue");
+    assert_eq!((seen.ready, seen.next_due_ms), (false, due_ms));
+    s.advance(2 * MINUTE).await;
+    assert!(ready(s, &q).await);
+    assert_eq!(offsets(&s.lease(&q, 9).await), [0, 1]);
 }
 
 async fn is_of_queues_that_exist_and_are_the_tenants_own(s: &Stage) {

@@ -21,3 +21,4 @@ mod s18_all_flights;
 mod s19_readme_workers;
 mod s20_upgrade;
 mod s21_marker;
+mod s22_waiting;

@@ -4,10 +4,10 @@
 -- Takes: one element each per queue: $1 queue_id (int8[]), $2 tenant_id (text[], on whose behalf);
 --   $3 lease_id (uuid[], the leases that calls on any of these queues name).
 -- Returns: a row per queue that exists and is the tenant's. `version` is another one after each change of the
---   queue's row. `ready` can be true although a grant would give
---   nothing, where a key is free and its records are delayed; it is never false although a grant would.
+--   queue's row. `ready` can be true although a grant would give nothing, where a key became free and its
+--   next record is delayed; it is never false although a grant would.
 -- Locks: nothing.
--- Index: queue_pkey, queue_flow_pkey, queue_cursor_pkey, topic_partition_pkey, waiting_due, queue_key_pkey,
+-- Index: queue_pkey, queue_flow_pkey, queue_cursor_pkey, topic_partition_pkey, waiting_due, queue_key_due,
 --   admitted_due, lease_pkey.
 with at as materialized (select date_trunc('milliseconds', clock_timestamp()) as now),
 alive as materialized (select distinct l.queue_id from lease l where l.lease_id = any ($3::uuid[]))
@@ -30,7 +30,8 @@ select q.queue_id, q.xmin::text::int8 as "version!", f.paused,
                 select from waiting w where w.queue_id = q.queue_id and w.alone and w.due_at <= at.now
             )
             or q.keyed and exists (
-                select from queue_key k where k.queue_id = q.queue_id and not k.taken
+                select from queue_key k
+                where k.queue_id = q.queue_id and not k.taken and k.due_at <= at.now
             )
         )
         or q.queue_id in (select queue_id from alive)

@@ -169,7 +169,10 @@ impl State {
         };
         let has_work = row.cursors.iter().any(is_behind)
             || row.waiting.values().any(|w| w.due_ms <= now)
-            || row.keys.values().any(|key| !key.taken);
+            || row.keys.iter().any(|((partition, _), key)| {
+                let lowest = key.offsets.first().map(|offset| &row.admitted[&(*partition, *offset)]);
+                !key.taken && lowest.is_some_and(|record| record.is_due(now))
+            });
         Outlook {
             queue: row.queue.id,
             version: row.version,
