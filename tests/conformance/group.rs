@@ -12,6 +12,7 @@ suite!(
     refuses_a_change_of_an_older_generation,
     removes_who_is_silent_for_a_session,
     keeps_who_gives_signs_of_life,
+    keeps_those_whose_heartbeats_come_together,
     notices_topics_that_change,
     waits_for_a_topic_that_is_not_there,
     is_told_from_others,
@@ -134,6 +135,30 @@ async fn keeps_who_gives_signs_of_life(s: &Stage) {
     s.advance(SESSION_MS / 10).await;
     assert!(s.renew("g", a).await.expect("a member").noted_ms_ago < MINUTE);
     assert_eq!(s.generation("g").await, generation);
+}
+
+async fn keeps_those_whose_heartbeats_come_together(s: &Stage) {
+    s.topic("t", 4).await;
+    let (a, b) = (s.join("g", &["t"]).await, s.join("g", &["t"]).await);
+    let (c, silent) = (s.join("h", &["t"]).await, s.join("h", &["t"]).await);
+    let unknown = MemberId(Uuid::from_u128(9));
+    let foreign = Scope::of_tenant(name("another"));
+    for _ in 0..3 {
+        s.advance(SESSION_MS / 2).await;
+        let all = [a, b, c, unknown].map(|member| (s.scope.clone(), member));
+        let mut renewed = s.plane.renew_sessions(&all).await.expect("an answer");
+        renewed.sort();
+        let mut expected = vec![a, b, c];
+        expected.sort();
+        assert_eq!(renewed, expected);
+        assert_eq!(s.plane.renew_sessions(&[(foreign.clone(), a)]).await.expect("an answer"), []);
+    }
+    for member in [a, b] {
+        assert!(s.renew("g", member).await.expect("a member").noted_ms_ago < MINUTE);
+    }
+    assert!(s.renew("h", c).await.is_ok());
+    assert_eq!(s.renew("h", silent).await, Err(RenewRejected::NoSuchMember));
+    assert_eq!(s.plane.renew_sessions(&[(s.scope.clone(), silent)]).await.expect("an answer"), []);
 }
 
 async fn notices_topics_that_change(s: &Stage) {

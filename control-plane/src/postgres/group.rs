@@ -158,6 +158,16 @@ impl Groups for PostgresControlPlane {
         })
     }
 
+    async fn renew_sessions(&self, members: &[(Scope, MemberId)]) -> Result<Vec<MemberId>, Error> {
+        let ids: Vec<Uuid> = members.iter().map(|(_, member)| member.0).collect();
+        let tenants: Vec<&str> = members.iter().map(|(scope, _)| scope.tenant.as_str()).collect();
+        let renewed = retried!(
+            self,
+            c => sqlx::query_file_scalar!("queries/group/renew_sessions.sql", &ids, &tenants as _).fetch_all(c)
+        )?;
+        Ok(renewed.into_iter().map(MemberId).collect())
+    }
+
     async fn generations(
         &self,
         groups: &[(Scope, GroupId)],

@@ -81,6 +81,7 @@ macro_rules! calls {
                 Serving regroup(&change: Regroup) -> Result<Generation, Error<GenerationMoved>>;
                 Serving renew(&scope: Scope, &group: Name, member: MemberId)
                     -> Result<Renewed, Error<RenewRejected>>;
+                Serving renew_sessions(&members: [(Scope, MemberId)]) -> Result<Vec<MemberId>, Error>;
                 Serving generations(&groups: [(Scope, GroupId)])
                     -> Result<Vec<(GroupId, Generation, bool)>, Error>;
                 Serving commit_offsets(&commit: OffsetCommit)

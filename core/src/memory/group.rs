@@ -358,6 +358,19 @@ impl Groups for MemoryControlPlane {
         self.state.lock().renew(&scope.tenant, group, member, self.clock.now_ms()).map_err(Error::Rejected)
     }
 
+    async fn renew_sessions(&self, members: &[(Scope, MemberId)]) -> Result<Vec<MemberId>, Error> {
+        let (mut state, now) = (self.state.lock(), self.clock.now_ms());
+        let mut renewed = Vec::new();
+        for (scope, id) in members {
+            let groups = state.groups.iter_mut().filter(|((tenant, _), _)| *tenant == scope.tenant);
+            for own in groups.filter_map(|(_, row)| row.members.get_mut(id)).filter(|m| !m.expired(now)) {
+                own.seen_ms = now;
+                renewed.push(*id);
+            }
+        }
+        Ok(renewed)
+    }
+
     async fn generations(
         &self,
         groups: &[(Scope, GroupId)],

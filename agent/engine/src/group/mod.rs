@@ -7,6 +7,7 @@
 pub mod offsets;
 pub mod poll;
 pub mod position;
+pub mod sessions;
 pub mod watcher;
 
 use crate::fetch::Fetch;
@@ -20,6 +21,7 @@ use millpond_core::group::{
     Renewed,
 };
 use millpond_core::{ControlPlane, Error, Generation, MemberId, Name, Page, PageRequest, PartitionId, Scope};
+use sessions::Sessions;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +38,7 @@ pub struct Groups {
     topics: Arc<Topics>,
     fetch: Arc<Fetch>,
     watcher: Arc<GroupWatcher>,
+    sessions: Arc<Sessions>,
     /// Lock per tenant and group: one change at a time in this agent, so that its members do not make one
     /// another retry.
     changes: KeyedLocks<(Name, Name)>,
@@ -80,7 +83,8 @@ impl Groups {
         fetch: Arc<Fetch>,
     ) -> Self {
         let watcher = GroupWatcher::start(Arc::clone(&plane), Arc::clone(pulse));
-        Self { plane, topics, fetch, watcher, changes: KeyedLocks::default() }
+        let sessions = Sessions::new(Arc::clone(&plane));
+        Self { plane, topics, fetch, watcher, sessions, changes: KeyedLocks::default() }
     }
 
     /// Adds a member to a group, which is created if it does not exist, and assigns it a share of the

@@ -122,7 +122,15 @@ impl Groups {
                     continue;
                 }
                 () = generations.moved() => {}
-                () = tokio::time::sleep_until(session.renew_again_at()) => {}
+                () = tokio::time::sleep_until(session.renew_again_at()) => {
+                    let at = Instant::now();
+                    if self.sessions.renew(scope, poll.member).await {
+                        session.at = at;
+                        session.renewed.noted_ms_ago = 0;
+                        moved = Some(BTreeSet::new());
+                        continue;
+                    }
+                }
                 () = tokio::time::sleep_until(deadline) => {
                     moved = Some(BTreeSet::new());
                     continue;
@@ -212,7 +220,7 @@ impl Groups {
         if records > 0 {
             position.take_turn();
         }
-        if session.is_due() {
+        if session.is_due() && !self.sessions.renew(scope, poll.member).await {
             let outcome = self.plane.renew(scope, &poll.group, poll.member).await;
             // Other failures are ignored, because the records can be returned; the next poll will report
             // them.

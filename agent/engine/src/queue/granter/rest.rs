@@ -56,7 +56,7 @@ impl Granter {
             tokio::select! {
                 biased;
                 look = self.lookout.news(self.version), if trusts => {
-                    let look = look?;
+                    let Some(look) = look else { return Some(()) };
                     let before = std::mem::replace(&mut self.version, look.version());
                     if before.is_some() && before != look.version() {
                         self.read_again(&served).await;
@@ -81,7 +81,9 @@ impl Granter {
                     if due.is_some_and(|due| due <= now) {
                         return Some(());
                     }
-                    self.answer_rested(now).await?;
+                    if !self.answer_rested(now).await {
+                        return Some(());
+                    }
                 }
             }
         }
@@ -99,14 +101,14 @@ impl Granter {
     }
 
     /// Answers the calls whose wait is over, if the queue has had nothing at some moment since they came.
-    /// `None` if it has, or nothing is known: then a grant answers them.
-    async fn answer_rested(&mut self, now: Instant) -> Option<()> {
+    /// False if it has, or nothing is known: then a grant answers them.
+    async fn answer_rested(&mut self, now: Instant) -> bool {
         let since = self.waiting.iter().filter(|c| c.ends_at() <= now).map(LeaseCall::began_at).max();
-        let Some(since) = since else { return Some(()) };
-        let look = tokio::time::timeout(LOOK_WAIT_MAX, self.lookout.look_after(since)).await.ok()?;
-        if look.is_ready() {
-            return None;
-        }
+        let Some(since) = since else { return true };
+        let look = match tokio::time::timeout(LOOK_WAIT_MAX, self.lookout.look_after(since)).await {
+            Ok(look) if !look.is_ready() => look,
+            _ => return false,
+        };
         let limited_by = look.is_paused().then_some(LimitedBy::Paused);
         let (over, left) =
             std::mem::take(&mut self.waiting).into_iter().partition(|c: &LeaseCall| c.ends_at() <= now);
@@ -114,7 +116,7 @@ impl Granter {
         for call in over {
             call.answer.send(Ok(Leased::nothing(look.times().0, limited_by))).ok();
         }
-        Some(())
+        true
     }
 
     pub(super) fn begin_watch(&mut self, served: &ServedQueue) {
