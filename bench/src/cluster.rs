@@ -172,7 +172,7 @@ struct Stat {
 impl Stat {
     fn of(pid: u32) -> Option<Self> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // Counted after the process name, which may contain spaces: its state, which is field 3, is the first.
+        // Counted after the process name, which may contain spaces: the first is the state, field 3.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         // utime and stime, fields 14 and 15, in ticks, of which Linux has 100 per second.
         let ticks = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;

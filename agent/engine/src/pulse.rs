@@ -23,7 +23,7 @@ const HURRIED_PAUSE_MIN: Duration = Duration::from_millis(2);
 pub struct Beat {
     /// When the look began. What was committed before is taken into account.
     pub began: Instant,
-    /// Number of changes seen so far. If it is that of an earlier beat, nothing was committed between the two.
+    /// Number of changes seen so far. If it is that of an earlier beat, nothing was committed in between.
     pub changes: u64,
 }
 

@@ -163,7 +163,8 @@ impl Groups for PostgresControlPlane {
         let tenants: Vec<&str> = members.iter().map(|(scope, _)| scope.tenant.as_str()).collect();
         let renewed = retried!(
             self,
-            c => sqlx::query_file_scalar!("queries/group/renew_sessions.sql", &ids, &tenants as _).fetch_all(c)
+            c => sqlx::query_file_scalar!("queries/group/renew_sessions.sql", &ids, &tenants as _)
+                .fetch_all(c)
         )?;
         Ok(renewed.into_iter().map(MemberId).collect())
     }

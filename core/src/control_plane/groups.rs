@@ -39,8 +39,8 @@ pub trait Groups: Send + Sync + 'static {
         group: &Name,
         member: MemberId,
     ) -> Result<Renewed, Error<RenewRejected>>;
-    /// Stores the heartbeats of members whose sessions are not over. Returns those whose heartbeat was stored;
-    /// for the others, [`renew`](Self::renew) tells why.
+    /// Stores the heartbeats of members whose sessions are not over. Returns those whose heartbeat was
+    /// stored; for the others, [`renew`](Self::renew) tells why.
     async fn renew_sessions(&self, members: &[(Scope, MemberId)]) -> Result<Vec<MemberId>, Error>;
     /// The generation of each group that exists, and whether a new one is needed. Cheap enough for callers
     /// that poll. Precondition: each group is asked for in one scope only, the one in which its id was found.

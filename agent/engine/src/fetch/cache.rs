@@ -31,6 +31,8 @@ pub struct BlockCache {
     /// Old data. It has a cache of its own, so that a consumer that reads the log from its beginning does not
     /// evict what those at the end of the log need.
     cold_blocks: Cache<(PartId, u64), Bytes>,
+    /// Blocks that are being read, for those who want them meanwhile. It keeps none.
+    in_flight: Cache<(PartId, u64), Bytes>,
     store: Store,
     cluster: String,
     hot: Semaphore,
@@ -51,6 +53,7 @@ impl BlockCache {
         Arc::new(Self {
             blocks: cache(capacity_bytes - cold_bytes),
             cold_blocks: cache(cold_bytes),
+            in_flight: Cache::builder().max_capacity(0).build(),
             store,
             cluster,
             hot: Semaphore::new(HOT_GETS_MAX),
@@ -69,13 +72,16 @@ impl BlockCache {
 
     /// A block, if it is cached. Inline payloads have only block 0.
     pub async fn get(&self, part: PartId, number: u64) -> Option<Bytes> {
-        let key = (part, number);
-        let block = match self.blocks.get(&key).await {
-            None => self.cold_blocks.get(&key).await,
-            recent => recent,
-        };
+        let block = self.cached((part, number)).await;
         metrics::cache(block.is_some());
         block
+    }
+
+    async fn cached(&self, key: (PartId, u64)) -> Option<Bytes> {
+        match self.blocks.get(&key).await {
+            None => self.cold_blocks.get(&key).await,
+            recent => recent,
+        }
     }
 
     /// A block of a segment, read from the object store if it is not cached. `cold` selects the limit of
@@ -85,15 +91,22 @@ impl BlockCache {
             return Ok(block);
         }
         let load = async {
-            let slots = if cold { &self.cold } else { &self.hot };
+            // Perhaps it was read since.
+            if let Some(block) = self.cached((part, number)).await {
+                return Ok(block);
+            }
+            let (slots, cache) =
+                if cold { (&self.cold, &self.cold_blocks) } else { (&self.hot, &self.blocks) };
             let _slot = slots.acquire().await.map_err(|_| StoreError::Timeout)?;
             let start = number * limits::CACHE_BLOCK_BYTES;
-            self.store
+            let block = self
+                .store
                 .get_range(&key::ingest(&self.cluster, part), start..start + limits::CACHE_BLOCK_BYTES)
-                .await
+                .await?;
+            cache.insert((part, number), block.clone()).await;
+            Ok(block)
         };
-        let cache = if cold { &self.cold_blocks } else { &self.blocks };
-        cache.try_get_with((part, number), load).await
+        self.in_flight.try_get_with((part, number), load).await
     }
 
     /// Removes a part whose bytes turned out to be corrupt.

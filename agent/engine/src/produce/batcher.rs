@@ -204,8 +204,8 @@ impl Batcher {
         }
     }
 
-    /// An append of `bytes` gets a part and a commit of its own. It takes its tokens like a flush; returns when
-    /// it may begin, which is after the linger time at the latest.
+    /// An append of `bytes` gets a part and a commit of its own. It takes its tokens like a flush; returns
+    /// when it may begin, which is after the linger time at the latest.
     pub fn offer_alone(&mut self, lane: Lane, bytes: usize, now: Instant) -> Instant {
         match lane {
             Lane::Small => {

@@ -1,9 +1,9 @@
 //! The granter of a queue: combines all waiting lease calls into one grant statement, one statement at a
 //! time.
 //!
-//! A call that gets no records waits for commits and settlements of this agent, which wake it at once, for due
-//! times, and for changes by other agents, which the [`Lookout`](super::lookout::Lookout) finds: the granter
-//! *rests*, and sends nothing. Where limits of the queue are the reason, the grant is repeated every
+//! A call that gets no records waits for commits and settlements of this agent, which wake it at once, for
+//! due times, and for changes by other agents, which the [`Lookout`](super::lookout::Lookout) finds: the
+//! granter *rests*, and sends nothing. Where limits of the queue are the reason, the grant is repeated every
 //! [`RECHECK_PAUSE`].
 
 mod rest;
@@ -26,8 +26,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-/// Longest pause between two grants while a limit of the queue holds records back, and pause after a grant that
-/// found nothing although the queue looked ready.
+/// Longest pause between two grants while a limit of the queue holds records back, and pause after a grant
+/// that found nothing although the queue looked ready.
 const RECHECK_PAUSE: Duration = Duration::from_millis(250);
 /// Pause before the next grant if other agents had locked the available records.
 const CONTENDED_PAUSE: Duration = Duration::from_millis(2);

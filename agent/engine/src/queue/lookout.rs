@@ -1,5 +1,5 @@
-//! Looks at all queues on which calls wait although there is nothing, in one statement after each change of the
-//! control plane. A queue costs nothing while nothing changes.
+//! Looks at all queues on which calls wait although there is nothing, in one statement after each change of
+//! the control plane. A queue costs nothing while nothing changes.
 
 use crate::pulse::{Beat, Listener, Pulse};
 use crate::rounds::{self, Rounds};

@@ -1,4 +1,5 @@
-//! The rest of a granter: calls wait, and the queue has nothing. No grant is sent until there may be something.
+//! The rest of a granter: calls wait, and the queue has nothing. No grant is sent until there may be some
+//! record.
 
 use super::super::call::LeaseCall;
 use super::super::{Leased, ServedQueue};
