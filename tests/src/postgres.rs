@@ -20,7 +20,8 @@ const TEMPLATE: &str = "template_millpond";
 const CLEANER: &str = r#"cat >/dev/null; n=0; while [ -e "$1/postgres/postmaster.pid" ] && [ $n -lt 300 ]; do sleep 0.1; n=$((n+1)); done; rm -rf "$1""#;
 
 /// Every stored timestamp that the control plane compares with its clock, by table and column.
-const INSTANTS: [(&str, &str); 31] = [
+const INSTANTS: [(&str, &str); 32] = [
+    ("cluster", "deletions_held_until"),
     ("topic", "created_at"),
     ("topic", "deleted_at"),
     ("topic", "retain_at"),
