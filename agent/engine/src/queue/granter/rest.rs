@@ -138,3 +138,63 @@ pub(super) async fn moved(watch: Option<&Watch>) {
 fn named_lease(call: &LeaseCall) -> Option<LeaseId> {
     call.request.request_id.as_ref().map(|_| call.lease)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Config;
+    use crate::queue::LeaseRequest;
+    use crate::store::Store;
+    use crate::{Engine, Parts};
+    use millpond_core::control_plane::around::{Around, Wrapped};
+    use millpond_core::queue::{Outlook, OutlookRequest, QueueChange};
+    use millpond_core::{
+        ControlPlane, Error, MemoryControlPlane, Name, RandomSource, Scope, SystemClock, TopicChange,
+    };
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    /// Shows every queue as ready. A grant finds nothing nevertheless.
+    struct LooksReady;
+
+    impl Around for LooksReady {
+        async fn outlook(
+            &self,
+            next: &Arc<dyn ControlPlane>,
+            requests: &[OutlookRequest],
+        ) -> Result<Vec<Outlook>, Error> {
+            let seen = next.outlook(requests).await?;
+            Ok(seen.into_iter().map(|outlook| Outlook { ready: true, ..outlook }).collect())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_are_answered_although_their_queue_looks_ready_and_gives_nothing() {
+        let memory: Arc<dyn ControlPlane> = Arc::new(MemoryControlPlane::new(Arc::new(SystemClock)));
+        let (scope, name) = (Scope::unauthenticated(), Name::new("q").expect("a name"));
+        memory.put_topic(&scope, &name, &TopicChange::default(), 1).await.expect("a topic");
+        memory.put_queue(&scope, &name, &QueueChange::default()).await.expect("a queue");
+        let parts = Parts {
+            plane: Arc::new(Wrapped::new(memory, Arc::new(LooksReady))),
+            store: Store::open("memory:").expect("a store"),
+            clock: Arc::new(SystemClock),
+            random: Arc::new(RandomSource::seeded(1)),
+            cluster: "c".to_owned(),
+            epoch: 1,
+            prometheus: None,
+        };
+        let engine = Engine::start(parts, &Config::default());
+        for wait_ms in [0, 100, 600, 0] {
+            let request = LeaseRequest {
+                max_records: 1,
+                max_bytes: 1_000,
+                lease_ms: None,
+                wait: Duration::from_millis(wait_ms),
+                request_id: None,
+            };
+            let call = engine.queues.lease(&scope, &name, &request);
+            let answer = tokio::time::timeout(Duration::from_secs(20), call).await;
+            let (_, leased) = answer.expect("an answer in time").expect("a lease call");
+            assert!(leased.records.is_empty());
+        }
+    }
+}
