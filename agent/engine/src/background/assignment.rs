@@ -13,7 +13,7 @@ const ASSIGNED_FOR: Duration = Duration::from_secs(30);
 /// Maximum time of a run. A job with more to do is due again at once.
 const RUN_MAX: Duration = Duration::from_secs(300);
 
-/// What the heartbeat tells the task of a job.
+/// A job that this agent may have: the heartbeat assigns it, and a task of its own runs it.
 pub(super) struct Assignment {
     pub(super) job: Job,
     state: Mutex<State>,
@@ -27,7 +27,7 @@ struct State {
     until: Option<Instant>,
     /// Begin of the run, while the job is running.
     running_since: Option<Instant>,
-    /// What there was to delete at the last heartbeat.
+    /// Kinds of rows of which some had expired at the last heartbeat.
     expired: Vec<RowKind>,
 }
 
@@ -75,7 +75,7 @@ impl Assignment {
             && state.running_since.is_some_and(|since| since.elapsed() < RUN_MAX)
     }
 
-    /// What job [`Job::Forget`] has to delete.
+    /// Kinds of expired rows, which the job [`Job::Forget`] deletes.
     pub(super) fn expired(&self) -> Vec<RowKind> {
         self.state.lock().expired.clone()
     }

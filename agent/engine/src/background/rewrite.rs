@@ -16,7 +16,7 @@ const UNREADABLE_MAX: usize = 16;
 /// Payloads that a swap marks as drained at most.
 const SWAP_MARKS_MAX: usize = 64;
 
-/// What became of a drain plan.
+/// A drain plan, encoded: the new segment, and the changes of the index that make it part of the log.
 pub(super) struct Rewritten {
     pub segment: Bytes,
     /// Changes that replace the inline batches by the segment's, of a few partitions each. Empty if nothing

@@ -210,8 +210,8 @@ impl Fetch {
         }
     }
 
-    /// Where to go on: the first batch from an offset on whose newest timestamp is late enough; if there is
-    /// none, the high watermark.
+    /// Offset of the first batch, from the offset `from` on, whose newest timestamp is at or after the given
+    /// one; if there is none, the high watermark.
     async fn next_batch_at(
         &self,
         scope: &Scope,

@@ -35,7 +35,7 @@ const DECODE_IN_PLACE_MAX_BYTES: i32 = 256 << 10;
 /// Estimated bytes of an encoded record besides its key, value and headers.
 const ANSWER_RECORD_BYTES: usize = 256;
 
-/// What a read is for.
+/// Whether a client gets the records of a read. This decides how much memory the read takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// Its records are encoded into an answer, for which it takes memory, too.
@@ -218,7 +218,8 @@ impl Reader {
                 records += some;
             }
             let bytes = bytes.min(saturated::<usize, _>(request.max_bytes));
-            // What is encoded into more bytes than this takes more memory then, or is cut off.
+            // An estimate. If the encoded records turn out to be larger, the answer takes more memory when it
+            // is encoded, or ends early.
             answer_bytes += bytes * 5 / 4 + (records * ANSWER_RECORD_BYTES).min(bytes + ANSWER_RECORD_BYTES);
         }
         if batches_bytes + answer_bytes == 0 {

@@ -60,7 +60,7 @@ struct Watched {
     own_waiters: BTreeMap<u64, Arc<Moved>>,
 }
 
-/// What a watch has not been told yet.
+/// Partitions that have moved since the holder of a watch last asked.
 #[derive(Default)]
 struct Moved {
     partitions: Mutex<BTreeSet<PartitionId>>,
